@@ -1,0 +1,312 @@
+"""`BitTensor`: a ±1 tensor that is stored as bits.
+
+It has an ordinary shape, strides and floating dtype, and flows through autograd like any tensor. Its elements lie in
+memory order, one bit each (set: +1), every row of the slowest dimension starting on a byte. Operations that know it
+work on the bits:
+
+* layout: `view`, `reshape`, `flatten`, `t`, `transpose`, `permute`, `clone`, `contiguous`, `to`, `detach`;
+* slicing, `split` and `index_select` over the slowest dimension (the batch);
+* `max_pool2d`, which is an OR;
+* products of two BitTensors, through `F.linear`, `mm` and `F.conv2d`, which return ordinary tensors.
+
+Every other operation sees the dense value, so modules written by users work unchanged. What autograd saves of a
+BitTensor is the BitTensor, that is one bit an element, whichever operation saves it. A gradient is always dense.
+
+`sign(0)` is +1 everywhere in this package. A NaN has no sign and is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+import bnn.ops
+
+_aten = torch.ops.aten
+_bnn = torch.ops.bnn
+
+
+class BitTensor(Tensor):
+    """A tensor of +1 and -1 that takes one bit an element. Build one with `BitTensor.from_dense`; it is read-only.
+
+    Attributes:
+        packed: uint8 [rows, ceil(row_elements / 8)], see `bnn.ops`; `rows` is the size of the slowest dimension.
+    """
+
+    packed: Tensor
+
+    @staticmethod
+    def __new__(  # noqa: D102
+        cls, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype
+    ) -> BitTensor:
+        return Tensor._make_wrapper_subclass(
+            cls, torch.Size(shape), strides=tuple(strides), dtype=dtype, device=packed.device
+        )
+
+    def __init__(self, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> None:
+        self.packed = packed
+
+    @staticmethod
+    def from_dense(x: Tensor) -> BitTensor:
+        """Packs the signs of `x`.
+
+        Args:
+            x: any floating tensor; `sign(0)` is +1. A dense memory format (such as channels last) is kept.
+
+        Returns:
+            A BitTensor of the same shape, dtype and device. It carries no gradient: quantizers define theirs.
+
+        Raises:
+            TypeError: `x` is not of a floating dtype.
+            NonFiniteError: `x` has a NaN.
+        """
+        if not x.is_floating_point():
+            raise TypeError(f"BitTensor packs the signs of a floating tensor, not of {x.dtype}")
+        return _pack(x.detach(), x.dtype)
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The value as an ordinary tensor of +1 and -1, with the same strides and without gradient.
+
+        Args:
+            dtype: dtype of the result; by default the BitTensor's own. `torch.bool` gives the bits.
+        """
+        order = _memory_order(self.shape, self.stride())
+        rows, row_elements = _rows(self.shape, order)
+        flat = cast(Tensor, _bnn.unpack(self.packed, row_elements, dtype or self.dtype)).view(rows * row_elements)
+        return flat.as_strided(self.shape, self.stride())
+
+    @property
+    def storage_bytes(self) -> int:
+        """Bytes that the elements really take in memory."""
+        return self.packed.numel()
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"BitTensor({self.dense()!r}, storage_bytes={self.storage_bytes})"
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        # Intercepted before autograd, which would save 64-bit indices for every window.
+        if func in (F.max_pool2d, torch.max_pool2d) and not _wants_dense_pool(*args, **kwargs):
+            return _max_pool2d(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _LAYOUT_OPS:
+            return _relayout(func, *args, **kwargs)
+        if (on_bits := _BIT_OPS.get(func)) is not None:
+            result = on_bits(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if func._schema.is_mutable:
+            raise TypeError(f"{func} would change a BitTensor, which is read-only: use .dense() first")
+        args, kwargs = tree_map_only(BitTensor, BitTensor.dense, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _memory_order(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Dimensions from the slowest to the fastest."""
+    return sorted(range(len(shape)), key=lambda d: (-strides[d], d))
+
+
+def _rows(shape: Sequence[int], order: Sequence[int]) -> tuple[int, int]:
+    """Number of packed rows and elements of each. Vectors and scalars are a single row."""
+    rows = shape[order[0]] if len(shape) > 1 else 1
+    return rows, math.prod(shape) // rows if rows else math.prod(shape[d] for d in order[1:])
+
+
+def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
+    """Packs the signs of a floating tensor or the truth values of a bool one, as a BitTensor of `dtype`."""
+    order = _memory_order(x.shape, x.stride())
+    if not x.permute(order).is_contiguous():
+        x = x.contiguous()
+        order = list(range(x.dim()))
+    return BitTensor(_bnn.pack(x.permute(order).reshape(_rows(x.shape, order))), x.shape, x.stride(), dtype)
+
+
+def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:
+    """The BitTensor whose dense value is `change` of this one's; for changes that move single bits."""
+    return _pack(change(bits.dense(torch.bool)), bits.dtype)
+
+
+def _relayout(func: Any, bits: BitTensor, *args: Any, **kwargs: Any) -> BitTensor:
+    """Applies an operation that only gives the same memory a new shape or strides."""
+    new = func(torch.empty_strided(bits.shape, bits.stride(), device="meta"), *args, **kwargs)
+    old_rows = _rows(bits.shape, _memory_order(bits.shape, bits.stride()))
+    new_rows = _rows(new.shape, _memory_order(new.shape, new.stride()))
+    if old_rows == new_rows:
+        packed = bits.packed
+    elif old_rows[1] % 8 == 0 and new_rows[1] % 8 == 0:  # no row ends inside a byte: the bytes are the same
+        packed = bits.packed.reshape(new_rows[0], new_rows[1] // 8)
+    else:
+        flat = _bnn.unpack(bits.packed, old_rows[1], torch.bool)
+        packed = _bnn.pack(flat.reshape(new_rows))
+    return BitTensor(packed, new.shape, new.stride(), bits.dtype)
+
+
+def _clone(bits: BitTensor, *, memory_format: torch.memory_format = torch.preserve_format) -> BitTensor:
+    if memory_format is torch.preserve_format or bits.is_contiguous(memory_format=memory_format):
+        return BitTensor(bits.packed.clone(), bits.shape, bits.stride(), bits.dtype)
+    return _repacked(bits, lambda x: x.contiguous(memory_format=memory_format))
+
+
+def _to_copy(bits: BitTensor, *, dtype: torch.dtype | None = None, **kwargs: Any) -> Any:
+    dtype = dtype or bits.dtype
+    memory_format = kwargs.pop("memory_format", None) or torch.preserve_format
+    if not dtype.is_floating_point:
+        return NotImplemented
+    copy = _clone(bits, memory_format=memory_format)
+    return BitTensor(copy.packed.to(**kwargs), copy.shape, copy.stride(), dtype)
+
+
+def _slice(bits: BitTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
+    if not _is_row_dim(bits, dim):
+        return NotImplemented
+    return _of_rows(bits, dim, bits.packed[slice(start, end, step)])
+
+
+def _split(bits: BitTensor, split_size: int, dim: int = 0) -> Any:
+    if not _is_row_dim(bits, dim):
+        return NotImplemented
+    return [_of_rows(bits, dim, part) for part in torch.split(bits.packed, split_size)]
+
+
+def _index_select(bits: BitTensor, dim: int, index: Tensor) -> Any:
+    if not _is_row_dim(bits, dim):
+        return NotImplemented
+    return _of_rows(bits, dim, bits.packed.index_select(0, index))
+
+
+def _is_row_dim(bits: BitTensor, dim: int) -> bool:
+    return bits.dim() > 1 and _memory_order(bits.shape, bits.stride())[0] == dim % bits.dim()
+
+
+def _of_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:
+    shape = list(bits.shape)
+    shape[dim] = packed.shape[0]
+    return BitTensor(packed, shape, bits.stride(), bits.dtype)
+
+
+def _mm(a: Tensor, b: Tensor) -> Any:
+    if not (isinstance(a, BitTensor) and isinstance(b, BitTensor)):
+        return NotImplemented
+    if not (_is_row_dim(a, 0) and _is_row_dim(b, 1)):
+        return NotImplemented
+    return _bnn.linear(a.packed, b.packed, a.shape[1]).to(a.dtype)
+
+
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
+    product = _mm(a, b) if beta == alpha == 1 else NotImplemented
+    return product if product is NotImplemented else product.add_(bias)
+
+
+def _convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> Any:
+    if not (isinstance(x, BitTensor) and isinstance(weight, BitTensor) and x.dim() == 4) or transposed:
+        return NotImplemented
+    x, weight = _channels_last(x), _channels_last(weight)
+    out = _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, stride, padding, dilation, groups).to(x.dtype)
+    return out if bias is None else out.add_(bias.view(-1, 1, 1))
+
+
+def _channels_last(bits: BitTensor) -> BitTensor:
+    """The same image with rows of (H, W, C), one a sample."""
+    if bits.is_contiguous(memory_format=torch.channels_last) and bits.packed.shape[0] == bits.shape[0]:
+        return bits
+    return _repacked(bits, lambda x: x.contiguous(memory_format=torch.channels_last))
+
+
+class _MaxPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: BitTensor, *window: list[int]) -> BitTensor:
+        x = _channels_last(x)
+        ctx.save_for_backward(x.packed)
+        ctx.shape, ctx.window = x.shape, window
+        n, c, _, _ = x.shape
+        height, width = bnn.ops.window_outputs(x.shape[2:], *window)  # type: ignore[arg-type]
+        strides = (height * width * c, 1, width * c, c)
+        return BitTensor(_bnn.max_pool2d(x.packed, x.shape, *window), (n, c, height, width), strides, x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (packed,) = ctx.saved_tensors
+        grad = _bnn.max_pool2d_backward(grads[0], packed, ctx.shape, *ctx.window)
+        return grad, *(None for _ in ctx.window)
+
+
+def _wants_dense_pool(x: Tensor, *args: Any, **kwargs: Any) -> bool:
+    """Whether the call asks for what only the dense pooling does: indices, `ceil_mode`, an image without batch."""
+    return x.dim() != 4 or any(args[4:]) or bool(kwargs.get("ceil_mode") or kwargs.get("return_indices"))
+
+
+def _max_pool2d(
+    x: BitTensor,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    **_: bool,
+) -> Tensor:
+    window = [_pair(kernel_size), _pair(stride or kernel_size), _pair(padding), _pair(dilation)]
+    if any(2 * pad > kernel for pad, kernel in zip(window[2], window[0], strict=True)):
+        raise ValueError(f"max_pool2d: padding {window[2]} is more than half the kernel {window[0]}")
+    return _MaxPool2d.apply(x, *window)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _pair(value: int | Sequence[int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value) * (2 // len(value))
+
+
+_LAYOUT_OPS = {
+    _aten.view.default,
+    _aten._unsafe_view.default,
+    _aten.t.default,
+    _aten.transpose.int,
+    _aten.permute.default,
+    _aten.unsqueeze.default,
+    _aten.squeeze.dim,
+    _aten.detach.default,
+    _aten.alias.default,
+}
+
+# Each returns NotImplemented where the bits do not help; the dense value is then used.
+_BIT_OPS: dict[Any, Callable[..., Any]] = {
+    _aten.clone.default: _clone,
+    _aten._to_copy.default: _to_copy,
+    _aten.slice.Tensor: _slice,
+    _aten.split.Tensor: _split,
+    _aten.index_select.default: _index_select,
+    _aten.mm.default: _mm,
+    _aten.addmm.default: _addmm,
+    _aten.convolution.default: _convolution,
+}

@@ -1,0 +1,164 @@
+"""Labelled images as uint8 tensors: `Split`, `Dataset`, and the statistics that normalise them."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bnn.data.hashing import shuffled
+from bnn.errors import DataError
+
+_STATISTICS_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and their labels, decoded, in memory or memory-mapped.
+
+    `len(split)` is the number of examples n, and `split[positions]` gives the images and labels of some of them.
+    Several splits may share one storage of images, so that holding out a part of a set copies no pixel.
+    """
+
+    images: Tensor
+    """uint8 [N, C, H, W], the storage; a memory-mapped one is read-only."""
+    labels: Tensor
+    """int64 [n], one for each example."""
+    rows: Tensor | None = None
+    """int64 [n]: example i is `images[rows[i]]`; None: example i is `images[i]`, and n is N."""
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError(f"images must be uint8 [n, C, H, W], got {_describe(self.images)}")
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise DataError(f"labels must be int64 [n], got {_describe(self.labels)}")
+        if self.rows is not None and (self.rows.dtype != torch.int64 or self.rows.ndim != 1):
+            raise DataError(f"rows must be int64 [n], got {_describe(self.rows)}")
+        examples = len(self.images if self.rows is None else self.rows)
+        if examples != len(self.labels):
+            raise DataError(f"{examples} images do not match {len(self.labels)} labels")
+        if self.rows is not None and len(self.rows):
+            lowest, highest = int(self.rows.min()), int(self.rows.max())
+            if lowest < 0 or highest >= len(self.images):
+                raise DataError(f"rows {lowest}..{highest} do not lie within the {len(self.images)} images")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Copies some of the examples.
+
+        Args:
+            positions: int64 [b], each in 0..n-1.
+
+        Returns:
+            Images, uint8 [b, C, H, W], and labels, int64 [b].
+        """
+        rows = positions if self.rows is None else self.rows[positions]
+        return self.images[rows], self.labels[positions]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split of one classification task."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    """Names of the classes; label k is `classes[k]`."""
+    mean: tuple[float, ...]
+    """Mean of each channel over the training images, with pixels scaled to 0..1."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel over the training images, with pixels scaled to 0..1."""
+    source: str
+    """One line for reports: where the images come from."""
+
+    def __post_init__(self) -> None:
+        train_shape, test_shape = tuple(self.train.images.shape[1:]), tuple(self.test.images.shape[1:])
+        if train_shape != test_shape:
+            raise DataError(f"{self.name}: training images {train_shape} and test images {test_shape} differ")
+        channels = train_shape[0]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise DataError(f"{self.name}: mean and std must have one value for each of {channels} channels")
+        for part, split in (("training", self.train), ("test", self.test)):
+            if not len(split):
+                raise DataError(f"{self.name}: the {part} split has no images")
+            for label in (int(split.labels.min()), int(split.labels.max())):
+                if not 0 <= label < self.num_classes:
+                    raise DataError(
+                        f"{self.name}: label {label} in the {part} split is not within 0..{self.num_classes - 1}"
+                    )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+
+def hold_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Sets a random part of a split aside for validation. Pixels are shared, not copied.
+
+    Args:
+        split: what to divide.
+        fraction: the part to set aside, at least 0 and below 1; 0 gives an empty validation split.
+        seed: 0..2**63-1; which examples are set aside depends on it and on the number of examples alone.
+
+    Returns:
+        The training split that remains and the validation split, both in the order of `split`.
+
+    Raises:
+        DataError: `fraction` is out of range.
+    """
+    if not 0 <= fraction < 1:
+        raise DataError(f"the fraction to hold out must be at least 0 and below 1, got {fraction}")
+    order = shuffled(len(split), seed)
+    held = round(fraction * len(split))
+    return _part(split, order[held:]), _part(split, order[:held])
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel.
+
+    Args:
+        images: uint8 [n, C, H, W], n at least 1.
+
+    Returns:
+        Two tuples of C values, of pixels scaled to 0..1.
+    """
+    histogram = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for chunk in images.split(_STATISTICS_CHUNK):
+        histogram += channel_histogram(chunk)
+    return histogram_statistics(histogram)
+
+
+def channel_histogram(images: Tensor) -> Tensor:
+    """Counts the pixel values of each channel: uint8 [n, C, H, W] -> int64 [C, 256]."""
+    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+
+
+def histogram_statistics(histogram: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel from int64 [C, 256] counts, of pixels scaled to 0..1."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for counts in histogram.double():
+        mean = (counts @ values / counts.sum()).item()
+        means.append(mean)
+        stds.append(math.sqrt((counts @ (values - mean).square() / counts.sum()).item()))
+    return tuple(means), tuple(stds)
+
+
+def _part(split: Split, positions: Tensor) -> Split:
+    positions = positions.sort().values
+    rows = positions if split.rows is None else split.rows[positions]
+    return Split(images=split.images, labels=split.labels[positions], rows=rows)
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

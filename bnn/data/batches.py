@@ -1,0 +1,122 @@
+"""`Batches`: shuffled, augmented and normalised batches, without worker processes."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from bnn.data.arrays import Split
+from bnn.data.augment import Augmentation
+from bnn.data.hashing import random_integers, shuffled
+from bnn.errors import DataError
+
+# Up to this size a split's pixels are copied to an accelerator once, and beyond it a batch at a time.
+_ON_DEVICE_BYTES = 2**30
+# The first part of the hash key, so that the order and each augmentation draw independent numbers.
+_ORDER_STREAM = 0
+_AUGMENT_STREAM = 1
+
+
+class Batches:
+    """The batches of a split.
+
+    The order of an epoch is a pure function of (seed, epoch), and the augmentation of an example one of (seed, epoch,
+    position of the example in the split). So both are the same for every batch size and device, and an epoch resumes
+    at any batch exactly as it would have gone on.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        shuffle: bool = False,
+        augment: Sequence[Augmentation] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Prepares the batches; pixels are read in `epoch`.
+
+        Args:
+            split: the examples.
+            batch_size: examples a batch, at least 1.
+            mean: what to subtract from each channel's pixels, which are scaled to 0..1 first.
+            std: what to divide each channel by afterwards; positive.
+            seed: 0..2**63-1, of the order and of the augmentation.
+            shuffle: a new order each epoch, in which every batch is full: the incomplete last one is dropped unless
+                it is the only one. Without it the order is the split's and the last batch may be smaller.
+            augment: applied in this order to the uint8 images.
+            device: where the batches are wanted. An accelerator gets a copy of the split's pixels once where these
+                take at most 1 GiB.
+
+        Raises:
+            DataError: an argument is out of its range.
+        """
+        channels = split.images.shape[1]
+        if batch_size < 1:
+            raise DataError(f"the batch size must be at least 1, got {batch_size}")
+        if not 0 <= seed < 2**63:
+            raise DataError(f"the seed must be in 0..2**63-1, got {seed}")
+        if len(mean) != channels or len(std) != channels:
+            raise DataError(f"mean and std must have one value for each of the images' {channels} channels")
+        if not all(0 < value < math.inf for value in std):
+            raise DataError(f"std must be positive, got {tuple(std)}")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.augment = tuple(augment)
+        self.device = torch.device(device)
+        self._split = _on_device(split, self.device)
+        # ((x / 255) - mean) / std as one product and one sum.
+        scale = torch.tensor([1 / (255 * value) for value in std])
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self._scale = scale.view(1, -1, 1, 1).to(self.device)
+        self._shift = shift.view(1, -1, 1, 1).to(self.device)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        full, rest = divmod(len(self._split), self.batch_size)
+        return full if self.shuffle and full else full + bool(rest)
+
+    def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch.
+
+        Args:
+            epoch: which one, from 0.
+            first_batch: how many batches to pass over, 0..len(self); a resumed epoch starts there.
+
+        Returns:
+            An iterator over images, float32 [B, C, H, W], normalised, and labels, int64 [B], on the device.
+
+        Raises:
+            DataError: an argument is out of its range.
+        """
+        if epoch < 0:
+            raise DataError(f"the epoch must be at least 0, got {epoch}")
+        if not 0 <= first_batch <= len(self):
+            raise DataError(f"the first batch must be in 0..{len(self)}, got {first_batch}")
+        return self._iterate(epoch, first_batch)
+
+    def _iterate(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        n, device = len(self._split), self._split.images.device
+        if self.shuffle:
+            order = shuffled(n, _ORDER_STREAM, self.seed, epoch, device=device)
+        else:
+            order = torch.arange(n, device=device)
+        for positions in order.split(self.batch_size)[first_batch : len(self)]:
+            images, labels = self._split[positions]
+            images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
+            for stream, augmentation in enumerate(self.augment, _AUGMENT_STREAM):
+                images = augmentation(images, random_integers(positions, stream, self.seed, epoch))
+            yield images.to(torch.float32).mul_(self._scale).add_(self._shift), labels
+
+
+def _on_device(split: Split, device: torch.device) -> Split:
+    image_bytes = split.images[:1].numel()
+    if device.type == "cpu" or len(split) * image_bytes > _ON_DEVICE_BYTES:
+        return split
+    images = split.images if split.rows is None else split.images[split.rows]
+    return Split(images=images.to(device), labels=split.labels.to(device))

@@ -1,0 +1,50 @@
+"""What the binary layers share."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bnn.quantizers import Quantizer
+from bnn.stores import StoreFactory, WeightStore
+
+
+class BinaryLayer(nn.Module):
+    """A layer whose weight lives in a store and whose input goes through a quantizer.
+
+    Attributes:
+        store: the weight.
+        input_quantizer: quantizer of the input, or None where the input is used as it comes.
+        learned_scale: factor of each output channel that is trained, or None.
+        bias: term of each output channel, or None.
+    """
+
+    store: WeightStore
+    input_quantizer: Quantizer | None
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, ...],
+        *,
+        store: StoreFactory,
+        input_quantizer: Quantizer | None,
+        learned_scale: bool,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.store = store(weight_shape)
+        self.input_quantizer = copy.deepcopy(input_quantizer)
+        self.learned_scale = nn.Parameter(torch.ones(weight_shape[0])) if learned_scale else None
+        self.bias = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """The input as the product sees it."""
+        return x if self.input_quantizer is None else self.input_quantizer(x)
+
+    def scaled(self, product: Tensor) -> Tensor:
+        """The product [N, out, ...] times the scales of its channels, plus the bias."""
+        channels = (-1, *(1 for _ in product.shape[2:]))
+        for factor in (self.store.scale(), self.learned_scale):
+            if factor is not None:
+                product = product * factor.view(channels)
+        return product if self.bias is None else product + self.bias.view(channels)

@@ -1,0 +1,72 @@
+"""The binary convolution."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnn.layers.base import BinaryLayer
+from bnn.quantizers import Quantizer, Sign
+from bnn.stores import LatentStore, StoreFactory
+
+
+class BinaryConv2d(BinaryLayer):
+    """y = scale * conv2d(q_x(x), q_w(w)) + bias, padded with true zeros.
+
+    With both quantizers of ±1 the product is exact, padded taps add nothing, and backward keeps one bit an input.
+    The output is in channels-last memory format.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: height and width of the kernel.
+        stride: step of the kernel.
+        padding: zeros on each side.
+        dilation: distance of the kernel's taps.
+        groups: groups of channels.
+        store: makes the weight's store from its shape.
+        input_quantizer: pattern that is copied; None takes the input as it comes (real, or already quantized).
+        learned_scale: whether a factor of each output channel is trained; starts at 1.
+        bias: whether a term of each output channel is trained; starts at 0.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        store: StoreFactory = LatentStore,
+        input_quantizer: Quantizer | None = Sign(),  # noqa: B008  (a pattern, copied)
+        learned_scale: bool = False,
+        bias: bool = False,
+    ) -> None:
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{groups} groups do not divide {in_channels} inputs and {out_channels} outputs")
+        super().__init__(
+            (out_channels, in_channels // groups, kernel_size, kernel_size),
+            store=store,
+            input_quantizer=input_quantizer,
+            learned_scale=learned_scale,
+            bias=bias,
+        )
+        self.stride = stride
+        self.padding = padding
+        self.dilation = dilation
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] to float [N, out_channels, H', W']."""
+        x = self.quantized(x.contiguous(memory_format=torch.channels_last))
+        product = F.conv2d(x, self.store.read(), None, self.stride, self.padding, self.dilation, self.groups)
+        return self.scaled(product)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        out_channels, in_channels, kernel_size, _ = self.store.shape
+        return (
+            f"{in_channels * self.groups}, {out_channels}, {kernel_size}, stride={self.stride},"
+            f" padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
+        )

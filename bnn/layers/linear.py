@@ -1,0 +1,49 @@
+"""The binary linear layer."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from bnn.layers.base import BinaryLayer
+from bnn.quantizers import Quantizer, Sign
+from bnn.stores import LatentStore, StoreFactory
+
+
+class BinaryLinear(BinaryLayer):
+    """y = scale * (q_x(x) q_w(w)^T) + bias.
+
+    With both quantizers of ±1 the product is exact and backward keeps one bit an input.
+
+    Args:
+        in_features: width of the input.
+        out_features: width of the output.
+        store: makes the weight's store from its shape.
+        input_quantizer: pattern that is copied; None takes the input as it comes (real, or already quantized).
+        learned_scale: whether a factor of each output is trained; starts at 1.
+        bias: whether a term of each output is trained; starts at 0.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        store: StoreFactory = LatentStore,
+        input_quantizer: Quantizer | None = Sign(),  # noqa: B008  (a pattern, copied)
+        learned_scale: bool = False,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(
+            (out_features, in_features),
+            store=store,
+            input_quantizer=input_quantizer,
+            learned_scale=learned_scale,
+            bias=bias,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_features] to float [N, out_features]."""
+        return self.scaled(F.linear(self.quantized(x), self.store.read()))
+
+    def extra_repr(self) -> str:  # noqa: D102
+        out_features, in_features = self.store.shape
+        return f"{in_features}, {out_features}"

@@ -1,0 +1,92 @@
+// A vector of 64-bit words under the instruction set that this translation unit is compiled for.
+// Each definition offers the same few functions, and the tile that its registers hold best.
+#pragma once
+
+#include <cstdint>
+
+#if defined(BNN_USE_AVX512) || defined(BNN_USE_AVX2)
+#include <immintrin.h>
+#elif defined(BNN_USE_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+#if defined(BNN_USE_AVX512)
+
+using Vector = __m512i;
+constexpr int kLanes = 8, kTileRows = 4, kTileVectors = 2;
+
+inline Vector zero() { return _mm512_setzero_si512(); }
+inline Vector load(const uint64_t* words) { return _mm512_loadu_si512(words); }
+inline void store(uint64_t* words, Vector v) { _mm512_storeu_si512(words, v); }
+inline Vector broadcast(uint64_t word) { return _mm512_set1_epi64(static_cast<long long>(word)); }
+inline Vector xor3(Vector a, Vector b, Vector c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+inline Vector select_not(Vector mask, Vector a, Vector b) { return _mm512_ternarylogic_epi64(mask, a, b, 0x3A); }
+inline Vector add(Vector a, Vector b) { return _mm512_add_epi64(a, b); }
+inline Vector popcount(Vector v) { return _mm512_popcnt_epi64(v); }
+
+#elif defined(BNN_USE_AVX2)
+
+using Vector = __m256i;
+constexpr int kLanes = 4, kTileRows = 2, kTileVectors = 2;
+
+inline Vector zero() { return _mm256_setzero_si256(); }
+inline Vector load(const uint64_t* words) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words));
+}
+inline void store(uint64_t* words, Vector v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), v); }
+inline Vector broadcast(uint64_t word) { return _mm256_set1_epi64x(static_cast<long long>(word)); }
+inline Vector xor3(Vector a, Vector b, Vector c) { return _mm256_xor_si256(a, _mm256_xor_si256(b, c)); }
+inline Vector select_not(Vector mask, Vector a, Vector b) {
+    return _mm256_or_si256(_mm256_andnot_si256(a, mask), _mm256_andnot_si256(mask, b));
+}
+inline Vector add(Vector a, Vector b) { return _mm256_add_epi64(a, b); }
+inline Vector popcount(Vector v) {
+    const Vector of_nibble = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
+                                              0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
+    const Vector nibble = _mm256_set1_epi8(15);
+    const Vector low = _mm256_shuffle_epi8(of_nibble, _mm256_and_si256(v, nibble));
+    const Vector high = _mm256_shuffle_epi8(of_nibble, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
+    return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
+}
+
+#elif defined(BNN_USE_NEON)
+
+using Vector = uint64x2_t;
+constexpr int kLanes = 2, kTileRows = 4, kTileVectors = 2;
+
+inline Vector zero() { return vdupq_n_u64(0); }
+inline Vector load(const uint64_t* words) { return vld1q_u64(words); }
+inline void store(uint64_t* words, Vector v) { vst1q_u64(words, v); }
+inline Vector broadcast(uint64_t word) { return vdupq_n_u64(word); }
+inline Vector xor3(Vector a, Vector b, Vector c) { return veorq_u64(a, veorq_u64(b, c)); }
+inline Vector select_not(Vector mask, Vector a, Vector b) {
+    return vorrq_u64(vbicq_u64(mask, a), vbicq_u64(b, mask));
+}
+inline Vector add(Vector a, Vector b) { return vaddq_u64(a, b); }
+inline Vector popcount(Vector v) {
+    return vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u64(v)))));
+}
+
+#else
+
+using Vector = uint64_t;
+constexpr int kLanes = 1, kTileRows = 2, kTileVectors = 2;
+
+inline Vector zero() { return 0; }
+inline Vector load(const uint64_t* words) { return *words; }
+inline void store(uint64_t* words, Vector v) { *words = v; }
+inline Vector broadcast(uint64_t word) { return word; }
+inline Vector xor3(Vector a, Vector b, Vector c) { return a ^ b ^ c; }
+inline Vector select_not(Vector mask, Vector a, Vector b) { return (mask & ~a) | (~mask & b); }
+inline Vector add(Vector a, Vector b) { return a + b; }
+inline Vector popcount(Vector v) {
+    v -= (v >> 1) & 0x5555555555555555;
+    v = (v & 0x3333333333333333) + ((v >> 2) & 0x3333333333333333);
+    return (((v + (v >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101) >> 56;
+}
+
+#endif
+
+}  // namespace

@@ -1,0 +1,33 @@
+"""What every quantizer is."""
+
+from torch import Tensor, nn
+
+
+class Quantizer(nn.Module):
+    """Maps a real tensor to a few levels and defines the gradient that passes through the step.
+
+    The same type serves the inputs of a layer and its weights. A quantizer has no shape of its own, so one instance
+    can be given to many layers as a pattern: a layer or store copies it.
+
+    Attributes:
+        levels: the values that `forward` can return, ascending.
+        storage_bits: bits that one element takes when it is stored.
+    """
+
+    levels: tuple[float, ...]
+    storage_bits: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The quantized `x`, of the same shape; a `BitTensor` where the levels are -1 and +1."""
+        raise NotImplementedError
+
+    def scale(self, weight: Tensor) -> Tensor | None:
+        """Factor of each output channel, [out], by which a layer multiplies its product; None for none.
+
+        Args:
+            weight: latent weight, [out, ...]. The factor may carry a gradient to it.
+        """
+        return None
+
+    def project_(self, weight: Tensor) -> None:
+        """Moves latent weights back, in place, to where this method wants them. Called after each step."""

@@ -1,0 +1,50 @@
+"""Sign with the straight-through gradient of binary networks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnn.bits import BitTensor
+from bnn.quantizers.base import Quantizer
+
+
+class Sign(Quantizer):
+    """q(x) = +1 where x >= 0, else -1; the gradient passes where |x| <= window and is zero elsewhere.
+
+    Source: Courbariaux et al. 2016, arXiv 1602.02830, eq. 4 (the clipped straight-through estimator). Backward
+    keeps one bit an element: whether it lies in the window.
+
+    Args:
+        window: half-width of the interval that passes the gradient; above 0, `inf` passes all.
+    """
+
+    levels = (-1.0, 1.0)
+    storage_bits = 1
+
+    def __init__(self, *, window: float = 1.0) -> None:
+        super().__init__()
+        if not window > 0:
+            raise ValueError(f"the window of a straight-through gradient is above 0, got {window}")
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Signs of a floating tensor, as a `BitTensor`."""
+        return _ClippedSign.apply(x, self.window)  # type: ignore[no-any-return, no-untyped-call]
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"window={self.window}"
+
+
+class _ClippedSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
+        if ctx.needs_input_grad[0]:
+            # Whether an element lies in the window is a sign as well: of window - |x|.
+            ctx.save_for_backward(BitTensor.from_dense(window - x.abs()))
+        return BitTensor.from_dense(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (inside,) = ctx.saved_tensors
+        return grads[0] * inside.dense(torch.bool), None
