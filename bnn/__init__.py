@@ -1,0 +1,52 @@
+"""Train binary and ternary neural networks in little memory.
+
+The names below are imported when they are first used, so that `import bnn` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnn.bits import BitTensor
+    from bnn.errors import BnnError
+    from bnn.layers import BinaryConv2d, BinaryLinear, L1BatchNorm, RPReLU
+    from bnn.quantizers import ApproxSign, Quantizer, ReCU, ScaledSign, Sign, Ternary
+    from bnn.stores import LatentStore, WeightStore
+    from bnn.training import Run, Trainer
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "bits": ("BitTensor",),
+    "errors": ("BnnError",),
+    "layers": ("BinaryConv2d", "BinaryLinear", "L1BatchNorm", "RPReLU"),
+    "quantizers": ("ApproxSign", "Quantizer", "ReCU", "ScaledSign", "Sign", "Ternary"),
+    "stores": ("LatentStore", "WeightStore"),
+    "training": ("Run", "Trainer"),
+}
+
+__all__ = [
+    "ApproxSign",
+    "BinaryConv2d",
+    "BinaryLinear",
+    "BitTensor",
+    "BnnError",
+    "L1BatchNorm",
+    "LatentStore",
+    "Quantizer",
+    "RPReLU",
+    "ReCU",
+    "Run",
+    "ScaledSign",
+    "Sign",
+    "Ternary",
+    "Trainer",
+    "WeightStore",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"bnn.{module}"), name)
+    raise AttributeError(f"module 'bnn' has no attribute {name!r}")

@@ -24,12 +24,14 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import bnn.ops
 
 _aten = torch.ops.aten
 _bnn = torch.ops.bnn
+
+_WOULD_CHANGE = "would change a BitTensor, which is read-only: use .dense() first"
 
 
 class BitTensor(Tensor):
@@ -57,18 +59,21 @@ class BitTensor(Tensor):
         """Packs the signs of `x`.
 
         Args:
-            x: any floating tensor; `sign(0)` is +1. A dense memory format (such as channels last) is kept.
+            x: any floating tensor; `sign(0)` is +1. Or a bool one; True is +1. A dense memory format (such as
+                channels last) is kept.
 
         Returns:
-            A BitTensor of the same shape, dtype and device. It carries no gradient: quantizers define theirs.
+            A BitTensor of the same shape, dtype (of a bool: the default dtype) and device. It carries no gradient: quantizers define theirs.
 
         Raises:
-            TypeError: `x` is not of a floating dtype.
+            TypeError: `x` is not of a floating dtype or bool.
             NonFiniteError: `x` has a NaN.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"BitTensor packs the signs of a floating tensor, not of {x.dtype}")
-        return _pack(x.detach(), x.dtype)
+        if x.is_floating_point():
+            return _pack(x.detach(), x.dtype)
+        if x.dtype is torch.bool:
+            return _pack(x, torch.get_default_dtype())
+        raise TypeError(f"BitTensor packs the signs of a floating tensor, not of {x.dtype}")
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The value as an ordinary tensor of +1 and -1, with the same strides and without gradient.
@@ -101,7 +106,12 @@ class BitTensor(Tensor):
         # Intercepted before autograd, which would save 64-bit indices for every window.
         if func in (F.max_pool2d, torch.max_pool2d) and not _wants_dense_pool(*args, **kwargs):
             return _max_pool2d(*args, **kwargs)
+        # Would otherwise write into the dense copy of an element and be lost.
+        if func is Tensor.__setitem__ and isinstance(args[0], BitTensor):
+            raise TypeError(f"an assignment {_WOULD_CHANGE}")
         with torch._C.DisableTorchFunctionSubclass():
+            if torch.is_inference_mode_enabled():
+                args, kwargs = tree_map_only(BitTensor, _for_inference, (args, kwargs))
             return func(*args, **kwargs)
 
     @classmethod
@@ -119,10 +129,26 @@ class BitTensor(Tensor):
             result = on_bits(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        if func._schema.is_mutable:
-            raise TypeError(f"{func} would change a BitTensor, which is read-only: use .dense() first")
+        # Inference mode leaves composite operations whole; their parts are known above.
+        if (result := func.decompose(*args, **kwargs)) is not NotImplemented:
+            return result
+        if _writes_bits(func, args, kwargs):
+            raise TypeError(f"{func} {_WOULD_CHANGE}")
         args, kwargs = tree_map_only(BitTensor, BitTensor.dense, (args, kwargs))
         return func(*args, **kwargs)
+
+
+def _writes_bits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether one of the arguments that `func` writes to is a BitTensor."""
+    parameters = func._schema.arguments
+    values = dict(zip((p.name for p in parameters), args, strict=False)) | kwargs
+    written = [values.get(p.name) for p in parameters if p.is_write]
+    return any(isinstance(leaf, BitTensor) for leaf in tree_leaves(written))
+
+
+def _for_inference(bits: BitTensor) -> BitTensor:
+    """The same bits made in inference mode, where torch lets no view of a tensor from outside be made anew."""
+    return bits if bits.is_inference() else BitTensor(bits.packed, bits.shape, bits.stride(), bits.dtype)
 
 
 def _memory_order(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
@@ -171,13 +197,21 @@ def _clone(bits: BitTensor, *, memory_format: torch.memory_format = torch.preser
     return _repacked(bits, lambda x: x.contiguous(memory_format=memory_format))
 
 
-def _to_copy(bits: BitTensor, *, dtype: torch.dtype | None = None, **kwargs: Any) -> Any:
+def _to_copy(
+    bits: BitTensor,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+    non_blocking: bool = False,
+    memory_format: torch.memory_format | None = None,
+    **_: Any,
+) -> Any:
     dtype = dtype or bits.dtype
-    memory_format = kwargs.pop("memory_format", None) or torch.preserve_format
     if not dtype.is_floating_point:
         return NotImplemented
-    copy = _clone(bits, memory_format=memory_format)
-    return BitTensor(copy.packed.to(**kwargs), copy.shape, copy.stride(), dtype)
+    copy = _clone(bits, memory_format=memory_format or torch.preserve_format)
+    packed = copy.packed.to(device=device or bits.device, non_blocking=non_blocking)
+    return BitTensor(packed, copy.shape, copy.stride(), dtype)
 
 
 def _slice(bits: BitTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
@@ -211,7 +245,7 @@ def _of_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:
 def _mm(a: Tensor, b: Tensor) -> Any:
     if not (isinstance(a, BitTensor) and isinstance(b, BitTensor)):
         return NotImplemented
-    if not (_is_row_dim(a, 0) and _is_row_dim(b, 1)):
+    if not (_is_row_dim(a, 0) and _is_row_dim(b, 1) and a.shape[1] == b.shape[0]):
         return NotImplemented
     return _bnn.linear(a.packed, b.packed, a.shape[1]).to(a.dtype)
 
@@ -243,7 +277,7 @@ def _channels_last(bits: BitTensor) -> BitTensor:
     """The same image with rows of (H, W, C), one a sample."""
     if bits.is_contiguous(memory_format=torch.channels_last) and bits.packed.shape[0] == bits.shape[0]:
         return bits
-    return _repacked(bits, lambda x: x.contiguous(memory_format=torch.channels_last))
+    return _repacked(bits, lambda x: x.clone(memory_format=torch.channels_last))
 
 
 class _MaxPool2d(torch.autograd.Function):
@@ -264,13 +298,13 @@ class _MaxPool2d(torch.autograd.Function):
         return grad, *(None for _ in ctx.window)
 
 
-def _wants_dense_pool(x: Tensor, *args: Any, **kwargs: Any) -> bool:
+def _wants_dense_pool(input: Tensor, *args: Any, **kwargs: Any) -> bool:
     """Whether the call asks for what only the dense pooling does: indices, `ceil_mode`, an image without batch."""
-    return x.dim() != 4 or any(args[4:]) or bool(kwargs.get("ceil_mode") or kwargs.get("return_indices"))
+    return input.dim() != 4 or any(args[4:]) or bool(kwargs.get("ceil_mode") or kwargs.get("return_indices"))
 
 
 def _max_pool2d(
-    x: BitTensor,
+    input: BitTensor,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     padding: int | Sequence[int] = 0,
@@ -280,7 +314,7 @@ def _max_pool2d(
     window = [_pair(kernel_size), _pair(stride or kernel_size), _pair(padding), _pair(dilation)]
     if any(2 * pad > kernel for pad, kernel in zip(window[2], window[0], strict=True)):
         raise ValueError(f"max_pool2d: padding {window[2]} is more than half the kernel {window[0]}")
-    return _MaxPool2d.apply(x, *window)  # type: ignore[no-any-return, no-untyped-call]
+    return _MaxPool2d.apply(input, *window)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _pair(value: int | Sequence[int]) -> list[int]:

@@ -2,7 +2,19 @@
 
 
 class BnnError(Exception):
-    """Base of every error that the command line prints as one line instead of a traceback."""
+    """Base of every error that the command line prints as one line instead of a traceback.
+
+    Attributes:
+        exit_code: what the command line exits with.
+    """
+
+    exit_code = 1
+
+
+class UsageError(BnnError):
+    """A command line that cannot be understood."""
+
+    exit_code = 2
 
 
 class DataError(BnnError):
@@ -10,11 +22,15 @@ class DataError(BnnError):
 
 
 class CheckpointError(BnnError):
-    """A checkpoint is missing, damaged or belongs to another run."""
+    """A checkpoint is missing, damaged or belongs to another run, or cannot be written."""
 
 
 class RecipeError(BnnError):
     """A recipe file or its arguments cannot be used."""
+
+
+class RunError(BnnError):
+    """A run's directory cannot be used."""
 
 
 class NonFiniteError(BnnError, ValueError):
@@ -23,3 +39,11 @@ class NonFiniteError(BnnError, ValueError):
 
 class TrainingStopped(BnnError):
     """Training ended early on its own account; the last good state has been kept."""
+
+
+class Interrupted(BnnError):
+    """A signal ended the training; its state has been kept."""
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -22,6 +22,11 @@ class WeightStore(nn.Module):
     shape: tuple[int, ...]
     storage_bits: int
 
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
     def read(self) -> Tensor:
         """The weight as levels, with a gradient to what is trained."""
         raise NotImplementedError

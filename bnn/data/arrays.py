@@ -36,7 +36,7 @@ class Split:
             raise DataError(f"rows must be int64 [n], got {_describe(self.rows)}")
         examples = len(self.images if self.rows is None else self.rows)
         if examples != len(self.labels):
-            raise DataError(f"{examples} images do not match {len(self.labels)} labels")
+            raise DataError(f"{examples} images do not go with {len(self.labels)} labels")
         if self.rows is not None and len(self.rows):
             lowest, highest = int(self.rows.min()), int(self.rows.max())
             if lowest < 0 or highest >= len(self.images):
@@ -87,7 +87,8 @@ class Dataset:
             for label in (int(split.labels.min()), int(split.labels.max())):
                 if not 0 <= label < self.num_classes:
                     raise DataError(
-                        f"{self.name}: label {label} in the {part} split is not within 0..{self.num_classes - 1}"
+                        f"{self.name}: label {label} of the {part} split is not within 0..{self.num_classes - 1};"
+                        f" mend or replace {self.source}"
                     )
 
     @property
@@ -133,7 +134,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         Two tuples of C values, of pixels scaled to 0..1.
     """
     histogram = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for chunk in images.split(_STATISTICS_CHUNK):
+    for chunk in torch.split(images, _STATISTICS_CHUNK):
         histogram += channel_histogram(chunk)
     return histogram_statistics(histogram)
 

@@ -106,7 +106,7 @@ class Batches:
             order = shuffled(n, _ORDER_STREAM, self.seed, epoch, device=device)
         else:
             order = torch.arange(n, device=device)
-        for positions in order.split(self.batch_size)[first_batch : len(self)]:
+        for positions in torch.split(order, self.batch_size)[first_batch : len(self)]:
             images, labels = self._split[positions]
             images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
             for stream, augmentation in enumerate(self.augment, _AUGMENT_STREAM):

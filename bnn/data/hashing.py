@@ -22,9 +22,9 @@ def random_integers(counters: Tensor, *key: int) -> Tensor:
         int64 [n], uniform in 0..2**63-1.
     """
     state = torch.zeros_like(counters)
-    for part in (*key, counters):
+    for part in key:
         state = _splitmix64(state + part)
-    return state & (2**63 - 1)
+    return _splitmix64(state + counters) & (2**63 - 1)
 
 
 def shuffled(n: int, *key: int, device: torch.device | str = "cpu") -> Tensor:

@@ -20,17 +20,16 @@ def import_torchvision_datasets() -> ModuleType:
     try:
         return _import()
     except ModuleNotFoundError as error:
-        raise DataError(f"this data set needs {error.name}, which is not installed: {_INSTALL}") from error
-    except RuntimeError as error:
+        package = str(error.name).partition(".")[0]
+        raise DataError(f"this data set needs {package}, which is not installed: {_INSTALL}") from error
+    except (ImportError, RuntimeError) as error:
         if "torchvision::nms" not in str(error):
             raise _broken(error) from error
     # torchvision's wheel on the package index is built for CUDA. Beside a CPU-only torch its compiled operators do
     # not load, and its import fails when it adds shape rules to the two of them that it takes for granted. Neither
     # is used by a data set, so their bare schemas (those of torchvision/csrc/ops/nms.cpp) are enough.
     for name in ("nms", "qnms"):
-        torch.library.define(
-            f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     try:
         return _import()
     except (ImportError, RuntimeError) as error:

@@ -41,9 +41,14 @@ class BinaryLayer(nn.Module):
         """The input as the product sees it."""
         return x if self.input_quantizer is None else self.input_quantizer(x)
 
-    def scaled(self, product: Tensor) -> Tensor:
-        """The product [N, out, ...] times the scales of its channels, plus the bias."""
-        channels = (-1, *(1 for _ in product.shape[2:]))
+    def scaled(self, product: Tensor, *, trailing_dims: int) -> Tensor:
+        """The product times the scales of its channels, plus the bias.
+
+        Args:
+            product: [..., out] and as many dimensions as `trailing_dims` says.
+            trailing_dims: dimensions after that of the channels.
+        """
+        channels = (-1, *[1] * trailing_dims)
         for factor in (self.store.scale(), self.learned_scale):
             if factor is not None:
                 product = product * factor.view(channels)

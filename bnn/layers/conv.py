@@ -62,7 +62,7 @@ class BinaryConv2d(BinaryLayer):
         """[N, in_channels, H, W] to float [N, out_channels, H', W']."""
         x = self.quantized(x.contiguous(memory_format=torch.channels_last))
         product = F.conv2d(x, self.store.read(), None, self.stride, self.padding, self.dilation, self.groups)
-        return self.scaled(product)
+        return self.scaled(product, trailing_dims=2)
 
     def extra_repr(self) -> str:  # noqa: D102
         out_channels, in_channels, kernel_size, _ = self.store.shape

@@ -41,8 +41,8 @@ class BinaryLinear(BinaryLayer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_features] to float [N, out_features]."""
-        return self.scaled(F.linear(self.quantized(x), self.store.read()))
+        """[..., in_features] to float [..., out_features]."""
+        return self.scaled(F.linear(self.quantized(x), self.store.read()), trailing_dims=0)
 
     def extra_repr(self) -> str:  # noqa: D102
         out_features, in_features = self.store.shape

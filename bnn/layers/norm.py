@@ -37,14 +37,14 @@ class L1BatchNorm(nn.Module):
         channels = (1, -1, *(1 for _ in y.shape[2:]))
         mean, deviation = self.running_mean, self.running_deviation
         if self.training:
-            if y.numel() == y.shape[1]:
+            if y.numel() <= y.shape[1]:
                 raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
             dims = [d for d in range(y.dim()) if d != 1]
             mean = y.mean(dims)
             deviation = (y - mean.view(channels)).abs().mean(dims)
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_deviation.lerp_(deviation, self.momentum)
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_deviation.lerp_(deviation.to(self.running_deviation.dtype), self.momentum)
         x = (y - mean.view(channels)) / (deviation + self.eps).view(channels)
         if self.weight is not None and self.bias is not None:
             x = x * self.weight.view(channels) + self.bias.view(channels)

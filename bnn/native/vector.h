@@ -2,7 +2,7 @@
 // Each definition offers the same few functions, and the tile that its registers hold best.
 #pragma once
 
-#include <cstdint>
+#include "common.h"
 
 #if defined(BNN_USE_AVX512) || defined(BNN_USE_AVX2)
 #include <immintrin.h>
@@ -81,11 +81,7 @@ inline Vector broadcast(uint64_t word) { return word; }
 inline Vector xor3(Vector a, Vector b, Vector c) { return a ^ b ^ c; }
 inline Vector select_not(Vector mask, Vector a, Vector b) { return (mask & ~a) | (~mask & b); }
 inline Vector add(Vector a, Vector b) { return a + b; }
-inline Vector popcount(Vector v) {
-    v -= (v >> 1) & 0x5555555555555555;
-    v = (v & 0x3333333333333333) + ((v >> 2) & 0x3333333333333333);
-    return (((v + (v >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101) >> 56;
-}
+inline Vector popcount(Vector v) { return popcount_of_word(v); }
 
 #endif
 

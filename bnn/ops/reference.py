@@ -4,6 +4,8 @@ The product of two ±1 vectors of K elements is K - 2 popcount(a xor b). Here it
 product, which is exact while K < 2**24 and is the same number.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,9 +35,9 @@ def pack(x: Tensor) -> Tensor:
             raise NonFiniteError("cannot take the sign of NaN: the tensor to pack has NaN values")
         x = x >= 0
     rows, n = x.shape
-    if n % 8:
-        x = F.pad(x, (0, 8 * packed_bytes(n) - n))
-    words = x.contiguous().view(torch.uint8).view(torch.int64).reshape(rows, -1)
+    octets = x.new_zeros((rows, packed_bytes(n), 8))
+    octets.flatten(1)[:, :n] = x
+    words = octets.view(torch.int64).squeeze(-1)
     return ((words * _GATHER_BITS) >> 56).to(torch.uint8)
 
 
@@ -148,10 +150,10 @@ def max_pool2d_backward(
     Returns:
         float [N, C, H, W], of `grad`'s dtype.
     """
-    image = _image(x, x_shape).to(grad.dtype).requires_grad_()
-    with torch.enable_grad():
-        pooled = F.max_pool2d(image, kernel_size, stride, padding, dilation)
-    return torch.autograd.grad(pooled, image, grad)[0]
+    image = _image(x, x_shape).to(grad.dtype)
+    window = (kernel_size, stride, padding, dilation, False)
+    _, first = torch.ops.aten.max_pool2d_with_indices(image, *window)
+    return cast(Tensor, torch.ops.aten.max_pool2d_with_indices_backward(grad, image, *window, first))
 
 
 def _image(packed: Tensor, shape: list[int]) -> Tensor:

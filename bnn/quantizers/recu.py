@@ -26,7 +26,7 @@ class ReCU(Quantizer):
     are readings of the method that the paper and the code do not share.
 
     Args:
-        tau: quantile that bounds the weights, in [0.5, 1]; 1 does not clamp. Training raises it with a schedule.
+        tau: quantile that bounds the weights, in (0.5, 1]; 1 does not clamp. Training raises it with a schedule.
         tail: what becomes of weights beyond the bound. `zero`: they get no gradient (the public code; with it
             the clamp changes neither the forward pass nor the tail's own gradient). `pass`: the clamp passes the
             gradient unchanged. `project`: as `pass`, and after each step the latent weights themselves are
@@ -74,8 +74,8 @@ class ReCU(Quantizer):
 
     @tau.setter
     def tau(self, value: float) -> None:
-        if not 0.5 <= value <= 1:
-            raise ValueError(f"ReCU tau lies in [0.5, 1], got {value}")
+        if not 0.5 < value <= 1:
+            raise ValueError(f"ReCU tau lies in (0.5, 1], got {value}")
         self._tau = value
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class ReCU(Quantizer):
         standard = self._standardized(weight)
         bound = self.bound(standard)
         if self.tail == "zero":
-            return torch.minimum(torch.maximum(standard, -bound), bound)
+            return standard.clamp(-bound, bound)
         return _PassingClamp.apply(standard, bound)  # type: ignore[no-any-return, no-untyped-call]
 
     def bound(self, standard: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ class ReCU(Quantizer):
         magnitude = standard.detach().abs()
         magnitude = magnitude.flatten() if self.scope == "layer" else magnitude.flatten(1)
         if self.quantile == "laplace":
-            reach = -math.log(2 - 2 * self.tau) if self.tau < 1 else math.inf
-            bound = magnitude.mean(dim=-1) * reach
+            mean = magnitude.mean(dim=-1)
+            bound = -mean * math.log(2 - 2 * self.tau) if self.tau < 1 else torch.full_like(mean, math.inf)
         else:
             # For a symmetric distribution the tau-quantile of w is the (2 tau - 1)-quantile of |w|.
             bound = torch.quantile(magnitude, 2 * self.tau - 1, dim=-1)
@@ -115,7 +115,10 @@ class ReCU(Quantizer):
             return
         with torch.no_grad():
             mean, deviation = self._moments(weight)
-            weight.copy_(self.clamped(weight) * deviation / _STANDARD_DEVIATION + mean)
+            standard = self._standardized(weight)
+            bound = self.bound(standard)
+            moved = standard.clamp(-bound, bound) * deviation / _STANDARD_DEVIATION + mean
+            weight.copy_(torch.where(standard.abs() > bound, moved, weight))
 
     def _standardized(self, weight: Tensor) -> Tensor:
         if not self.standardize:
@@ -150,7 +153,7 @@ class _IdentitySign(torch.autograd.Function):
 class _PassingClamp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bound: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(x, -bound), bound)
+        return x.clamp(-bound, bound)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -40,8 +40,7 @@ class _ClippedSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
         if ctx.needs_input_grad[0]:
-            # Whether an element lies in the window is a sign as well: of window - |x|.
-            ctx.save_for_backward(BitTensor.from_dense(window - x.abs()))
+            ctx.save_for_backward(BitTensor.from_dense(x.abs() <= window))
         return BitTensor.from_dense(x)
 
     @staticmethod

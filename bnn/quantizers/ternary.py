@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
 from bnn.quantizers.base import Quantizer
 
@@ -37,7 +38,7 @@ class Ternary(Quantizer):
         return _ClippedTernary.apply(x, threshold)  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"threshold={self.threshold or '0.7 mean|x|'}"
+        return f"threshold={f'{_THRESHOLD_PER_MEAN} mean|x|' if self.threshold is None else self.threshold}"
 
 
 class _ClippedTernary(torch.autograd.Function):
@@ -45,10 +46,10 @@ class _ClippedTernary(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, threshold: float | Tensor) -> Tensor:
         if x.isnan().any():
             raise NonFiniteError("cannot take a ternary level of NaN: the tensor to quantize has NaN values")
-        ctx.save_for_backward(x.abs() <= 1)
+        ctx.save_for_backward(BitTensor.from_dense(x.abs() <= 1))
         return x.sign() * (x.abs() > threshold)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside, None
+        return grads[0] * inside.dense(torch.bool), None

@@ -1,0 +1,18 @@
+"""Training: a `Run` says what to train, the `Trainer` trains it, callbacks add the rest."""
+
+from bnn.training.callback import Callback
+from bnn.training.latents import ClipLatents, ProjectLatents
+from bnn.training.run import Run
+from bnn.training.schedules import TauSchedule, recu_tau, warmup_cosine
+from bnn.training.trainer import Trainer
+
+__all__ = [
+    "Callback",
+    "ClipLatents",
+    "ProjectLatents",
+    "Run",
+    "TauSchedule",
+    "Trainer",
+    "recu_tau",
+    "warmup_cosine",
+]

@@ -1,4 +1,4 @@
-"""Checkpoints that outlive a kill, a full disk and a flipped bit, and that resume training bit for bit.
+"""Checkpoints: snapshots on disk that outlive a kill, a full disk and a flipped bit.
 
 A checkpoint is a manifest and the file of tensors that it names:
 
@@ -9,8 +9,7 @@ A checkpoint exists once its manifest does. Both files are written under a tempo
 and compared by hash before the first of them is renamed, the manifest last. The two newest checkpoints are kept.
 Saving the same step again writes new files beside the old ones, so there is no moment without a whole checkpoint.
 
-`capture` and `restore` turn a training state into a `Snapshot` and back; `save` and `load` take it to disk and back.
-Nothing is ever unpickled, and hashes are checked before any tensor is looked at. A folder has one writer at a time.
+Nothing is unpickled, and the hashes are checked before any tensor is looked at. A folder has one writer at a time.
 """
 
 import errno
@@ -20,9 +19,8 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +28,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.optim import Optimizer
 
 from bnn.errors import CheckpointError
+from bnn.training.snapshot import Snapshot
 
 _FORMAT, _VERSION = "bnn-checkpoint", 1
+_NAME = re.compile(r"step-[0-9]{8,}(\.json|-[0-9a-f]{16}\.safetensors)")
 _READ_BYTES = 1 << 20
 
 # Names of the safetensors format.
@@ -52,147 +51,225 @@ _DTYPES = {
 }
 
 
-@dataclass
-class Snapshot:
-    """Everything that a checkpoint keeps.
-
-    Attributes:
-        step: training steps done, at least 0; names and orders the checkpoints.
-        tensors: of any device, shape and strides; dtypes are the floating, signed, uint8 and bool ones up to 64 bits.
-        state: JSON values; as always in JSON, keys are strings and tuples come back as lists.
-    """
-
-    step: int
-    tensors: dict[str, Tensor]
-    state: dict[str, Any]
+class _DamagedError(CheckpointError):
+    """A checkpoint that is not as it was written; an earlier one may serve."""
 
 
-# --- a training state as a snapshot ---------------------------------------------------------------------------------
-
-
-def capture(
-    step: int,
-    model: torch.nn.Module,
-    optimizer: Optimizer,
-    generators: Mapping[str, torch.Generator],
-    state: dict[str, Any],
-) -> Snapshot:
-    """Gathers what training needs to go on. The tensors are references: save before the next training step.
+def save(directory: Path, snapshot: Snapshot) -> Path:
+    """Writes a checkpoint, then removes all but it and the newest other one.
 
     Args:
-        step: training steps done.
-        model: its `state_dict()` is kept.
-        optimizer: its state is kept in the dtypes that it has.
-        generators: the random generators that training draws from, by name.
-        state: further JSON values, such as the epoch or the schedule's state.
-    """
-    optimizer_part, optimizer_state = optimizer_tensors(optimizer)
-    tensors = {f"model.{key}": tensor for key, tensor in module_tensors(model).items()}
-    tensors |= {f"optimizer.{key}": tensor for key, tensor in optimizer_part.items()}
-    tensors |= {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
-    return Snapshot(step, tensors, {"optimizer": optimizer_state, "run": state})
-
-
-def restore(
-    snapshot: Snapshot,
-    model: torch.nn.Module,
-    optimizer: Optimizer,
-    generators: Mapping[str, torch.Generator],
-) -> dict[str, Any]:
-    """Puts a captured training state back, all of it or nothing.
+        directory: made if missing.
+        snapshot: what to keep.
 
     Returns:
-        The `state` that was given to `capture`.
+        Path of the manifest.
 
     Raises:
-        CheckpointError: the snapshot does not fit; nothing has been changed.
+        CheckpointError: the disk is full or not writable, or the snapshot holds what cannot be kept. Earlier
+            checkpoints are intact.
     """
-    if not snapshot.state.keys() >= {"optimizer", "run"}:
-        raise CheckpointError(f"the checkpoint of step {snapshot.step} does not hold a training state")
-    model_part, optimizer_part, generator_part = (
-        {key.removeprefix(kind): tensor for key, tensor in snapshot.tensors.items() if key.startswith(kind)}
-        for kind in ("model.", "optimizer.", "generator.")
-    )
-    _check_module(model, model_part)
-    _check_optimizer(optimizer, optimizer_part, snapshot.state["optimizer"])
-    _check_generators(generators, generator_part)
-    restore_module(model, model_part)
-    restore_optimizer(optimizer, optimizer_part, snapshot.state["optimizer"])
-    for name, generator in generators.items():
-        generator.set_state(generator_part[name])
-    run: dict[str, Any] = snapshot.state["run"]
-    return run
+    if snapshot.step < 0:
+        raise ValueError(f"a step is counted from 0, not {snapshot.step}")
+    # The same names every time: what a killed save leaves behind is overwritten by the next one.
+    new_tensors, new_manifest = directory / ".saving.safetensors", directory / ".saving.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        digest = _write(new_tensors, _safetensors(snapshot.tensors))
+        manifest = directory / _manifest_name(snapshot.step)
+        tensors = directory / _tensors_name(snapshot.step, digest)
+        fields = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "step": snapshot.step,
+            "state": snapshot.state,
+            "tensors": tensors.name,
+            "tensors_sha256": digest,
+        }
+        _write(new_manifest, [_sealed(fields)])
+        _rename(new_tensors, tensors)
+        _rename(new_manifest, manifest)
+        _prune(directory, {manifest, tensors})
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot save the checkpoint of step {snapshot.step}: {error}; earlier checkpoints are intact,"
+            f" make room in {directory} or make it writable"
+        ) from error
+    finally:
+        for temporary in (new_tensors, new_manifest):
+            with suppress(OSError):
+                temporary.unlink()
+    return manifest
 
 
-def module_tensors(module: torch.nn.Module) -> dict[str, Tensor]:
-    """The module's parameters and persistent buffers by name, as references."""
-    return module.state_dict()
-
-
-def restore_module(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copies `module_tensors` back.
-
-    Raises:
-        CheckpointError: a tensor is missing, unexpected or of another shape or dtype; nothing has been changed.
-    """
-    _check_module(module, tensors)
-    module.load_state_dict(tensors)
-
-
-def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state.
+def load(directory: Path) -> Snapshot:
+    """Reads the newest checkpoint, or the one before it, with a warning, if the newest is damaged.
 
     Returns:
-        The state tensors, named `<index of the parameter>.<key>`, as references; and, as JSON values, the rest of
-        the state, the hyper-parameters and the shapes of the parameters.
-    """
-    states = [optimizer.state.get(parameter, {}) for parameter in _parameters(optimizer)]
-    tensors = {
-        f"{index}.{key}": value
-        for index, state in enumerate(states)
-        for key, value in state.items()
-        if isinstance(value, Tensor)
-    }
-    values = [
-        {key: value for key, value in state.items() if not isinstance(value, Tensor)} for state in states
-    ]
-    groups = [
-        {key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups
-    ]
-    return tensors, {**_layout(optimizer), "groups": groups, "values": values}
-
-
-def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Puts `optimizer_tensors` back, every tensor in the dtype that it was saved in.
-
-    `Optimizer.load_state_dict` is no substitute: it casts low-bit state to the dtype of the parameters.
+        The snapshot, its tensors on the CPU.
 
     Raises:
-        CheckpointError: the state is that of another optimizer or of other parameters; nothing has been changed.
+        CheckpointError: there is no checkpoint, none is undamaged, or the newest is of another version.
     """
-    _check_optimizer(optimizer, tensors, state)
-    optimizer.state.clear()
-    groups = [group for group in optimizer.param_groups for _ in group["params"]]
-    for parameter, values in zip(_parameters(optimizer), state["values"], strict=True):
-        if values:
-            optimizer.state[parameter].update(values)
-    parameters = _parameters(optimizer)
-    for name, tensor in tensors.items():
-        index, _, key = name.partition(".")
-        parameter, group = parameters[int(index)], groups[int(index)]
-        # torch's own optimizers want the count of steps on the host, unless they run wholly on the device.
-        on_host = key == "step" and not (group.get("capturable") or group.get("fused"))
-        device = torch.device("cpu") if on_host else parameter.device
-        optimizer.state[parameter][key] = tensor.to(device, copy=True)
-    for group, saved in zip(optimizer.param_groups, state["groups"], strict=True):
-        for key, value in saved.items():
-            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+    try:
+        manifests = _manifests(directory)
+    except OSError as error:
+        raise CheckpointError(f"there are no checkpoints to read: {error}; start the run anew") from None
+    if not manifests:
+        raise CheckpointError(f"there is no checkpoint in {directory}; start the run anew")
+    damages = []
+    for manifest in manifests:
+        try:
+            snapshot = _read(manifest)
+        except _DamagedError as damage:
+            damages.append(str(damage))
+            continue
+        if damages:
+            message = f"{'; '.join(damages)}; going on from step {snapshot.step} instead"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return snapshot
+    raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left, start the run anew")
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _read(manifest: Path) -> Snapshot:
+    fields, tensors = _verified(manifest)
+    try:
+        return Snapshot(fields["step"], load_file(tensors), fields["state"])
+    except (OSError, SafetensorError) as error:
+        raise _DamagedError(f"{tensors} is damaged: {error}") from None
 
 
-def _layout(optimizer: Optimizer) -> dict[str, Any]:
-    shapes = [[list(parameter.shape) for parameter in group["params"]] for group in optimizer.param_groups]
-    return {"class": type(optimizer).__name__, "shapes": shapes}
+def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
+    """The manifest's fields and the path of the tensors, once every hash of the checkpoint is right."""
+    try:
+        raw = manifest.read_bytes()
+        fields = json.loads(raw)
+        seal = fields.pop("sha256", None) if isinstance(fields, dict) else None
+        intact = seal is not None and raw == _sealed(fields)
+    except (OSError, ValueError, RecursionError) as error:
+        raise _DamagedError(f"{manifest} is damaged: {error}") from None
+    if not intact:
+        raise _DamagedError(f"{manifest} is damaged: its SHA-256 is wrong")
+    if (fields.get("format"), fields.get("version")) != (_FORMAT, _VERSION):
+        raise CheckpointError(
+            f"{manifest} is a {fields.get('format')!r} of version {fields.get('version')!r}, not a {_FORMAT!r} of"
+            f" version {_VERSION}: go on with the release that wrote it, or move it out of the folder"
+        )
+    step, digest = _step(manifest), fields.get("tensors_sha256")
+    name = _tensors_name(step, str(digest))
+    # Nothing but a name that can belong to this manifest is ever opened.
+    named = _NAME.fullmatch(name) and fields.get("tensors") == name
+    if not named or fields.get("step") != step or not isinstance(fields.get("state"), dict):
+        raise _DamagedError(f"{manifest} is damaged: it does not describe a checkpoint of step {step}")
+    tensors = manifest.with_name(name)
+    try:
+        if _sha256(tensors) != digest:
+            raise _DamagedError(f"{tensors} is damaged: its SHA-256 is wrong")
+    except OSError as error:
+        raise _DamagedError(f"{manifest} is damaged: {error}") from None
+    return fields, tensors
+
+
+def _sealed(fields: dict[str, Any]) -> bytes:
+    """A manifest: canonical JSON of the fields and of the SHA-256 over their own canonical JSON."""
+    return _canonical({**fields, "sha256": hashlib.sha256(_canonical(fields)).hexdigest()})
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"the state of a checkpoint must be made of JSON values: {error}") from None
+
+
+def _safetensors(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, tensor by tensor, so that only one at a time is ever copied.
+
+    Layout: length of the header (uint64), header (JSON, padded to 8 bytes), values. Wide dtypes come first, which
+    aligns every tensor.
+    """
+    header, end = {}, 0
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    for name, tensor in ordered:
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointError(f"a checkpoint cannot keep {name!r}: its dtype is {tensor.dtype}")
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    yield struct.pack("<Q", len(raw)) + raw
+    for _, tensor in ordered:
+        yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
+    """Writes a file, forces it to disk and reads it back. Returns its SHA-256."""
+    sha256 = hashlib.sha256()
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            sha256.update(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if _sha256(path) != sha256.hexdigest():
+        raise OSError(errno.EIO, "what was read back is not what was written", str(path))
+    return sha256.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            sha256.update(chunk)
+    return sha256.hexdigest()
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Renames a file, over an older one if there is one, and forces the new name to disk."""
+    os.replace(source, target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _prune(directory: Path, newest: set[Path]) -> None:
+    """Removes all but the two files of the newest checkpoint and those of the newest other undamaged one."""
+    kept = set(newest)
+    for manifest in _manifests(directory):
+        if manifest not in newest:
+            with suppress(_DamagedError):
+                kept |= {manifest, _verified(manifest)[1]}
+                break
+    # Manifests go first: what a kill leaves here are tensors that no manifest names.
+    for path in sorted(_files(directory), key=lambda path: path.suffix != ".json"):
+        if path not in kept:
+            path.unlink()
+
+
+def _manifests(directory: Path) -> list[Path]:
+    """The manifests of a folder, newest first."""
+    manifests = [path for path in _files(directory) if path.suffix == ".json"]
+    return sorted(manifests, key=_step, reverse=True)
+
+
+def _files(directory: Path) -> list[Path]:
+    """The files of every checkpoint in a folder."""
+    return [path for path in directory.iterdir() if _NAME.fullmatch(path.name)]
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[1].removesuffix(".json"))
+
+
+def _manifest_name(step: int) -> str:
+    return f"step-{step:08d}.json"
+
+
+def _tensors_name(step: int, digest: str) -> str:
+    return f"step-{step:08d}-{digest[:16]}.safetensors"

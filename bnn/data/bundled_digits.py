@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bnn.data.arrays import Dataset, Split, channel_statistics
 from bnn.errors import DataError
@@ -49,18 +48,30 @@ def digits(data_dir: Path | str | None = None) -> Dataset:
             std=std,
             source=f"UCI optical digits ({'bundled' if path == _BUNDLED else path})",
         )
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error, DataError) as error:
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        ValueError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        DataError,
+    ) as error:
         raise DataError(f"{path} is damaged or not a digits file ({error}): delete or replace it") from error
 
 
 def _read(path: Path) -> tuple[Split, Split]:
-    with np.load(path, allow_pickle=False) as arrays:
-        tensors: dict[str, Tensor] = {
-            f"{part}_{kind}": torch.from_numpy(arrays[f"{part}_{kind}"])
+    with path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        train, test = (
+            Split(
+                images=torch.from_numpy(arrays[f"{part}_images"]),
+                labels=torch.from_numpy(arrays[f"{part}_labels"]),
+            )
             for part in ("train", "test")
-            for kind in ("images", "labels")
-        }
-    return (
-        Split(images=tensors["train_images"], labels=tensors["train_labels"]),
-        Split(images=tensors["test_images"], labels=tensors["test_labels"]),
-    )
+        )
+    for split in (train, test):
+        if split.images.shape[1:] != (1, 8, 8):
+            raise DataError(f"images must be [n, 1, 8, 8], got {list(split.images.shape)}")
+    return train, test

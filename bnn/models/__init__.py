@@ -1,0 +1,43 @@
+"""Networks of the literature. Each function's docstring says where it is from; a test holds its weight count."""
+
+import math
+
+import torch
+from torch import nn
+
+from bnn.models.binarynet import binarynet
+from bnn.models.cnv import cnv
+from bnn.models.mlp import mlp
+from bnn.models.resnet_cifar import resnet18, resnet20
+from bnn.models.resnet_imagenet import birealnet18, resnete18
+from bnn.models.vgg_small import vgg_small
+from bnn.stores import WeightStore
+
+
+def initialize(model: nn.Module, *, generator: torch.Generator) -> None:
+    """Draws every weight of a model anew, so that they depend on the generator alone.
+
+    Stores draw by their own rule; real convolutions and linear layers from a normal distribution of standard
+    deviation sqrt(2 / fan-in) (He et al. 2015), with biases 0. Other parameters keep their start values.
+    """
+    for module in model.modules():
+        if isinstance(module, WeightStore):
+            module.initialize(generator)
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            fan_in = math.prod(module.weight.shape[1:])
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_in), generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+__all__ = [
+    "binarynet",
+    "birealnet18",
+    "cnv",
+    "initialize",
+    "mlp",
+    "resnet18",
+    "resnet20",
+    "resnete18",
+    "vgg_small",
+]

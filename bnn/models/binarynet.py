@@ -1,0 +1,40 @@
+"""BinaryNet: the VGG-like binary network for 32x32 images."""
+
+from torch import nn
+
+from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.stores import LatentStore, StoreFactory
+
+
+def binarynet(
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    store: StoreFactory = LatentStore,
+) -> nn.Sequential:
+    """Six 3x3 convolutions (128, 128, 256, 256, 512, 512) and three linear layers (1024, 1024, classes).
+
+    14,022,016 weights at the defaults, all binary; every second convolution is pooled before its batch norm. The
+    first layer takes the real input. Source: Courbariaux et al. 2016, arXiv 1602.02830; with zero padding and in
+    the layer order of Wang et al., arXiv 2102.04270.
+
+    Args:
+        input_shape: (C, H, W) of the images; H and W are multiples of 8.
+        classes: outputs.
+        store: makes the weights' stores.
+    """
+    channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+        conv = BinaryConv2d(channels, outputs, 3, padding=1, store=store)
+        if i == 0:
+            conv.input_quantizer = None
+        pool = [nn.MaxPool2d(2)] if i % 2 else []
+        layers += [conv, *pool, nn.BatchNorm2d(outputs)]
+        channels = outputs
+    layers.append(nn.Flatten())
+    features = channels * (height // 8) * (width // 8)
+    for outputs in (1024, 1024, classes):
+        layers += [BinaryLinear(features, outputs, store=store), nn.BatchNorm1d(outputs)]
+        features = outputs
+    return nn.Sequential(*layers)

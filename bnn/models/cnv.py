@@ -1,0 +1,48 @@
+"""CNV: the small all-binary network of the FPGA literature."""
+
+from torch import nn
+
+from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.quantizers import Sign
+from bnn.stores import LatentStore, StoreFactory
+
+
+def cnv(
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    store: StoreFactory = LatentStore,
+) -> nn.Sequential:
+    """Six 3x3 convolutions without padding (64, 64, 128, 128, 256, 256) and three linear layers (512, 512, classes).
+
+    1,542,848 weights at the defaults, all binary; signs are taken before the pooling, which is then an OR of bits.
+    The first layer takes the real input. Source: Umuroglu et al. 2017 (FINN), arXiv 1612.07119; layer order of
+    Wang et al., arXiv 2102.04270.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        store: makes the weights' stores.
+    """
+    channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for i, outputs in enumerate((64, 64, 128, 128, 256, 256)):
+        layers += [
+            BinaryConv2d(channels, outputs, 3, store=store, input_quantizer=None),
+            nn.BatchNorm2d(outputs),
+            Sign(),
+        ]
+        height, width = height - 2, width - 2
+        if i in (1, 3):
+            layers.append(nn.MaxPool2d(2))
+            height, width = height // 2, width // 2
+        channels = outputs
+    layers.append(nn.Flatten())
+    features = channels * height * width
+    for i, outputs in enumerate((512, 512, classes)):
+        linear = BinaryLinear(features, outputs, store=store)
+        if i == 0:
+            linear.input_quantizer = None
+        layers += [linear, nn.BatchNorm1d(outputs)]
+        features = outputs
+    return nn.Sequential(*layers)

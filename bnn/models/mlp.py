@@ -1,0 +1,36 @@
+"""The binary multilayer perceptron."""
+
+import math
+from itertools import pairwise
+
+from torch import nn
+
+from bnn.layers import BinaryLinear
+from bnn.stores import LatentStore, StoreFactory
+
+
+def mlp(
+    *,
+    input_shape: tuple[int, ...] = (1, 28, 28),
+    classes: int = 10,
+    hidden: tuple[int, ...] = (256, 256, 256, 256),
+    store: StoreFactory = LatentStore,
+) -> nn.Sequential:
+    """784-256x4-10 with binary weights in every layer: linear, batch norm, sign; a batch norm before softmax.
+
+    399,872 weights at the defaults. The first layer takes the real input. Source: Wang et al., arXiv 2102.04270.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        hidden: widths of the hidden layers.
+        store: makes the weights' stores.
+    """
+    widths = (math.prod(input_shape), *hidden, classes)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        linear = BinaryLinear(inputs, outputs, store=store)
+        if i == 0:
+            linear.input_quantizer = None
+        layers += [linear, nn.BatchNorm1d(outputs)]
+    return nn.Sequential(*layers)

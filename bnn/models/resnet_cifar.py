@@ -1,0 +1,133 @@
+"""Residual networks for 32x32 images, as ReCU builds them."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnn.layers import BinaryConv2d
+from bnn.quantizers import ApproxSign, Quantizer
+from bnn.stores import LatentStore, StoreFactory
+
+
+def resnet18(
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    store: StoreFactory = LatentStore,
+    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """ResNet-18 for CIFAR: widths 64 to 512, one shortcut around each pair of binary convolutions.
+
+    10,992,320 weights at the defaults, of which 10,985,472 binary. Stem and classifier are real. Source: ReCU,
+    arXiv 2103.12369, and its public code.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        store: makes the binary weights' stores.
+        input_quantizer: pattern for the binary convolutions' inputs.
+    """
+    return _resnet(input_shape, classes, (64, 128, 256, 512), 2, False, store, input_quantizer)
+
+
+def resnet20(
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    store: StoreFactory = LatentStore,
+    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """ResNet-20 for CIFAR: widths 16 to 64, a shortcut around every binary convolution (Bi-Real Net).
+
+    268,336 weights at the defaults, of which 267,264 binary. Stem and classifier are real. Source: ReCU,
+    arXiv 2103.12369, and its public code.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        store: makes the binary weights' stores.
+        input_quantizer: pattern for the binary convolutions' inputs.
+    """
+    return _resnet(input_shape, classes, (16, 32, 64), 3, True, store, input_quantizer)
+
+
+def _resnet(
+    input_shape: tuple[int, int, int],
+    classes: int,
+    widths: tuple[int, ...],
+    blocks: int,
+    double_skip: bool,
+    store: StoreFactory,
+    input_quantizer: Quantizer,
+) -> nn.Sequential:
+    channels = widths[0]
+    layers: list[nn.Module] = [
+        nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    ]
+    for stage, width in enumerate(widths):
+        for block in range(blocks):
+            stride = 2 if stage > 0 and block == 0 else 1
+            layers.append(
+                _Block(
+                    channels,
+                    width,
+                    stride=stride,
+                    double_skip=double_skip,
+                    store=store,
+                    input_quantizer=input_quantizer,
+                )
+            )
+            channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
+    return nn.Sequential(*layers)
+
+
+class _Block(nn.Module):
+    """Two binary convolutions, each followed by batch norm and Hardtanh."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        double_skip: bool,
+        store: StoreFactory,
+        input_quantizer: Quantizer,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.double_skip = double_skip
+
+        def conv(inputs: int, stride: int) -> BinaryConv2d:
+            return BinaryConv2d(
+                inputs,
+                channels,
+                3,
+                stride=stride,
+                padding=1,
+                store=store,
+                input_quantizer=input_quantizer,
+                learned_scale=True,
+            )
+
+        self.conv1 = conv(in_channels, stride)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv(channels, 1)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.shortcut(x)
+        out = self.norm1(self.conv1(x))
+        if self.double_skip:
+            out = shortcut = F.hardtanh(out + shortcut)
+        else:
+            out = F.hardtanh(out)
+        return F.hardtanh(self.norm2(self.conv2(out)) + shortcut)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """`x` at the size and width of the block's output: averaged, and padded with channels of zeros."""
+        if self.stride != 1:
+            x = F.avg_pool2d(x, self.stride)
+        missing = self.norm1.num_features - x.shape[1]
+        return F.pad(x, (0, 0, 0, 0, missing // 2, missing - missing // 2)) if missing else x

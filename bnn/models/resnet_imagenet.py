@@ -1,0 +1,107 @@
+"""Residual networks for ImageNet with a shortcut around every binary convolution."""
+
+from functools import partial
+
+from torch import Tensor, nn
+
+from bnn.layers import BinaryConv2d
+from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
+from bnn.stores import LatentStore, StoreFactory
+
+
+def resnete18(
+    *,
+    input_shape: tuple[int, int, int] = (3, 224, 224),
+    classes: int = 1000,
+    store: StoreFactory = LatentStore,
+    input_quantizer: Quantizer = Sign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """ResNetE-18: 16 binary 3x3 convolutions of widths 64 to 512, each with its own shortcut.
+
+    11,678,912 weights at the defaults, of which 10,985,472 binary. Stem, 1x1 downsampling and classifier are real.
+    Source: Bethge et al. 2019, arXiv 1906.08637, in the arrangement of Wang et al., arXiv 2102.04270.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        store: makes the binary weights' stores.
+        input_quantizer: pattern for the binary convolutions' inputs.
+    """
+    channels = 64
+    layers: list[nn.Module] = [
+        nn.BatchNorm2d(input_shape[0]),
+        nn.Conv2d(input_shape[0], channels, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),
+        nn.BatchNorm2d(channels),
+    ]
+    for width in (64, 128, 256, 512):
+        for block in range(4):
+            stride = 2 if width > 64 and block == 0 else 1
+            layers.append(_Block(channels, width, stride=stride, store=store, input_quantizer=input_quantizer))
+            channels = width
+    layers += [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    return nn.Sequential(*layers)
+
+
+def birealnet18(
+    *,
+    input_shape: tuple[int, int, int] = (3, 224, 224),
+    classes: int = 1000,
+    store: StoreFactory | None = None,
+    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """Bi-Real-18: `resnete18` with the polynomial sign gradient and each filter scaled by its mean |w|.
+
+    11,678,912 weights at the defaults, of which 10,985,472 binary. Source: Liu et al. 2018, arXiv 1808.00278, in
+    the arrangement of Wang et al., arXiv 2102.04270.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        store: makes the binary weights' stores; by default latent weights behind `ScaledSign`.
+        input_quantizer: pattern for the binary convolutions' inputs.
+    """
+    return resnete18(
+        input_shape=input_shape,
+        classes=classes,
+        store=store or partial(LatentStore, quantizer=ScaledSign()),
+        input_quantizer=input_quantizer,
+    )
+
+
+class _Block(nn.Module):
+    """A binary convolution and batch norm, added to its own input."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        stride: int,
+        store: StoreFactory,
+        input_quantizer: Quantizer,
+    ) -> None:
+        super().__init__()
+        self.conv = BinaryConv2d(
+            in_channels,
+            channels,
+            3,
+            stride=stride,
+            padding=1,
+            store=store,
+            input_quantizer=input_quantizer,
+        )
+        self.norm = nn.BatchNorm2d(channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != channels:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride, ceil_mode=True),
+                nn.Conv2d(in_channels, channels, 1, bias=False),
+                nn.BatchNorm2d(channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x)) + self.shortcut(x)
+        return out

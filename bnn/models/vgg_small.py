@@ -1,0 +1,49 @@
+"""VGG-small: the plain convolutional network of the CIFAR comparisons."""
+
+from torch import nn
+
+from bnn.layers import BinaryConv2d
+from bnn.quantizers import ApproxSign, Quantizer
+from bnn.stores import LatentStore, StoreFactory
+
+
+def vgg_small(
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    store: StoreFactory = LatentStore,
+    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """A real and five binary 3x3 convolutions (128, 128, 256, 256, 512, 512) and a real classifier.
+
+    4,656,512 weights at the defaults, of which 4,571,136 binary. Pooling comes before the batch norm, which is
+    followed by Hardtanh; each binary convolution has a learned scale. Source: Zhang et al. 2018 (LQ-Nets),
+    arXiv 1807.10029, as built by ReCU's public code.
+
+    Args:
+        input_shape: (C, H, W) of the images; H and W are multiples of 8.
+        classes: outputs.
+        store: makes the binary weights' stores.
+        input_quantizer: pattern for the binary convolutions' inputs.
+    """
+    channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+        conv: nn.Module
+        if i == 0:
+            conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
+        else:
+            conv = BinaryConv2d(
+                channels,
+                outputs,
+                3,
+                padding=1,
+                store=store,
+                input_quantizer=input_quantizer,
+                learned_scale=True,
+            )
+        pool = [nn.MaxPool2d(2)] if i % 2 else []
+        layers += [conv, *pool, nn.BatchNorm2d(outputs), nn.Hardtanh()]
+        channels = outputs
+    layers += [nn.Flatten(), nn.Linear(channels * (height // 8) * (width // 8), classes)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,65 @@
+// Small helpers without the standard library's templates: a template that one translation unit compiles for AVX-512
+// could otherwise be the copy that the linker keeps for all of them.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace {
+
+// Reading and writing past a row's end by less than this keeps the copying loops free of special cases.
+constexpr int64_t kSlackBytes = 32;
+
+inline int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t maximum(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+inline int64_t packed_bytes(int64_t bits) { return divide_up(bits, 8); }
+
+inline uint64_t popcount_of_word(uint64_t word) {
+    word -= word >> 1 & 0x5555555555555555;
+    word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+    return ((word + (word >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101 >> 56;
+}
+
+// Zeroed memory that is freed with its scope, in equal parts, each on cache lines of its own.
+class Buffer {
+   public:
+    Buffer(int64_t parts, int64_t part_bytes)
+        : part_bytes_(round_up(maximum(part_bytes, 1), 64)),
+          data_(static_cast<uint8_t*>(::operator new(parts * part_bytes_, std::align_val_t(64)))) {
+        std::memset(data_, 0, parts * part_bytes_);
+    }
+    ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+
+    template <class T>
+    T* part(int64_t index) const {
+        return reinterpret_cast<T*>(data_ + index * part_bytes_);
+    }
+
+   private:
+    int64_t part_bytes_;
+    uint8_t* data_;
+};
+
+// Calls task(index, thread) for every index, on up to `threads` threads of OpenMP's pool.
+template <class Task>
+void parallel_for(int64_t count, int threads, const Task& task) {
+#ifdef _OPENMP
+    if (threads > 1 && count > 1) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+        for (int64_t index = 0; index < count; ++index) task(index, omp_get_thread_num());
+        return;
+    }
+#endif
+    for (int64_t index = 0; index < count; ++index) task(index, 0);
+}
+
+}  // namespace

@@ -1,0 +1,130 @@
+// Convolution as a product of patches: a few rows of output pixels at a time, gathered as bits into a small buffer.
+#pragma once
+
+#include "product.h"
+#include "window.h"
+
+namespace {
+
+// A patch is one output pixel's taps in (kernel height, kernel width, channels) order, for one group of channels.
+struct Convolution {
+    Convolution(const Window& window, int64_t outputs, int64_t groups)
+        : window(window),
+          outputs(outputs),
+          groups(groups),
+          group_outputs(outputs / groups),
+          group_panels(divide_up(group_outputs, kPanel)),
+          taps(window.kernel[0] * window.kernel[1]),
+          pixels(groups, window.channels / groups),
+          words(divide_up(taps * pixels.segment_bytes, 8)),
+          band_rows(minimum(window.out_size[0], divide_up(kBlockRows, window.out_size[1]))),
+          band_columns(window.size[1] + 2 * window.padding[1]) {}
+
+    int64_t elements() const { return taps * pixels.segment_bits; }
+    int64_t band_bytes() const { return extent(window, 0, band_rows) * band_columns * pixels.bytes + kSlackBytes; }
+    int64_t patches_bytes() const {
+        return round_up(band_rows * window.out_size[1], kTileRows) * words * 8 + kSlackBytes;
+    }
+
+    Window window;
+    int64_t outputs, groups, group_outputs, group_panels, taps;
+    Pixels pixels;
+    int64_t words, band_rows, band_columns;  // of a patch; of the output and of the padded input
+};
+
+// Fills the panels, and tap_sums[tap][output] with the sums of each tap's weights.
+void prepare_weights(const Convolution& conv, const uint8_t* weight, Panels& panels, float* tap_sums, int threads) {
+    const int64_t channels = conv.pixels.segment_bits, segment_bytes = conv.pixels.segment_bytes;
+    const int64_t row_bytes = packed_bytes(conv.elements());
+    const Buffer rows(threads, conv.words * 8);
+    parallel_for(conv.groups * conv.group_panels, threads, [&](int64_t panel, int thread) {
+        uint64_t* words = rows.part<uint64_t>(thread);
+        uint8_t* bytes = rows.part<uint8_t>(thread);
+        const int64_t group = panel / conv.group_panels, first = panel % conv.group_panels * kPanel;
+        for (int64_t i = 0; i < minimum(kPanel, conv.group_outputs - first); ++i) {
+            const int64_t output = group * conv.group_outputs + first + i;
+            for (int64_t tap = 0; tap < conv.taps; ++tap) {
+                uint8_t* segment = bytes + tap * segment_bytes;
+                extract_bits(segment, weight + output * row_bytes, tap * channels, channels);
+                const int64_t sum = 2 * count_bits(segment, segment_bytes) - channels;
+                tap_sums[tap * conv.outputs + output] = static_cast<float>(sum);
+            }
+            for (int64_t word = 0; word < conv.words; ++word) panels.set(panel * kPanel + i, word, words[word]);
+        }
+    });
+}
+
+// The patches of `rows` rows of output pixels, from a band of the padded image that begins at the first one's window.
+inline void gather_patches(const Convolution& conv, const uint8_t* band, int64_t rows, int64_t group,
+                           uint64_t* patches) {
+    const Window& window = conv.window;
+    const bool whole_rows = conv.groups == 1 && window.dilation[1] == 1;  // a kernel row's taps lie side by side
+    const int64_t runs = whole_rows ? 1 : window.kernel[1];
+    const int64_t run_bytes = whole_rows ? window.kernel[1] * conv.pixels.bytes : conv.pixels.segment_bytes;
+    const int64_t tail_bits = conv.taps * conv.pixels.segment_bytes * 8 % 64;
+    const uint64_t tail = tail_bits ? (uint64_t{1} << tail_bits) - 1 : ~uint64_t{0};
+    for (int64_t row = 0; row < rows; ++row) {
+        for (int64_t column = 0; column < window.out_size[1]; ++column, patches += conv.words) {
+            const int64_t corner = row * window.stride[0] * conv.band_columns + column * window.stride[1];
+            uint8_t* to = reinterpret_cast<uint8_t*>(patches);
+            for (int64_t i = 0; i < window.kernel[0]; ++i) {
+                for (int64_t j = 0; j < runs; ++j, to += run_bytes) {
+                    const int64_t pixel = corner + i * window.dilation[0] * conv.band_columns + j * window.dilation[1];
+                    copy_with_slack(to, band + pixel * conv.pixels.bytes + group * conv.pixels.segment_bytes,
+                                    run_bytes);
+                }
+            }
+            patches[conv.words - 1] &= tail;
+        }
+    }
+}
+
+// A padded tap was read as clear bits, which took the sum of its weights away: adds it back, so that it counts zero.
+inline void restore_padding(const Convolution& conv, const float* tap_sums, float* out, int64_t first_row,
+                            int64_t rows) {
+    const Window& window = conv.window;
+    const int64_t last_row = window.size[0] - extent(window, 0, 1), last_column = window.size[1] - extent(window, 1, 1);
+    for (int64_t row = first_row; row < first_row + rows; ++row) {
+        for (int64_t column = 0; column < window.out_size[1]; ++column, out += conv.outputs) {
+            const int64_t top = row * window.stride[0] - window.padding[0];
+            const int64_t left = column * window.stride[1] - window.padding[1];
+            if (top >= 0 && top <= last_row && left >= 0 && left <= last_column) continue;
+            for (int64_t tap = 0; tap < conv.taps; ++tap) {
+                const int64_t y = top + tap / window.kernel[1] * window.dilation[0];
+                const int64_t x = left + tap % window.kernel[1] * window.dilation[1];
+                if (inside(y, window.size[0]) && inside(x, window.size[1])) continue;
+                for (int64_t o = 0; o < conv.outputs; ++o) out[o] += tap_sums[tap * conv.outputs + o];
+            }
+        }
+    }
+}
+
+void conv2d(const uint8_t* x, const uint8_t* weight, float* out, const Window& window, int64_t outputs,
+            int64_t groups, int threads) {
+    const Convolution conv(window, outputs, groups);
+    Panels panels(groups * conv.group_panels * kPanel, conv.words);
+    const Buffer tap_sums(1, conv.taps * outputs * sizeof(float));
+    prepare_weights(conv, weight, panels, tap_sums.part<float>(0), threads);
+
+    const Buffer bands(threads, conv.band_bytes()), patches(threads, conv.patches_bytes());
+    const int64_t height = window.out_size[0], width = window.out_size[1];
+    const int64_t image_bands = divide_up(height, conv.band_rows);
+    parallel_for(window.images * image_bands, threads, [&](int64_t index, int thread) {
+        const int64_t image = index / image_bands, row = index % image_bands * conv.band_rows;
+        const int64_t rows = minimum(conv.band_rows, height - row);
+        uint8_t* band = bands.part<uint8_t>(thread);
+        uint64_t* words = patches.part<uint64_t>(thread);
+        float* to = out + (image * height + row) * width * outputs;
+        load_image(band, x + image * image_bytes(window), window, conv.pixels,
+                   row * window.stride[0] - window.padding[0], extent(window, 0, rows), -window.padding[1],
+                   conv.band_columns);
+        for (int64_t group = 0; group < groups; ++group) {
+            gather_patches(conv, band, rows, group, words);
+            multiply_rows(words, rows * width, panels, group * conv.group_panels, conv.group_outputs,
+                          conv.elements(), to + group * conv.group_outputs, outputs);
+        }
+        restore_padding(conv, tap_sums.part<float>(0), to, row, rows);
+    });
+}
+
+}  // namespace

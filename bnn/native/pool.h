@@ -1,0 +1,128 @@
+// Max-pooling of packed images and its gradient. The maximum of ±1 is an OR of bits.
+#pragma once
+
+#include "window.h"
+
+namespace {
+
+void max_pool2d(const uint8_t* x, uint8_t* out, const Window& window, int threads) {
+    const Pixels pixels(1, window.channels);
+    const int64_t height = window.size[0] + 2 * window.padding[0], width = window.size[1] + 2 * window.padding[1];
+    const int64_t out_pixels = window.out_size[0] * window.out_size[1];
+    const int64_t out_bytes = packed_bytes(out_pixels * window.channels);
+    const Buffer images(threads, height * width * pixels.bytes + kSlackBytes);
+    const Buffer maxima(threads, pixels.bytes + kSlackBytes);
+    parallel_for(window.images, threads, [&](int64_t index, int thread) {
+        uint8_t* image = images.part<uint8_t>(thread);
+        uint64_t* maximum_bits = maxima.part<uint64_t>(thread);
+        uint8_t* to = out + index * out_bytes;
+        load_image(image, x + index * image_bytes(window), window, pixels, -window.padding[0], height,
+                   -window.padding[1], width);
+        if (!pixels.aligned) std::memset(to, 0, out_bytes);
+        for (int64_t i = 0; i < out_pixels; ++i) {
+            const int64_t top = i / window.out_size[1] * window.stride[0];
+            const int64_t left = i % window.out_size[1] * window.stride[1];
+            const int64_t words = divide_up(pixels.bytes, 8);
+            std::memset(maximum_bits, 0, words * 8);
+            for (int64_t row = 0; row < window.kernel[0]; ++row) {
+                for (int64_t column = 0; column < window.kernel[1]; ++column) {
+                    const int64_t y = top + row * window.dilation[0], x = left + column * window.dilation[1];
+                    const uint8_t* tap = image + (y * width + x) * pixels.bytes;
+                    for (int64_t word = 0; word < words; ++word) maximum_bits[word] |= load_word(tap + 8 * word);
+                }
+            }
+            const uint8_t* bytes = maxima.part<uint8_t>(thread);
+            if (pixels.aligned) {
+                std::memcpy(to + i * pixels.bytes, bytes, pixels.bytes);
+            } else {
+                insert_bits(to, i * window.channels, bytes, window.channels);
+            }
+        }
+    });
+}
+
+// bfloat16, to be added as torch does: in float32, then rounded to even.
+struct BFloat16 {
+    uint16_t bits;
+
+    float value() const {
+        const uint32_t word = static_cast<uint32_t>(bits) << 16;
+        float result;
+        std::memcpy(&result, &word, sizeof result);
+        return result;
+    }
+    BFloat16& operator+=(BFloat16 other) {
+        const float sum = value() + other.value();
+        uint32_t word;
+        std::memcpy(&word, &sum, sizeof word);
+        bits = static_cast<uint16_t>(sum == sum ? (word + 0x7FFF + (word >> 16 & 1)) >> 16 : 0x7FC0);
+        return *this;
+    }
+};
+
+// Adds the gradient of those of eight channels whose bit is set.
+template <class Float>
+inline void add_where(Float* to, const Float* grad, unsigned bits, int64_t channels) {
+    for (int64_t i = 0; i < channels; ++i) {
+        if (bits >> i & 1) to[i] += grad[i];
+    }
+}
+
+// One window's gradient, for the eight channels of byte `byte`: each channel's goes to its first set tap, and without
+// any set tap to the window's first.
+template <class Float>
+inline void scatter(Float* out, const Float* grad, const uint8_t* image, const int64_t* taps, int64_t tap_count,
+                    int64_t byte, const Pixels& pixels) {
+    const int64_t first = 8 * byte, channels = minimum(8, pixels.segment_bits - first);
+    unsigned never_set = 0xFF, left = 0xFF;
+    for (int64_t tap = 0; tap < tap_count; ++tap) never_set &= ~unsigned{image[taps[tap] * pixels.bytes + byte]};
+    for (int64_t tap = 0; tap < tap_count; ++tap) {
+        const unsigned set = image[taps[tap] * pixels.bytes + byte] | (tap == 0 ? never_set : 0);
+        add_where(out + taps[tap] * pixels.segment_bits + first, grad + first, set & left, channels);
+        left &= ~set;
+    }
+}
+
+template <class Float>
+void scatter_gradient(const void* grad, const uint8_t* x, void* out, const Window& window, int threads) {
+    const Pixels pixels(1, window.channels);
+    const int64_t height = window.size[0], width = window.size[1];
+    const int64_t out_pixels = window.out_size[0] * window.out_size[1];
+    const Buffer images(threads, height * width * pixels.bytes);
+    const Buffer tap_lists(threads, window.kernel[0] * window.kernel[1] * sizeof(int64_t));
+    parallel_for(window.images, threads, [&](int64_t index, int thread) {
+        uint8_t* image = images.part<uint8_t>(thread);
+        int64_t* taps = tap_lists.part<int64_t>(thread);
+        Float* to = static_cast<Float*>(out) + index * height * width * window.channels;
+        const Float* from = static_cast<const Float*>(grad) + index * out_pixels * window.channels;
+        load_image(image, x + index * image_bytes(window), window, pixels, 0, height, 0, width);
+        std::memset(static_cast<void*>(to), 0, height * width * window.channels * sizeof(Float));
+        for (int64_t i = 0; i < out_pixels; ++i, from += window.channels) {
+            int64_t count = 0;
+            for (int64_t tap = 0; tap < window.kernel[0] * window.kernel[1]; ++tap) {
+                const int64_t y = i / window.out_size[1] * window.stride[0] - window.padding[0] +
+                                  tap / window.kernel[1] * window.dilation[0];
+                const int64_t x = i % window.out_size[1] * window.stride[1] - window.padding[1] +
+                                  tap % window.kernel[1] * window.dilation[1];
+                if (inside(y, height) && inside(x, width)) taps[count++] = y * width + x;
+            }
+            for (int64_t byte = 0; byte < pixels.bytes; ++byte) {
+                scatter(to, from, image, taps, count, byte, pixels);
+            }
+        }
+    });
+}
+
+void max_pool2d_backward(const void* grad, const uint8_t* x, void* out, const Window& window, int itemsize,
+                         int threads) {
+    switch (itemsize) {
+        case 2:
+            return scatter_gradient<BFloat16>(grad, x, out, window, threads);
+        case 4:
+            return scatter_gradient<float>(grad, x, out, window, threads);
+        default:
+            return scatter_gradient<double>(grad, x, out, window, threads);
+    }
+}
+
+}  // namespace

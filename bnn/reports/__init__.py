@@ -1,0 +1,1 @@
+"""Reports: what people see of a run, while it goes on and afterwards."""

@@ -1,0 +1,42 @@
+"""The table of networks."""
+
+import inspect
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+import bnn.models
+from bnn.accounting import count_layers, storage
+
+
+def print_models(console: Console) -> None:
+    """Prints every network with its weights, bits and the multiply-accumulates of one image's forward pass."""
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption="MMAC: million multiply-accumulates of one image's forward pass, and those of ±1 with ±1 among them.",
+    )
+    table.add_column("model")
+    for column in ("input", "weights", "binary", "bits/weight", "MMAC", "±1 MMAC"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, build in inspect.getmembers(bnn.models, inspect.isfunction):
+        shape = inspect.signature(build).parameters.get("input_shape")
+        if shape is None:
+            continue
+        with torch.device("meta"):
+            model = build()
+        stored, layers = storage(model), count_layers(model, shape.default)
+        macs = sum(layer.multiply_accumulates for layer in layers)
+        binary = sum(layer.multiply_accumulates for layer in layers if layer.input_bits == layer.weight_bits == 1)
+        table.add_row(
+            name,
+            "x".join(map(str, shape.default)),
+            f"{stored.weights:,}",
+            f"{stored.discrete_weights:,}",
+            f"{stored.bits_per_weight:.2f}",
+            f"{macs / 1e6:,.1f}",
+            f"{binary / 1e6:,.1f}",
+        )
+    console.print(table)

@@ -1,0 +1,60 @@
+"""Training as it is seen in a terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from bnn.training import Callback, Trainer
+
+
+class ProgressBar(Callback):
+    """A bar over all steps of the run, and a line for each epoch.
+
+    Where the output is not a terminal there are only the lines.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Shows the bar."""
+        total = trainer.run.epochs * len(trainer.batches)
+        self._task = self._progress.add_task("training", total=total, completed=trainer.step)
+        self._progress.start()
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Moves the bar."""
+        self._progress.update(
+            self._task,
+            completed=trainer.step,
+            description=f"epoch {trainer.epoch + 1}/{trainer.run.epochs}  loss {loss:.3f}",
+        )
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Prints a line."""
+        width = len(str(trainer.run.epochs))
+        line = (
+            f"epoch {record['epoch'] + 1:{width}}/{trainer.run.epochs}  loss {record['train_loss']:.4f}"
+            f"  training {100 * record['train_accuracy']:6.2f} %"
+        )
+        if "validation_accuracy" in record:
+            line += f"  validation {100 * record['validation_accuracy']:6.2f} %"
+        if record["skipped"]:
+            line += f"  skipped steps {record['skipped']}"
+        self.console.print(Text(line), soft_wrap=True)
+
+    def on_exit(self, trainer: Trainer) -> None:
+        """Takes the bar away."""
+        self._progress.stop()

@@ -1,0 +1,64 @@
+"""The short table at the end of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_summary(console: Console, summary: dict[str, Any], directory: Path) -> None:
+    """Prints what a run reached and what it cost.
+
+    Args:
+        console: where to print.
+        summary: as in `summary.json`.
+        directory: of the run.
+    """
+    table = Table("what", "value", box=SIMPLE_HEAD, show_header=False)
+    for what, value in _rows(summary):
+        table.add_row(what, Text(value))
+    console.print(table)
+    console.print(Text(f"files: {directory}"), soft_wrap=True)
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("test accuracy, final epoch", f"{100 * summary['test_accuracy']:.2f} %")]
+    if "validation_accuracy" in summary:
+        rows.append(
+            (
+                "validation accuracy, final epoch",
+                f"{100 * summary['validation_accuracy']:.2f} % (best {100 * summary['best_validation_accuracy']:.2f} %"
+                f" at epoch {summary['best_validation_epoch']})",
+            )
+        )
+    rows += [
+        ("data", summary["dataset"]),
+        ("bits a weight", f"{summary['bits_per_weight']:.3g} ({summary['weights']:,} weights)"),
+        ("peak memory, measured", f"{summary['peak_rss_mib']:.0f} MiB resident in the whole process"),
+    ]
+    if "peak_device_mib" in summary:
+        rows.append(("peak device memory, measured", f"{summary['peak_device_mib']:.0f} MiB of tensors"))
+    energy_J = summary["energy_j"]
+    rows.append(
+        (
+            "energy of training, estimated",
+            "not counted: the model cannot run on shapes alone"
+            if energy_J is None
+            else f"{_engineering(energy_J)}J (prices: {summary['price_table']})",
+        )
+    )
+    rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
+    if summary["skipped_steps"]:
+        rows.append(("steps skipped", f"{summary['skipped_steps']} whose loss or gradient was not finite"))
+    return rows
+
+
+def _engineering(value: float) -> str:
+    """Three figures and the prefix of a unit: 0.0123 becomes `12.3 m`."""
+    prefix, factor = next(
+        ((name, size) for name, size in (("k", 1e3), ("", 1.0), ("m", 1e-3)) if value >= size), ("µ", 1e-6)
+    )
+    return f"{value / factor:.3g} {prefix}"

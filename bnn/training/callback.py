@@ -1,0 +1,40 @@
+"""What can attach to training without the loop knowing of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bnn.training.trainer import Trainer
+
+
+class Callback:
+    """Called by the `Trainer` in the order of its list; every method does nothing by default.
+
+    A trainer has at most one callback of a class that keeps a state.
+    """
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Before the first step, when a resumed state is in place."""
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Before the first step of an epoch, or of what is left of it."""
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """After a step of the optimizer; not after a skipped one."""
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """After validation; `record` is the epoch's line of metrics and may be added to."""
+
+    def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
+        """After the test; `summary` may be added to."""
+
+    def on_exit(self, trainer: Trainer) -> None:
+        """When training leaves for whatever reason, to release what the callback holds."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON values that a checkpoint keeps."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` gave; an empty one where the checkpoint knows nothing of this callback."""

@@ -1,0 +1,125 @@
+"""The files of a run's directory, but for its checkpoints: configuration, metrics and summary."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bnn.errors import RunError
+
+CONFIGURATION = "config.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
+
+
+def create(directory: Path) -> None:
+    """Makes an empty run directory.
+
+    Raises:
+        RunError: it holds something already, or cannot be made.
+    """
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        if any(directory.iterdir()):
+            raise RunError(
+                f"{directory} is not empty: name another folder with --out, or go on with a run there by"
+                f" `bnn train --resume {directory}`"
+            )
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Writes a JSON object so that either the old or the new file is there, whole, whatever happens.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    with writing(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(value, file, indent=2, allow_nan=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing: {path.parent} is not the directory of a run") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: it does not hold a JSON object")
+    return value
+
+
+def append_metrics(directory: Path, record: dict[str, Any]) -> None:
+    """Adds a line to the metrics. A number that is not finite is written as null.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
+    with writing(directory / METRICS), (directory / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite, allow_nan=False) + "\n")
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The lines of metrics. A last line that a crash cut short is left out.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    path = directory / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"{path}, line {number}, is damaged: {error}") from None
+    return records
+
+
+def drop_metrics_after(directory: Path, *, epoch: int) -> None:
+    """Removes the lines of `epoch` and later, which a resumed run will write again."""
+    path = directory / METRICS
+    kept = [record for record in read_metrics(directory) if record["epoch"] < epoch] if path.exists() else []
+    temporary = path.with_name(f".{path.name}.new")
+    with writing(path):
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(temporary, path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failure to write into one line.
+
+    Raises:
+        RunError: in place of an OSError, such as a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}; earlier results are untouched") from None

@@ -1,0 +1,63 @@
+"""Schedules: pure functions of the epoch, so that nothing of them needs to be kept in a checkpoint."""
+
+import math
+from collections.abc import Callable
+
+from bnn.errors import RecipeError
+from bnn.quantizers import ReCU
+from bnn.training.callback import Callback
+from bnn.training.trainer import Trainer
+
+
+def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float], float]:
+    """Factor of the learning rate: linear from 0 to 1 over the warm-up, then half a cosine down to 0 at `epochs`.
+
+    Source of the cosine: Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5, without restarts.
+
+    Args:
+        epochs: length of the training.
+        warmup_epochs: length of the warm-up, at least 0 and below `epochs`.
+    """
+    if epochs < 1:
+        raise RecipeError(f"a run has at least 1 epoch, got {epochs}")
+    if not 0 <= warmup_epochs < epochs:
+        raise RecipeError(f"a warm-up of {warmup_epochs} epochs does not fit a training of {epochs}")
+
+    def factor(epoch: float) -> float:
+        if epoch < warmup_epochs:
+            return epoch / warmup_epochs
+        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)))
+
+    return factor
+
+
+def recu_tau(epoch: int, epochs: int, *, start: float = 0.85, end: float = 0.99) -> float:
+    """ReCU's tau at an epoch: A exp(epoch / epochs) + B, from `start` at 0 to `end` at `epochs`.
+
+    Source: the public code of ReCU, arXiv 2103.12369.
+    """
+    rise = (end - start) / (math.e - 1)
+    return rise * math.exp(epoch / epochs) + start - rise
+
+
+class TauSchedule(Callback):
+    """Sets tau of every `ReCU` in the model at the start of each epoch, by `recu_tau`.
+
+    Args:
+        start: tau of the first epoch, in [0.5, 1].
+        end: tau that the epoch after the last would have, in [0.5, 1].
+    """
+
+    def __init__(self, *, start: float = 0.85, end: float = 0.99) -> None:
+        for tau in (start, end):
+            if not 0.5 <= tau <= 1:
+                raise RecipeError(f"tau lies in [0.5, 1], got {tau}")
+        self.start = start
+        self.end = end
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Moves tau."""
+        tau = recu_tau(trainer.epoch, trainer.run.epochs, start=self.start, end=self.end)
+        for module in trainer.run.model.modules():
+            if isinstance(module, ReCU):
+                module.tau = tau

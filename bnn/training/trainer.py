@@ -1,0 +1,338 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import bnn
+from bnn.data import Batches, Split, hold_out
+from bnn.errors import Interrupted, NonFiniteError, RunError, TrainingStopped
+from bnn.training import checkpoint, directory
+from bnn.training.callback import Callback
+from bnn.training.interruption import Interruption
+from bnn.training.run import Run
+from bnn.training.snapshot import capture, restore
+
+_SKIPS_TO_STOP = 3
+_EVALUATION_BATCH = 250
+
+
+class Trainer:
+    """Trains a run in a directory that holds its metrics, checkpoints and, at the end, its summary.
+
+    A run that was interrupted, at whatever step, goes on bit for bit as if it had not been. The test split is
+    touched once, after the last epoch; nothing is selected on it.
+
+    Args:
+        run: what to train.
+        out: the run's directory; empty or not there yet for a new run.
+        device: where to train: `cpu`, `cuda`, `mps`.
+        callbacks: called after the run's own.
+        checkpoint_every_s: seconds between checkpoints within an epoch; the end of an epoch always makes one.
+
+    Attributes:
+        epoch: epochs completed.
+        batch: batches of the current epoch that are done.
+        step: batches done since the start; skipped ones count.
+        skipped: steps skipped for a loss or gradient that was not finite.
+        batches: the training batches.
+        configuration: JSON values that the directory is to keep besides, such as how the run was started.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        out: Path,
+        *,
+        device: torch.device | str = "cpu",
+        callbacks: Sequence[Callback] = (),
+        checkpoint_every_s: float = 300.0,
+    ) -> None:
+        self.run = run
+        self.out = out
+        self.device = torch.device(device)
+        self.callbacks = [*run.callbacks, *callbacks]
+        self.checkpoint_every_s = checkpoint_every_s
+        self.configuration: dict[str, Any] = {}
+        self.epoch = self.batch = self.step = self.skipped = 0
+        self._skips_in_a_row = 0
+        self._sums = {"loss": 0.0, "correct": 0, "examples": 0}
+        self._best = {"validation_accuracy": 0.0, "epoch": 0}
+        self._last_record: dict[str, Any] = {}
+        self._wall_s = 0.0
+        self._started_at = self._saved_at = time.monotonic()
+
+        run.model.to(self.device)
+        train, validation = hold_out(run.data.train, fraction=run.validation, seed=run.seed)
+        self.batches = self._batches(train, shuffle=True)
+        self._validation = self._batches(validation) if len(validation) else None
+        self._base_rates = [float(group["lr"]) for group in run.optimizer.param_groups]
+        self._interruption = Interruption()
+        self._generators = {"torch": torch.default_generator, **run.generators}
+        if self.device.type == "cuda":
+            self._generators["cuda"] = torch.cuda.default_generators[torch.cuda.current_device()]
+
+    def fit(self) -> dict[str, Any]:
+        """Trains from the start to the end, then tests.
+
+        Returns:
+            The summary, as in `summary.json`.
+
+        Raises:
+            RunError: the directory is not empty or cannot be written.
+            TrainingStopped: three steps in a row had no finite loss and gradient.
+            Interrupted: a signal came; the state is saved.
+            CheckpointError: a checkpoint cannot be written.
+        """
+        directory.create(self.out)
+        directory.write_json(self.out / directory.CONFIGURATION, {**self.configuration, "versions": _versions()})
+        torch.manual_seed(self.run.seed)
+        return self._fit()
+
+    def resume(self) -> dict[str, Any]:
+        """Goes on from the newest checkpoint in the directory; as `fit` otherwise."""
+        self.load()
+        if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
+            raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done")
+        directory.drop_metrics_after(self.out, epoch=self.epoch)
+        return self._fit()
+
+    def load(self) -> None:
+        """Takes the state of the newest checkpoint.
+
+        Raises:
+            CheckpointError: there is none, or it is another run's.
+        """
+        snapshot = checkpoint.load(self.out / directory.CHECKPOINTS)
+        state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
+        self.step = snapshot.step
+        for name in (
+            "epoch",
+            "batch",
+            "skipped",
+            "_skips_in_a_row",
+            "_sums",
+            "_best",
+            "_last_record",
+            "_wall_s",
+        ):
+            setattr(self, name, state[name.lstrip("_")])
+        for callback in self.callbacks:
+            callback.restore(state["callbacks"].get(type(callback).__name__, {}))
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "skipped": self.skipped,
+            "skips_in_a_row": self._skips_in_a_row,
+            "sums": self._sums,
+            "best": self._best,
+            "last_record": self._last_record,
+            "wall_s": self.wall_s,
+            "callbacks": {type(callback).__name__: callback.state() for callback in self.callbacks},
+        }
+        snapshot = capture(self.step, self.run.model, self.run.optimizer, self._generators, state)
+        checkpoint.save(self.out / directory.CHECKPOINTS, snapshot)
+        self._saved_at = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds spent in training so far, those before an interruption included."""
+        return self._wall_s + time.monotonic() - self._started_at
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def _fit(self) -> dict[str, Any]:
+        self._started_at = self._saved_at = time.monotonic()
+        with self._interruption:
+            try:
+                self._each("on_fit_begin")
+                while self.epoch < self.run.epochs:
+                    self._train_epoch()
+                    self._finish_epoch()
+                return self._test()
+            finally:
+                self._each("on_exit")
+
+    def _train_epoch(self) -> None:
+        model, optimizer = self.run.model, self.run.optimizer
+        self._each("on_epoch_begin")
+        model.train()
+        for x, y in self.batches.epoch(self.epoch, first_batch=self.batch):
+            self._set_learning_rate()
+            buffers = _float_buffers(model)
+            loss = self._backward(x, y)
+            if loss is None:
+                self._skip(buffers)
+            else:
+                optimizer.step()
+                self._skips_in_a_row = 0
+            optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self.batch += 1
+            if loss is not None:
+                self._each("on_step_end", loss)
+            self._save_if_due()
+
+    def _backward(self, x: Tensor, y: Tensor) -> float | None:
+        """Computes the gradients; None where they or the loss are not finite."""
+        try:
+            logits = self.run.model(x)
+            loss = self.run.loss(logits, y)
+            value = loss.item()
+            if not torch.isfinite(loss):
+                return None
+            loss.backward()  # type: ignore[no-untyped-call]
+        except NonFiniteError:
+            return None
+        if not _finite_gradients(self.run.optimizer):
+            return None
+        self._sums["loss"] += value * len(y)
+        self._sums["correct"] += _correct(logits, y)
+        self._sums["examples"] += len(y)
+        return value
+
+    def _skip(self, buffers: list[tuple[Tensor, Tensor]]) -> None:
+        """Undoes what a step that is not finite did to the model's buffers, and gives up after three in a row."""
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        self.skipped += 1
+        self._skips_in_a_row += 1
+        if self._skips_in_a_row == _SKIPS_TO_STOP:
+            self.run.optimizer.zero_grad(set_to_none=True)
+            # The next start gets its three tries again.
+            self._skips_in_a_row = 0
+            self.save()
+            raise TrainingStopped(
+                f"the loss or a gradient was not finite {_SKIPS_TO_STOP} steps in a row, at step {self.step} of epoch"
+                f" {self.epoch + 1}: lower the learning rate; the last good state is kept in {self.out}"
+            )
+
+    def _finish_epoch(self) -> None:
+        examples = max(self._sums["examples"], 1)
+        record: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "learning_rate": self.run.optimizer.param_groups[0]["lr"],
+            "train_loss": self._sums["loss"] / examples,
+            "train_accuracy": self._sums["correct"] / examples,
+        }
+        if self._validation is not None:
+            record["validation_loss"], record["validation_accuracy"] = self._evaluate(self._validation)
+            if record["validation_accuracy"] > self._best["validation_accuracy"]:
+                self._best = {"validation_accuracy": record["validation_accuracy"], "epoch": self.epoch + 1}
+        record |= {"skipped": self.skipped, "wall_s": self.wall_s}
+        self._each("on_epoch_end", record)
+        directory.append_metrics(self.out, record)
+        self._last_record = record
+        self._sums = {"loss": 0.0, "correct": 0, "examples": 0}
+        self.epoch += 1
+        self.batch = 0
+        self.save()
+
+    def _test(self) -> dict[str, Any]:
+        test_loss, test_accuracy = self.test()
+        summary: dict[str, Any] = {
+            "test_accuracy": test_accuracy,
+            "test_loss": test_loss,
+            "epochs": self.epoch,
+            "steps": self.step,
+            "skipped_steps": self.skipped,
+            "seed": self.run.seed,
+            "train_loss": self._last_record["train_loss"],
+            "train_accuracy": self._last_record["train_accuracy"],
+            "dataset": self.run.data.source,
+            "device": self.device.type,
+            "wall_s": self.wall_s,
+        }
+        if self._validation is not None:
+            summary["validation_accuracy"] = self._last_record["validation_accuracy"]
+            summary["best_validation_accuracy"] = self._best["validation_accuracy"]
+            summary["best_validation_epoch"] = self._best["epoch"]
+        self._each("on_fit_end", summary)
+        directory.write_json(self.out / directory.SUMMARY, summary)
+        return summary
+
+    def test(self) -> tuple[float, float]:
+        """Loss and accuracy on the test split, with the weights as they are."""
+        return self._evaluate(self._batches(self.run.data.test))
+
+    def _evaluate(self, batches: Batches) -> tuple[float, float]:
+        model = self.run.model
+        model.eval()
+        loss, correct, examples = 0.0, 0, 0
+        with torch.no_grad():
+            for x, y in batches.epoch(0):
+                logits = model(x)
+                loss += self.run.loss(logits, y).item() * len(y)
+                correct += _correct(logits, y)
+                examples += len(y)
+                self._leave_if_interrupted()
+        return loss / examples, correct / examples
+
+    # --- what the loop needs ----------------------------------------------------------------------------------------
+
+    def _batches(self, split: Split, *, shuffle: bool = False) -> Batches:
+        return Batches(
+            split,
+            batch_size=self.run.batch_size if shuffle else _EVALUATION_BATCH,
+            mean=self.run.data.mean,
+            std=self.run.data.std,
+            seed=self.run.seed,
+            shuffle=shuffle,
+            augment=self.run.augment if shuffle else (),
+            device=self.device,
+        )
+
+    def _set_learning_rate(self) -> None:
+        if self.run.schedule is not None:
+            factor = self.run.schedule(self.epoch + self.batch / len(self.batches))
+            for group, rate in zip(self.run.optimizer.param_groups, self._base_rates, strict=True):
+                group["lr"] = rate * factor
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self._saved_at >= self.checkpoint_every_s:
+            self.save()
+        self._leave_if_interrupted()
+
+    def _leave_if_interrupted(self) -> None:
+        if self._interruption.signal_number is None:
+            return
+        self.save()
+        raise Interrupted(
+            f"interrupted at step {self.step} of epoch {self.epoch + 1}; the state is kept, go on with"
+            f" `bnn train --resume {self.out}`",
+            signal_number=self._interruption.signal_number,
+        )
+
+    def _each(self, event: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *arguments)
+
+
+def _versions() -> dict[str, str]:
+    return {"bnn": bnn.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def _correct(logits: Tensor, labels: Tensor) -> int:
+    return int((logits.argmax(dim=1) == labels).sum())
+
+
+def _float_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """The buffers that a forward pass may change, such as running statistics, and copies of them."""
+    return [(buffer, buffer.clone()) for buffer in model.buffers() if buffer.is_floating_point()]
+
+
+def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=float("inf")))) if gradients else True

@@ -1,0 +1,45 @@
+"""A binary perceptron on the UCI handwritten digits, which come with the package."""
+
+from pathlib import Path
+
+import torch
+
+from bnn.data import digits
+from bnn.models import initialize, mlp
+from bnn.training import ClipLatents, Run, warmup_cosine
+
+
+def recipe(
+    *,
+    epochs: int = 40,
+    batch_size: int = 32,
+    learning_rate: float = 1e-2,
+    width: int = 256,
+    hidden_layers: int = 3,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Run:
+    """Trains a multilayer perceptron with binary weights and activations on 8x8 images of digits.
+
+    Args:
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: of Adam at its start; a cosine takes it to 0.
+        width: units of each hidden layer.
+        hidden_layers: number of hidden layers.
+        seed: of the weights, the order of the images and the validation split.
+        data_dir: a folder with another digits.npz; without one the package's own is used.
+    """
+    data = digits(data_dir)
+    model = mlp(input_shape=data.image_shape, classes=data.num_classes, hidden=(width,) * hidden_layers)
+    initialize(model, generator=torch.Generator().manual_seed(seed))
+    return Run(
+        model=model,
+        data=data,
+        optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        schedule=warmup_cosine(epochs),
+        callbacks=[ClipLatents()],
+    )

@@ -1,0 +1,17 @@
+import os
+
+import pytest
+import torch
+from hypothesis import settings
+
+# Small tensors: one thread is faster than the hand-over to several, and sums come out the same on every machine.
+torch.set_num_threads(1)
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

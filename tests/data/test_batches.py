@@ -1,0 +1,161 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bnn.data import Batches, RandomCrop, RandomFlip, Split, hold_out
+from bnn.data import batches as batches_module
+from bnn.errors import DataError
+
+MEAN, STD = (0.5, 0.25, 0.1), (0.2, 0.3, 0.4)
+AUGMENT = (RandomCrop(padding=2), RandomFlip())
+MakeSplit = Callable[..., Split]
+
+
+def make_batches(split: Split, **options: Any) -> Batches:
+    return Batches(split, **{"batch_size": 8, "mean": MEAN, "std": STD, **options})
+
+
+def whole_epoch(batches: Batches, epoch: int) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*batches.epoch(epoch), strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def numbered_split(n: int) -> Split:
+    """A split whose labels are the positions of its examples."""
+    return Split(images=torch.zeros(n, 3, 1, 1, dtype=torch.uint8), labels=torch.arange(n))
+
+
+def test_images_are_normalised(make_split: MakeSplit) -> None:
+    split = make_split(20)
+    images, labels = whole_epoch(make_batches(split), 0)
+    expected = (split.images / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(images, expected)
+    assert torch.equal(labels, split.labels)
+
+
+@given(n=st.integers(0, 40), batch_size=st.integers(1, 45), shuffle=st.booleans())
+def test_sizes_of_the_batches(n: int, batch_size: int, shuffle: bool) -> None:
+    batches = make_batches(numbered_split(n), batch_size=batch_size, shuffle=shuffle)
+    sizes = [len(labels) for _, labels in batches.epoch(0)]
+    full, rest = divmod(n, batch_size)
+    drop = shuffle and full > 0
+    assert sizes == [batch_size] * full + ([rest] if rest and not drop else [])
+    assert len(batches) == len(sizes)
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    split = numbered_split(64)
+
+    def order(seed: int, epoch: int) -> list[int]:
+        return whole_epoch(make_batches(split, shuffle=True, seed=seed), epoch)[1].tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert sorted(order(0, 0)) == list(range(64))
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_order_and_augmentation_do_not_depend_on_the_batch_size(make_split: MakeSplit) -> None:
+    split = make_split(60)
+    streams = [
+        whole_epoch(make_batches(split, shuffle=True, augment=AUGMENT, batch_size=size), 3) for size in (1, 4, 60)
+    ]
+    for images, labels in streams[1:]:
+        assert torch.equal(images, streams[0][0])
+        assert torch.equal(labels, streams[0][1])
+
+
+def test_augmentation_follows_the_example_and_not_the_order(make_split: MakeSplit) -> None:
+    split = Split(images=make_split(32).images, labels=torch.arange(32))
+    kept, _ = whole_epoch(make_batches(split, augment=AUGMENT), 1)
+    shuffled, labels = whole_epoch(make_batches(split, augment=AUGMENT, shuffle=True), 1)
+    assert torch.equal(shuffled, kept[labels])
+
+
+def test_augmentation_changes_with_seed_epoch_and_place_in_the_list(make_split: MakeSplit) -> None:
+    split = make_split(32)
+
+    def images(augment: Any, seed: int, epoch: int) -> Tensor:
+        return whole_epoch(make_batches(split, augment=augment, seed=seed), epoch)[0]
+
+    assert not torch.equal(images(AUGMENT, 0, 0), images(AUGMENT, 1, 0))
+    assert not torch.equal(images(AUGMENT, 0, 0), images(AUGMENT, 0, 1))
+    # Two flips with the same numbers would undo one another.
+    assert not torch.equal(images((RandomFlip(), RandomFlip()), 0, 0), images((), 0, 0))
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("first_batch", [0, 1, 3, 5])
+def test_an_epoch_resumes_exactly(make_split: MakeSplit, shuffle: bool, first_batch: int) -> None:
+    options: dict[str, Any] = {"shuffle": shuffle, "augment": AUGMENT, "seed": 7}
+    whole = list(make_batches(make_split(40), **options).epoch(2))
+    resumed = list(make_batches(make_split(40), **options).epoch(2, first_batch=first_batch))
+    assert len(resumed) == 5 - first_batch
+    for (images, labels), (resumed_images, resumed_labels) in zip(whole[first_batch:], resumed, strict=True):
+        assert torch.equal(images, resumed_images)
+        assert torch.equal(labels, resumed_labels)
+
+
+def test_a_held_out_part_gives_its_own_images(make_split: MakeSplit) -> None:
+    split = make_split(40)
+    _, held = hold_out(split, fraction=0.25, seed=0)
+    images, labels = whole_epoch(make_batches(held), 0)
+    all_images, all_labels = whole_epoch(make_batches(split), 0)
+    assert torch.equal(images, all_images[held.rows])
+    assert torch.equal(labels, all_labels[held.rows])
+
+
+@pytest.mark.parametrize("kept_on_device", [True, False])
+def test_batches_arrive_on_the_device(
+    make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch, kept_on_device: bool
+) -> None:
+    split = make_split(40)
+    image_bytes = split.images.numel()
+    monkeypatch.setattr(batches_module, "_ON_DEVICE_BYTES", image_bytes if kept_on_device else image_bytes - 1)
+    # The meta device has shapes and no values, and exists everywhere.
+    batches = make_batches(split, device="meta", shuffle=True, augment=AUGMENT)
+    assert (batches._split.images.device.type == "meta") == kept_on_device
+    for images, labels in batches.epoch(0):
+        assert images.device.type == labels.device.type == "meta"
+        assert images.shape == (8, 3, 8, 8)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_gives_the_same_stream(make_split: MakeSplit) -> None:
+    _, held = hold_out(make_split(80), fraction=0.5, seed=0)
+    streams = [
+        whole_epoch(make_batches(held, shuffle=True, augment=AUGMENT, device=device), 1) for device in ("cpu", "cuda")
+    ]
+    torch.testing.assert_close(streams[1][0].cpu(), streams[0][0])
+    assert torch.equal(streams[1][1].cpu(), streams[0][1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch size must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be in 0.*, got -1"),
+        ({"seed": 2**63}, "seed must be in 0"),
+        ({"mean": (0.5,)}, "each of the images' 3 channels"),
+        ({"std": (0.5, 0.5)}, "each of the images' 3 channels"),
+        ({"std": (0.5, 0.0, 0.5)}, "std must be positive"),
+        ({"std": (0.5, float("nan"), 0.5)}, "std must be positive"),
+    ],
+)
+def test_options_are_checked(make_split: MakeSplit, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make_batches(make_split(4), **options)
+
+
+def test_epoch_and_first_batch_are_checked_at_once(make_split: MakeSplit) -> None:
+    batches = make_batches(make_split(20))
+    with pytest.raises(DataError, match="epoch must be at least 0, got -1"):
+        batches.epoch(-1)
+    for first_batch in (-1, 4):
+        with pytest.raises(DataError, match=rf"in 0\.\.3, got {first_batch}"):
+            batches.epoch(0, first_batch=first_batch)

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+import torch
+from contracts import saved_bytes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnn.errors import NonFiniteError
+from bnn.quantizers import Ternary
+
+
+@given(threshold=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 50))
+def test_values_by_a_given_threshold(threshold, seed):
+    x = torch.randn(40, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x[:3] = torch.tensor([threshold, -threshold, 0.0], dtype=torch.float64)
+    expected = [0.0 if abs(v) <= threshold else math.copysign(1.0, v) for v in x.tolist()]
+    assert Ternary(threshold=threshold)(x).tolist() == expected
+
+
+def test_the_default_threshold_is_seven_tenths_of_the_mean_magnitude():
+    x = torch.tensor([-2.0, -0.6, 0.1, 0.8, 1.5, 1.0])  # mean|x| = 1, so the threshold is 0.7
+    assert Ternary()(x).tolist() == [-1, 0, 0, 1, 1, 1]
+    assert torch.equal(Ternary()(x), Ternary(threshold=0.7)(x))
+    assert torch.equal(Ternary()(x * 10), Ternary()(x)), "the rule follows the scale of the weights"
+
+
+def test_normal_weights_become_zero_as_often_as_the_rule_says(generator):
+    q = Ternary()(torch.randn(100_000, generator=generator))
+    # P(|x| < 0.7 sqrt(2 / pi)) = erf(0.7 / sqrt(pi))
+    assert (q == 0).double().mean().item() == pytest.approx(math.erf(0.7 / math.sqrt(math.pi)), abs=0.005)
+
+
+def test_the_gradient_passes_inside_the_window_of_one():
+    x = torch.tensor([-1.5, -1.0, -0.2, 0.0, 0.9, 1.0, 1.01]).requires_grad_()
+    grad = torch.arange(1.0, 8.0)
+    Ternary()(x).backward(grad)
+    assert x.grad.tolist() == [0, 2, 3, 4, 5, 6, 0]
+
+
+def test_backward_keeps_one_bit_an_element():
+    x = torch.randn(16, 80).requires_grad_()
+    with saved_bytes() as saved:
+        Ternary()(x)
+    assert sum(saved.values()) == 16 * 80 / 8
+
+
+def test_refuses_nan_with_a_given_threshold_as_well():
+    with pytest.raises(NonFiniteError, match="NaN"):
+        Ternary(threshold=0.5)(torch.tensor([1.0, math.nan]))
+
+
+@pytest.mark.parametrize("threshold", [-0.1, math.nan])
+def test_refuses_a_negative_threshold(threshold):
+    with pytest.raises(ValueError, match="at least 0"):
+        Ternary(threshold=threshold)
+
+
+def test_repr_tells_the_threshold():
+    assert repr(Ternary()) == "Ternary(threshold=0.7 mean|x|)"
+    assert repr(Ternary(threshold=0.0)) == "Ternary(threshold=0.0)"
