@@ -7,21 +7,14 @@ medians the least, since other work on the machine only ever adds. A product of 
 operations; the operations that only move data are told in gigabytes a second, read plus written.
 """
 
-import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-import bnn.ops
-from bnn.ops import cpu
 
 BATCH = 100
 LINEAR_SHAPES = [(12800, 2304, 256), (100, 8192, 1024), (100, 1024, 1024)]

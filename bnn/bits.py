@@ -59,11 +59,11 @@ class BitTensor(Tensor):
         """Packs the signs of `x`.
 
         Args:
-            x: any floating tensor; `sign(0)` is +1. Or a bool one; True is +1. A dense memory format (such as
-                channels last) is kept.
+            x: any floating tensor; `sign(0)` is +1. Or truth values, whose True is +1 of the default dtype. A dense
+                memory format (such as channels last) is kept.
 
         Returns:
-            A BitTensor of the same shape, dtype (of a bool: the default dtype) and device. It carries no gradient: quantizers define theirs.
+            A BitTensor of the same shape, dtype and device. It carries no gradient: quantizers define theirs.
 
         Raises:
             TypeError: `x` is not of a floating dtype or bool.
@@ -147,7 +147,7 @@ def _writes_bits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 
 def _for_inference(bits: BitTensor) -> BitTensor:
-    """The same bits made in inference mode, where torch lets no view of a tensor from outside be made anew."""
+    """The same bits made in inference mode, in which torch allows no new views of tensors made outside it."""
     return bits if bits.is_inference() else BitTensor(bits.packed, bits.shape, bits.stride(), bits.dtype)
 
 

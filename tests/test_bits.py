@@ -73,7 +73,12 @@ class TestPacking:
 
     @pytest.mark.parametrize(
         "x",
-        [randn(4, 9)[:, 1:6], randn(4, 9)[::2, ::3], randn(1, 9).expand(4, 9), randn(3, 1, 5).expand(3, 4, 5)],
+        [
+            randn(4, 9)[:, 1:6],
+            randn(4, 9)[::2, ::3],
+            randn(1, 9).expand(4, 9),
+            randn(3, 1, 5).expand(3, 4, 5),
+        ],
         ids=["sliced", "strided", "expanded", "expanded in the middle"],
     )
     def test_other_strides_become_contiguous(self, x):
@@ -187,9 +192,7 @@ class TestOperationsOnBits:
     def test_layout(self, operation, shape):
         assert_equals_dense(operation, bits_of(*shape), stays=True)
 
-    @pytest.mark.parametrize(
-        "operation", STAYS_WITH_CONTIGUOUS_ROWS.values(), ids=STAYS_WITH_CONTIGUOUS_ROWS.keys()
-    )
+    @pytest.mark.parametrize("operation", STAYS_WITH_CONTIGUOUS_ROWS.values(), ids=STAYS_WITH_CONTIGUOUS_ROWS.keys())
     @settings(max_examples=25)
     @given(shape=shapes)
     def test_rows(self, operation, shape):
@@ -526,7 +529,9 @@ class TestAutograd:
         assert torch.equal(packed[0], gradients(operation, x, packed=False)[0])
 
     def test_layout_and_rows_pass_the_gradient(self):
-        operation = lambda x: x.transpose(0, 1).contiguous()[1:3].flatten(1).index_select(0, torch.tensor([1, 1]))  # noqa: E731
+        def operation(x):
+            return x.transpose(0, 1).contiguous()[1:3].flatten(1).index_select(0, torch.tensor([1, 1]))
+
         x = randn(3, 4, 5)
         assert torch.equal(gradients(operation, x, packed=True)[0], gradients(operation, x, packed=False)[0])
 

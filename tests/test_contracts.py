@@ -141,7 +141,8 @@ class TestLayer:
     def test_works_with_every_quantizer_of_weights_and_inputs(self, cls, quantizer, generator):
         make, shape = SAMPLES[cls]
         layer = make(
-            store=lambda weight_shape: LatentStore(weight_shape, quantizer=quantizer()), input_quantizer=quantizer()
+            store=lambda weight_shape: LatentStore(weight_shape, quantizer=quantizer()),
+            input_quantizer=quantizer(),
         )
         x = torch.randn(shape, generator=generator).requires_grad_()
         layer(x).sum().backward()
@@ -151,7 +152,11 @@ class TestLayer:
     def test_state_dict_keys_are_stable(self, cls):
         make, _ = SAMPLES[cls]
         assert list(make().state_dict()) == ["store.weight"]
-        assert list(make(learned_scale=True, bias=True).state_dict()) == ["learned_scale", "bias", "store.weight"]
+        assert list(make(learned_scale=True, bias=True).state_dict()) == [
+            "learned_scale",
+            "bias",
+            "store.weight",
+        ]
 
     def test_state_dict_round_trip_gives_the_same_output(self, cls, generator):
         make, shape = SAMPLES[cls]

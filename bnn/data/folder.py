@@ -17,7 +17,7 @@ from bnn.errors import DataError
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _CHUNK_BYTES = 2**23
-_MOST_THREADS = 8
+_MOST_THREADS = 4
 # Part of every cache's key; to be raised whenever the same files would be decoded to other pixels.
 _DECODING = "resize the shorter side, bilinear; crop the centre; RGB; 1"
 
@@ -31,7 +31,7 @@ class _Listing:
     files: list[str]
     labels: Tensor
     digest: str
-    """SHA-256 of the relative paths, sizes and modification times."""
+    """SHA-256 of the paths, sizes and modification times."""
 
 
 def image_folder(
@@ -100,7 +100,8 @@ def _list_images(folder: Path) -> _Listing:
         raise DataError(f"{folder} has no class folders: images are looked for in {folder}/<class>/<image>")
     files: list[str] = []
     labels: list[int] = []
-    digest = hashlib.sha256()
+    # The whole path counts: archives may give all their files one time, and bitmaps of one shape have one size.
+    digest = hashlib.sha256(os.fsencode(folder.resolve()))
     for label, name in enumerate(classes):
         images = [entry for entry in os.scandir(folder / name) if _is_image(entry)]
         if not images:
@@ -111,7 +112,7 @@ def _list_images(folder: Path) -> _Listing:
                 raise DataError(f"{entry.path} is empty: replace or delete it")
             files.append(f"{name}/{entry.name}")
             labels.append(label)
-            digest.update(f"{files[-1]}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+            digest.update(os.fsencode(f"\0{files[-1]}\0{facts.st_size}\0{facts.st_mtime_ns}"))
     return _Listing(
         folder=folder,
         classes=tuple(classes),

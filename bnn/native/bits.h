@@ -61,6 +61,13 @@ inline uint8_t gather_byte(const uint8_t* truths) {
     return static_cast<uint8_t>((load_word(truths) * 0x0102040810204080) >> 56);
 }
 
+// The reverse of gather_byte.
+inline void spread_byte(uint8_t* truths, uint8_t byte) {
+    const uint64_t bit_of_each = byte * 0x0101010101010101 & 0x8040201008040201;
+    const uint64_t word = (bit_of_each + 0x7F7F7F7F7F7F7F7F) >> 7 & 0x0101010101010101;
+    std::memcpy(truths, &word, 8);
+}
+
 // A float's sign bit and order are those of the integer with the same bits, so one template packs every format.
 template <class Int>
 bool truths_of_signs(const Int* x, uint8_t* truths, int64_t n, Int infinity) {

@@ -139,7 +139,9 @@ def max_pool2d_backward(
         raise ValueError(f"grad must be {(images, channels, *window[-1])}, is {tuple(grad.shape)}")
     grad = grad.contiguous(memory_format=torch.channels_last)
     out = grad.new_empty((images, in_height, in_width, channels))
-    _native.max_pool2d_backward(*_how(), grad.data_ptr(), x.data_ptr(), out.data_ptr(), *window, grad.itemsize)
+    _native.max_pool2d_backward(
+        *_how(), grad.data_ptr(), x.data_ptr(), out.data_ptr(), *window, grad.itemsize
+    )
     return out.permute(0, 3, 1, 2)
 
 
@@ -197,7 +199,9 @@ def _products_are_right(native: ModuleType, isa: str) -> bool:
     """Compares products of a few sizes, with partial words and tiles, to a loop over Python's integers."""
     for rows, outputs, features in ((5, 19, 139), (9, 33, 256), (3, 2, 1)):
         row_bytes = packed_bytes(features)
-        packed = (torch.arange((rows + outputs) * row_bytes) ** 2 * 31 % 251).to(torch.uint8).view(-1, row_bytes)
+        packed = (
+            (torch.arange((rows + outputs) * row_bytes) ** 2 * 31 % 251).to(torch.uint8).view(-1, row_bytes)
+        )
         out = torch.full((rows, outputs), torch.nan)
         x, weight = packed[:rows], packed[rows:]
         native.linear(isa, 1, x.data_ptr(), weight.data_ptr(), out.data_ptr(), rows, outputs, features)
@@ -236,7 +240,9 @@ def _load() -> None:
             torch.library.impl(f"bnn::{kernel.__name__}", "CPU")(kernel)
         return
     warnings.warn(
-        f"{reason}: the packed operations run on their slow reference ({advice})", RuntimeWarning, stacklevel=2
+        f"{reason}: the packed operations run on their slow reference ({advice})",
+        RuntimeWarning,
+        stacklevel=2,
     )
 
 

@@ -335,4 +335,5 @@ def _float_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=float("inf")))) if gradients else True
+    # The norm is finite only if every element is; one pass, and no tensor of truth values.
+    return bool(torch.isfinite(nn.utils.get_total_norm(gradients))) if gradients else True

@@ -114,8 +114,8 @@ def test_a_held_out_part_gives_its_own_images(make_split: MakeSplit) -> None:
 def test_batches_arrive_on_the_device(
     make_split: MakeSplit, monkeypatch: pytest.MonkeyPatch, kept_on_device: bool
 ) -> None:
-    split = make_split(40)
-    image_bytes = split.images.numel()
+    split, _ = hold_out(make_split(50), fraction=0.2, seed=0)
+    image_bytes = 40 * 3 * 8 * 8
     monkeypatch.setattr(batches_module, "_ON_DEVICE_BYTES", image_bytes if kept_on_device else image_bytes - 1)
     # The meta device has shapes and no values, and exists everywhere.
     batches = make_batches(split, device="meta", shuffle=True, augment=AUGMENT)

@@ -81,7 +81,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         {"train_labels": np.arange(10).astype(object)},
         {"train_labels": np.array(["a"] * 10)},
         {"test_images": np.zeros((10, 8, 8), np.uint8)},
-        {"test_images": np.zeros((10, 1, 9, 9), np.uint8)},
+        {"train_images": np.zeros((10, 1, 9, 9), np.uint8), "test_images": np.zeros((10, 1, 9, 9), np.uint8)},
         {"test_images": np.zeros((10, 1, 8, 8))},
         {"train_images": np.zeros((0, 1, 8, 8), np.uint8), "train_labels": np.arange(0)},
     ],

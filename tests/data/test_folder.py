@@ -73,6 +73,19 @@ def test_a_change_decodes_anew(make_folder: MakeFolder, tmp_path: Path) -> None:
     assert len(cache_files(tmp_path)) == 7
 
 
+def test_files_of_one_name_size_and_time_are_told_apart(tmp_path: Path) -> None:
+    for value, (root, part) in enumerate((root, part) for root in ("a", "b") for part in ("train", "test")):
+        path = tmp_path / root / part / "class" / "0.bmp"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4), (value, value, value)).save(path)
+        os.utime(path, (1, 1))
+    pixels = []
+    for root in ("a", "b"):
+        dataset = image_folder(tmp_path / root, size=4)
+        pixels += [int(dataset.train.images.max()), int(dataset.test.images.max())]
+    assert pixels == [0, 1, 2, 3]
+
+
 def test_batches_of_a_memory_mapped_set(make_folder: MakeFolder) -> None:
     dataset = image_folder(make_folder(), size=6)
     batches = Batches(dataset.train, batch_size=4, mean=dataset.mean, std=dataset.std, shuffle=True)
@@ -111,7 +124,7 @@ def test_other_modes_become_rgb(tmp_path: Path, mode: str, colour: int | tuple[i
     if mode == "P":
         image.putpalette([0, 0, 0, 254, 0, 0])
         # Bytes of transparency make Pillow warn unless it is told how to treat them.
-        image.save(path, transparency=b"\x00\xff")
+        image.save(path, transparency=b"\x10\x80")
     else:
         image.save(path)
     red, green, blue = folder._decode_image(path, 8)[4, 4].tolist()

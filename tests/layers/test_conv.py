@@ -27,7 +27,7 @@ def emulated(layer: BinaryConv2d, x: torch.Tensor, *, binary_input: bool = True,
     x = STESign.apply(x) if binary_input else x
     y = F.conv2d(x, STESign.apply(w), None, layer.stride, layer.padding, layer.dilation, layer.groups)
     if analytic:
-        y = y * w.abs().mean((1, 2, 3)).view(-1, 1, 1)
+        y = y * w.abs().flatten(1).mean(1).view(-1, 1, 1)
     if layer.learned_scale is not None:
         y = y * layer.learned_scale.view(-1, 1, 1)
     return y if layer.bias is None else y + layer.bias.view(-1, 1, 1)
@@ -50,13 +50,13 @@ def assert_same_training(layer, x, expected_output) -> None:
         y = forward(leaf)
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)))
         results.append([y.detach(), leaf.grad, *(parameter.grad for parameter in layer.parameters())])
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
-    assert torch.equal(results[0][0], results[1][0])
+    assert all(map(torch.equal, *results))
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-@pytest.mark.parametrize("options", [{}, {"learned_scale": True}, {"bias": True}, {"learned_scale": True, "bias": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"learned_scale": True}, {"bias": True}, {"learned_scale": True, "bias": True}]
+)
 def test_equals_its_formula(window, options, generator):
     layer = randomized(BinaryConv2d(4, 6, **window, **options))
     x = torch.randn((2, 4, 7, 6), generator=generator)
@@ -114,7 +114,7 @@ def test_refuses_groups_that_do_not_divide_the_channels():
 
 
 def test_refuses_an_input_of_other_channels():
-    with pytest.raises(RuntimeError, match="channels"):
+    with pytest.raises((ValueError, RuntimeError), match="channels|does not fit"):
         BinaryConv2d(4, 6, 3)(torch.ones(1, 5, 6, 6))
 
 

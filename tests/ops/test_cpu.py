@@ -1,8 +1,5 @@
-"""Every native kernel against the reference, under each instruction set that this CPU has; and the ways back."""
+"""Every native kernel against the reference, under each instruction set that this CPU has."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +14,6 @@ from bnn.ops import cpu, packed_bytes, reference
 
 NATIVE = cpu.instruction_set() != "reference"
 SETS = cpu._native.instruction_sets() if NATIVE else []
-needs_native = pytest.mark.skipif(not NATIVE, reason="the native kernels are not built or not chosen")
 
 examples = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
@@ -115,7 +111,8 @@ def test_pack_takes_any_strides() -> None:
 @given(rows=st.integers(0, 9), n=st.integers(0, 200), seed=seeds)
 @examples
 @pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int32, torch.bool]
+    "dtype",
+    [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int32, torch.bool],
 )
 def test_unpack_equals_the_reference(dtype: torch.dtype, rows: int, n: int, seed: int) -> None:
     check("unpack", random_bits(rows, n, seed), n, dtype)
@@ -173,7 +170,12 @@ def test_linear_ignores_what_lies_past_the_row() -> None:
 )
 @examples
 def test_conv2d_equals_the_reference(
-    images: int, channels: int, outputs: int, groups: int, window: tuple[list[int], list[list[int]]], seed: int
+    images: int,
+    channels: int,
+    outputs: int,
+    groups: int,
+    window: tuple[list[int], list[list[int]]],
+    seed: int,
 ) -> None:
     size, (kernel, stride, padding, dilation) = window
     group_channels = -(-channels // groups)
@@ -202,7 +204,17 @@ def test_conv2d_of_usual_and_odd_shapes(
     x, weight = random_bits(2, channels * side**2, 0), random_bits(outputs, channels // groups * kernel**2, 1)
     for bits in (x, torch.full_like(x, 255)):
         if channels * side**2 % 8 == 0 or bits is x:
-            check("conv2d", bits, [2, channels, side, side], weight, weight_shape, [1, 1], [padding] * 2, [1, 1], groups)
+            check(
+                "conv2d",
+                bits,
+                [2, channels, side, side],
+                weight,
+                weight_shape,
+                [1, 1],
+                [padding] * 2,
+                [1, 1],
+                groups,
+            )
 
 
 # --- pooling -------------------------------------------------------------------------------------------------------
@@ -253,7 +265,9 @@ def test_the_gradient_keeps_nan_and_infinity() -> None:
             grad = torch.full((1, 1, 1, 2), value, dtype=dtype)
             args = (x, [1, 1, 1, 4], [1, 3], [1, 1], [0, 0], [1, 1])
             got = torch.ops.bnn.max_pool2d_backward(grad, *args)
-            assert torch.equal(got.nan_to_num(7.0), reference.max_pool2d_backward(grad, *args).nan_to_num(7.0))
+            assert torch.equal(
+                got.nan_to_num(7.0), reference.max_pool2d_backward(grad, *args).nan_to_num(7.0)
+            )
 
 
 # --- wrong arguments -----------------------------------------------------------------------------------------------

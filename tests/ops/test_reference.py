@@ -1,4 +1,5 @@
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -101,9 +102,7 @@ class TestConv2d:
     def test_equals_a_convolution_padded_with_zeros(self, size, kernel, channels, groups, stride, padding, dilation):
         assume(all(size[i] + 2 * padding[i] > dilation[i] * (kernel[i] - 1) for i in (0, 1)))
         x, w = randn(2, groups * channels, *size), randn(2 * groups, channels, *kernel, seed=1)
-        result = reference.conv2d(
-            packed_rows(x), x.shape, packed_rows(w), w.shape, stride, padding, dilation, groups
-        )
+        result = reference.conv2d(packed_rows(x), x.shape, packed_rows(w), w.shape, stride, padding, dilation, groups)
         expected = F.conv2d(signs(x).double(), signs(w).double(), None, stride, padding, dilation, groups)
         assert torch.equal(result, expected.float())
         assert result.is_contiguous(memory_format=torch.channels_last)
@@ -158,10 +157,14 @@ class TestSchemas:
     """`torch.library.opcheck` compares the shape rule with the real result: shape, dtype, strides, aliasing."""
 
     X, W = packed_rows(randn(2, 4, 5, 6)), packed_rows(randn(6, 2, 3, 2, seed=1))
-    SAMPLES = {
+    SAMPLES: ClassVar = {
         "pack": (randn(3, 13),),
         "unpack": (torch.arange(6, dtype=torch.uint8).view(3, 2), 13, torch.float16),
-        "linear": (torch.arange(6, dtype=torch.uint8).view(3, 2), torch.arange(4, dtype=torch.uint8).view(2, 2), 16),
+        "linear": (
+            torch.arange(6, dtype=torch.uint8).view(3, 2),
+            torch.arange(4, dtype=torch.uint8).view(2, 2),
+            16,
+        ),
         "conv2d": (X, [2, 4, 5, 6], W, [6, 2, 3, 2], [2, 1], [1, 2], [1, 2], 2),
         "max_pool2d": (X, [2, 4, 5, 6], [2, 3], [2, 1], [1, 1], [1, 2]),
         "max_pool2d_backward": (randn(2, 4, 3, 4), X, [2, 4, 5, 6], [2, 3], [2, 1], [1, 1], [1, 2]),

@@ -1,0 +1,45 @@
+# The newcomer's two commands are `make train` and `make test`; each sets up all that it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ORACLE := .venv-oracle
+
+.PHONY: train test test-slow lint bench report setup oracle clean
+
+train: setup
+	$(BIN)/bnn train recipes/digits.py
+
+test: setup
+	$(BIN)/pytest
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict -p bnn
+
+bench: setup
+	$(BIN)/python -m benchmarks.kernels
+
+setup: $(READY)
+
+# Made anew when what is installed, or the kernels that are built, change.
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard bnn/native/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,report,measure,tensorboard,dev]'
+	touch $@
+
+# larq's pins exclude this package's own dependencies, so it lives apart. Python 3.9 to 3.11.
+oracle: $(ORACLE)/.ready
+
+$(ORACLE)/.ready: benchmarks/oracle-requirements.txt
+	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/pip install --quiet --requirement $<
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(ORACLE) build

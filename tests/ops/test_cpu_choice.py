@@ -1,0 +1,80 @@
+"""The choice of kernels at import: the environment variable, and the ways back to the reference."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from bnn.errors import BnnError
+from bnn.ops import cpu
+
+PRODUCT = """
+import torch, bnn.ops, bnn.ops.cpu
+x, weight = torch.tensor([[0b101]], dtype=torch.uint8), torch.tensor([[0b110], [0b101]], dtype=torch.uint8)
+print(bnn.ops.cpu.instruction_set(), torch.ops.bnn.linear(x, weight, 3).tolist())
+"""
+NO_EXTENSION = "import sys; sys.modules['bnn._native'] = None\n"
+WRONG_EXTENSION = """
+import sys, types
+def linear(isa, threads, x, weight, out, *sizes):
+    pass  # leaves the result as it was
+sys.modules['bnn._native'] = types.SimpleNamespace(instruction_sets=lambda: ['avx512'], linear=linear)
+"""
+
+
+def run(code: str, **environment: str) -> tuple[str, str]:
+    """What a new interpreter prints to stdout and to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        env={**os.environ, "BNN_KERNELS": "", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip(), done.stderr
+
+
+def test_without_the_extension_the_reference_works_after_one_warning() -> None:
+    out, err = run(NO_EXTENSION + PRODUCT)
+    assert out == "reference [[-1.0, 3.0]]"
+    assert err.count("RuntimeWarning") == 1
+    assert "not built" in err
+    assert "install a C++ compiler and reinstall, or set BNN_KERNELS=reference" in err
+
+
+def test_wrong_products_at_load_bring_the_reference_back_with_one_warning() -> None:
+    out, err = run(WRONG_EXTENSION + PRODUCT)
+    assert out == "reference [[-1.0, 3.0]]"
+    assert err.count("RuntimeWarning") == 1
+    assert "avx512 kernels give wrong products" in err
+
+
+@pytest.mark.parametrize("prelude", ["", NO_EXTENSION])
+def test_the_reference_can_be_chosen_in_silence(prelude: str) -> None:
+    assert run(prelude + PRODUCT, BNN_KERNELS="reference") == ("reference [[-1.0, 3.0]]", "")
+
+
+@pytest.mark.skipif(
+    cpu.instruction_set() == "reference", reason="the native kernels are not built or not chosen"
+)
+def test_an_instruction_set_can_be_chosen_and_one_pool_of_threads_serves_torch_too() -> None:
+    libraries = "print({line.split('/')[-1] for line in open('/proc/self/maps') if 'omp' in line})"
+    out, err = run(PRODUCT + libraries * os.path.exists("/proc/self/maps"), BNN_KERNELS="generic")
+    assert err == ""
+    assert out.splitlines()[0] == "generic [[-1.0, 3.0]]"
+    assert out.count("libgomp") <= 1
+
+
+@pytest.mark.parametrize("wanted", ["sse9", "neon", "avx512"])
+def test_a_set_that_is_not_there_is_an_error(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BNN_KERNELS", wanted)
+    monkeypatch.setitem(
+        sys.modules, "bnn._native", SimpleNamespace(instruction_sets=lambda: ["avx2", "generic"])
+    )
+    with pytest.raises(BnnError, match=f"BNN_KERNELS={wanted}, but there is avx2 generic here"):
+        cpu._load()
+    monkeypatch.setitem(sys.modules, "bnn._native", None)
+    with pytest.raises(BnnError, match="no native kernel"):
+        cpu._load()
