@@ -1,0 +1,1 @@
+"""Measurements that are run by hand, each as `python -m benchmarks.<name>`."""

@@ -2,130 +2,185 @@
 
     python -m benchmarks.kernels [--json FILE]
 
-Times are wall time of whole calls, with torch's number of threads: the median of some repeats, and of several such
-medians the least, since other work on the machine only ever adds. A product of M x K and K x N counts 2 M N K
-operations; the operations that only move data are told in gigabytes a second, read plus written.
+Times are wall time of whole calls, the memory of the result included, on torch's number of threads: the median of some
+repeats, and of several such medians the least, since other work on the machine only ever adds. A product of M x K and
+K x N counts 2 M N K operations. What only moves data is told in gigabytes a second that the float operation would have
+to read and write, so that both columns count the same work.
 """
 
+import argparse
+import json
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnn.ops import cpu
+
 BATCH = 100
 LINEAR_SHAPES = [(12800, 2304, 256), (100, 8192, 1024), (100, 1024, 1024)]
 # (network, input channels, output channels, height and width); 3x3, same padding
 CONV_SHAPES = [
-    ("binarynet", 128, 128, 32),
-    ("binarynet", 128, 256, 16),
-    ("binarynet", 256, 256, 16),
-    ("binarynet", 256, 512, 8),
-    ("binarynet", 512, 512, 8),
-    ("resnet18", 64, 64, 32),
-    ("resnet18", 128, 128, 16),
-    ("resnet18", 256, 256, 8),
-    ("resnet18", 512, 512, 4),
+    ("BinaryNet", 128, 128, 32),
+    ("BinaryNet", 128, 256, 16),
+    ("BinaryNet", 256, 256, 16),
+    ("BinaryNet", 256, 512, 8),
+    ("BinaryNet", 512, 512, 8),
+    ("ResNet-18", 64, 64, 32),
+    ("ResNet-18", 128, 128, 16),
+    ("ResNet-18", 256, 256, 8),
+    ("ResNet-18", 512, 512, 4),
 ]
+POOL = ([2, 2], [2, 2], [0, 0], [1, 1])  # kernel, stride, padding, dilation
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured operation.
+class Case:
+    """Two ways to do the same work.
 
     Attributes:
-        name: what was run.
-        unit: of `packed` and `float32`: Gop/s or GB/s.
-        packed: rate of the packed operation.
-        float32: rate of torch's float32 operation that does the same work.
-        share: `packed` as a share of the best product, or None where nothing is multiplied.
+        name: operation and shape.
+        unit: of the rates: Gop/s or GB/s.
+        work: 1e9 operations or bytes of one call.
+        packed: the call on packed bits.
+        dense: torch's call on floats.
     """
 
     name: str
     unit: str
-    packed: float
-    float32: float
-    share: float | None = None
+    work: float
+    packed: Callable[[], object]
+    dense: Callable[[], object]
 
 
-def median_s(run: Callable[[], object], *, rounds: int = 5, budget_s: float = 0.3) -> float:
-    """The least of `rounds` medians, each over `budget_s` of repeats or at least three."""
+def median_s(run: Callable[[], object], *, rounds: int, budget_s: float = 0.25) -> float:
+    """The least of `rounds` medians, each of the calls that fit into `budget_s`, at least three."""
     run()
     medians = []
     for _ in range(rounds):
-        times: list[float] = []
-        while len(times) < 3 or sum(times) < budget_s:
+        times_s: list[float] = []
+        while len(times_s) < 3 or sum(times_s) < budget_s:
             begin = time.perf_counter()
             run()
-            times.append(time.perf_counter() - begin)
-        medians.append(statistics.median(times))
+            times_s.append(time.perf_counter() - begin)
+        medians.append(statistics.median(times_s))
     return min(medians)
 
 
-def random_bits(rows: int, n: int, generator: torch.Generator) -> Tensor:
-    """Packed random ±1 rows."""
-    return torch.ops.bnn.pack(torch.rand(rows, n, generator=generator) < 0.5)
+def random_bits(rows: int, n: int) -> Tensor:
+    """Packed ±1 rows."""
+    return torch.ops.bnn.pack(torch.randn(rows, n, generator=torch.Generator().manual_seed(rows + n)))
 
 
-def linear_row(rows: int, features: int, outputs: int, generator: torch.Generator) -> Row:
-    """A product of packed matrices, and torch's product of float32 matrices."""
-    x, weight = random_bits(rows, features, generator), random_bits(outputs, features, generator)
-    x_float, weight_float = torch.randn(rows, features), torch.randn(outputs, features)
-    gigaops = 2e-9 * rows * features * outputs
-    return Row(
-        f"linear {rows}x{features}x{outputs}",
+def linear_case(rows: int, features: int, outputs: int) -> Case:
+    """A product of matrices."""
+    x, weight = random_bits(rows, features), random_bits(outputs, features)
+    dense_x, dense_weight = (torch.ops.bnn.unpack(bits, features, torch.float32) for bits in (x, weight))
+    return Case(
+        f"linear {rows} x {features} x {outputs}",
         "Gop/s",
-        gigaops / median_s(lambda: torch.ops.bnn.linear(x, weight, features)),
-        gigaops / median_s(lambda: F.linear(x_float, weight_float), rounds=2),
+        2e-9 * rows * features * outputs,
+        lambda: torch.ops.bnn.linear(x, weight, features),
+        lambda: F.linear(dense_x, dense_weight),
     )
 
 
-def conv_row(network: str, channels: int, outputs: int, side: int, generator: torch.Generator) -> Row:
-    """A packed 3x3 convolution, and torch's float32 convolution of channels-last tensors."""
+def conv_case(network: str, channels: int, outputs: int, side: int) -> Case:
+    """A 3x3 convolution with same padding; the floats are channels last, as the packed images are."""
     x_shape, weight_shape = [BATCH, channels, side, side], [outputs, channels, 3, 3]
-    x = random_bits(BATCH, channels * side**2, generator)
-    weight = random_bits(outputs, channels * 9, generator)
-    x_float = torch.randn(x_shape).to(memory_format=torch.channels_last)
-    weight_float = torch.randn(weight_shape).to(memory_format=torch.channels_last)
-    gigaops = 2e-9 * BATCH * side**2 * outputs * channels * 9
-    return Row(
-        f"conv2d {network} {channels}->{outputs} @{side}",
+    x, weight = random_bits(BATCH, channels * side**2), random_bits(outputs, channels * 9)
+    dense_x, dense_weight = (
+        torch.ops.bnn.unpack(bits, shape[1] * shape[2] * shape[3], torch.float32)
+        .view(shape[0], shape[2], shape[3], shape[1])
+        .permute(0, 3, 1, 2)
+        for bits, shape in ((x, x_shape), (weight, weight_shape))
+    )
+    return Case(
+        f"conv2d {network} {channels} -> {outputs} @ {side}",
         "Gop/s",
-        gigaops / median_s(lambda: torch.ops.bnn.conv2d(x, x_shape, weight, weight_shape, 1, 1, 1, 1)),
-        gigaops / median_s(lambda: F.conv2d(x_float, weight_float, padding=1), rounds=2),
+        2e-9 * BATCH * side**2 * outputs * channels * 9,
+        lambda: torch.ops.bnn.conv2d(x, x_shape, weight, weight_shape, [1, 1], [1, 1], [1, 1], 1),
+        lambda: F.conv2d(dense_x, dense_weight, padding=1),
     )
 
 
-def moving_rows(generator: torch.Generator) -> list[Row]:
+def moving_cases(channels: int = 128, side: int = 32, images: int = BATCH // 2) -> Iterator[Case]:
     """Packing, unpacking and pooling of BinaryNet's second layer."""
-    channels, side = 128, 32
-    shape, n = [BATCH, channels, side, side], channels * side**2
-    x_float = torch.randn(shape, generator=generator).to(memory_format=torch.channels_last)
-    rows = x_float.permute(0, 2, 3, 1).flatten(1)
+    n, shape = channels * side**2, [images, channels, side, side]
+    GB = 4e-9 * images * n
+    rows = torch.randn(images, n, generator=torch.Generator().manual_seed(0))
     bits = torch.ops.bnn.pack(rows)
-    grad = torch.randn(BATCH, channels, side // 2, side // 2).to(memory_format=torch.channels_last)
-    pool = ([2, 2], [2, 2], [0, 0], [1, 1])
-    argument = x_float.clone().requires_grad_()
-    pooled = F.max_pool2d(argument, 2)
-
-    elements = BATCH * n
-    packed_GB, float_GB = elements / 8e9, elements * 4e-9
-
-    def row(name: str, moved_GB: float, packed: Callable[[], object], dense: Callable[[], object]) -> Row:
-        return Row(name, "GB/s", moved_GB / median_s(packed), moved_GB / median_s(dense, rounds=2))
-
-    ops = torch.ops.bnn
-    return [
-        row("pack float32", float_GB + packed_GB, lambda: ops.pack(rows), lambda: rows.sign()),
-        row(
-            "pack bfloat16",
-            float_GB / 2 + packed_GB,
-            lambda: ops.pack(rows_bf16),
-            lambda: rows_bf16.sign(),
+    for dtype in (torch.float32, torch.bfloat16):
+        x, size = rows.to(dtype), dtype.itemsize / 4
+        name = str(dtype).removeprefix("torch.")
+        yield Case(f"pack {name}", "GB/s", GB * size * 2, lambda x=x: torch.ops.bnn.pack(x), lambda x=x: x.sign())
+        yield Case(
+            f"unpack {name}",
+            "GB/s",
+            GB * size * 2,
+            lambda dtype=dtype: torch.ops.bnn.unpack(bits, n, dtype),
+            lambda x=x: x.clone(),
         )
-        if (rows_bf16 := rows.bfloat16()) is not None
-        else None,
-    ]
+    image = rows.view(images, side, side, channels).permute(0, 3, 1, 2).requires_grad_()
+    pooled = F.max_pool2d(image, 2)
+    grad = torch.ones_like(pooled)
+    yield Case(
+        "max_pool2d 2x2",
+        "GB/s",
+        GB * 1.25,
+        lambda: torch.ops.bnn.max_pool2d(bits, shape, *POOL),
+        lambda: F.max_pool2d(image.detach(), 2),
+    )
+    yield Case(
+        "max_pool2d_backward 2x2",
+        "GB/s",
+        GB * 1.25,
+        lambda: torch.ops.bnn.max_pool2d_backward(grad, bits, shape, *POOL),
+        lambda: torch.autograd.grad(pooled, image, grad, retain_graph=True),
+    )
+
+
+def cases() -> Iterator[Case]:
+    """All cases, one at a time, so that only one holds its memory."""
+    yield from (linear_case(*shape) for shape in LINEAR_SHAPES)
+    yield from (conv_case(*shape) for shape in CONV_SHAPES)
+    yield from moving_cases()
+
+
+def main() -> None:
+    """Prints the table and writes it as JSON where asked."""
+    parser = argparse.ArgumentParser(description="Speed of the packed operations beside torch's in float32.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rates to this file")
+    options = parser.parse_args()
+
+    about = {
+        "instruction_set": cpu.instruction_set(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+    }
+    print(", ".join(f"{key} {value}" for key, value in about.items()))
+    print(f"{'':42}{'packed':>9}{'float32':>9}{'':7}{'speed-up':>9}{'of linear':>11}")
+    rows: list[dict[str, str | float]] = []
+    best = 0.0
+    for case in cases():
+        packed = case.work / median_s(case.packed, rounds=7)
+        dense = case.work / median_s(case.dense, rounds=2)
+        rows.append({"name": case.name, "unit": case.unit, "packed": packed, "dense": dense})
+        share = ""
+        if case.unit == "Gop/s":
+            best = max(best, packed if case.name.startswith("linear") else 0.0)
+            share = f"{packed / best:.0%}"
+        print(f"{case.name:42}{packed:9.1f}{dense:9.1f} {case.unit:6}{packed / dense:8.1f}x{share:>11}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

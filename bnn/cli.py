@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BnnError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted before training had begun; there is nothing to keep", 130)
+        return _fail("interrupted; a run's newest checkpoint is as it was", 130)
     except MemoryError:
         return _fail("out of memory: a smaller batch needs less; checkpoints are untouched", 1)
     return 0
@@ -105,7 +105,7 @@ def _start(recipe_path: str, words: list[str]) -> None:
         group.add_argument("--out", type=str, help="the run's directory (default: runs/RECIPE-TIME)")
         group.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
         group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
-    except ValueError as error:
+    except (ValueError, argparse.ArgumentError) as error:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
     values = parse_words(parser, words)
     out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
@@ -160,7 +160,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         raise RunError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device
 

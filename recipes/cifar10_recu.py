@@ -18,7 +18,7 @@ _MODELS = {"resnet18": resnet18, "resnet20": resnet20, "vgg_small": vgg_small}
 def recipe(
     *,
     data_dir: Path,
-    model: Literal["resnet18", "resnet20", "vgg_small"] = "resnet18",
+    model: Literal["resnet18", "resnet20", "vgg_small"] = "resnet20",
     epochs: int = 600,
     batch_size: int = 256,
     learning_rate: float = 0.1,

@@ -15,6 +15,17 @@ from bnn.bits import BitTensor
 
 T = TypeVar("T")
 
+CHANNELS_LAST = torch.channels_last
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def bits_of(*shape: int, seed: int = 0) -> BitTensor:
+    """Random bits; `randn` of the same arguments has these signs."""
+    return BitTensor.from_dense(randn(*shape, seed=seed))
+
 
 def signs(x: Tensor) -> Tensor:
     """+1 where `x` >= 0, else -1, without any code of the package."""

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from contracts import concrete_classes, dense
 from torch import nn
 
 import bnn.layers
@@ -15,6 +14,7 @@ from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn.quantizers import Quantizer
 from bnn.stores import LatentStore, WeightStore
+from tests.contracts import concrete_classes, dense
 
 QUANTIZERS = concrete_classes(bnn.quantizers, Quantizer)
 LAYERS = concrete_classes(bnn.layers, BinaryLayer)

@@ -3,11 +3,11 @@ import math
 
 import pytest
 import torch
-from contracts import signs
 
 from bnn.bits import BitTensor
 from bnn.quantizers import ReCU, ScaledSign, Sign, Ternary
 from bnn.stores import LatentStore
+from tests.contracts import signs
 
 
 def test_reads_the_signs_of_its_latent_weight(generator):

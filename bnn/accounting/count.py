@@ -93,7 +93,7 @@ def count_step(
         _count_layer(ledger, layer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            state = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
+            state = [value for value in optimizer.state.get(parameter, {}).values() if isinstance(value, Tensor)]
             ledger.moves("read", "optimizer", "update", _FLOAT_BITS, parameter.numel())
             for tensor in (parameter, *state):
                 for op in ("read", "write"):

@@ -36,7 +36,7 @@ class MemoryMeter(Callback):
         """The peaks up to now."""
         return self._peaks
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes the peaks of the run's earlier parts."""
         self._peaks = dict(state)
 
@@ -72,7 +72,7 @@ class EnergyMeter(Callback):
         summary["price_table"] = self.prices.name
         try:
             ledger = count_step(run.model, run.optimizer, run.data.image_shape, batch_size=trainer.batches.batch_size)
-        except (RuntimeError, NotImplementedError, TypeError):
+        except Exception:  # a user's module may raise anything; an estimate must not cost a run its result
             summary["energy_j"] = None
         else:
             summary["energy_j"] = ledger.scaled(steps).energy_J(self.prices)

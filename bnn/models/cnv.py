@@ -20,11 +20,13 @@ def cnv(
     Wang et al., arXiv 2102.04270.
 
     Args:
-        input_shape: (C, H, W) of the images.
+        input_shape: (C, H, W) of the images; H and W are at least 32.
         classes: outputs.
         store: makes the weights' stores.
     """
     channels, height, width = input_shape
+    if min(height, width) < 32:
+        raise ValueError(f"cnv takes images of at least 32x32, got {height}x{width}")
     layers: list[nn.Module] = []
     for i, outputs in enumerate((64, 64, 128, 128, 256, 256)):
         layers += [

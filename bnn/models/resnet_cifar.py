@@ -21,7 +21,7 @@ def resnet18(
     arXiv 2103.12369, and its public code.
 
     Args:
-        input_shape: (C, H, W) of the images.
+        input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
         store: makes the binary weights' stores.
         input_quantizer: pattern for the binary convolutions' inputs.
@@ -42,7 +42,7 @@ def resnet20(
     arXiv 2103.12369, and its public code.
 
     Args:
-        input_shape: (C, H, W) of the images.
+        input_shape: (C, H, W) of the images; H and W are multiples of 4.
         classes: outputs.
         store: makes the binary weights' stores.
         input_quantizer: pattern for the binary convolutions' inputs.

@@ -63,7 +63,7 @@ inline uint8_t gather_byte(const uint8_t* truths) {
 
 // The reverse of gather_byte.
 inline void spread_byte(uint8_t* truths, uint8_t byte) {
-    const uint64_t bit_of_each = byte * 0x0101010101010101 & 0x8040201008040201;
+    const uint64_t bit_of_each = uint64_t{byte} * 0x0101010101010101 & 0x8040201008040201;
     const uint64_t word = (bit_of_each + 0x7F7F7F7F7F7F7F7F) >> 7 & 0x0101010101010101;
     std::memcpy(truths, &word, 8);
 }

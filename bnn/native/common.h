@@ -51,7 +51,7 @@ class Buffer {
 
 // Calls task(index, thread) for every index, on up to `threads` threads of OpenMP's pool.
 template <class Task>
-void parallel_for(int64_t count, int threads, const Task& task) {
+void parallel_for(int64_t count, [[maybe_unused]] int threads, const Task& task) {
 #ifdef _OPENMP
     if (threads > 1 && count > 1) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads)

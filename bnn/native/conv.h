@@ -89,11 +89,13 @@ inline void restore_padding(const Convolution& conv, const float* tap_sums, floa
             const int64_t top = row * window.stride[0] - window.padding[0];
             const int64_t left = column * window.stride[1] - window.padding[1];
             if (top >= 0 && top <= last_row && left >= 0 && left <= last_column) continue;
-            for (int64_t tap = 0; tap < conv.taps; ++tap) {
-                const int64_t y = top + tap / window.kernel[1] * window.dilation[0];
-                const int64_t x = left + tap % window.kernel[1] * window.dilation[1];
-                if (inside(y, window.size[0]) && inside(x, window.size[1])) continue;
-                for (int64_t o = 0; o < conv.outputs; ++o) out[o] += tap_sums[tap * conv.outputs + o];
+            const float* sums = tap_sums;
+            for (int64_t i = 0; i < window.kernel[0]; ++i) {
+                const bool row_inside = inside(top + i * window.dilation[0], window.size[0]);
+                for (int64_t j = 0; j < window.kernel[1]; ++j, sums += conv.outputs) {
+                    if (row_inside && inside(left + j * window.dilation[1], window.size[1])) continue;
+                    for (int64_t o = 0; o < conv.outputs; ++o) out[o] += sums[o];
+                }
             }
         }
     }

@@ -63,58 +63,59 @@ struct BFloat16 {
 // One tap's part of a window's gradient: it takes the channels that are set in it and in no earlier tap.
 template <class Float>
 [[gnu::noinline]] void add_where_first(Float* __restrict out, const Float* __restrict grad,
-                                       const uint8_t* __restrict set, uint8_t* __restrict left, int64_t channels) {
+                                       const uint8_t* __restrict set, uint8_t* __restrict unclaimed, int64_t channels) {
     for (int64_t c = 0; c < channels; ++c) {
         const Float value = grad[c];
-        out[c] += set[c] & left[c] ? value : Float{};  // adding a zero keeps the loop free of branches
-        left[c] &= !set[c];
+        out[c] += set[c] & unclaimed[c] ? value : Float{};  // adding a zero avoids a branch
+        unclaimed[c] &= !set[c];
     }
 }
 
-// A window's bits as bytes of 0 or 1, [taps][channels rounded up to 8]; a channel without any set tap has its first set.
+// A window's bits as bytes of 0 or 1, [taps][channels rounded up to 8]. Without any set tap, a channel's first is set.
 inline void spread_window(uint8_t* set, uint8_t* never, const uint8_t* image, const int64_t* taps, int64_t tap_count,
                           int64_t pixel_bytes) {
-    const int64_t row = 8 * pixel_bytes;
-    std::memset(never, 1, row);
+    const int64_t row_bytes = 8 * pixel_bytes;
+    std::memset(never, 1, row_bytes);
     for (int64_t tap = 0; tap < tap_count; ++tap) {
-        uint8_t* truths = set + tap * row;
+        uint8_t* truths = set + tap * row_bytes;
         for (int64_t i = 0; i < pixel_bytes; ++i) spread_byte(truths + 8 * i, image[taps[tap] * pixel_bytes + i]);
-        for (int64_t c = 0; c < row; ++c) never[c] &= !truths[c];
+        for (int64_t c = 0; c < row_bytes; ++c) never[c] &= !truths[c];
     }
     if (tap_count) {
-        for (int64_t c = 0; c < row; ++c) set[c] |= never[c];
+        for (int64_t c = 0; c < row_bytes; ++c) set[c] |= never[c];
     }
 }
 
 template <class Float>
 void scatter_gradient(const void* grad, const uint8_t* x, void* out, const Window& window, int threads) {
     const Pixels pixels(1, window.channels);
-    const int64_t channels = window.channels, row = 8 * pixels.bytes;
+    const int64_t channels = window.channels, row_bytes = 8 * pixels.bytes;
     const int64_t height = window.size[0], width = window.size[1], max_taps = window.kernel[0] * window.kernel[1];
     const int64_t out_pixels = window.out_size[0] * window.out_size[1];
-    const Buffer images(threads, height * width * pixels.bytes), tap_lists(threads, max_taps * sizeof(int64_t));
-    const Buffer truths(threads, max_taps * row), flags(threads, row);
+    const Buffer images(threads, height * width * pixels.bytes), tap_lists(threads, max_taps * 8);
+    const Buffer truths(threads, max_taps * row_bytes), flags(threads, row_bytes);
     parallel_for(window.images, threads, [&](int64_t index, int thread) {
         uint8_t *image = images.part<uint8_t>(thread), *set = truths.part<uint8_t>(thread);
-        uint8_t* left = flags.part<uint8_t>(thread);
+        uint8_t* unclaimed = flags.part<uint8_t>(thread);
         int64_t* taps = tap_lists.part<int64_t>(thread);
         Float* to = static_cast<Float*>(out) + index * height * width * channels;
         const Float* from = static_cast<const Float*>(grad) + index * out_pixels * channels;
         load_image(image, x + index * image_bytes(window), window, pixels, 0, height, 0, width);
         std::memset(static_cast<void*>(to), 0, height * width * channels * sizeof(Float));
         for (int64_t i = 0; i < out_pixels; ++i, from += channels) {
+            const int64_t top = i / window.out_size[1] * window.stride[0] - window.padding[0];
+            const int64_t left = i % window.out_size[1] * window.stride[1] - window.padding[1];
             int64_t count = 0;
-            for (int64_t tap = 0; tap < max_taps; ++tap) {
-                const int64_t y = i / window.out_size[1] * window.stride[0] - window.padding[0] +
-                                  tap / window.kernel[1] * window.dilation[0];
-                const int64_t x = i % window.out_size[1] * window.stride[1] - window.padding[1] +
-                                  tap % window.kernel[1] * window.dilation[1];
-                if (inside(y, height) && inside(x, width)) taps[count++] = y * width + x;
+            for (int64_t row = 0; row < window.kernel[0]; ++row) {
+                for (int64_t column = 0; column < window.kernel[1]; ++column) {
+                    const int64_t y = top + row * window.dilation[0], x = left + column * window.dilation[1];
+                    if (inside(y, height) && inside(x, width)) taps[count++] = y * width + x;
+                }
             }
-            spread_window(set, left, image, taps, count, pixels.bytes);
-            std::memset(left, 1, row);
+            spread_window(set, unclaimed, image, taps, count, pixels.bytes);
+            for (int64_t c = 0; c < row_bytes; ++c) unclaimed[c] = 1;
             for (int64_t tap = 0; tap < count; ++tap) {
-                add_where_first(to + taps[tap] * channels, from, set + tap * row, left, channels);
+                add_where_first(to + taps[tap] * channels, from, set + tap * row_bytes, unclaimed, channels);
             }
         }
     });

@@ -32,8 +32,8 @@ class Panels {
 // number of differing bits is 2 popcount(all carries) + popcount(ones). With d the word x xor w, the carry of
 // (ones, d0, d1) is ones where ones == d0, else d1; and there d1 is the complement of ones ^ d0 ^ d1.
 // The loops are unrolled by decree, for the arrays to stay in registers; not inlined, for one compilation to be enough.
-[[gnu::noinline]] void multiply_tile(const uint64_t* x, int64_t words, const uint64_t* panel, float elements, float* out,
-                          int64_t out_stride) {
+[[gnu::noinline]] void multiply_tile(const uint64_t* x, int64_t words, const uint64_t* panel, float elements,
+                                     float* out, int64_t out_stride) {
     Vector carries[kTileRows][kTileVectors], ones[kTileRows][kTileVectors];
     const int64_t odd = words % 2;
 #pragma GCC unroll 4
@@ -104,7 +104,7 @@ inline void multiply_rows(const uint64_t* x, int64_t rows, const Panels& panels,
 // Copies a packed row of `bits` bits to words whose last bits are clear.
 inline void copy_row(uint64_t* words, const uint8_t* row, int64_t bits) {
     words[maximum(divide_up(bits, 64), 1) - 1] = 0;
-    std::memcpy(words, row, packed_bytes(bits));
+    if (bits) std::memcpy(words, row, packed_bytes(bits));  // an empty tensor has no address
     if (bits % 64) words[bits / 64] &= (uint64_t{1} << bits % 64) - 1;
 }
 

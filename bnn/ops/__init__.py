@@ -135,6 +135,6 @@ for _shape_rule in (
 ):
     torch.library.register_fake("bnn::" + _shape_rule.__name__[1:].removesuffix("_shape"), _shape_rule)
 
-from bnn.ops import reference  # noqa: E402  (registers the kernels of the schemas above)
+from bnn.ops import cpu, reference  # noqa: E402  (registers the kernels of the schemas above)
 
-__all__ = ["SCHEMAS", "packed_bytes", "reference", "window_outputs"]
+__all__ = ["SCHEMAS", "cpu", "packed_bytes", "reference", "window_outputs"]

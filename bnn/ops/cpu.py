@@ -54,7 +54,7 @@ def pack(x: Tensor) -> Tensor:
     rows, n = x.shape
     out = x.new_empty((rows, packed_bytes(n)), dtype=torch.uint8)
     infinity = _INFINITY_BITS[x.dtype]
-    if _native.pack(*_how(), x.data_ptr(), out.data_ptr(), rows, n, x.itemsize, infinity):
+    if _native.pack(*_isa_and_threads(), x.data_ptr(), out.data_ptr(), rows, n, x.itemsize, infinity):
         raise NonFiniteError("cannot take the sign of NaN: the tensor to pack has NaN values")
     return out
 
@@ -66,7 +66,9 @@ def unpack(packed: Tensor, n: int, dtype: torch.dtype) -> Tensor:
     packed = _packed("packed", packed, n)
     out = packed.new_empty((packed.shape[0], n), dtype=dtype)
     plus, minus = _PLUS_MINUS_BITS[dtype]
-    _native.unpack(*_how(), packed.data_ptr(), out.data_ptr(), packed.shape[0], n, out.itemsize, plus, minus)
+    _native.unpack(
+        *_isa_and_threads(), packed.data_ptr(), out.data_ptr(), packed.shape[0], n, out.itemsize, plus, minus
+    )
     return out
 
 
@@ -76,7 +78,7 @@ def linear(x: Tensor, weight: Tensor, features: int) -> Tensor:
     x, weight = _packed("x", x, features), _packed("weight", weight, features)
     rows, outputs = x.shape[0], weight.shape[0]
     out = x.new_empty((rows, outputs), dtype=torch.float32)
-    _native.linear(*_how(), x.data_ptr(), weight.data_ptr(), out.data_ptr(), rows, outputs, features)
+    _native.linear(*_isa_and_threads(), x.data_ptr(), weight.data_ptr(), out.data_ptr(), rows, outputs, features)
     return out
 
 
@@ -99,7 +101,7 @@ def conv2d(
     window = _window(x_shape, taps[1:], stride, padding, dilation)
     height, width = window[-1]
     out = torch.empty((x_shape[0], height, width, outputs), dtype=torch.float32)
-    _native.conv2d(*_how(), x.data_ptr(), weight.data_ptr(), out.data_ptr(), *window, outputs, groups)
+    _native.conv2d(*_isa_and_threads(), x.data_ptr(), weight.data_ptr(), out.data_ptr(), *window, outputs, groups)
     return out.permute(0, 3, 1, 2)
 
 
@@ -116,7 +118,7 @@ def max_pool2d(
     window = _pool_window(x_shape, kernel_size, stride, padding, dilation)
     height, width = window[-1]
     out = x.new_empty((x_shape[0], packed_bytes(height * width * x_shape[1])))
-    _native.max_pool2d(*_how(), x.data_ptr(), out.data_ptr(), *window)
+    _native.max_pool2d(*_isa_and_threads(), x.data_ptr(), out.data_ptr(), *window)
     return out
 
 
@@ -140,7 +142,7 @@ def max_pool2d_backward(
     grad = grad.contiguous(memory_format=torch.channels_last)
     out = grad.new_empty((images, in_height, in_width, channels))
     _native.max_pool2d_backward(
-        *_how(), grad.data_ptr(), x.data_ptr(), out.data_ptr(), *window, grad.itemsize
+        *_isa_and_threads(), grad.data_ptr(), x.data_ptr(), out.data_ptr(), *window, grad.itemsize
     )
     return out.permute(0, 3, 1, 2)
 
@@ -148,7 +150,7 @@ def max_pool2d_backward(
 _Pair = tuple[int, int]
 
 
-def _how() -> tuple[str, int]:
+def _isa_and_threads() -> tuple[str, int]:
     return _instruction_set, torch.get_num_threads()
 
 
@@ -199,9 +201,7 @@ def _products_are_right(native: ModuleType, isa: str) -> bool:
     """Compares products of a few sizes, with partial words and tiles, to a loop over Python's integers."""
     for rows, outputs, features in ((5, 19, 139), (9, 33, 256), (3, 2, 1)):
         row_bytes = packed_bytes(features)
-        packed = (
-            (torch.arange((rows + outputs) * row_bytes) ** 2 * 31 % 251).to(torch.uint8).view(-1, row_bytes)
-        )
+        packed = (torch.arange((rows + outputs) * row_bytes) ** 2 * 31 % 251).to(torch.uint8).view(-1, row_bytes)
         out = torch.full((rows, outputs), torch.nan)
         x, weight = packed[:rows], packed[rows:]
         native.linear(isa, 1, x.data_ptr(), weight.data_ptr(), out.data_ptr(), rows, outputs, features)

@@ -44,7 +44,7 @@ class Ternary(Quantizer):
 class _ClippedTernary(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: float | Tensor) -> Tensor:
-        if x.isnan().any():
+        if not x.is_meta and x.isnan().any():
             raise NonFiniteError("cannot take a ternary level of NaN: the tensor to quantize has NaN values")
         ctx.save_for_backward(BitTensor.from_dense(x.abs() <= 1))
         return x.sign() * (x.abs() > threshold)

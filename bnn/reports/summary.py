@@ -58,7 +58,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _engineering(value: float) -> str:
     """Three figures and the prefix of a unit: 0.0123 becomes `12.3 m`."""
-    prefix, factor = next(
-        ((name, size) for name, size in (("k", 1e3), ("", 1.0), ("m", 1e-3)) if value >= size), ("µ", 1e-6)
-    )
+    value = float(f"{value:.3g}")
+    sizes = (("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3))
+    prefix, factor = next(((name, size) for name, size in sizes if value >= size), ("µ", 1e-6))
     return f"{value / factor:.3g} {prefix}"

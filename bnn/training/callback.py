@@ -36,5 +36,5 @@ class Callback:
         """JSON values that a checkpoint keeps."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes back what `state` gave; an empty one where the checkpoint knows nothing of this callback."""

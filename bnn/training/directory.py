@@ -34,15 +34,20 @@ def create(directory: Path) -> None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON object so that either the old or the new file is there, whole, whatever happens.
 
+    A number that is not finite is written as null.
+
     Raises:
         RunError: the file cannot be written.
     """
+    _replace(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _replace(path: Path, content: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     with writing(path):
         try:
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(value, file, indent=2, allow_nan=False)
-                file.write("\n")
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -73,11 +78,14 @@ def append_metrics(directory: Path, record: dict[str, Any]) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    finite = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
-    }
     with writing(directory / METRICS), (directory / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(finite, allow_nan=False) + "\n")
+        file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
@@ -96,9 +104,13 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
         if not line.endswith("\n"):
             break
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
+            damage = "" if isinstance(record, dict) and isinstance(record.get("epoch"), int) else "it has no epoch"
         except ValueError as error:
-            raise RunError(f"{path}, line {number}, is damaged: {error}") from None
+            damage = str(error)
+        if damage:
+            raise RunError(f"{path}, line {number}, is damaged ({damage}): mend or delete it")
+        records.append(record)
     return records
 
 
@@ -106,10 +118,7 @@ def drop_metrics_after(directory: Path, *, epoch: int) -> None:
     """Removes the lines of `epoch` and later, which a resumed run will write again."""
     path = directory / METRICS
     kept = [record for record in read_metrics(directory) if record["epoch"] < epoch] if path.exists() else []
-    temporary = path.with_name(f".{path.name}.new")
-    with writing(path):
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(temporary, path)
+    _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 import hashlib
 import importlib.util
 import inspect
+import json
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 import docstring_parser
 import jsonargparse
 
-from bnn.errors import RecipeError, UsageError
+from bnn.errors import BnnError, RecipeError, UsageError
 from bnn.training.run import Run
 
 
@@ -39,6 +41,8 @@ def load_recipe(path: Path) -> Recipe:
     assert spec is not None  # so for every file that ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses and annotations look their module up there.
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -57,11 +61,14 @@ def recipe_parser(recipe: Recipe, *, prog: str) -> jsonargparse.ArgumentParser:
         prog: what the user typed to get here.
 
     Raises:
-        RecipeError: a parameter has no type.
+        RecipeError: a parameter has no type or cannot be an option.
     """
     documentation = docstring_parser.parse(recipe.function.__doc__ or "")
     help_of = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    types = typing.get_type_hints(recipe.function)
+    try:
+        types = typing.get_type_hints(recipe.function)
+    except NameError as error:
+        raise RecipeError(f"{recipe.path}: the types of recipe's parameters cannot be resolved: {error}") from None
     parser = jsonargparse.ArgumentParser(
         prog=prog, description=documentation.short_description, exit_on_error=False, allow_abbrev=False
     )
@@ -78,7 +85,10 @@ def recipe_parser(recipe: Recipe, *, prog: str) -> jsonargparse.ArgumentParser:
             how["action"] = jsonargparse.ActionYesNo(no_prefix="no-")
         else:
             how["type"] = types[name]
-        group.add_argument("--" + name.replace("_", "-"), **how)
+        try:
+            group.add_argument("--" + name.replace("_", "-"), **how)
+        except (ValueError, jsonargparse.ArgumentError) as error:
+            raise RecipeError(f"{recipe.path}: parameter {name} of recipe cannot be an option: {error}") from None
     return parser
 
 
@@ -96,8 +106,18 @@ def parse_words(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> di
 
 
 def values_to_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's arguments for a run's configuration; paths become absolute."""
-    return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
+    """A recipe's arguments for a run's configuration; paths become absolute.
+
+    Raises:
+        RecipeError: a value has no JSON form, so that the run could not be resumed.
+    """
+    plain = {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
+    for name, value in plain.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"the value of {name} cannot be kept in the run's configuration: {error}") from None
+    return plain
 
 
 def values_from_json(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +128,7 @@ def values_from_json(recipe: Recipe, values: Mapping[str, Any]) -> dict[str, Any
     """
     try:
         parsed: dict[str, Any] = vars(recipe_parser(recipe, prog="bnn").parse_object(dict(values)))
-    except (jsonargparse.ArgumentError, TypeError) as error:
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise RecipeError(f"the run's configuration does not fit {recipe.path}: {error}") from None
     return parsed
 
@@ -117,12 +137,14 @@ def build(recipe: Recipe, values: Mapping[str, Any]) -> Run:
     """Calls a recipe.
 
     Raises:
-        RecipeError: a value is out of its range, or the recipe does not return a `Run`.
+        RecipeError: a value is out of its range, or the recipe fails or does not return a `Run`.
     """
     try:
         run = recipe.function(**values)
-    except ValueError as error:
-        raise RecipeError(f"{recipe.path}: {error}") from error
+    except (BnnError, MemoryError):
+        raise
+    except Exception as error:
+        raise RecipeError(f"{recipe.path}: {type(error).__name__}: {error}") from error
     if not isinstance(run, Run):
         raise RecipeError(f"{recipe.path}: recipe must return a bnn.training.Run, not {type(run).__name__}")
     return run

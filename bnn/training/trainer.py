@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 import bnn
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import Interrupted, NonFiniteError, RunError, TrainingStopped
+from bnn.errors import Interrupted, NonFiniteError, RecipeError, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
@@ -90,6 +92,7 @@ class Trainer:
             TrainingStopped: three steps in a row had no finite loss and gradient.
             Interrupted: a signal came; the state is saved.
             CheckpointError: a checkpoint cannot be written.
+            RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
         directory.create(self.out)
         directory.write_json(self.out / directory.CONFIGURATION, {**self.configuration, "versions": _versions()})
@@ -125,7 +128,7 @@ class Trainer:
         ):
             setattr(self, name, state[name.lstrip("_")])
         for callback in self.callbacks:
-            callback.restore(state["callbacks"].get(type(callback).__name__, {}))
+            callback.restore(self, state["callbacks"].get(type(callback).__name__, {}))
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -169,29 +172,33 @@ class Trainer:
         model.train()
         for x, y in self.batches.epoch(self.epoch, first_batch=self.batch):
             self._set_learning_rate()
-            buffers = _float_buffers(model)
+            # Such as running statistics, which a forward pass changes.
+            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
             loss = self._backward(x, y)
             if loss is None:
-                self._skip(buffers)
+                _restore_buffers(buffers)
             else:
                 optimizer.step()
-                self._skips_in_a_row = 0
             optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self.batch += 1
-            if loss is not None:
+            if loss is None:
+                self._count_skip()
+            else:
+                self._skips_in_a_row = 0
                 self._each("on_step_end", loss)
             self._save_if_due()
 
     def _backward(self, x: Tensor, y: Tensor) -> float | None:
         """Computes the gradients; None where they or the loss are not finite."""
         try:
-            logits = self.run.model(x)
-            loss = self.run.loss(logits, y)
-            value = loss.item()
-            if not torch.isfinite(loss):
-                return None
-            loss.backward()  # type: ignore[no-untyped-call]
+            with _model_errors(x):
+                logits = self.run.model(x)
+                loss = self.run.loss(logits, y)
+                value = loss.item()
+                if not math.isfinite(value):
+                    return None
+                loss.backward()  # type: ignore[no-untyped-call]
         except NonFiniteError:
             return None
         if not _finite_gradients(self.run.optimizer):
@@ -201,25 +208,22 @@ class Trainer:
         self._sums["examples"] += len(y)
         return value
 
-    def _skip(self, buffers: list[tuple[Tensor, Tensor]]) -> None:
-        """Undoes what a step that is not finite did to the model's buffers, and gives up after three in a row."""
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+    def _count_skip(self) -> None:
+        """Counts a step that is not finite, and gives up after three in a row."""
         self.skipped += 1
         self._skips_in_a_row += 1
         if self._skips_in_a_row == _SKIPS_TO_STOP:
-            self.run.optimizer.zero_grad(set_to_none=True)
             # The next start gets its three tries again.
             self._skips_in_a_row = 0
             self.save()
             raise TrainingStopped(
-                f"the loss or a gradient was not finite {_SKIPS_TO_STOP} steps in a row, at step {self.step} of epoch"
-                f" {self.epoch + 1}: lower the learning rate; the last good state is kept in {self.out}"
+                f"the loss or a gradient was not finite {_SKIPS_TO_STOP} steps in a row, up to step {self.step}: lower"
+                f" the learning rate; the last good state is kept in {self.out}"
             )
 
     def _finish_epoch(self) -> None:
-        examples = max(self._sums["examples"], 1)
+        # An epoch whose steps were all skipped has no figures.
+        examples = self._sums["examples"] or math.nan
         record: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
@@ -273,8 +277,9 @@ class Trainer:
         loss, correct, examples = 0.0, 0, 0
         with torch.no_grad():
             for x, y in batches.epoch(0):
-                logits = model(x)
-                loss += self.run.loss(logits, y).item() * len(y)
+                with _model_errors(x):
+                    logits = model(x)
+                    loss += self.run.loss(logits, y).item() * len(y)
                 correct += _correct(logits, y)
                 examples += len(y)
                 self._leave_if_interrupted()
@@ -310,8 +315,7 @@ class Trainer:
             return
         self.save()
         raise Interrupted(
-            f"interrupted at step {self.step} of epoch {self.epoch + 1}; the state is kept, go on with"
-            f" `bnn train --resume {self.out}`",
+            f"interrupted after step {self.step}; the state is kept, go on with `bnn train --resume {self.out}`",
             signal_number=self._interruption.signal_number,
         )
 
@@ -328,12 +332,25 @@ def _correct(logits: Tensor, labels: Tensor) -> int:
     return int((logits.argmax(dim=1) == labels).sum())
 
 
-def _float_buffers(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """The buffers that a forward pass may change, such as running statistics, and copies of them."""
-    return [(buffer, buffer.clone()) for buffer in model.buffers() if buffer.is_floating_point()]
+def _restore_buffers(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+
+
+@contextmanager
+def _model_errors(x: Tensor) -> Iterator[None]:
+    """Turns what torch raises where model, loss and data do not fit, or memory is out, into one line."""
+    try:
+        yield
+    except NonFiniteError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {error}") from error
 
 
 def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    # The norm is finite only if every element is; one pass, and no tensor of truth values.
-    return bool(torch.isfinite(nn.utils.get_total_norm(gradients))) if gradients else True
+    # A sum is finite only if every element is: one pass, and no tensor of truth values.
+    sums = [gradient.sum(dtype=torch.float32) for gradient in gradients]
+    return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True

@@ -3,12 +3,12 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from contracts import STESign, saved_bytes
 from torch import nn
 
 from bnn.layers import BinaryConv2d
 from bnn.quantizers import ScaledSign, Sign
 from bnn.stores import LatentStore
+from tests.contracts import STESign, saved_bytes
 
 WINDOWS = [
     {"kernel_size": 3},
@@ -114,7 +114,7 @@ def test_refuses_groups_that_do_not_divide_the_channels():
 
 
 def test_refuses_an_input_of_other_channels():
-    with pytest.raises((ValueError, RuntimeError), match="channels|does not fit"):
+    with pytest.raises((ValueError, RuntimeError), match=r"channels|does not fit"):
         BinaryConv2d(4, 6, 3)(torch.ones(1, 5, 6, 6))
 
 

@@ -3,11 +3,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from contracts import STESign, saved_bytes
 
 from bnn.layers import BinaryLinear
 from bnn.quantizers import ScaledSign, Sign
 from bnn.stores import LatentStore
+from tests.contracts import STESign, saved_bytes
 
 
 def emulated(layer: BinaryLinear, x: torch.Tensor, *, binary_input: bool = True, analytic: bool = False):

@@ -200,21 +200,10 @@ def test_conv2d_equals_the_reference(
 def test_conv2d_of_usual_and_odd_shapes(
     channels: int, outputs: int, side: int, kernel: int, padding: int, groups: int
 ) -> None:
-    weight_shape = [outputs, channels // groups, kernel, kernel]
-    x, weight = random_bits(2, channels * side**2, 0), random_bits(outputs, channels // groups * kernel**2, 1)
-    for bits in (x, torch.full_like(x, 255)):
-        if channels * side**2 % 8 == 0 or bits is x:
-            check(
-                "conv2d",
-                bits,
-                [2, channels, side, side],
-                weight,
-                weight_shape,
-                [1, 1],
-                [padding] * 2,
-                [1, 1],
-                groups,
-            )
+    x_shape, weight_shape = [2, channels, side, side], [outputs, channels // groups, kernel, kernel]
+    weight = random_bits(outputs, channels // groups * kernel**2, 1)
+    for x in (random_bits(2, channels * side**2, 0), reference.pack(torch.ones(2, channels * side**2))):
+        check("conv2d", x, x_shape, weight, weight_shape, [1, 1], [padding] * 2, [1, 1], groups)
 
 
 # --- pooling -------------------------------------------------------------------------------------------------------
@@ -265,9 +254,7 @@ def test_the_gradient_keeps_nan_and_infinity() -> None:
             grad = torch.full((1, 1, 1, 2), value, dtype=dtype)
             args = (x, [1, 1, 1, 4], [1, 3], [1, 1], [0, 0], [1, 1])
             got = torch.ops.bnn.max_pool2d_backward(grad, *args)
-            assert torch.equal(
-                got.nan_to_num(7.0), reference.max_pool2d_backward(grad, *args).nan_to_num(7.0)
-            )
+            assert torch.equal(got.nan_to_num(7.0), reference.max_pool2d_backward(grad, *args).nan_to_num(7.0))
 
 
 # --- wrong arguments -----------------------------------------------------------------------------------------------

@@ -5,17 +5,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from contracts import signs
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import bnn.ops
 from bnn.errors import NonFiniteError
 from bnn.ops import packed_bytes, reference, window_outputs
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+from tests.contracts import randn, signs
 
 
 def packed_rows(x: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 import torch
-from contracts import dense, signs
 
 from bnn.quantizers import ApproxSign
+from tests.contracts import dense, signs
 
 
 def factor(x: torch.Tensor) -> torch.Tensor:

@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from contracts import dense, signs
 
 from bnn.quantizers import ReCU
+from tests.contracts import dense, signs
 
 STANDARD_DEVIATION = 2 * math.sqrt(2)
 TAUS = [0.6, 0.85, 0.99]

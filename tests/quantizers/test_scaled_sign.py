@@ -1,7 +1,7 @@
 import torch
-from contracts import signs
 
 from bnn.quantizers import ScaledSign
+from tests.contracts import signs
 
 
 def test_alpha_minimises_the_squared_error_of_each_channel(generator):

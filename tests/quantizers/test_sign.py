@@ -2,11 +2,11 @@ import math
 
 import pytest
 import torch
-from contracts import dense, saved_bytes, signs
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bnn.quantizers import Sign
+from tests.contracts import dense, saved_bytes, signs
 
 
 def test_zero_is_plus_one():

@@ -2,12 +2,12 @@ import math
 
 import pytest
 import torch
-from contracts import saved_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bnn.errors import NonFiniteError
 from bnn.quantizers import Ternary
+from tests.contracts import saved_bytes
 
 
 @given(threshold=st.sampled_from([0.0, 0.3, 1.0]), seed=st.integers(0, 50))

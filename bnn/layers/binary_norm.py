@@ -1,0 +1,89 @@
+"""Batch norm and sign in one, whose backward needs bits and per-channel constants only."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnn.bits import BitTensor
+
+
+class BinaryNorm(nn.Module):
+    """sign(x) of the l1 batch norm x = (y - mean) / (psi + eps) + beta, with psi = mean|y - mean|, for each channel.
+
+    The batch norm that Wang et al. propose for binary networks (arXiv 2102.04270, sec. 5), fused with the sign that
+    follows it. Backward keeps one bit of sign(x), which is the activation itself, one bit of the straight-through
+    window |x| <= 1, and per channel psi and omega = mean|x|. With v = g [|x| <= 1] / psi it returns
+
+        dL/dy = v - mean(v) - omega mean(v sign(x)) sign(x)     and     dL/dbeta = sum(g [|x| <= 1]),
+
+    which puts omega sign(x) where the exact gradient of the l1 norm has x. sign(x) and omega are taken after beta is
+    added, as in the authors' C++ code, so that the retained bit is the activation; their Python code takes both
+    before it. There is no gamma: the sign would ignore it.
+
+    Args:
+        num_features: channels.
+        eps: added to psi.
+        momentum: weight of a new batch in the running statistics.
+    """
+
+    running_mean: Tensor
+    running_deviation: Tensor
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_deviation", torch.ones(num_features))
+
+    def forward(self, y: Tensor) -> Tensor:
+        """[N, C] or [N, C, H, W] to the `BitTensor` of sign(x), of the same shape; two values a channel in training."""
+        if y.shape[1] != self.bias.numel():
+            raise ValueError(f"expected {self.bias.numel()} channels, got a tensor of {tuple(y.shape)}")
+        if not self.training:
+            channels = (1, -1, *(1 for _ in y.shape[2:]))
+            threshold = self.running_mean - self.bias * (self.running_deviation + self.eps)
+            return BitTensor.from_dense(y - threshold.view(channels))
+        if y.numel() == y.shape[1]:
+            raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
+        bits, mean, deviation = _NormSign.apply(y, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_deviation.lerp_(deviation, self.momentum)
+        return bits  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{self.bias.numel()}, eps={self.eps}, momentum={self.momentum}"
+
+
+class _NormSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        channels, dims = _layout(y)
+        mean = y.mean(dims)
+        centred = y - mean.view(channels)
+        deviation = centred.abs().mean(dims)
+        x = centred.div_((deviation + eps).view(channels)).add_(bias.view(channels))
+        bits = BitTensor.from_dense(x)
+        magnitude = x.abs_()
+        ctx.save_for_backward(bits, BitTensor.from_dense(magnitude <= 1), deviation + eps, magnitude.mean(dims))
+        ctx.mark_non_differentiable(mean, deviation)
+        return bits, mean, deviation
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        bits, inside, psi, omega = ctx.saved_tensors
+        channels, dims = _layout(grads[0])
+        v = grads[0] * inside.dense(torch.bool)
+        grad_bias = v.sum(dims)
+        v.div_(psi.view(channels))
+        signs = bits.dense(v.dtype)
+        correction = (omega * (v * signs).mean(dims)).view(channels)
+        return v.sub_(v.mean(dims).view(channels)).sub_(signs.mul_(correction)), grad_bias, None
+
+
+def _layout(y: Tensor) -> tuple[tuple[int, ...], list[int]]:
+    """The shape of a value for each channel, and the dimensions that statistics are taken over."""
+    return (1, -1, *(1 for _ in y.shape[2:])), [d for d in range(y.dim()) if d != 1]

@@ -1,0 +1,62 @@
+"""Adam."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnn.optim.base import LowBitOptimizer, require
+
+
+class Adam(LowBitOptimizer):
+    """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; w = w - lr m' / (sqrt(v') + eps), m' and v' without bias.
+
+    With float32 state and parameters it does what `torch.optim.Adam` does, bit for bit. Source: Kingma and Ba 2015,
+    arXiv 1412.6980, algorithm 1; for state of 8 bits, Dettmers et al. 2022, arXiv 2110.02861, from which the codes
+    here differ (see `bnn.optim.moments`).
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: decays of the mean and of the mean square, in [0, 1).
+        eps: added to the root, above 0.
+        state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
+        seed: of the stochastic rounding.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        state_dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "seed": seed}, state_dtype=state_dtype
+        )
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Refuses options that are out of their range."""
+        super().check_group(group)
+        require(all(0 <= beta < 1 for beta in group["betas"]), "betas lie in [0, 1)", group["betas"])
+        require(group["eps"] > 0, "eps is above 0", group["eps"])
+
+    def moments(self, group: dict[str, Any]) -> dict[str, bool]:
+        """The mean and the mean square."""
+        return {"exp_avg": False, "exp_avg_sq": True}
+
+    def update(
+        self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int
+    ) -> None:
+        """Adam's formula."""
+        mean, mean_square = moments
+        beta1, beta2 = group["betas"]
+        mean.lerp_(gradient, 1 - beta1)
+        mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = mean_square.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
+        weight.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1**step))

@@ -1,0 +1,164 @@
+"""What the optimizers of this package share: they work in float32 on a few rows, and keep few bits."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from bnn.data.hashing import random_integers
+from bnn.errors import NonFiniteError
+from bnn.fixed_point import decode, encode
+from bnn.optim.moments import STATE_DTYPES, Moment, rows_of
+from bnn.rounding import round_to_dtype_
+
+# Elements that are worked on at a time: small enough for the cache, large enough to make the calls worth it.
+_CHUNK_ELEMENTS = 1 << 17
+_PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
+
+
+class LowBitOptimizer(torch.optim.Optimizer):
+    """Steps one parameter at a time, some rows at a time; a subclass gives the formula in float32.
+
+    Parameters may be of float32, bfloat16 or float16, or `bnn.fixed_point.FixedPoint`. Those of few bits are
+    read as float32 and written back with stochastic rounding, so that small updates are not lost. Besides parameters,
+    gradients and state, a step holds a few float32 tensors of 2^17 elements or one row, whichever is more.
+
+    The randomness of a rounding depends on the seed, the parameter's place in the optimizer and the number of its
+    steps, and on nothing else: there is no generator to keep, and parameters may be stepped in any order, as
+    `step_in_backward` does. State keeps its own dtype in `bnn.training.snapshot`; torch's `load_state_dict` would
+    cast it.
+
+    Args:
+        params: parameters or groups of them, as of every torch optimizer.
+        defaults: options of the groups; `lr`, `seed` and `state_dtype` among them.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], *, state_dtype: torch.dtype) -> None:
+        if state_dtype not in STATE_DTYPES:
+            names = ", ".join(str(dtype) for dtype in STATE_DTYPES)
+            raise ValueError(f"the dtype of an optimizer's state is one of {names}, got {state_dtype}")
+        self.state_dtype = state_dtype
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As of every torch optimizer; the options and the dtypes of the parameters are checked."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for parameter in group["params"]:
+            require(
+                parameter.dtype in _PARAMETER_DTYPES,
+                f"a parameter is of {_PARAMETER_DTYPES}",
+                parameter.dtype,
+            )
+        self.check_group(group)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Refuses options that are out of their range."""
+        require(group["lr"] >= 0 and math.isfinite(group["lr"]), "lr is finite and at least 0", group["lr"])
+        require(group["seed"] >= 0, "seed is at least 0", group["seed"])
+
+    def moments(self, group: dict[str, Any]) -> dict[str, bool]:
+        """The running means that are kept of each parameter, by name: whether it is one of squares."""
+        raise NotImplementedError
+
+    def update(
+        self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int
+    ) -> None:
+        """Changes some rows of a parameter and of its moments, in place.
+
+        Args:
+            weight: float32 [rows, ...].
+            gradient: the same; not to be changed.
+            moments: float32, in the order of `moments()`; 0 at the first step.
+            group: the options.
+            step: counts the steps of this parameter, from 1.
+        """
+        raise NotImplementedError
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Steps every parameter that has a gradient.
+
+        Raises:
+            NonFiniteError: a gradient has NaN or infinite values; nothing has been changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        parameters = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
+        pending = [
+            (place, group, parameter, parameter.grad)
+            for place, (group, parameter) in enumerate(parameters)
+            if parameter.grad is not None
+        ]
+        for place, _, parameter, gradient in pending:
+            if not _is_finite(gradient):
+                raise NonFiniteError(
+                    f"the gradient of the optimizer's parameter {place}, of shape {list(parameter.shape)}, is not"
+                    " finite: skip this step or lower the learning rate"
+                )
+        for place, group, parameter, gradient in pending:
+            self._step_parameter(place, group, parameter, gradient)
+        return loss
+
+    def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        state = self.state[parameter]
+        state["step"] = step = state.get("step", 0) + 1
+        moments = [
+            Moment(state, name, parameter, self.state_dtype, squared=squared)
+            for name, squared in self.moments(group).items()
+        ]
+        generator = torch.Generator(parameter.device)
+        generator.manual_seed(int(random_integers(torch.tensor([step]), group["seed"], place)))
+        weights, gradients = rows_of(parameter), rows_of(gradient)
+        for rows in _chunks(weights):
+            weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
+            self.update(weight, gradients[rows].float(), values, group, step)
+            _write(weights[rows], weight, generator)
+            for moment, value in zip(moments, values, strict=True):
+                moment.write(rows, value, generator)
+
+
+def require(condition: bool, rule: str, value: object) -> None:
+    """Raises a ValueError that states the rule and the value that breaks it."""
+    if not condition:
+        raise ValueError(f"{rule}, got {value}")
+
+
+def _is_finite(x: Tensor) -> bool:
+    return (
+        all(bool(x[rows].isfinite().all()) for rows in _chunks(x))
+        if x.dim() > 1
+        else bool(x.isfinite().all())
+    )
+
+
+def _chunks(x: Tensor) -> Iterator[slice]:
+    """Slices over the rows of [rows, ...]."""
+    rows_each = max(1, _CHUNK_ELEMENTS // max(1, math.prod(x.shape[1:])))
+    for start in range(0, x.shape[0], rows_each):
+        yield slice(start, start + rows_each)
+
+
+def _read(stored: Tensor) -> Tensor:
+    """The float32 values of a parameter's rows; those of a float32 parameter are the parameter itself."""
+    return decode(stored) if stored.dtype is torch.int8 else stored.float()
+
+
+def _write(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:
+    if stored.dtype is torch.int8:
+        stored.copy_(encode(values, generator))
+    elif stored.dtype is not torch.float32:
+        stored.copy_(round_to_dtype_(values, stored.dtype, generator))

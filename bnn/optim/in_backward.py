@@ -1,0 +1,57 @@
+"""Stepping inside backward, so that gradients do not pile up."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from bnn.fixed_point import FixedPoint
+
+
+def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
+    """From now on every parameter is stepped, and its gradient freed, as soon as backward has accumulated it.
+
+    No more than one parameter's gradient exists at a time. The result is that of a step after backward, bit for bit;
+    `step` and `zero_grad` after backward then find nothing to do. A loss or gradient that is not finite is seen too
+    late to take back what has been stepped, gradients of several batches cannot be accumulated, and no rule may need
+    all gradients at once, such as a bound on their common norm.
+
+    Args:
+        optimizer: of any class that leaves alone the parameters whose gradient is None, as those of torch do.
+
+    Returns:
+        A handle: `remove()` ends it, and so does leaving the handle's `with` block.
+    """
+    return StepInBackward(optimizer)
+
+
+class StepInBackward:
+    """The handle of `step_in_backward`."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        def step(parameter: Tensor) -> None:
+            optimizer.step()
+            parameter.grad = None
+
+        optimizer.zero_grad()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._handles = [
+            parameter.register_post_accumulate_grad_hook(step)
+            for parameter in parameters
+            if parameter.requires_grad or isinstance(parameter, FixedPoint)
+        ]
+
+    def remove(self) -> None:
+        """Goes back to steps after backward."""
+        for handle in self._handles:
+            handle.remove()
+
+    def __enter__(self) -> StepInBackward:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.remove()

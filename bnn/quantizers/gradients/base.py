@@ -1,0 +1,64 @@
+"""What every quantizer of gradients is."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bnn.errors import NonFiniteError
+
+
+class GradientQuantizer(nn.Module):
+    """Maps a gradient, of a weight or of a layer's output, to one that takes fewer bits.
+
+    Unlike those of a `bnn.quantizers.Quantizer`, the levels depend on the tensor, and nothing is differentiated. An
+    instance can be given to many layers as a pattern: they copy it, and the copies share its generator.
+
+    Attributes:
+        storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
+        generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
+            checkpoints keep its state.
+    """
+
+    storage_bits: int
+
+    def __init__(self, *, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        """The quantized gradient, in the shape and dtype of the given one, which stays as it is.
+
+        Raises:
+            NonFiniteError: the gradient has NaN or infinite values.
+        """
+        raise NotImplementedError
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GradientQuantizer:
+        # A copied generator would draw the same numbers in every layer. There is nothing else that copies share.
+        copied = copy.copy(self)
+        memo[id(self)] = copied
+        return copied
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"storage_bits={self.storage_bits}"
+
+
+def largest_magnitude(gradient: Tensor) -> float:
+    """max|g|, 0 for an empty tensor.
+
+    Raises:
+        NonFiniteError: the gradient has NaN or infinite values.
+    """
+    if not gradient.numel():
+        return 0.0
+    low, high = gradient.aminmax()
+    largest = torch.maximum(-low, high)
+    if not largest.isfinite():
+        raise NonFiniteError(
+            "cannot quantize a gradient with NaN or infinite values: lower the learning rate"
+        )
+    return float(largest)

@@ -1,0 +1,43 @@
+"""Gradients of 8 bits."""
+
+import torch
+from torch import Tensor
+
+from bnn.quantizers.gradients.base import GradientQuantizer, largest_magnitude
+from bnn.rounding import round_to_integers_
+
+
+class Int8Gradient(GradientQuantizer):
+    """q(g) = s round(g / s), with s the tensor's largest magnitude / 127; clamped to ±127 s.
+
+    With a generator the rounding is stochastic and E[q(g)] = g where nothing is clamped; without, it is to the
+    nearest, and what lies below s / 2 is lost. Source: Banner et al. 2018, arXiv 1805.11046, sec. 3.
+
+    Args:
+        quantile: of |g|, in (0, 1], that takes the place of the largest magnitude; below 1 the steps are smaller, and
+            what lies beyond is clamped, which is biased.
+        generator: of the rounding.
+    """
+
+    storage_bits = 8
+
+    def __init__(self, *, quantile: float = 1.0, generator: torch.Generator | None = None) -> None:
+        super().__init__(generator=generator)
+        if not 0 < quantile <= 1:
+            raise ValueError(f"a quantile of |g| lies in (0, 1], got {quantile}")
+        self.quantile = quantile
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        """The gradient in multiples of its step."""
+        bound = largest_magnitude(gradient)
+        if bound == 0:
+            return gradient.clone()
+        if self.quantile < 1:
+            rank = max(1, round(self.quantile * gradient.numel()))
+            # All zero up to the quantile: what is not zero is clamped to the largest, that is, kept.
+            bound = float(gradient.abs().flatten().kthvalue(rank).values) or bound
+        codes = round_to_integers_(gradient.float() * (127 / bound), self.generator).clamp_(-127, 127)
+        return codes.mul_(bound / 127).to(gradient.dtype)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"quantile={self.quantile}"

@@ -1,0 +1,118 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import train_step
+from benchmarks.contestants.measure import Figures
+
+ROOT = Path(__file__).parents[2]
+MIB = 2**20
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_step", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A small run that asks for a preset and an interpreter that are not there; with its JSON."""
+    file = tmp_path_factory.mktemp("train_step") / "out.json"
+    small = ["--model", "mlp", "--batch", "4", "--warmup", "1", "--steps", "3"]
+    missing = ["--presets", "standard,nonsense", "--against", "torch,larq", "--oracle", "/nowhere/python"]
+    done = run(*small, *missing, "--json", str(file))
+    return done, json.loads(file.read_text())
+
+
+def test_json_has_what_was_measured(measured):
+    _, report = measured
+    assert report["task"]["model"] == "mlp"
+    assert set(report["contestants"]) == {"standard", "torch"}
+    for of in report["contestants"].values():
+        figures = Figures(**of)
+        assert len(figures.step_s) == 3
+        assert min(figures.step_s) > 0
+        assert figures.parameters == 399_872 + 2 * (4 * 256 + 10)
+        # The weights, their gradients and Adam's two moments at least, and less than the whole process.
+        assert 4 * 4 * figures.parameters < figures.peak_above_start_bytes < figures.peak_bytes
+        assert 0 < figures.last_loss < 10
+    assert set(report["ratios"]) == {"standard"}
+    assert set(report["ratios"]["standard"]["torch"]) == {"step_time", "peak_above_start", "peak", "saved"}
+    assert report["ratios"]["standard"]["torch"]["saved"] > 2
+
+
+def test_tables_name_contestants_and_ratios(measured):
+    done, report = measured
+    for text in ("mlp, batch 4, 1 thread", "above start", "standard", "torch / standard", "401,940"):
+        assert text in done.stdout
+    assert f"{report['ratios']['standard']['torch']['saved']:.2f}" in done.stdout
+
+
+def test_who_cannot_run_is_left_out_with_a_line(measured):
+    done, report = measured
+    assert done.stderr.splitlines() == [
+        "nonsense is left out: failed: there is no preset nonsense; there are: standard",
+        "larq is left out: /nowhere/python is missing: run `make oracle`",
+    ]
+    assert set(report["left_out"]) == {"nonsense", "larq"}
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "1"], "--batch is at least 2"),
+        (["--steps", "0"], "--steps is at least 1"),
+        (["--against", "torch,keras"], "--against knows torch and larq, not keras"),
+        (["--json", "/nowhere/out.json"], "there is no folder /nowhere"),
+    ],
+)
+def test_refuses_options_before_it_measures(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train_step", *arguments])
+    with pytest.raises(SystemExit):
+        train_step.options()
+    assert message in capsys.readouterr().err
+
+
+def figures(step_s: list[float], peak: int, above: int, saved: int | None) -> Figures:
+    return Figures(step_s, 1.0, peak, above, False, saved, 7)
+
+
+def test_ratios_are_of_medians_and_above_1_where_ours_is_less():
+    ours, other = figures([1, 2, 90], 40, 10, 5), figures([3, 8, 4], 60, 30, 20)
+    assert train_step.ratios(ours, other) == {"step_time": 2, "peak_above_start": 3, "peak": 1.5, "saved": 4}
+    assert train_step.ratios(ours, figures([1], 1, 1, None))["saved"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not train_step.ORACLE.exists(), reason="needs `make oracle`")
+@pytest.mark.parametrize("model", train_step.MODELS)
+def test_larq_trains_networks_of_the_same_size(model, tmp_path):
+    file = tmp_path / "out.json"
+    done = run(
+        "--model",
+        model,
+        "--batch",
+        "2",
+        "--warmup",
+        "0",
+        "--steps",
+        "1",
+        "--against",
+        "torch,larq",
+        "--json",
+        str(file),
+    )
+    assert done.returncode == 0, done.stderr
+    contestants = json.loads(file.read_text())["contestants"]
+    assert len(contestants) == 3
+    assert len({of["parameters"] for of in contestants.values()}) == 1

@@ -1,0 +1,85 @@
+"""What every recipe in `recipes/` promises, whoever adds one, and that the small ones train."""
+
+import inspect
+import os
+import typing
+from pathlib import Path
+
+import docstring_parser
+import pytest
+
+from bnn.cli import main
+from bnn.training import Run
+from bnn.training.directory import read_json
+from bnn.training.recipe import load_recipe, recipe_parser
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.py"))
+
+
+def test_the_known_recipes_are_found():
+    assert {"digits", "mnist_mlp", "cifar10_binarynet", "cifar10_recu"} <= {path.stem for path in RECIPES}
+
+
+@pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
+def recipe(request):
+    return load_recipe(request.param)
+
+
+def test_returns_a_run_and_takes_keywords_with_types(recipe):
+    types = typing.get_type_hints(recipe.function)
+    assert types.pop("return") is Run
+    parameters = inspect.signature(recipe.function).parameters
+    assert set(types) == set(parameters)
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+
+
+def test_has_a_default_for_all_but_the_place_of_the_data(recipe):
+    parameters = inspect.signature(recipe.function).parameters
+    required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    assert required <= {"data_dir"}
+    assert {"epochs", "batch_size", "learning_rate", "seed"} <= set(parameters)
+    assert parameters["seed"].default == 0
+
+
+def test_says_what_it_is_and_what_each_parameter_means(recipe):
+    assert inspect.getmodule(recipe.function).__doc__
+    documentation = docstring_parser.parse(recipe.function.__doc__)
+    assert documentation.short_description.startswith("Trains ")
+    described = {parameter.arg_name: parameter.description for parameter in documentation.params}
+    assert list(described) == list(inspect.signature(recipe.function).parameters)
+    assert all(described.values())
+
+
+def test_help_shows_every_option(recipe):
+    text = recipe_parser(recipe, prog="bnn").format_help()
+    for name in inspect.signature(recipe.function).parameters:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_missing_data_is_one_line_that_names_the_folder(recipe, tmp_path, capsys):
+    if recipe.path.stem == "digits":
+        pytest.skip("its data come with the package")
+    words = ["train", str(recipe.path), "--data-dir", str(tmp_path), "--out", str(tmp_path / "run")]
+    assert main(words) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("bnn: ")
+    assert errors.count("\n") == 1
+    assert str(tmp_path) in errors
+    assert not (tmp_path / "run").exists()
+
+
+def test_digits_reaches_its_accuracy(tmp_path, capsys):
+    assert main(["train", str(ROOT / "recipes" / "digits.py"), "--out", str(tmp_path / "run")]) == 0
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["test_accuracy"] >= 0.96
+    assert summary["bits_per_weight"] == 1.0
+    assert summary["skipped_steps"] == 0
+    assert f"{100 * summary['test_accuracy']:.2f} %" in capsys.readouterr().out
+
+
+@pytest.mark.skipif("BNN_DATA" not in os.environ, reason="set BNN_DATA to a folder with MNIST/raw")
+def test_mnist_trains_an_epoch(tmp_path):
+    words = ["--data-dir", os.environ["BNN_DATA"], "--epochs", "1", "--out", str(tmp_path / "run")]
+    assert main(["train", str(ROOT / "recipes" / "mnist_mlp.py"), *words]) == 0
+    assert read_json(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.9

@@ -1,0 +1,178 @@
+"""Steps whose loss, gradient or activations are not finite are skipped, counted and leave no trace."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bnn.errors import TrainingStopped
+from bnn.layers import BinaryLinear
+from bnn.training import Run, Trainer
+from bnn.training.directory import read_json, read_metrics
+from tests.training.tiny_runs import (
+    EPOCHS,
+    STEPS_AN_EPOCH,
+    Losses,
+    assert_same_state,
+    tiny_dataset,
+    training_state,
+)
+
+STEPS = EPOCHS * STEPS_AN_EPOCH
+
+
+class Poison(nn.Module):
+    """Multiplies by NaN or infinity in the forward or backward pass of given steps."""
+
+    def __init__(self, steps: set[int], *, value: float = math.nan, backward: bool = False) -> None:
+        super().__init__()
+        self.steps = steps
+        self.value = value
+        self.backward = backward
+        self.step = -1
+        self.states: list[dict[str, Tensor]] = []
+        """What each step found."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        self.step += 1
+        if self.step not in self.steps:
+            return x
+        if not self.backward:
+            return x * self.value
+        y = x * 1.0
+        if y.requires_grad:
+            y.register_hook(lambda grad: grad * self.value)
+        return y
+
+
+PLACES = {
+    "input, before the batch norm": ("input", {}),
+    "activation, before the sign": ("hidden", {}),
+    "logits, so the loss is NaN": ("logits", {}),
+    "logits, so the loss is infinite": ("logits", {"value": math.inf}),
+    "gradient of the hidden layer": ("hidden", {"backward": True}),
+    "infinite gradient of the hidden layer": ("hidden", {"backward": True, "value": math.inf}),
+}
+
+
+def poisoned(place: str, steps: set[int], *, run: dict | None = None, **options) -> tuple[Run, Poison]:
+    poison = Poison(steps, **options)
+    at = {name: poison if name == place else nn.Identity() for name in ("input", "hidden", "logits")}
+    model = nn.Sequential(
+        nn.Flatten(),
+        at["input"],
+        nn.BatchNorm1d(36, momentum=None),  # so that the count of batches matters
+        BinaryLinear(36, 16, input_quantizer=None),
+        nn.BatchNorm1d(16),
+        at["hidden"],
+        BinaryLinear(16, 4),
+        nn.BatchNorm1d(4),
+        at["logits"],
+    )
+    for module in model.modules():
+        if isinstance(module, BinaryLinear):
+            module.store.initialize(torch.Generator().manual_seed(4))
+    made = Run(
+        model=model,
+        data=tiny_dataset(),
+        optimizer=torch.optim.Adam(model.parameters(), lr=0.01),
+        **{"batch_size": 12, "validation": 0.2, "epochs": EPOCHS, "seed": 3, **(run or {})},
+    )
+    model.register_forward_pre_hook(lambda *_: poison.states.append(training_state(made)) if model.training else None)
+    return made, poison
+
+
+@pytest.mark.parametrize(("place", "options"), PLACES.values(), ids=PLACES)
+def test_step_is_skipped_counted_and_leaves_no_trace(place, options, tmp_path):
+    run, poison = poisoned(place, {2, 5, 6}, **options)
+    losses = Losses()
+    summary = Trainer(run, tmp_path / "run", callbacks=[losses]).fit()
+    assert len(poison.states) == STEPS
+    for step in range(1, STEPS - 1):
+        before, after = poison.states[step], poison.states[step + 1]
+        if step in poison.steps:
+            assert_same_state(before, after)
+        else:
+            assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(tensor.isfinite().all() for tensor in training_state(run).values())
+    assert summary["skipped_steps"] == 3
+    assert summary["steps"] == STEPS
+    assert [record["skipped"] for record in read_metrics(tmp_path / "run")] == [1, 3, 3]
+    assert set(losses.by_step) == {step + 1 for step in range(STEPS)} - {3, 6, 7}
+    assert all(math.isfinite(loss) for loss in losses.by_step.values())
+
+
+def test_figures_of_an_epoch_leave_skipped_steps_out(tmp_path):
+    run, _ = poisoned("logits", {1})
+    losses = Losses()
+    Trainer(run, tmp_path / "run", callbacks=[losses]).fit()
+    first = read_metrics(tmp_path / "run")[0]
+    assert first["train_loss"] == pytest.approx(sum(losses.by_step[step] for step in (1, 3, 4)) / 3)
+
+
+def test_epoch_whose_steps_are_all_skipped_has_no_figures(tmp_path):
+    run, _ = poisoned("logits", {0, 1}, run={"batch_size": 24, "epochs": 1})
+    Trainer(run, tmp_path / "run").fit()
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert (summary["train_loss"], summary["train_accuracy"], summary["skipped_steps"]) == (None, None, 2)
+
+
+@pytest.mark.parametrize("place", ["input", "hidden", "logits"])
+def test_three_in_a_row_stop_the_training_with_its_state_kept(place, tmp_path):
+    run, poison = poisoned(place, {5, 6, 7, 8})
+    with pytest.raises(TrainingStopped, match="3 steps in a row, up to step 8: lower the learning rate") as stopped:
+        Trainer(run, tmp_path / "run").fit()
+    assert str(tmp_path / "run") in str(stopped.value)
+    assert "\n" not in str(stopped.value)
+    resumed, later = poisoned(place, set())
+    losses = Losses()
+    trainer = Trainer(resumed, tmp_path / "run", callbacks=[losses])
+    summary = trainer.resume()
+    assert_same_state(later.states[0], poison.states[5])
+    assert list(losses.by_step) == list(range(9, STEPS + 1)), "no batch is done twice"
+    assert (summary["steps"], summary["skipped_steps"]) == (STEPS, 3)
+
+
+def test_every_start_has_its_three_tries(tmp_path):
+    run, _ = poisoned("logits", {1, 2, 3})
+    with pytest.raises(TrainingStopped):
+        Trainer(run, tmp_path / "run").fit()
+    run, _ = poisoned("logits", {0, 1})
+    assert Trainer(run, tmp_path / "run").resume()["skipped_steps"] == 5
+
+
+def test_skips_in_a_row_are_counted_across_an_interruption(tmp_path):
+    run, _ = poisoned("logits", {1, 2})
+    trainer = Trainer(run, tmp_path / "run")
+    trainer.checkpoint_every_s = 0
+    # The last checkpoint that is left is that of step 3, after two skips.
+    trainer.save = lambda: Trainer.save(trainer) if trainer.step <= 3 else None
+    trainer.fit()
+    (tmp_path / "run" / "summary.json").unlink()
+    run, _ = poisoned("logits", {0})
+    with pytest.raises(TrainingStopped):
+        Trainer(run, tmp_path / "run").resume()
+
+
+class Diverged(nn.Module):
+    """A linear layer whose output is not finite in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(36, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x.flatten(1))
+        return y if self.training else y * math.nan
+
+
+def test_figures_that_are_not_finite_are_null_in_the_files(tmp_path):
+    model = Diverged()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = Run(model=model, data=tiny_dataset(), optimizer=optimizer, epochs=1, batch_size=12, seed=0)
+    Trainer(run, tmp_path / "run").fit()
+    assert read_metrics(tmp_path / "run")[0]["validation_loss"] is None
+    assert read_json(tmp_path / "run" / "summary.json")["test_loss"] is None
