@@ -11,7 +11,7 @@ from bnn.training import ClipLatents, Run, warmup_cosine
 
 def recipe(
     *,
-    epochs: int = 40,
+    epochs: int = 30,
     batch_size: int = 32,
     learning_rate: float = 1e-2,
     width: int = 256,

@@ -12,9 +12,9 @@ from bnn.training import ClipLatents, Run, warmup_cosine
 def recipe(
     *,
     data_dir: Path,
-    epochs: int = 60,
+    epochs: int = 50,
     batch_size: int = 100,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 1e-2,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
