@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnn.bits import BitTensor
     from bnn.errors import BnnError
-    from bnn.layers import BinaryConv2d, BinaryLinear, L1BatchNorm, RPReLU
+    from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
     from bnn.quantizers import ApproxSign, Quantizer, ReCU, ScaledSign, Sign, Ternary
     from bnn.stores import LatentStore, WeightStore
     from bnn.training import Run, Trainer
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "bits": ("BitTensor",),
     "errors": ("BnnError",),
-    "layers": ("BinaryConv2d", "BinaryLinear", "L1BatchNorm", "RPReLU"),
+    "layers": ("BinaryConv2d", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"),
     "quantizers": ("ApproxSign", "Quantizer", "ReCU", "ScaledSign", "Sign", "Ternary"),
     "stores": ("LatentStore", "WeightStore"),
     "training": ("Run", "Trainer"),
@@ -29,10 +29,12 @@ __all__ = [
     "ApproxSign",
     "BinaryConv2d",
     "BinaryLinear",
+    "BinaryNorm",
     "BitTensor",
     "BnnError",
     "L1BatchNorm",
     "LatentStore",
+    "MaxPool2d",
     "Quantizer",
     "RPReLU",
     "ReCU",

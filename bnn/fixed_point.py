@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -28,10 +29,10 @@ class FixedPoint(nn.Parameter):
     def __new__(cls, data: Tensor, requires_grad: bool = False) -> FixedPoint:  # noqa: D102
         parameter = super().__new__(cls, data, requires_grad=False)
         parameter.grad_dtype = None  # any dtype
-        parameter._hooks = {}
+        parameter._hooks = OrderedDict()
         return parameter
 
-    _hooks: dict[int, Callable[[Tensor], None]]
+    _hooks: OrderedDict[int, Callable[[Tensor], None]]
 
     def accumulate(self, gradient: Tensor) -> None:
         """Adds a gradient of the parameter's shape and any floating dtype, then calls the hooks."""

@@ -1,9 +1,11 @@
-"""Layers of binary networks. Batch norm, max-pool, Hardtanh and PReLU are torch's own and take bits as they come."""
+"""Layers of binary networks. Batch norm, Hardtanh and PReLU are torch's own and take bits as they come."""
 
 from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
+from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.norm import L1BatchNorm
+from bnn.layers.pool import MaxPool2d
 
-__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear", "L1BatchNorm", "RPReLU"]
+__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"]

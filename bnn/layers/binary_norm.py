@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.layers.norm import channel_layout
 
 
 class BinaryNorm(nn.Module):
@@ -43,7 +44,7 @@ class BinaryNorm(nn.Module):
         if y.shape[1] != self.bias.numel():
             raise ValueError(f"expected {self.bias.numel()} channels, got a tensor of {tuple(y.shape)}")
         if not self.training:
-            channels = (1, -1, *(1 for _ in y.shape[2:]))
+            channels, _ = channel_layout(y)
             threshold = self.running_mean - self.bias * (self.running_deviation + self.eps)
             return BitTensor.from_dense(y - threshold.view(channels))
         if y.numel() == y.shape[1]:
@@ -61,7 +62,7 @@ class BinaryNorm(nn.Module):
 class _NormSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        channels, dims = _layout(y)
+        channels, dims = channel_layout(y)
         mean = y.mean(dims)
         centred = y - mean.view(channels)
         deviation = centred.abs().mean(dims)
@@ -75,15 +76,10 @@ class _NormSign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         bits, inside, psi, omega = ctx.saved_tensors
-        channels, dims = _layout(grads[0])
+        channels, dims = channel_layout(grads[0])
         v = grads[0] * inside.dense(torch.bool)
         grad_bias = v.sum(dims)
         v.div_(psi.view(channels))
         signs = bits.dense(v.dtype)
         correction = (omega * (v * signs).mean(dims)).view(channels)
         return v.sub_(v.mean(dims).view(channels)).sub_(signs.mul_(correction)), grad_bias, None
-
-
-def _layout(y: Tensor) -> tuple[tuple[int, ...], list[int]]:
-    """The shape of a value for each channel, and the dimensions that statistics are taken over."""
-    return (1, -1, *(1 for _ in y.shape[2:])), [d for d in range(y.dim()) if d != 1]

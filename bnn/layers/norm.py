@@ -1,5 +1,7 @@
 """Batch norm without squares and roots."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -8,8 +10,8 @@ class L1BatchNorm(nn.Module):
     """x = gamma (y - mean) / (mean|y - mean| + eps) + beta, over a batch, for each channel.
 
     The mean absolute deviation replaces the standard deviation, which is 1.2533 times as large for normal values.
-    The gradient is that of the formula. Source: Wang et al., arXiv 2102.04270, sec. 4 (l1 batch norm); Hoffer et
-    al. 2018, arXiv 1803.01814.
+    The gradient is that of the formula; backward keeps x alone. Source: Wang et al., arXiv 2102.04270, sec. 4 (l1
+    batch norm); Hoffer et al. 2018, arXiv 1803.01814.
 
     Args:
         num_features: channels.
@@ -34,21 +36,46 @@ class L1BatchNorm(nn.Module):
         """[N, C] or [N, C, H, W] to the same shape; in training, at least two values a channel."""
         if y.shape[1] != self.running_mean.numel():
             raise ValueError(f"expected {self.running_mean.numel()} channels, got a tensor of {tuple(y.shape)}")
-        channels = (1, -1, *(1 for _ in y.shape[2:]))
-        mean, deviation = self.running_mean, self.running_deviation
+        channels, _ = channel_layout(y)
         if self.training:
             if y.numel() <= y.shape[1]:
                 raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
-            dims = [d for d in range(y.dim()) if d != 1]
-            mean = y.mean(dims)
-            deviation = (y - mean.view(channels)).abs().mean(dims)
+            x, mean, deviation = _L1Norm.apply(y, self.eps)  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
                 self.running_deviation.lerp_(deviation.to(self.running_deviation.dtype), self.momentum)
-        x = (y - mean.view(channels)) / (deviation + self.eps).view(channels)
+        else:
+            x = (y - self.running_mean.view(channels)) / (self.running_deviation + self.eps).view(channels)
         if self.weight is not None and self.bias is not None:
             x = x * self.weight.view(channels) + self.bias.view(channels)
-        return x
+        return x  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.running_mean.numel()}, eps={self.eps}, momentum={self.momentum}"
+
+
+def channel_layout(y: Tensor) -> tuple[tuple[int, ...], list[int]]:
+    """The shape of one value a channel of [N, C, ...], and the dimensions over which a channel's statistics go."""
+    return (1, -1, *(1 for _ in y.shape[2:])), [d for d in range(y.dim()) if d != 1]
+
+
+class _L1Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        channels, dims = channel_layout(y)
+        mean = y.mean(dims)
+        x = y - mean.view(channels)
+        deviation = x.abs().mean(dims)
+        x /= (deviation + eps).view(channels)
+        ctx.save_for_backward(x, deviation + eps)
+        ctx.mark_non_differentiable(mean, deviation)
+        return x, mean, deviation
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, psi = ctx.saved_tensors
+        channels, dims = channel_layout(x)
+        v = grads[0] / psi.view(channels)
+        projection = (v * x).mean(dims, keepdim=True)
+        signs = x.sign()
+        return v - v.mean(dims, keepdim=True) - projection * (signs - signs.mean(dims, keepdim=True)), None

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.stores import LatentStore, StoreFactory
 
 
@@ -29,7 +29,7 @@ def binarynet(
         conv = BinaryConv2d(channels, outputs, 3, padding=1, store=store)
         if i == 0:
             conv.input_quantizer = None
-        pool = [nn.MaxPool2d(2)] if i % 2 else []
+        pool = [MaxPool2d(2)] if i % 2 else []
         layers += [conv, *pool, nn.BatchNorm2d(outputs)]
         channels = outputs
     layers.append(nn.Flatten())

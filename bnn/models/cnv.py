@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.quantizers import Sign
 from bnn.stores import LatentStore, StoreFactory
 
@@ -36,7 +36,7 @@ def cnv(
         ]
         height, width = height - 2, width - 2
         if i in (1, 3):
-            layers.append(nn.MaxPool2d(2))
+            layers.append(MaxPool2d(2))
             height, width = height // 2, width // 2
         channels = outputs
     layers.append(nn.Flatten())

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnn.layers import BinaryConv2d
+from bnn.layers import BinaryConv2d, MaxPool2d
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
 from bnn.stores import LatentStore, StoreFactory
 
@@ -33,7 +33,7 @@ def resnete18(
         nn.Conv2d(input_shape[0], channels, 7, stride=2, padding=3, bias=False),
         nn.BatchNorm2d(channels),
         nn.ReLU(),
-        nn.MaxPool2d(3, stride=2, padding=1),
+        MaxPool2d(3, stride=2, padding=1),
         nn.BatchNorm2d(channels),
     ]
     for width in (64, 128, 256, 512):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d
+from bnn.layers import BinaryConv2d, MaxPool2d
 from bnn.quantizers import ApproxSign, Quantizer
 from bnn.stores import LatentStore, StoreFactory
 
@@ -42,7 +42,7 @@ def vgg_small(
                 input_quantizer=input_quantizer,
                 learned_scale=True,
             )
-        pool = [nn.MaxPool2d(2)] if i % 2 else []
+        pool = [MaxPool2d(2)] if i % 2 else []
         layers += [conv, *pool, nn.BatchNorm2d(outputs), nn.Hardtanh()]
         channels = outputs
     layers += [nn.Flatten(), nn.Linear(channels * (height // 8) * (width // 8), classes)]

@@ -49,6 +49,9 @@ class Moment:
             if stored_dtype in _LEVELS:
                 rows = len(rows_of(parameter))
                 state[f"{name}_exponent"] = torch.zeros(rows, dtype=torch.int8, device=parameter.device)
+        elif state[name].stride() != parameter.stride():
+            # Checkpoints do not keep strides, in whose order the random numbers are drawn.
+            state[name] = torch.empty_like(parameter, dtype=state[name].dtype).copy_(state[name])
         self._stored = rows_of(state[name])
         self._levels = _LEVELS.get(self._stored.dtype)
         if self._levels is not None:
@@ -74,9 +77,8 @@ class Moment:
     def _step(self, rows: slice) -> Tensor:
         """Value of the code 1 in each row: float32 [rows, 1, ...]."""
         assert self._levels is not None
-        return torch.ldexp(
-            torch.tensor(1 / self._levels**2, device=self._stored.device), self._exponent[rows]
-        )
+        exponent = self._exponent[rows]
+        return torch.ldexp(torch.full_like(exponent, 1 / self._levels**2, dtype=torch.float32), exponent)
 
     def _codes(self, rows: slice, values: Tensor, generator: torch.Generator) -> Tensor:
         largest = values.abs().amax(dim=tuple(range(1, values.dim())), keepdim=True)

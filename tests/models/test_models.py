@@ -10,6 +10,7 @@ from torch import nn
 import bnn.models
 from bnn.accounting import count_layers, storage
 from bnn.bits import BitTensor
+from bnn.layers import MaxPool2d
 from bnn.models import (
     binarynet,
     birealnet18,
@@ -195,7 +196,7 @@ def pooled_inputs(build, generator) -> list[type]:
     model = small(build, generator)
     kinds = []
     for module in model.modules():
-        if isinstance(module, nn.MaxPool2d):
+        if isinstance(module, MaxPool2d):
             module.register_forward_hook(lambda _, inputs, output: kinds.append((type(inputs[0]), type(output))))
     model(torch.randn((2, *SMALL[build]["input_shape"]), generator=generator))
     return kinds

@@ -58,7 +58,5 @@ def largest_magnitude(gradient: Tensor) -> float:
     low, high = gradient.aminmax()
     largest = torch.maximum(-low, high)
     if not largest.isfinite():
-        raise NonFiniteError(
-            "cannot quantize a gradient with NaN or infinite values: lower the learning rate"
-        )
+        raise NonFiniteError("cannot quantize a gradient with NaN or infinite values: lower the learning rate")
     return float(largest)

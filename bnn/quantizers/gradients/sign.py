@@ -32,9 +32,7 @@ class SignGradient(GradientQuantizer):
     ) -> None:
         super().__init__(generator=generator)
         if scale not in get_args(Scale):
-            raise ValueError(
-                f"the scale of a sign gradient is one of {', '.join(get_args(Scale))}, got {scale!r}"
-            )
+            raise ValueError(f"the scale of a sign gradient is one of {', '.join(get_args(Scale))}, got {scale!r}")
         if packed and scale != "none":
             raise ValueError(f"a packed gradient is ±1 and takes scale='none', got {scale!r}")
         self.scale = scale

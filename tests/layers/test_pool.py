@@ -1,0 +1,80 @@
+"""Max-pooling equals torch's, forward and backward, and keeps a few bits a window."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnn.bits import BitTensor
+from bnn.layers import MaxPool2d
+from tests.contracts import saved_bytes
+
+
+@given(
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 9),
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    kernel=st.integers(1, 3),
+    stride=st.integers(1, 3),
+    pad=st.booleans(),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_equals_torch_with_ties(batch, channels, size, kernel, stride, pad, channels_last, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(-2, 3, (batch, channels, *size), generator=generator).float()
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    padding = kernel // 2 if pad else 0
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    pooled = MaxPool2d(kernel, stride=stride, padding=padding)(ours)
+    expected = F.max_pool2d(theirs, kernel, stride, padding)
+    assert torch.equal(pooled, expected)
+    grad = torch.randn(expected.shape, generator=generator)
+    pooled.backward(grad)
+    expected.backward(grad)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-6, atol=1e-6)
+
+
+def test_gradient_is_bit_equal_where_windows_do_not_overlap(generator):
+    x = torch.randn(4, 6, 8, 8, generator=generator)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    grad = torch.randn(4, 6, 4, 4, generator=generator)
+    MaxPool2d(2)(ours).backward(grad)
+    F.max_pool2d(theirs, 2).backward(grad)
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize(("kernel", "bits"), [(1, 0), (2, 2), (3, 4)])
+def test_keeps_bits_of_the_choice_only(kernel, bits, generator):
+    x = torch.randn(8, 16, 18, 18, generator=generator, requires_grad=True)
+    pool = MaxPool2d(kernel)
+    windows = pool(x.detach()).numel()
+    with saved_bytes() as saved:
+        pool(x)
+    assert sum(saved.values()) == windows * bits / 8
+
+
+def test_pools_bits_as_bits(generator):
+    x = BitTensor.from_dense(torch.randn(2, 5, 6, 6, generator=generator))
+    pooled = MaxPool2d(2)(x)
+    assert isinstance(pooled, BitTensor)
+    assert torch.equal(pooled.dense(), F.max_pool2d(x.dense(), 2))
+
+
+def test_nan_is_not_lost():
+    x = torch.zeros(1, 1, 2, 2)
+    for place in range(4):
+        broken = x.clone()
+        broken.view(-1)[place] = float("nan")
+        assert MaxPool2d(2)(broken).isnan().all()
+
+
+def test_refuses_a_padding_that_could_win():
+    with pytest.raises(ValueError, match="at most half the kernel of 2, got 2"):
+        MaxPool2d(2, padding=2)
+
+
+def test_repr_tells_the_window():
+    assert repr(MaxPool2d(3, stride=2, padding=1)) == "MaxPool2d(kernel_size=3, stride=2, padding=1)"
