@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow lint bench report setup oracle clean
+.PHONY: train test test-slow lint bench bench-larq report setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py
@@ -24,6 +24,10 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.train_step --model binarynet --batch 100 --against torch
+
+bench-larq: setup oracle
+	$(BIN)/python -m benchmarks.train_step --model binarynet --batch 100 --against torch,larq
 
 setup: $(READY)
 
@@ -40,6 +44,10 @@ $(ORACLE)/.ready: benchmarks/oracle-requirements.txt
 	test -x $(ORACLE)/bin/python || $(PYTHON) -m venv $(ORACLE)
 	$(ORACLE)/bin/pip install --quiet --requirement $<
 	touch $@
+
+# Values of larq that tests compare with; rewrites tests/golden/larq.json.
+golden: oracle
+	$(ORACLE)/bin/python -m benchmarks.golden
 
 clean:
 	rm -rf $(VENV) $(ORACLE) build
