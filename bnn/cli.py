@@ -27,6 +27,7 @@ commands:
   bnn train RECIPE --help      the options of a recipe, with their defaults
   bnn train --resume RUN       go on with an interrupted run
   bnn eval RUN                 accuracy of a run's newest checkpoint on the test split
+  bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
   bnn models                   networks with their weights, bits and multiply-accumulates
 """
 
@@ -44,7 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words in (["-h"], ["--help"]):
         print(_HELP, end="")
         return 0 if words else 2
-    commands: dict[str, Callable[[list[str]], None]] = {"train": _train, "eval": _eval, "models": _models}
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "train": _train,
+        "eval": _eval,
+        "report": _report,
+        "models": _models,
+    }
     try:
         if words[0] not in commands:
             raise UsageError(f"there is no command {words[0]!r}; see `bnn --help`")
@@ -201,6 +207,26 @@ def _trainer_of_run(parser: _ArgumentParser, words: list[str], name: str) -> Tra
     if recipe.sha256 != sha256:
         warnings.warn(f"{path} has changed since the run began; it is used as it is now", stacklevel=2)
     return _trainer(recipe, values_from_json(recipe, arguments), directory, device, tensorboard=options.tensorboard)
+
+
+def _report(words: list[str]) -> None:
+    parser = _ArgumentParser(
+        prog="bnn report",
+        description="Writes an HTML page about a run, or one that compares several. Executes their recipes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="directory of a run")
+    parser.add_argument("-o", "--out", metavar="PAGE", type=Path, help="the page (default: RUN/report.html)")
+    options = parser.parse_args(words)
+    if options.out is None and len(options.runs) > 1:
+        raise UsageError("say where the page that compares several runs goes, as in `-o page.html`")
+    try:
+        from bnn.reports.page import write_page
+    except ModuleNotFoundError as error:
+        raise RunError(f"a report needs {error.name}: pip install 'bnn-edge[report]'") from None
+    page = options.out or options.runs[0] / "report.html"
+    write_page(options.runs, page)
+    print(f"page: {page}")
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

@@ -89,8 +89,8 @@ class Batches:
             first_batch: how many batches to pass over, 0..len(self); a resumed epoch starts there.
 
         Returns:
-            An iterator over images, float32 [B, C, H, W] in channels-last memory format, normalised, and labels, int64 [B],
-            on the device.
+            An iterator over images, float32 [B, C, H, W], normalised, in channels-last memory format, and labels,
+            int64 [B], on the device.
 
         Raises:
             DataError: an argument is out of its range.
@@ -112,7 +112,8 @@ class Batches:
             images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
             for stream, augmentation in enumerate(self.augment, _AUGMENT_STREAM):
                 images = augmentation(images, random_integers(positions, stream, self.seed, epoch))
-            yield images.to(torch.float32, memory_format=torch.channels_last).mul_(self._scale).add_(self._shift), labels
+            pixels = images.to(torch.float32, memory_format=torch.channels_last)
+            yield pixels.mul_(self._scale).add_(self._shift), labels
 
 
 def _on_device(split: Split, device: torch.device) -> Split:

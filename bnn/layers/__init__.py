@@ -5,7 +5,16 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
-from bnn.layers.norm import L1BatchNorm
+from bnn.layers.norm import L1BatchNorm, NormFactory
 from bnn.layers.pool import MaxPool2d
 
-__all__ = ["BinaryConv2d", "BinaryLayer", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"]
+__all__ = [
+    "BinaryConv2d",
+    "BinaryLayer",
+    "BinaryLinear",
+    "BinaryNorm",
+    "L1BatchNorm",
+    "MaxPool2d",
+    "NormFactory",
+    "RPReLU",
+]

@@ -1,9 +1,13 @@
 """Batch norm without squares and roots."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+NormFactory = Callable[[int], nn.Module]
+"""Makes a norm for a number of channels."""
 
 
 class L1BatchNorm(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
+from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
 from bnn.stores import LatentStore, StoreFactory
 
 
@@ -11,6 +11,7 @@ def binarynet(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
     store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
 ) -> nn.Sequential:
     """Six 3x3 convolutions (128, 128, 256, 256, 512, 512) and three linear layers (1024, 1024, classes).
 
@@ -22,6 +23,7 @@ def binarynet(
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
         store: makes the weights' stores.
+        norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
     channels, height, width = input_shape
     layers: list[nn.Module] = []
@@ -30,11 +32,12 @@ def binarynet(
         if i == 0:
             conv.input_quantizer = None
         pool = [MaxPool2d(2)] if i % 2 else []
-        layers += [conv, *pool, nn.BatchNorm2d(outputs)]
+        layers += [conv, *pool, (norm or nn.BatchNorm2d)(outputs)]
         channels = outputs
     layers.append(nn.Flatten())
     features = channels * (height // 8) * (width // 8)
-    for outputs in (1024, 1024, classes):
-        layers += [BinaryLinear(features, outputs, store=store), nn.BatchNorm1d(outputs)]
+    for outputs in (1024, 1024):
+        layers += [BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)]
         features = outputs
+    layers += [BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)]
     return nn.Sequential(*layers)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
+from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
 from bnn.quantizers import Sign
 from bnn.stores import LatentStore, StoreFactory
 
@@ -12,6 +12,7 @@ def cnv(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
     store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
 ) -> nn.Sequential:
     """Six 3x3 convolutions without padding (64, 64, 128, 128, 256, 256) and three linear layers (512, 512, classes).
 
@@ -23,6 +24,7 @@ def cnv(
         input_shape: (C, H, W) of the images; H and W are at least 32.
         classes: outputs.
         store: makes the weights' stores.
+        norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
     channels, height, width = input_shape
     if min(height, width) < 32:
@@ -31,7 +33,7 @@ def cnv(
     for i, outputs in enumerate((64, 64, 128, 128, 256, 256)):
         layers += [
             BinaryConv2d(channels, outputs, 3, store=store, input_quantizer=None),
-            nn.BatchNorm2d(outputs),
+            (norm or nn.BatchNorm2d)(outputs),
             Sign(),
         ]
         height, width = height - 2, width - 2
@@ -41,10 +43,8 @@ def cnv(
         channels = outputs
     layers.append(nn.Flatten())
     features = channels * height * width
-    for i, outputs in enumerate((512, 512, classes)):
-        linear = BinaryLinear(features, outputs, store=store)
-        if i == 0:
-            linear.input_quantizer = None
-        layers += [linear, nn.BatchNorm1d(outputs)]
+    for outputs in (512, 512):
+        layers += [BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)]
         features = outputs
+    layers += [BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)]
     return nn.Sequential(*layers)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from bnn.layers import BinaryLinear
+from bnn.layers import BinaryLinear, NormFactory
 from bnn.stores import LatentStore, StoreFactory
 
 
@@ -15,6 +15,7 @@ def mlp(
     classes: int = 10,
     hidden: tuple[int, ...] = (256, 256, 256, 256),
     store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
 ) -> nn.Sequential:
     """784-256x4-10 with binary weights in every layer: linear, batch norm, sign; a batch norm before softmax.
 
@@ -25,6 +26,7 @@ def mlp(
         classes: outputs.
         hidden: widths of the hidden layers.
         store: makes the weights' stores.
+        norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
     widths = (math.prod(input_shape), *hidden, classes)
     layers: list[nn.Module] = [nn.Flatten()]
@@ -32,5 +34,6 @@ def mlp(
         linear = BinaryLinear(inputs, outputs, store=store)
         if i == 0:
             linear.input_quantizer = None
-        layers += [linear, nn.BatchNorm1d(outputs)]
+        last = i == len(hidden)
+        layers += [linear, nn.BatchNorm1d(outputs) if last or norm is None else norm(outputs)]
     return nn.Sequential(*layers)

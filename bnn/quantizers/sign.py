@@ -29,7 +29,9 @@ class Sign(Quantizer):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        """Signs of a floating tensor, as a `BitTensor`."""
+        """Signs of a floating tensor, as a `BitTensor`. Those of a `BitTensor` are itself."""
+        if isinstance(x, BitTensor) and self.window >= 1:
+            return x
         return _ClippedSign.apply(x, self.window)  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -39,6 +39,13 @@ class Run:
     validation: float = 0.1
     """Part of the training split to hold out, in [0, 1). It never includes test images."""
     augment: Sequence[Augmentation] = ()
+    slice_size: int | None = None
+    """Largest number of examples that go through the network at once; None: the whole batch.
+
+    A batch is cut into slices of nearly equal size whose gradients add up, so that the memory for activations does
+    not grow with the batch. Batch norms see a slice at a time, as ghost batches (Hoffer et al. 2017, arXiv
+    1705.08741).
+    """
     callbacks: Sequence[Callback] = ()
     """What the method needs at each step or epoch, such as clipping the latent weights."""
     generators: Mapping[str, torch.Generator] = field(default_factory=dict)
@@ -49,6 +56,8 @@ class Run:
             raise RecipeError(f"a run has at least 1 epoch, got {self.epochs}")
         if self.batch_size < 1:
             raise RecipeError(f"a batch has at least 1 example, got {self.batch_size}")
+        if self.slice_size is not None and self.slice_size < 1:
+            raise RecipeError(f"a slice has at least 1 example, got {self.slice_size}")
         if self.seed < 0:
             raise RecipeError(f"a seed is 0 or above, got {self.seed}")
         if not 0 <= self.validation < 1:

@@ -190,23 +190,27 @@ class Trainer:
             self._save_if_due()
 
     def _backward(self, x: Tensor, y: Tensor) -> float | None:
-        """Computes the gradients; None where they or the loss are not finite."""
+        """Computes the gradients, slice by slice; None where they or the loss are not finite."""
+        loss, correct = 0.0, 0
+        slices = math.ceil(len(y) / (self.run.slice_size or len(y)))
         try:
-            with _model_errors(x):
-                logits = self.run.model(x)
-                loss = self.run.loss(logits, y)
-                value = loss.item()
-                if not math.isfinite(value):
-                    return None
-                loss.backward()  # type: ignore[no-untyped-call]
+            for x_slice, y_slice in zip(x.tensor_split(slices), y.tensor_split(slices), strict=True):
+                with _model_errors(x_slice):
+                    logits = self.run.model(x_slice)
+                    part = self.run.loss(logits, y_slice) * (len(y_slice) / len(y))
+                    loss += part.item()
+                    if not math.isfinite(loss):
+                        return None
+                    part.backward()  # type: ignore[no-untyped-call]
+                correct += _correct(logits, y_slice)
         except NonFiniteError:
             return None
         if not _finite_gradients(self.run.optimizer):
             return None
-        self._sums["loss"] += value * len(y)
-        self._sums["correct"] += _correct(logits, y)
+        self._sums["loss"] += loss * len(y)
+        self._sums["correct"] += correct
         self._sums["examples"] += len(y)
-        return value
+        return loss
 
     def _count_skip(self) -> None:
         """Counts a step that is not finite, and gives up after three in a row."""
