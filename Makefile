@@ -29,6 +29,9 @@ bench: setup
 bench-larq: setup oracle
 	$(BIN)/python -m benchmarks.train_step --model binarynet --batch 100 --against torch,larq
 
+report: setup
+	run=runs/report-$$(date +%Y%m%d-%H%M%S) && $(BIN)/bnn train recipes/digits.py --out $$run && $(BIN)/bnn report $$run
+
 setup: $(READY)
 
 # Made anew when what is installed, or the kernels that are built, change.

@@ -223,7 +223,7 @@ def _report(words: list[str]) -> None:
     try:
         from bnn.reports.page import write_page
     except ModuleNotFoundError as error:
-        raise RunError(f"a report needs {error.name}: pip install 'bnn-edge[report]'") from None
+        raise RunError(f"a report cannot be made ({error}): pip install 'bnn-edge[report]'") from None
     page = options.out or options.runs[0] / "report.html"
     write_page(options.runs, page)
     print(f"page: {page}")

@@ -188,6 +188,22 @@ def test_models_lists_every_network(bnn):
         assert re.search(rf"^ *{name} ", output, re.MULTILINE)
 
 
+def test_report_is_a_page_about_a_run_or_several(bnn):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    for name in ("one", "two"):
+        bnn("train", DIGITS, *QUICK, "--out", name)
+    code, output, errors = bnn("report", "one")
+    assert (code, output, errors) == (0, "page: one/report.html\n", "")
+    accuracy = f"{100 * read_json(Path('one/summary.json'))['test_accuracy']:.2f}"
+    assert accuracy in Path("one/report.html").read_text()
+    assert_one_line(bnn("report", "one", "two"), "-o page.html", code=2)
+    assert bnn("report", "one", "two", "-o", "both.html")[0] == 0
+    assert Path("both.html").stat().st_size > 0
+    assert_one_line(bnn("report", "gone"), "gone/")
+    assert_one_line(bnn("report", "one", "-o", "gone/page.html"), "gone")
+
+
 def test_tensorboard_is_written_on_request(bnn):
     pytest.importorskip("tensorboard")
     code, _, _ = bnn("train", DIGITS, *QUICK, "--out", "run", "--tensorboard")
@@ -208,22 +224,8 @@ def recipe(*, width: int, rate: float = 1, kind: Literal["a", "b"] = "a", sizes:
     print("GOT", (width, rate, kind, sizes, where, deep, flat, text))
     return run([Stop()])
 """)
-    words = [
-        "--width",
-        "3",
-        "--rate",
-        "2",
-        "--kind",
-        "b",
-        "--sizes",
-        "[4,5]",
-        "--where",
-        "here",
-        "--deep",
-        "--no-flat",
-        "--text",
-        "7",
-    ]
+    numbers = ["--width", "3", "--rate", "2", "--sizes", "[4,5]"]
+    words = [*numbers, "--kind", "b", "--where", "here", "--deep", "--no-flat", "--text", "7"]
     Path("stop").touch()
     code, output, errors = bnn("train", path, *words, "--out", "run")
     assert "GOT (3, 2.0, 'b', (4, 5), PosixPath('here'), True, False, '7')" in output

@@ -21,6 +21,7 @@ _SERIES = [f"#0000{number:02x}" for number in range(0x10, 0x10 + SERIES)]
 _CSS = {_INK: "currentColor"} | {color: f"var(--series-{number})" for number, color in enumerate(_SERIES, start=1)}
 
 _STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": _INK,
     "axes.grid": True,
     "axes.labelcolor": _INK,
@@ -63,7 +64,7 @@ def learning_curves(runs: Sequence[Sequence[Mapping[str, Any]]], *, quantity: Li
                 values = [record.get(name) for record in metrics]
                 heights = [math.nan if value is None else factor * value for value in values]
                 axes.plot(epochs, heights, linestyle=style, marker=marker, color=color, linewidth=1.5)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("epoch")
         axes.set_ylabel(unit)
         return _svg(figure, salt=quantity)
@@ -93,6 +94,7 @@ def layer_bars(layers: Sequence[LayerCount], *, quantity: Literal["storage", "wo
         rows = range(len(layers))
         axes.barh(rows, lengths, color=[_SERIES[0] if layer.weight_bits <= 2 else _SERIES[1] for layer in layers])
         axes.set_yticks(rows, [layer.name for layer in layers])
+        axes.margins(y=0.5 / len(layers))
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(label)

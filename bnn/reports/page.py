@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from bnn.accounting import HOROWITZ_45NM, LayerCount, count_layers
 from bnn.errors import BnnError, RunError
 from bnn.reports.figures import SERIES, layer_bars, learning_curves
-from bnn.reports.summary import _engineering
+from bnn.reports.summary import engineering
 from bnn.training import directory
 from bnn.training.recipe import build, load_recipe, values_from_json
 
@@ -38,6 +38,7 @@ _SUMMARY_FIGURES = (
     "peak_rss_mib",
     "peak_device_mib",
     "energy_j",
+    "wall_s",
 )
 _PRICE_TABLES = {table.name: table for table in (HOROWITZ_45NM,)}
 
@@ -61,7 +62,7 @@ def write_page(runs: Sequence[Path], page: Path) -> None:
         raise RunError(f"{page} is a folder: name a file, as in `bnn report {runs[0]} -o {page / 'report.html'}`")
     html = _render([_read(run, label) for run, label in zip(runs, _labels(runs), strict=True)])
     # A name that is no valid text, as a file system may have it, becomes question marks.
-    directory._replace(page, html.encode("utf-8", errors="replace").decode("utf-8"))
+    directory.replace_file(page, html.encode("utf-8", errors="replace").decode("utf-8"))
 
 
 # --- what is known of a run -----------------------------------------------------------------------------------------
@@ -87,6 +88,10 @@ class _Run:
     summary: dict[str, Any]
     """Empty as long as the run is not complete."""
     network: _Network
+
+    @property
+    def epochs_done(self) -> int:
+        return int(self.metrics[-1]["epoch"]) + 1
 
 
 @dataclass(frozen=True)
@@ -141,12 +146,11 @@ def _network(configuration: Mapping[str, Any]) -> _Network:
         layers = count_layers(run.model, run.data.image_shape)
     except Exception:  # a user's module may raise anything
         return _Network(data=run.data.source, note="the model cannot run on shapes alone")
+    changed = recipe.sha256 != configuration.get("recipe_sha256")
     return _Network(
         layers=[layer for layer in layers if layer.weights or layer.other_parameters],
         data=run.data.source,
-        note=""
-        if recipe.sha256 == configuration.get("recipe_sha256")
-        else f"{path} has changed since the run began; the layers are those of the recipe as it is now.",
+        note=f"{path} has changed since the run began: these are the layers as it makes them now." if changed else "",
     )
 
 
@@ -174,34 +178,44 @@ def _render(runs: Sequence[_Run]) -> str:
 def _headlines(run: _Run) -> list[_Headline]:
     """The same for every run, in the same order."""
     last, summary = run.metrics[-1], run.summary
-    pending = "" if summary else "known when the run is complete"
-    final = "final epoch" if summary else f"epoch {last['epoch'] + 1}"
+    final = "final epoch" if summary else f"epoch {run.epochs_done}"
 
-    best = summary.get("best_validation_accuracy")
-    validation_note = f"{final}; best {_percent(best)} at epoch {summary['best_validation_epoch']}" if best else final
+    validation_note = final
+    if summary.get("best_validation_accuracy") is not None:
+        best, epoch = _percent(summary["best_validation_accuracy"]), summary.get("best_validation_epoch", _NONE)
+        validation_note += f"; best {best} at epoch {epoch}"
+    storage_note = (
+        f"{_figure(summary.get('weights'), ',')} weights; {_figure(summary.get('other_parameters'), ',')} parameters"
+        " of norms, scales and biases are not in it"
+    )
     memory_note = "resident in the whole process"
     if summary.get("peak_device_mib") is not None:
         memory_note += f"; {summary['peak_device_mib']:,.0f} MiB of tensors on the device"
-    energy_note = f"prices: {summary.get('price_table', _NONE)}"
-    if "price_table" in summary and summary.get("energy_j") is None:
-        energy_note = "not counted: the model cannot run on shapes alone"
-    time_note = f"{last.get('step') or 0:,} steps, {last['epoch'] + 1:,} epochs"
+    time_note = f"steps: {_figure(last.get('step'), ',')}; epochs: {run.epochs_done:,}"
     if last.get("skipped"):
-        time_note += f"; {last['skipped']:,} steps skipped, whose loss or gradient was not finite"
-    weights_note = f"{summary.get('weights') or 0:,} weights; {summary.get('other_parameters') or 0:,} parameters of "
-    weights_note += "norms, scales and biases are not in it"
-    return [
-        _Headline("Test accuracy, measured", _percent(summary.get("test_accuracy")), pending or final),
-        _Headline("Validation accuracy, measured", _percent(last.get("validation_accuracy")), validation_note),
-        _Headline("Bits a weight, counted", _figure(summary.get("bits_per_weight"), ".3g"), pending or weights_note),
-        _Headline(
-            "Peak memory, measured",
-            _figure(summary.get("peak_rss_mib"), ",.0f", " MiB"),
-            pending or memory_note,
+        time_note += f"; skipped for a loss or gradient that was not finite: {last['skipped']:,}"
+
+    later = "not measured" if summary else "known when the run is complete"
+    uncounted = "not counted: the model cannot run on shapes alone" if "energy_j" in summary else later
+    headlines = [
+        ("Test accuracy, measured", _percent(summary.get("test_accuracy")), final, later),
+        (
+            "Validation accuracy, measured",
+            _percent(last.get("validation_accuracy")),
+            validation_note,
+            "no split for it",
         ),
-        _Headline("Energy of training, estimated", _energy(summary.get("energy_j")), pending or energy_note),
-        _Headline("Time, measured", _time(last.get("wall_s")), time_note),
+        ("Bits a weight, counted", _figure(summary.get("bits_per_weight"), ".3g"), storage_note, later),
+        ("Peak memory, measured", _figure(summary.get("peak_rss_mib"), ",.0f", " MiB"), memory_note, later),
+        (
+            "Energy of training, estimated",
+            _energy(summary.get("energy_j")),
+            f"prices: {summary.get('price_table', _NONE)}",
+            uncounted,
+        ),
+        ("Time, measured", _time({**last, **summary}.get("wall_s")), time_note, later),
     ]
+    return [_Headline(name, value, absent if value == _NONE else note) for name, value, note, absent in headlines]
 
 
 def _caveats(runs: Sequence[_Run]) -> Iterator[str]:
@@ -215,10 +229,7 @@ def _bars(layers: Sequence[LayerCount]) -> dict[str, str]:
     weighted = [layer for layer in layers if layer.weights]
     if not weighted:
         return {}
-    return {
-        "Storage": layer_bars(weighted, quantity="storage"),
-        "Work": layer_bars(weighted, quantity="work"),
-    }
+    return {"Storage": layer_bars(weighted, quantity="storage"), "Work": layer_bars(weighted, quantity="work")}
 
 
 def _records(run: _Run) -> Iterator[tuple[str, dict[str, str]]]:
@@ -228,10 +239,11 @@ def _records(run: _Run) -> Iterator[tuple[str, dict[str, str]]]:
     titled = {"Summary": run.summary, "Last epoch (the first is 0)": run.metrics[-1], "Configuration": flat}
     for title, record in {**titled, **{name.capitalize(): value for name, value in nested.items()}}.items():
         if record:
-            yield (
-                title,
-                {name: value if isinstance(value, str) else json.dumps(value) for name, value in record.items()},
-            )
+            yield title, {name: _text(value) for name, value in record.items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _figure(value: float | None, form: str, unit: str = "") -> str:
@@ -243,7 +255,7 @@ def _percent(share: float | None) -> str:
 
 
 def _energy(energy_J: float | None) -> str:
-    return _NONE if energy_J is None else f"{_engineering(energy_J)}J"
+    return _NONE if energy_J is None else f"{engineering(energy_J)}J"
 
 
 def _time(wall_s: float | None) -> str:

@@ -47,7 +47,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             "energy of training, estimated",
             "not counted: the model cannot run on shapes alone"
             if energy_J is None
-            else f"{_engineering(energy_J)}J (prices: {summary['price_table']})",
+            else f"{engineering(energy_J)}J (prices: {summary['price_table']})",
         )
     )
     rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
@@ -56,7 +56,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _engineering(value: float) -> str:
+def engineering(value: float) -> str:
     """Three figures and the prefix of a unit: 0.0123 becomes `12.3 m`."""
     value = float(f"{value:.3g}")
     sizes = (("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3))

@@ -32,17 +32,20 @@ def create(directory: Path) -> None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Writes a JSON object so that either the old or the new file is there, whole, whatever happens.
-
-    A number that is not finite is written as null.
+    """Writes a JSON object by `replace_file`. A number that is not finite is written as null.
 
     Raises:
         RunError: the file cannot be written.
     """
-    _replace(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    replace_file(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def _replace(path: Path, content: str) -> None:
+def replace_file(path: Path, content: str) -> None:
+    """Writes a text so that either the old or the new file is there, whole, whatever happens.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.new")
     with writing(path):
         try:
@@ -118,7 +121,7 @@ def drop_metrics_after(directory: Path, *, epoch: int) -> None:
     """Removes the lines of `epoch` and later, which a resumed run will write again."""
     path = directory / METRICS
     kept = [record for record in read_metrics(directory) if record["epoch"] < epoch] if path.exists() else []
-    _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
+    replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
 @contextmanager

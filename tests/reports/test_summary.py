@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bnn.reports.summary import _engineering, print_summary
+from bnn.reports.summary import engineering, print_summary
 
 SUMMARY = {
     "test_accuracy": 0.9611,
@@ -77,4 +77,4 @@ def test_long_directory_is_not_broken_over_lines():
     ],
 )
 def test_three_figures_with_a_prefix(value, text):
-    assert _engineering(value) == text
+    assert engineering(value) == text

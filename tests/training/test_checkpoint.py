@@ -45,9 +45,7 @@ def names(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (2, 0, 3), (3, 4, 5)])
-def test_every_dtype_round_trips_bit_by_bit(
-    dtype: torch.dtype, shape: tuple[int, ...], tmp_path: Path
-) -> None:
+def test_every_dtype_round_trips_bit_by_bit(dtype: torch.dtype, shape: tuple[int, ...], tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     itemsize = torch.empty((), dtype=dtype).element_size()
     # Any bits at all: NaN with payloads, infinities and subnormals among them.
@@ -129,8 +127,7 @@ def test_the_same_state_makes_the_same_bytes(tmp_path: Path) -> None:
     first, second = save(tmp_path / "a", snapshot(1)), save(tmp_path / "b", snapshot(1))
     assert names(first.parent) == names(second.parent)
     assert all(
-        (second.parent / name).read_bytes() == (first.parent / name).read_bytes()
-        for name in names(first.parent)
+        (second.parent / name).read_bytes() == (first.parent / name).read_bytes() for name in names(first.parent)
     )
 
 

@@ -26,9 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 def snapshot(step: int) -> Snapshot:
     weight = torch.arange(40, dtype=torch.float32) + step
-    return Snapshot(
-        step, {"weight": weight, "signs": torch.arange(9) > step}, {"loss": 1.5e-7, "note": "é\n"}
-    )
+    return Snapshot(step, {"weight": weight, "signs": torch.arange(9) > step}, {"loss": 1.5e-7, "note": "é\n"})
 
 
 def save_two(directory: Path) -> tuple[Path, Path]:
@@ -39,9 +37,7 @@ def save_two(directory: Path) -> tuple[Path, Path]:
 
 
 def assert_falls_back(directory: Path) -> None:
-    with pytest.warns(
-        RuntimeWarning, match=r"^\S*step-00000002\S* is damaged: .*; going on from step 1 instead$"
-    ):
+    with pytest.warns(RuntimeWarning, match=r"^\S*step-00000002\S* is damaged: .*; going on from step 1 instead$"):
         loaded = load(directory)
     assert loaded.step == 1
     assert torch.equal(loaded.tensors["weight"], snapshot(1).tensors["weight"])
@@ -88,9 +84,7 @@ def test_every_truncation_and_extension_is_found(which: int, tmp_path: Path) -> 
         assert load(tmp_path).step == 1
 
 
-@pytest.mark.parametrize(
-    "raw", [b"[]", b"null", b"{}", b"[" * 100_000, b"9" * 5000, b"\xff", b'{"sha256":"x"}']
-)
+@pytest.mark.parametrize("raw", [b"[]", b"null", b"{}", b"[" * 100_000, b"9" * 5000, b"\xff", b'{"sha256":"x"}'])
 def test_a_manifest_that_is_none_is_damaged(raw: bytes, tmp_path: Path) -> None:
     save_two(tmp_path)[0].write_bytes(raw)
     assert_falls_back(tmp_path)
@@ -109,9 +103,7 @@ def test_damage_to_all_is_an_error_that_names_the_newest(tmp_path: Path) -> None
     for path in save_two(tmp_path):
         path.write_bytes(b"")
     (tmp_path / "step-00000001.json").write_bytes(b"")
-    with pytest.raises(
-        CheckpointError, match=r"step-00000002\.json is damaged.*no checkpoint is left"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=r"step-00000002\.json is damaged.*no checkpoint is left") as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -105,6 +105,15 @@ def test_step_is_skipped_counted_and_leaves_no_trace(place, options, tmp_path):
     assert all(math.isfinite(loss) for loss in losses.by_step.values())
 
 
+def test_one_slice_that_is_not_finite_undoes_the_whole_step(tmp_path):
+    run, poison = poisoned("hidden", {5}, run={"slice_size": 6})
+    summary = Trainer(run, tmp_path / "run").fit()
+    # Two slices a step; the second of the third step is bad.
+    assert not torch.equal(poison.states[4]["2.running_mean"], poison.states[5]["2.running_mean"])
+    assert_same_state(poison.states[4], poison.states[6])
+    assert summary["skipped_steps"] == 1
+
+
 def test_figures_of_an_epoch_leave_skipped_steps_out(tmp_path):
     run, _ = poisoned("logits", {1})
     losses = Losses()

@@ -39,9 +39,7 @@ class LowBitMomentum(torch.optim.Optimizer):
                     state["updates"] = 0
                 momentum = 0.9 * state["momentum"].float() * state["scale"].float() + parameter.grad
                 state["scale"] = (momentum.abs().max() / 127).bfloat16()
-                state["momentum"] = (
-                    (momentum / state["scale"].float()).round().clamp(-127, 127).to(torch.int8)
-                )
+                state["momentum"] = (momentum / state["scale"].float()).round().clamp(-127, 127).to(torch.int8)
                 state["updates"] += 1
                 parameter.sub_(momentum, alpha=group["lr"] / state["updates"] ** 0.5)
 
@@ -60,9 +58,7 @@ class Training:
 
     def __init__(self, kind: str = "adam", *, width: int = 8, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
-        self.model = nn.Sequential(
-            nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(4 * width, 5)
-        )
+        self.model = nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.Flatten(), nn.Linear(4 * width, 5))
         self.model[0].to(memory_format=torch.channels_last)
         with torch.no_grad():
             for parameter in self.model.parameters():
@@ -214,9 +210,7 @@ def test_state_of_another_optimizer_or_model_is_refused() -> None:
     with pytest.raises(CheckpointError, match="its class is SGD, here it is Adam"):
         adam.restore(Training("momentum").capture())
     tensors, state = optimizer_tensors(Training("adam", width=4).optimizer)
-    with pytest.raises(
-        CheckpointError, match=r"parameter 0 of group 0 is \[4, 3, 3, 3\], here it is \[8, 3, 3, 3\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"parameter 0 of group 0 is \[4, 3, 3, 3\], here it is \[8, 3, 3, 3\]"):
         restore_optimizer(adam.optimizer, tensors, state)
     fewer = torch.optim.Adam(adam.model[0].parameters())
     with pytest.raises(CheckpointError, match=r"parameter 0 of group 1 is .*, here it is None"):
@@ -224,9 +218,7 @@ def test_state_of_another_optimizer_or_model_is_refused() -> None:
 
 
 def test_another_model_is_named_as_such() -> None:
-    with pytest.raises(
-        CheckpointError, match=r"another model: its '0\.weight' is torch\.float32 \[4, 3, 3, 3\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"another model: its '0\.weight' is torch\.float32 \[4, 3, 3, 3\]"):
         Training().restore(Training(width=4).capture())
 
 
@@ -241,6 +233,5 @@ def test_a_module_alone_round_trips() -> None:
     source, target = Training(seed=3).model, Training(seed=4).model
     restore_module(target, module_tensors(source))
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+        torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
     )

@@ -180,7 +180,15 @@ def test_evaluation_changes_no_state_and_keeps_no_graph(tmp_path):
     trainer = Trainer(run, tmp_path / "run")
     trainer.fit()
     before, noise = training_state(run), torch.get_rng_state()
+    plain, graphs = run.loss, []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        graphs.append(logits.requires_grad)
+        return plain(logits, labels)
+
+    run.loss = loss
     assert trainer.test() == trainer.test()
+    assert graphs == [False, False]
     assert_same_state(training_state(run), before)
     assert torch.equal(torch.get_rng_state(), noise)
 
