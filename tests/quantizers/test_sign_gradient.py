@@ -6,8 +6,8 @@ import torch
 from bnn.bits import BitTensor
 from bnn.quantizers.gradients import SignGradient
 
-GRADIENT = torch.tensor([[[[3.0, -2.0], [0.0, 1e-30]]], [[[-0.0, 5.0], [-1e-30, 1.0]]]])
-SIGNS = torch.tensor([[[[1.0, -1.0], [0.0, 1.0]]], [[[0.0, 1.0], [-1.0, 1.0]]]])
+GRADIENT = torch.tensor([3.0, -2.0, 0.0, 1e-30, -0.0, 5.0, -1e-30, 1.0]).view(2, 2, 2, 1)
+SIGNS = torch.tensor([1.0, -1.0, 0.0, 1.0, 0.0, 1.0, -1.0, 1.0]).view(2, 2, 2, 1)
 
 
 @pytest.mark.parametrize(("scale", "n"), [("layer", 8), ("fan_in", 4), ("none", 1)])
