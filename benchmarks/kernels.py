@@ -1,11 +1,13 @@
-"""Speed of the packed operations on this CPU, beside torch's float32 operations of the same shape.
+"""Speed of the packed operations on this CPU, beside torch's float operations of the same shape.
 
     python -m benchmarks.kernels [--json FILE]
 
 Times are wall time of whole calls, the memory of the result included, on torch's number of threads: the median of some
 repeats, and of several such medians the least, since other work on the machine only ever adds. A product of M x K and
 K x N counts 2 M N K operations. What only moves data is told in gigabytes a second that the float operation would have
-to read and write, so that both columns count the same work.
+to read and write, so that both columns count the same work. Gradients are
+those of the input and of the weight together, from an int8 gradient of the output, whose rounding is told apart;
+torch's bfloat16 convolution works in slices of the batch, as it must where memory is small.
 """
 
 import argparse
@@ -15,7 +17,9 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +28,7 @@ from torch import Tensor
 from bnn.ops import cpu
 
 BATCH = 100
+SLICE = 25
 LINEAR_SHAPES = [(12800, 2304, 256), (100, 8192, 1024), (100, 1024, 1024)]
 # (network, input channels, output channels, height and width); 3x3, same padding
 CONV_SHAPES = [
@@ -37,6 +42,7 @@ CONV_SHAPES = [
     ("ResNet-18", 256, 256, 8),
     ("ResNet-18", 512, 512, 4),
 ]
+CONVOLUTION = ([1, 1], [1, 1], [1, 1], 1)  # stride, padding, dilation, groups
 POOL = ([2, 2], [2, 2], [0, 0], [1, 1])  # kernel, stride, padding, dilation
 
 
@@ -105,9 +111,67 @@ def conv_case(network: str, channels: int, outputs: int, side: int) -> Case:
         f"conv2d {network} {channels} -> {outputs} @ {side}",
         "Gop/s",
         2e-9 * BATCH * side**2 * outputs * channels * 9,
-        lambda: torch.ops.bnn.conv2d(x, x_shape, weight, weight_shape, [1, 1], [1, 1], [1, 1], 1),
+        lambda: torch.ops.bnn.conv2d(x, x_shape, weight, weight_shape, *CONVOLUTION),
         lambda: F.conv2d(dense_x, dense_weight, padding=1),
     )
+
+
+def random_gradient(*shape: int) -> tuple[Tensor, Tensor]:
+    """An int8 gradient and its scale, channels last where it has any."""
+    g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    memory_format = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    return cast(tuple[Tensor, Tensor], torch.ops.bnn.quantize_int8(g.contiguous(memory_format=memory_format), 0))
+
+
+def dense_linear_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Torch's gradients of a fully connected layer's input and weight."""
+    return grad @ weight, grad.t() @ x
+
+
+def dense_conv_gradients(x: Tensor, weight: Tensor, grad: Tensor, images: int) -> None:
+    """Torch's gradients of a convolution's input and weight, `images` at a time."""
+    for first in range(0, len(x), images):
+        part = slice(first, first + images)
+        torch.ops.aten.convolution_backward(
+            grad[part], x[part], weight, None, *CONVOLUTION[:3], False, [0, 0], 1, [True, True, False]
+        )
+
+
+def linear_gradient_cases(rows: int, features: int, outputs: int) -> Iterator[Case]:
+    """Both gradients of a fully connected layer."""
+    x, weight, (q, scale) = random_bits(rows, features), random_bits(outputs, features), random_gradient(rows, outputs)
+
+    def packed() -> None:
+        torch.ops.bnn.linear_backward_input(q, scale, weight, features, torch.bfloat16)
+        torch.ops.bnn.linear_backward_weight(q, scale, x, features)
+
+    for dtype in (torch.float32, torch.bfloat16):
+        dense_x, dense_weight = (torch.ops.bnn.unpack(bits, features, dtype) for bits in (x, weight))
+
+        dense = partial(dense_linear_gradients, dense_x, dense_weight, q.to(dtype))
+        name = f"gradients {rows} x {features} x {outputs} {str(dtype).removeprefix('torch.')}"
+        yield Case(name, "Gop/s", 4e-9 * rows * features * outputs, packed, dense)
+
+
+def conv_gradient_cases(network: str, channels: int, outputs: int, side: int) -> Iterator[Case]:
+    """Both gradients of a 3x3 convolution with same padding."""
+    x_shape, weight_shape = [BATCH, channels, side, side], [outputs, channels, 3, 3]
+    x, weight = random_bits(BATCH, channels * side**2), random_bits(outputs, channels * 9)
+    q, scale = random_gradient(BATCH, outputs, side, side)
+
+    def packed() -> None:
+        torch.ops.bnn.conv2d_backward_input(q, scale, weight, weight_shape, x_shape, *CONVOLUTION, torch.bfloat16)
+        torch.ops.bnn.conv2d_backward_weight(q, scale, x, x_shape, weight_shape, *CONVOLUTION)
+
+    for dtype, images in ((torch.float32, BATCH), (torch.bfloat16, SLICE)):
+        dense_x, dense_weight = (
+            torch.ones(shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            for shape in (x_shape, weight_shape)
+        )
+
+        dense = partial(dense_conv_gradients, dense_x, dense_weight, q.to(dtype), images)
+        name = f"gradients {network} {channels} -> {outputs} @ {side} {str(dtype).removeprefix('torch.')}"
+        yield Case(name, "Gop/s", 4e-9 * BATCH * side**2 * outputs * channels * 9, packed, dense)
 
 
 def moving_cases(channels: int = 128, side: int = 32, images: int = BATCH // 2) -> Iterator[Case]:
@@ -126,6 +190,13 @@ def moving_cases(channels: int = 128, side: int = 32, images: int = BATCH // 2) 
             GB * size * 2,
             lambda dtype=dtype: torch.ops.bnn.unpack(bits, n, dtype),
             lambda x=x: x.clone(),
+        )
+        yield Case(
+            f"quantize_int8 {name}",
+            "GB/s",
+            GB * size * 2,
+            lambda x=x: torch.ops.bnn.quantize_int8(x, 0),
+            lambda x=x: x.round(),
         )
     image = rows.view(images, side, side, channels).permute(0, 3, 1, 2).requires_grad_()
     pooled = F.max_pool2d(image, 2)
@@ -150,12 +221,17 @@ def cases() -> Iterator[Case]:
     """All cases, one at a time, so that only one holds its memory."""
     yield from (linear_case(*shape) for shape in LINEAR_SHAPES)
     yield from (conv_case(*shape) for shape in CONV_SHAPES)
+    for shape in LINEAR_SHAPES:
+        yield from linear_gradient_cases(*shape)
+    for network, *sizes in CONV_SHAPES:
+        if network == "BinaryNet":
+            yield from conv_gradient_cases(network, *sizes)
     yield from moving_cases()
 
 
 def main() -> None:
     """Prints the table and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description="Speed of the packed operations beside torch's in float32.")
+    parser = argparse.ArgumentParser(description="Speed of the packed operations beside torch's.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rates to this file")
     options = parser.parse_args()
 
@@ -166,7 +242,7 @@ def main() -> None:
         "machine": platform.machine(),
     }
     print(", ".join(f"{key} {value}" for key, value in about.items()))
-    print(f"{'':42}{'packed':>9}{'float32':>9}{'':7}{'speed-up':>9}{'of linear':>11}")
+    print(f"{'':46}{'packed':>9}{'torch':>9}{'':7}{'speed-up':>9}{'of linear':>11}")
     rows: list[dict[str, str | float]] = []
     best = 0.0
     for case in cases():
@@ -176,8 +252,8 @@ def main() -> None:
         share = ""
         if case.unit == "Gop/s":
             best = max(best, packed if case.name.startswith("linear") else 0.0)
-            share = f"{packed / best:.0%}"
-        print(f"{case.name:42}{packed:9.1f}{dense:9.1f} {case.unit:6}{packed / dense:8.1f}x{share:>11}", flush=True)
+            share = "" if case.name.startswith("gradients") else f"{packed / best:.0%}"
+        print(f"{case.name:46}{packed:9.1f}{dense:9.1f} {case.unit:6}{packed / dense:8.1f}x{share:>11}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
 

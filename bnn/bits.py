@@ -164,11 +164,17 @@ def _rows(shape: Sequence[int], order: Sequence[int]) -> tuple[int, int]:
 
 def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
     """Packs the signs of a floating tensor or the truth values of a bool one, as a BitTensor of `dtype`."""
+    x, rows = in_memory_order(x)
+    return BitTensor(_bnn.pack(rows), x.shape, x.stride(), dtype)
+
+
+def in_memory_order(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` without gaps in its memory, which may take a copy, and a view of its elements there: [rows, n]."""
     order = _memory_order(x.shape, x.stride())
     if not x.permute(order).is_contiguous():
         x = x.contiguous()
         order = list(range(x.dim()))
-    return BitTensor(_bnn.pack(x.permute(order).reshape(_rows(x.shape, order))), x.shape, x.stride(), dtype)
+    return x, x.permute(order).reshape(_rows(x.shape, order))
 
 
 def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:
@@ -268,12 +274,12 @@ def _convolution(
 ) -> Any:
     if not (isinstance(x, BitTensor) and isinstance(weight, BitTensor) and x.dim() == 4) or transposed:
         return NotImplemented
-    x, weight = _channels_last(x), _channels_last(weight)
+    x, weight = channels_last(x), channels_last(weight)
     out = _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, stride, padding, dilation, groups).to(x.dtype)
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
 
 
-def _channels_last(bits: BitTensor) -> BitTensor:
+def channels_last(bits: BitTensor) -> BitTensor:
     """The same image with rows of (H, W, C), one a sample."""
     if bits.is_contiguous(memory_format=torch.channels_last) and bits.packed.shape[0] == bits.shape[0]:
         return bits
@@ -283,7 +289,7 @@ def _channels_last(bits: BitTensor) -> BitTensor:
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: BitTensor, *window: list[int]) -> BitTensor:
-        x = _channels_last(x)
+        x = channels_last(x)
         ctx.save_for_backward(x.packed)
         ctx.shape, ctx.window = x.shape, window
         n, c, _, _ = x.shape

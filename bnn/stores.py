@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.quantizers import Quantizer, Sign
+from bnn.quantizers.gradients import GradientQuantizer, quantize_gradient
 
 
 class WeightStore(nn.Module):
@@ -53,21 +54,35 @@ class LatentStore(WeightStore):
 
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
-        quantizer: pattern that is copied; the weights' levels and gradient.
+        quantizer: pattern that is copied; the weights' levels and gradient. By default `Sign`.
+        gradient_quantizer: pattern that is copied; what becomes of the gradient of the levels before it goes through
+            the quantizer. None leaves it as it comes.
+        dtype: of the latent weight. What is read is float32 all the same. torch's own optimizers lose small
+            steps of 16-bit weights, those of `bnn.optim` do not.
     """
 
-    def __init__(self, shape: Sequence[int], *, quantizer: Quantizer | None = None) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        quantizer: Quantizer | None = None,
+        gradient_quantizer: GradientQuantizer | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.quantizer = copy.deepcopy(quantizer) if quantizer is not None else Sign()
+        self.gradient_quantizer = copy.deepcopy(gradient_quantizer)
         self.storage_bits = self.quantizer.storage_bits
         memory_format = torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
-        self.weight = nn.Parameter(torch.empty(self.shape).contiguous(memory_format=memory_format))
+        self.weight = nn.Parameter(torch.empty(self.shape, dtype=dtype).contiguous(memory_format=memory_format))
         self.initialize()
 
     def read(self) -> Tensor:
         """The quantized weight."""
-        return self.quantizer(self.weight)  # type: ignore[no-any-return]
+        levels: Tensor = self.quantizer(self.weight)
+        levels = levels.to(torch.promote_types(levels.dtype, torch.float32))
+        return levels if self.gradient_quantizer is None else quantize_gradient(levels, self.gradient_quantizer)
 
     def scale(self) -> Tensor | None:
         """The quantizer's factor of each output channel."""

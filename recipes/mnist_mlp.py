@@ -1,20 +1,22 @@
 """The standard binary perceptron, 784-256x4-10, on MNIST."""
 
+from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Literal
 
 from bnn.data import mnist
-from bnn.models import initialize, mlp
-from bnn.training import ClipLatents, Run, warmup_cosine
+from bnn.models import mlp
+from bnn.presets import prepare
+from bnn.training import Run, warmup_cosine
 
 
 def recipe(
     *,
     data_dir: Path,
+    preset: Literal["standard", "edge", "edge-min"] = "standard",
     epochs: int = 50,
     batch_size: int = 100,
-    learning_rate: float = 1e-2,
+    learning_rate: float | None = None,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -26,24 +28,27 @@ def recipe(
 
     Args:
         data_dir: folder of torchvision's MNIST, that is with MNIST/raw in it.
+        preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: of Adam at its start; a cosine takes it to 0.
+        learning_rate: at the start; a cosine takes it to 0. By default the preset's own.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images and the validation split.
         download: fetch MNIST into data_dir if it is not there.
     """
     data = mnist(data_dir, download=download)
-    model = mlp(input_shape=data.image_shape, classes=data.num_classes)
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    network = partial(mlp, input_shape=data.image_shape, classes=data.num_classes)
+    prepared = prepare(preset, network, learning_rate=learning_rate, seed=seed)
     return Run(
-        model=model,
+        model=prepared.model,
         data=data,
-        optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate),
+        optimizer=prepared.optimizer,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         validation=validation,
         schedule=warmup_cosine(epochs),
-        callbacks=[ClipLatents()],
+        slice_size=prepared.slice_size,
+        callbacks=prepared.callbacks,
+        generators=prepared.generators,
     )

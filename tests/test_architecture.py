@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "models": CORE,
     "optim": CORE - {"layers"} | {"data"},
     "training": TRAINING,
+    "presets": TRAINING | {"training", "optim", "models"},
     "accounting": TRAINING | {"training"},
     "reports": TRAINING | {"training", "accounting"},
     "cli": TRAINING | {"training", "accounting", "reports"},
@@ -44,9 +45,7 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             # `from bnn import data` imports a part; `from bnn.data import digits` a name of one.
-            yield from (
-                (f"bnn.{name.name}" for name in node.names) if node.module == "bnn" else [str(node.module)]
-            )
+            yield from ((f"bnn.{name.name}" for name in node.names) if node.module == "bnn" else [str(node.module)])
 
 
 def part_of(path: Path) -> str:
@@ -90,21 +89,12 @@ def test_devices_import_torch_alone():
     for path in DEVICES:
         for module in imported(path):
             assert not module.startswith("bnn"), f"{path} imports {module}"
-            assert not module.startswith("hwsim") or module.startswith("hwsim.devices"), (
-                f"{path} imports {module}"
-            )
+            assert not module.startswith("hwsim") or module.startswith("hwsim.devices"), f"{path} imports {module}"
 
 
 def texts() -> list[Path]:
-    folders = [
-        path for name in ("bnn", "hwsim", "recipes", "tests", "benchmarks", "docs") for path in [ROOT / name]
-    ]
-    files = [
-        path
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.suffix in (".py", ".md", ".h", ".cpp")
-    ]
+    folders = [path for name in ("bnn", "hwsim", "recipes", "tests", "benchmarks", "docs") for path in [ROOT / name]]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".md", ".h", ".cpp")]
     return sorted([*files, *ROOT.glob("*.md"), *ROOT.glob("*.toml"), ROOT / "Makefile"])
 
 

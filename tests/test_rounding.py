@@ -41,9 +41,7 @@ def test_16_bit_floats_are_the_two_neighbours_and_right_on_average(dtype, value,
     rounded = round_to_dtype_(x, dtype, torch.Generator().manual_seed(3))
     assert rounded.dtype == dtype
     assert set((sign * rounded.double()).tolist()) <= {low, high}
-    assert rounded.double().mean().item() == pytest.approx(
-        sign * value, abs=5 * 0.5 * (high - low) / DRAWS**0.5
-    )
+    assert rounded.double().mean().item() == pytest.approx(sign * value, abs=5 * 0.5 * (high - low) / DRAWS**0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -6,6 +6,7 @@ import torch
 
 from bnn.bits import BitTensor
 from bnn.quantizers import ReCU, ScaledSign, Sign, Ternary
+from bnn.quantizers.gradients import SignGradient
 from bnn.stores import LatentStore
 from tests.contracts import signs
 
@@ -85,3 +86,16 @@ def test_state_is_the_latent_weight_alone():
 def test_repr_tells_shape_and_quantizer():
     assert "shape=(5, 7)" in repr(LatentStore((5, 7), quantizer=Ternary()))
     assert "Ternary(" in repr(LatentStore((5, 7), quantizer=Ternary()))
+
+
+def test_gradient_of_the_levels_is_quantized_before_the_straight_through_window(generator):
+    store = LatentStore((4, 6), gradient_quantizer=SignGradient(scale="layer"))
+    with torch.no_grad():
+        store.weight.copy_(2 * torch.randn(4, 6, generator=generator))
+    grad = torch.randn(4, 6, generator=generator)
+    levels = store.read()
+    assert isinstance(levels, BitTensor)
+    levels.backward(grad)
+    expected = grad.sign() / 24**0.5 * (store.weight.detach().abs() <= 1)
+    torch.testing.assert_close(store.weight.grad, expected)
+    assert 0 < store.weight.grad.count_nonzero() < 24

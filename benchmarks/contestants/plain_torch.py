@@ -12,7 +12,7 @@ def build(task: Task) -> Trained:
     model = getattr(torch_networks, task.model)(task.input_shape, task.classes)
     binary = (torch_networks.BinaryConv2d, torch_networks.BinaryLinear)
     latents = [module.weight for module in model.modules() if isinstance(module, binary)]
-    return model, torch.optim.Adam(model.parameters()), latents
+    return Trained(model, torch.optim.Adam(model.parameters()), latents)
 
 
 if __name__ == "__main__":

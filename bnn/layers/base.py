@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.quantizers import Quantizer
+from bnn.quantizers.gradients import GradientQuantizer
 from bnn.stores import StoreFactory, WeightStore
 
 
@@ -15,12 +16,14 @@ class BinaryLayer(nn.Module):
     Attributes:
         store: the weight.
         input_quantizer: quantizer of the input, or None where the input is used as it comes.
+        grad_quantizer: quantizer of the gradient of the product, or None.
         learned_scale: factor of each output channel that is trained, or None.
         bias: term of each output channel, or None.
     """
 
     store: WeightStore
     input_quantizer: Quantizer | None
+    grad_quantizer: GradientQuantizer | None
 
     def __init__(
         self,
@@ -28,12 +31,14 @@ class BinaryLayer(nn.Module):
         *,
         store: StoreFactory,
         input_quantizer: Quantizer | None,
+        grad_quantizer: GradientQuantizer | None,
         learned_scale: bool,
         bias: bool,
     ) -> None:
         super().__init__()
         self.store = store(weight_shape)
         self.input_quantizer = copy.deepcopy(input_quantizer)
+        self.grad_quantizer = copy.deepcopy(grad_quantizer)
         self.learned_scale = nn.Parameter(torch.ones(weight_shape[0])) if learned_scale else None
         self.bias = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
 

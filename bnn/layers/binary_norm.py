@@ -47,12 +47,12 @@ class BinaryNorm(nn.Module):
             channels, _ = channel_layout(y)
             threshold = self.running_mean - self.bias * (self.running_deviation + self.eps)
             return BitTensor.from_dense(y - threshold.view(channels))
-        if y.numel() == y.shape[1]:
+        if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         bits, mean, deviation = _NormSign.apply(y, self.bias, self.eps)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_deviation.lerp_(deviation, self.momentum)
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_deviation.lerp_(deviation.to(self.running_deviation.dtype), self.momentum)
         return bits  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
@@ -62,24 +62,13 @@ class BinaryNorm(nn.Module):
 class _NormSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        channels, dims = channel_layout(y)
-        mean = y.mean(dims)
-        centred = y - mean.view(channels)
-        deviation = centred.abs().mean(dims)
-        x = centred.div_((deviation + eps).view(channels)).add_(bias.view(channels))
-        bits = BitTensor.from_dense(x)
-        magnitude = x.abs_()
-        ctx.save_for_backward(bits, BitTensor.from_dense(magnitude <= 1), deviation + eps, magnitude.mean(dims))
+        bits, inside, mean, deviation, omega = torch.ops.bnn.norm_sign(y, bias, eps)
+        ctx.save_for_backward(bits, inside, deviation + eps, omega)
         ctx.mark_non_differentiable(mean, deviation)
-        return bits, mean, deviation
+        strides = torch.empty(y.movedim(1, -1).shape, device="meta").movedim(-1, 1).stride()
+        return BitTensor(bits, y.shape, strides, y.dtype), mean, deviation
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         bits, inside, psi, omega = ctx.saved_tensors
-        channels, dims = channel_layout(grads[0])
-        v = grads[0] * inside.dense(torch.bool)
-        grad_bias = v.sum(dims)
-        v.div_(psi.view(channels))
-        signs = bits.dense(v.dtype)
-        correction = (omega * (v * signs).mean(dims)).view(channels)
-        return v.sub_(v.mean(dims).view(channels)).sub_(signs.mul_(correction)), grad_bias, None
+        return *torch.ops.bnn.norm_sign_backward(grads[0], bits, inside, psi, omega), None

@@ -1,11 +1,12 @@
 """The binary convolution."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from bnn.layers import products
 from bnn.layers.base import BinaryLayer
 from bnn.quantizers import Quantizer, Sign
+from bnn.quantizers.gradients import GradientQuantizer
 from bnn.stores import LatentStore, StoreFactory
 
 
@@ -25,6 +26,8 @@ class BinaryConv2d(BinaryLayer):
         groups: groups of channels.
         store: makes the weight's store from its shape.
         input_quantizer: pattern that is copied; None takes the input as it comes (real, or already quantized).
+        grad_quantizer: pattern that is copied; what becomes of the gradient of the product before it is multiplied
+            for those of input and weight. `Int8Gradient` with a generator makes these products of integers.
         learned_scale: whether a factor of each output channel is trained; starts at 1.
         bias: whether a term of each output channel is trained; starts at 0.
     """
@@ -41,6 +44,7 @@ class BinaryConv2d(BinaryLayer):
         groups: int = 1,
         store: StoreFactory = LatentStore,
         input_quantizer: Quantizer | None = Sign(),  # noqa: B008  (a pattern, copied)
+        grad_quantizer: GradientQuantizer | None = None,
         learned_scale: bool = False,
         bias: bool = False,
     ) -> None:
@@ -50,6 +54,7 @@ class BinaryConv2d(BinaryLayer):
             (out_channels, in_channels // groups, kernel_size, kernel_size),
             store=store,
             input_quantizer=input_quantizer,
+            grad_quantizer=grad_quantizer,
             learned_scale=learned_scale,
             bias=bias,
         )
@@ -61,7 +66,8 @@ class BinaryConv2d(BinaryLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to float [N, out_channels, H', W']."""
         x = self.quantized(x.contiguous(memory_format=torch.channels_last))
-        product = F.conv2d(x, self.store.read(), None, self.stride, self.padding, self.dilation, self.groups)
+        window = (self.stride, self.padding, self.dilation, self.groups)
+        product = products.conv2d(x, self.store.read(), *window, self.grad_quantizer)
         return self.scaled(product, trailing_dims=2)
 
     def extra_repr(self) -> str:  # noqa: D102

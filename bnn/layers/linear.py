@@ -1,10 +1,11 @@
 """The binary linear layer."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from bnn.layers import products
 from bnn.layers.base import BinaryLayer
 from bnn.quantizers import Quantizer, Sign
+from bnn.quantizers.gradients import GradientQuantizer
 from bnn.stores import LatentStore, StoreFactory
 
 
@@ -18,6 +19,8 @@ class BinaryLinear(BinaryLayer):
         out_features: width of the output.
         store: makes the weight's store from its shape.
         input_quantizer: pattern that is copied; None takes the input as it comes (real, or already quantized).
+        grad_quantizer: pattern that is copied; what becomes of the gradient of the product before it is multiplied
+            for those of input and weight. `Int8Gradient` with a generator makes these products of integers.
         learned_scale: whether a factor of each output is trained; starts at 1.
         bias: whether a term of each output is trained; starts at 0.
     """
@@ -29,6 +32,7 @@ class BinaryLinear(BinaryLayer):
         *,
         store: StoreFactory = LatentStore,
         input_quantizer: Quantizer | None = Sign(),  # noqa: B008  (a pattern, copied)
+        grad_quantizer: GradientQuantizer | None = None,
         learned_scale: bool = False,
         bias: bool = False,
     ) -> None:
@@ -36,13 +40,15 @@ class BinaryLinear(BinaryLayer):
             (out_features, in_features),
             store=store,
             input_quantizer=input_quantizer,
+            grad_quantizer=grad_quantizer,
             learned_scale=learned_scale,
             bias=bias,
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to float [..., out_features]."""
-        return self.scaled(F.linear(self.quantized(x), self.store.read()), trailing_dims=0)
+        product = products.linear(self.quantized(x), self.store.read(), self.grad_quantizer)
+        return self.scaled(product, trailing_dims=0)
 
     def extra_repr(self) -> str:  # noqa: D102
         out_features, in_features = self.store.shape

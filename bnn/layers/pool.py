@@ -1,6 +1,5 @@
 """Max-pooling that remembers its choices in a few bits."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.ops import window_outputs
 
 
 class MaxPool2d(nn.Module):
@@ -45,42 +43,11 @@ class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
         ctx.shape, ctx.window = x.shape, (kernel_size, stride, padding)
-        largest: Tensor | None = None
-        for number, tap in enumerate(_taps(x, kernel_size, stride, padding=padding, fill=-math.inf)):
-            if largest is None:
-                largest, choice = tap.clone(), torch.zeros_like(tap, dtype=torch.uint8)
-            else:
-                choice.masked_fill_(tap > largest, number)
-                torch.maximum(largest, tap, out=largest)
-        assert largest is not None  # a window has at least one tap
-        planes = (choice.bitwise_and(1 << bit).bool() for bit in range((kernel_size**2 - 1).bit_length()))
-        ctx.save_for_backward(*(BitTensor.from_dense(plane) for plane in planes))
-        return largest
+        values, choices = torch.ops.bnn.max_pool2d_choices(x, *ctx.window)
+        ctx.save_for_backward(choices)
+        return values  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        grad = grads[0]
-        choice = torch.zeros_like(grad, dtype=torch.uint8)
-        for bit, plane in enumerate(ctx.saved_tensors):
-            choice += plane.dense(torch.bool).to(torch.uint8) << bit
-        n, c, height, width = ctx.shape
-        padding = ctx.window[2]
-        padded = grad.new_zeros((n, height + 2 * padding, width + 2 * padding, c)).permute(0, 3, 1, 2)
-        taps = _taps(padded, *ctx.window[:2], padding=0)
-        # The last first: where windows overlap, gradients then add up in the order of torch's own pooling.
-        for number in reversed(range(len(taps))):
-            taps[number].add_(grad * (choice == number))
-        return padded[:, :, padding : padding + height, padding : padding + width], None, None, None
-
-
-def _taps(x: Tensor, kernel_size: int, stride: int, *, padding: int, fill: float = 0.0) -> list[Tensor]:
-    """For each place in the window, in row order, the view [N, C, H', W'] of the values at that place."""
-    window = ((kernel_size,) * 2, (stride,) * 2, (padding,) * 2, (1, 1))
-    height, width = window_outputs((x.shape[2], x.shape[3]), *window)
-    if padding:
-        x = F.pad(x, (padding,) * 4, value=fill)
-    return [
-        x[:, :, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
-        for i in range(kernel_size)
-        for j in range(kernel_size)
-    ]
+        (choices,) = ctx.saved_tensors
+        return torch.ops.bnn.max_pool2d_scatter(grads[0], choices, ctx.shape, *ctx.window), None, None, None

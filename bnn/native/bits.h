@@ -86,7 +86,7 @@ inline bool truths_of_bools(const uint8_t* x, uint8_t* truths, int64_t n) {
     return false;
 }
 
-// Cuts each row into chunks and calls task(row, first element, elements) for each.
+// Cuts each row into chunks and calls task(row, first element, elements, elements of a row, thread) for each.
 template <class Task>
 void for_chunks(int64_t rows, int64_t n, int threads, const Task& task) {
     if (n % 8 == 0) {  // rows without a gap are one long row
@@ -95,11 +95,11 @@ void for_chunks(int64_t rows, int64_t n, int threads, const Task& task) {
     }
     const int64_t chunks = divide_up(n, kChunk);
     const int64_t per_task = maximum(1, kChunk / maximum(n, 1));  // short rows: several a task
-    parallel_for(divide_up(rows * chunks, per_task), threads, [&](int64_t index, int) {
+    parallel_for(divide_up(rows * chunks, per_task), threads, [&](int64_t index, int thread) {
         const int64_t end = minimum((index + 1) * per_task, rows * chunks);
         for (int64_t i = index * per_task; i < end; ++i) {
             const int64_t first = i % chunks * kChunk;
-            task(i / chunks, first, minimum(kChunk, n - first), n);
+            task(i / chunks, first, minimum(kChunk, n - first), n, thread);
         }
     });
 }
@@ -107,7 +107,7 @@ void for_chunks(int64_t rows, int64_t n, int threads, const Task& task) {
 template <class Truths>
 bool pack_rows(uint8_t* out, int64_t rows, int64_t n, int threads, const Truths& truths_of) {
     bool any_nan = false;
-    for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements) {
+    for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
         alignas(64) uint8_t truths[kChunk];
         const int64_t bytes = packed_bytes(count);
         if (count % 8) std::memset(truths + bytes * 8 - 8, 0, 8);
@@ -149,7 +149,7 @@ void unpack_to(const uint8_t* packed, void* out, int64_t rows, int64_t n, int64_
     for (int byte = 0; byte < 256; ++byte) {
         for (int i = 0; i < 8; ++i) of_byte[byte][i] = static_cast<Int>(byte >> i & 1 ? plus : minus);
     }
-    for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements) {
+    for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
         const uint8_t* from = packed + row * packed_bytes(row_elements) + first / 8;
         Int* to = static_cast<Int*>(out) + row * row_elements + first;
         for (int64_t i = 0; i < count / 8; ++i) std::memcpy(to + 8 * i, of_byte[from[i]], sizeof of_byte[0]);

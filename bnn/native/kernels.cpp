@@ -2,11 +2,19 @@
 // and the choice of a definition in vector.h.
 #include "kernels.h"
 
+#include "choice.h"
 #include "conv.h"
+#include "gradient.h"
+#include "norm.h"
 #include "pool.h"
+#include "quantize.h"
+#include "sign.h"
 
 namespace bnn::BNN_ISA {
 
-const Kernels kernels = {pack, unpack, linear, conv2d, max_pool2d, max_pool2d_backward};
+const Kernels kernels = {pack, unpack, linear, conv2d, max_pool2d, max_pool2d_backward,
+                         largest_magnitude, quantize_int8, conv2d_backward_input, conv2d_backward_weight,
+                         conv2d_backward_weight_sign,
+                         norm_sign, norm_sign_backward, max_pool2d_choices, max_pool2d_scatter, sign_window, mask};
 
 }  // namespace bnn::BNN_ISA

@@ -27,8 +27,41 @@ struct Kernels {
     // `grad` and `out` are channels last; their floats have `itemsize` bytes, where 2 is bfloat16.
     void (*max_pool2d_backward)(const void* grad, const uint8_t* x, void* out, const Window& window, int itemsize,
                                 int threads);
+    // The bits of the largest magnitude of floats, which have `itemsize` bytes, where 2 is bfloat16, in what follows.
+    int64_t (*largest_magnitude)(const void* x, int64_t n, int itemsize, int threads);
+    // Rounds x * inverse at random by the bits of `key`.
+    void (*quantize_int8)(const void* x, int8_t* out, int64_t n, int itemsize, float inverse, uint32_t key,
+                          int threads);
+    // `grad`, the gradient of the output over `scale`, and `out` are channels last.
+    void (*conv2d_backward_input)(const int8_t* grad, float scale, const uint8_t* weight, void* out,
+                                  const Window& window, int64_t outputs, int64_t groups, int itemsize, int threads);
+    void (*conv2d_backward_weight)(const int8_t* grad, float scale, const uint8_t* x, float* out,
+                                   const Window& window, int64_t outputs, int64_t groups, int threads);
+    // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`.
+    void (*conv2d_backward_weight_sign)(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
+                                        int64_t outputs, int64_t groups, uint32_t key, int threads);
+    // Of [rows][pixels][channels]; an `itemsize` of 2 is bfloat16, of 4 float.
+    void (*norm_sign)(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
+                      float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int itemsize,
+                      int threads);
+    void (*norm_sign_backward)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
+                               const float* omega, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
+                               int64_t channels, int itemsize, int threads);
+    // Floats are channels last; an `itemsize` of 2 is bfloat16, of 4 float.
+    void (*max_pool2d_choices)(const void* x, void* values, uint8_t* choices, const Window& window, int planes,
+                               int itemsize, int threads);
+    void (*max_pool2d_scatter)(const void* grad, const uint8_t* choices, void* out, const Window& window, int planes,
+                               int itemsize, int threads);
+    // `infinity` and `window`: the bits of these values in x's dtype. Returns whether x holds a NaN.
+    bool (*sign_window)(const void* x, uint8_t* bits, uint8_t* inside, int64_t rows, int64_t n, int itemsize,
+                        int64_t infinity, int64_t window, int threads);
+    void (*mask)(const void* grad, const uint8_t* inside, void* out, int64_t rows, int64_t n, int itemsize,
+                 int threads);
 };
 
+namespace amx {
+extern const Kernels kernels;
+}
 namespace avx512 {
 extern const Kernels kernels;
 }

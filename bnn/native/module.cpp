@@ -14,9 +14,26 @@
 
 #include "kernels.h"
 
+#if defined(BNN_BUILD_AMX) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace nb = nanobind;
 
 namespace {
+
+#ifdef BNN_BUILD_AMX
+// Asks the kernel, once for the process, to save the tiles' state on a switch of threads.
+bool tiles_are_permitted() {
+#ifdef __linux__
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 
 using Pair = std::array<int64_t, 2>;
 using Shape = std::array<int64_t, 4>;
@@ -25,8 +42,14 @@ using Shape = std::array<int64_t, 4>;
 std::vector<std::pair<std::string, const bnn::Kernels*>> available() {
     std::vector<std::pair<std::string, const bnn::Kernels*>> found;
 #ifdef BNN_BUILD_AVX512
-    if (__builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) {
+    if (__builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl")) {
+#ifdef BNN_BUILD_AMX
+        if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") && tiles_are_permitted()) {
+            found.emplace_back("amx", &bnn::amx::kernels);
+        }
+#endif
         found.emplace_back("avx512", &bnn::avx512::kernels);
     }
 #endif
@@ -124,6 +147,107 @@ NB_MODULE(_native, module) {
                                              pointer<void>(out),
                                              make_window(shape, kernel, stride, padding, dilation, out_size),
                                              itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "largest_magnitude",
+        [](const std::string& isa, int threads, uintptr_t x, int64_t n, int itemsize) {
+            return kernels(isa).largest_magnitude(pointer<const void>(x), n, itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "quantize_int8",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t out, int64_t n, int itemsize, float inverse,
+           uint32_t key) {
+            kernels(isa).quantize_int8(pointer<const void>(x), pointer<int8_t>(out), n, itemsize, inverse, key,
+                                       threads);
+        },
+        unlocked);
+    module.def(
+        "conv2d_backward_input",
+        [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t weight, uintptr_t out,
+           Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,
+           int64_t groups, int itemsize) {
+            kernels(isa).conv2d_backward_input(pointer<const int8_t>(grad), scale, pointer<const uint8_t>(weight),
+                                               pointer<void>(out),
+                                               make_window(shape, kernel, stride, padding, dilation, out_size),
+                                               outputs, groups, itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "conv2d_backward_weight",
+        [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t x, uintptr_t out, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups) {
+            kernels(isa).conv2d_backward_weight(pointer<const int8_t>(grad), scale, pointer<const uint8_t>(x),
+                                                pointer<float>(out),
+                                                make_window(shape, kernel, stride, padding, dilation, out_size),
+                                                outputs, groups, threads);
+        },
+        unlocked);
+    module.def(
+        "conv2d_backward_weight_sign",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t x, uintptr_t out, Shape shape, Pair kernel,
+           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, uint32_t key) {
+            kernels(isa).conv2d_backward_weight_sign(pointer<const int8_t>(grad), pointer<const uint8_t>(x),
+                                                     pointer<uint8_t>(out),
+                                                     make_window(shape, kernel, stride, padding, dilation, out_size),
+                                                     outputs, groups, key, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_sign",
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t bias, float eps, uintptr_t bits,
+           uintptr_t inside, uintptr_t mean, uintptr_t deviation, uintptr_t omega, int64_t rows, int64_t pixels,
+           int64_t channels, int itemsize) {
+            kernels(isa).norm_sign(pointer<const void>(y), pointer<const float>(bias), eps, pointer<uint8_t>(bits),
+                                   pointer<uint8_t>(inside), pointer<float>(mean), pointer<float>(deviation),
+                                   pointer<float>(omega), rows, pixels, channels, itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_sign_backward",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
+           uintptr_t omega, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
+           int itemsize) {
+            kernels(isa).norm_sign_backward(pointer<const void>(grad), pointer<const uint8_t>(bits),
+                                            pointer<const uint8_t>(inside), pointer<const float>(psi),
+                                            pointer<const float>(omega), pointer<void>(grad_y),
+                                            pointer<float>(grad_bias), rows, pixels, channels, itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "max_pool2d_choices",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t values, uintptr_t choices, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int itemsize) {
+            kernels(isa).max_pool2d_choices(pointer<const void>(x), pointer<void>(values), pointer<uint8_t>(choices),
+                                            make_window(shape, kernel, stride, padding, dilation, out_size), planes,
+                                            itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "max_pool2d_scatter",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t choices, uintptr_t out, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int itemsize) {
+            kernels(isa).max_pool2d_scatter(pointer<const void>(grad), pointer<const uint8_t>(choices),
+                                            pointer<void>(out),
+                                            make_window(shape, kernel, stride, padding, dilation, out_size), planes,
+                                            itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "sign_window",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t bits, uintptr_t inside, int64_t rows,
+           int64_t n, int itemsize, int64_t infinity, int64_t window) {
+            return kernels(isa).sign_window(pointer<const void>(x), pointer<uint8_t>(bits), pointer<uint8_t>(inside),
+                                            rows, n, itemsize, infinity, window, threads);
+        },
+        unlocked);
+    module.def(
+        "mask",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t inside, uintptr_t out, int64_t rows,
+           int64_t n, int itemsize) {
+            kernels(isa).mask(pointer<const void>(grad), pointer<const uint8_t>(inside), pointer<void>(out), rows, n,
+                              itemsize, threads);
         },
         unlocked);
 }

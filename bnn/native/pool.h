@@ -1,6 +1,7 @@
 // Max-pooling of packed images and its gradient. The maximum of ±1 is an OR of bits.
 #pragma once
 
+#include "bfloat16.h"
 #include "window.h"
 
 namespace {
@@ -40,25 +41,6 @@ void max_pool2d(const uint8_t* x, uint8_t* out, const Window& window, int thread
         }
     });
 }
-
-// bfloat16, to be added as torch does: in float32, then rounded to even.
-struct BFloat16 {
-    uint16_t bits;
-
-    float value() const {
-        const uint32_t word = static_cast<uint32_t>(bits) << 16;
-        float result;
-        std::memcpy(&result, &word, sizeof result);
-        return result;
-    }
-    BFloat16& operator+=(BFloat16 other) {
-        const float sum = value() + other.value();
-        uint32_t word;
-        std::memcpy(&word, &sum, sizeof word);
-        bits = static_cast<uint16_t>(sum == sum ? (word + 0x7FFF + (word >> 16 & 1)) >> 16 : 0x7FC0);
-        return *this;
-    }
-};
 
 // One tap's part of a window's gradient: it takes the channels that are set in it and in no earlier tap.
 template <class Float>

@@ -4,7 +4,7 @@
 
 #include "common.h"
 
-#if defined(BNN_USE_AVX512) || defined(BNN_USE_AVX2)
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512) || defined(BNN_USE_AVX2)
 #include <immintrin.h>
 #elif defined(BNN_USE_NEON)
 #include <arm_neon.h>
@@ -12,7 +12,7 @@
 
 namespace {
 
-#if defined(BNN_USE_AVX512)
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
 
 using Vector = __m512i;
 constexpr int kLanes = 8, kTileRows = 4, kTileVectors = 2;

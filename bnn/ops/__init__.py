@@ -135,6 +135,17 @@ for _shape_rule in (
 ):
     torch.library.register_fake("bnn::" + _shape_rule.__name__[1:].removesuffix("_shape"), _shape_rule)
 
-from bnn.ops import cpu, reference  # noqa: E402  (registers the kernels of the schemas above)
+from bnn.ops import backward, cpu, cpu_backward, cpu_fused, fused, int8, reference  # noqa: E402  (registers the kernels)
 
-__all__ = ["SCHEMAS", "cpu", "packed_bytes", "reference", "window_outputs"]
+__all__ = [
+    "SCHEMAS",
+    "backward",
+    "cpu",
+    "cpu_backward",
+    "cpu_fused",
+    "fused",
+    "int8",
+    "packed_bytes",
+    "reference",
+    "window_outputs",
+]

@@ -1,8 +1,8 @@
 """The operations on packed bits on the CPU, by the native kernels of `bnn._native`. Importing registers them.
 
-The environment variable ``BNN_KERNELS`` chooses: ``avx512``, ``avx2``, ``neon`` or ``generic`` forces an instruction
-set, ``reference`` forces `bnn.ops.reference`; unset, the best set of this CPU is used. A build without the extension,
-or one whose results are wrong here, falls back to the reference with one RuntimeWarning.
+The environment variable ``BNN_KERNELS`` chooses: ``amx``, ``avx512``, ``avx2``, ``neon`` or ``generic`` forces an
+instruction set, ``reference`` forces `bnn.ops.reference`; unset, the best set of this CPU is used. A build without the
+extension, or one whose results are wrong here, falls back to the reference with one RuntimeWarning.
 
 Every result equals the reference's bit for bit. Dtypes that the kernels do not have go to the reference, too.
 """
@@ -41,7 +41,7 @@ _instruction_set = "reference"
 
 
 def instruction_set() -> str:
-    """The instruction set of the kernels in use: avx512, avx2, neon, generic; or reference where not native."""
+    """The instruction set of the kernels in use: amx, avx512, avx2, neon, generic; or reference where not native."""
     return _instruction_set
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor
+from bnn.bits import BitTensor, in_memory_order
 from bnn.quantizers.base import Quantizer
+
+_bnn = torch.ops.bnn
 
 
 class Sign(Quantizer):
@@ -41,11 +43,18 @@ class Sign(Quantizer):
 class _ClippedSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: float) -> Tensor:
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(BitTensor.from_dense(x.abs() <= window))
-        return BitTensor.from_dense(x)
+        if not ctx.needs_input_grad[0]:
+            return BitTensor.from_dense(x)
+        x, rows = in_memory_order(x)
+        signs, inside = (BitTensor(bits, x.shape, x.stride(), x.dtype) for bits in _bnn.sign_window(rows, window))
+        ctx.save_for_backward(inside)
+        return signs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (inside,) = ctx.saved_tensors
-        return grads[0] * inside.dense(torch.bool), None
+        grad = grads[0]
+        if grad.stride() != inside.stride():
+            grad = torch.empty_strided(grad.shape, inside.stride(), dtype=grad.dtype, device=grad.device).copy_(grad)
+        _, rows = in_memory_order(grad)
+        return _bnn.mask(rows, inside.packed).as_strided(inside.shape, inside.stride()), None

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from benchmarks.contestants.measure import Task
-from benchmarks.contestants.torch_training import run, saved_bytes, training_step
+from benchmarks.contestants.torch_training import Trained, run, saved_bytes, training_step
 from bnn.layers import BinaryLinear
 
 
@@ -30,7 +30,8 @@ def test_a_step_learns_and_clips_the_latents():
     with torch.no_grad():
         latent.fill_(0.99)
     x, labels = torch.randn((8, 1, 2, 2), generator=torch.Generator().manual_seed(0)), torch.arange(8) % 2
-    step = training_step(model, torch.optim.SGD(model.parameters(), lr=1.0), [latent], x, labels)
+    trained = Trained(model, torch.optim.SGD(model.parameters(), lr=1.0), [latent])
+    step = training_step(trained, x, labels)
     losses = [step() for _ in range(5)]
     assert losses[-1] < losses[0]
     assert latent.abs().max() == 1
@@ -42,7 +43,7 @@ def test_figures_are_of_the_task_and_not_of_its_rehearsal():
     def build(task):
         model = nn.Sequential(nn.Flatten(), nn.Linear(task.input_shape[1] * task.input_shape[2], task.classes))
         built.append(task)
-        return model, torch.optim.SGD(model.parameters()), []
+        return Trained(model, torch.optim.SGD(model.parameters()), [])
 
     task = Task("binarynet", (1, 4, 4), classes=3, batch=5, warmup=0, steps=2, threads=1)
     figures = run(task, build)

@@ -52,6 +52,29 @@ def test_forward_and_backward_follow_the_formulas(shape, seed):
     torch.testing.assert_close(norm.bias.grad.double(), grad_bias, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(12, 5), (3, 5, 4, 4)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes_keep_their_own(shape, dtype, generator):
+    y = torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+    grad = torch.randn(shape, generator=generator).to(dtype)
+    norm = BinaryNorm(5)
+    bits = norm(y)
+    bits.backward(grad)
+    signs, grad_y, grad_bias = formulas(y.detach(), norm.bias.detach(), grad)
+    assert bits.dtype == y.grad.dtype == dtype
+    assert norm.running_mean.dtype == norm.bias.grad.dtype == torch.float32
+    assert torch.equal(bits.dense(torch.float64), signs)
+    torch.testing.assert_close(y.grad.double(), grad_y, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(norm.bias.grad.double(), grad_bias, rtol=1e-4, atol=1e-5)
+
+
+def test_bits_are_channels_last_whatever_the_input_is(generator):
+    y = torch.randn(2, 3, 4, 5, generator=generator)
+    bits, expected = BinaryNorm(3)(y), BinaryNorm(3)(y.contiguous(memory_format=torch.channels_last))
+    assert bits.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(bits.packed, expected.packed)
+
+
 def test_gradient_is_exact_where_the_magnitudes_are_equal(generator):
     # With |x| = omega everywhere, omega sign(x) is x, and mean(sign) is 0: the formula is the exact l1 gradient.
     half = torch.randn(3, generator=generator, dtype=torch.float64).abs() + 0.5
@@ -95,7 +118,10 @@ def test_nan_is_refused():
         BinaryNorm(2)(torch.tensor([[1.0, float("nan")], [0.0, 1.0]]))
 
 
-@pytest.mark.parametrize(("shape", "message"), [((4, 3), "expected 2 channels"), ((1, 2), "two values a channel")])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((4, 3), "expected 2 channels"), ((1, 2), "two values a channel"), ((0, 2), "two values a channel")],
+)
 def test_refuses_what_it_cannot_normalise(shape, message):
     with pytest.raises(ValueError, match=message):
         BinaryNorm(2)(torch.zeros(shape))

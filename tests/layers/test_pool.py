@@ -71,6 +71,17 @@ def test_nan_is_not_lost():
         assert MaxPool2d(2)(broken).isnan().all()
 
 
+def test_gradient_goes_to_the_last_nan_as_in_torch():
+    x = torch.tensor([[[[1.0, float("nan")], [float("nan"), 2.0]]]]).requires_grad_()
+    MaxPool2d(2)(x).backward(torch.ones(1, 1, 1, 1))
+    assert x.grad.flatten().tolist() == [0, 0, 1, 0]
+
+
+def test_refuses_more_values_than_a_choice_can_number():
+    with pytest.raises(ValueError, match="1 to 256 values"):
+        MaxPool2d(17)(torch.zeros(1, 1, 17, 17))
+
+
 def test_refuses_a_padding_that_could_win():
     with pytest.raises(ValueError, match="at most half the kernel of 2, got 2"):
         MaxPool2d(2, padding=2)

@@ -1,6 +1,5 @@
 """Every native kernel against the reference, under each instruction set that this CPU has."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,16 +20,7 @@ sizes = st.integers(1, 70)
 dtypes = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16])
 
 
-@pytest.fixture(params=["avx512", "avx2", "neon", "generic"], scope="module", autouse=True)
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Forces an instruction set for the whole module, one after the other."""
-    if not NATIVE:
-        pytest.skip("the native kernels are not built or not chosen")
-    if request.param not in SETS:
-        pytest.skip(f"this CPU has no {request.param}")
-    before, cpu._instruction_set = cpu._instruction_set, request.param
-    yield request.param
-    cpu._instruction_set = before
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def generator(seed: int) -> torch.Generator:

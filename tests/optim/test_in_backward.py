@@ -66,9 +66,7 @@ def test_no_more_than_one_gradient_exists_at_a_time(accumulators):
     optimizer = SGD(network.parameters(), lr=0.1)
     with_gradient = []
     optimizer.register_step_pre_hook(
-        lambda *_: with_gradient.append(
-            [name for name, p in network.named_parameters() if p.grad is not None]
-        )
+        lambda *_: with_gradient.append([name for name, p in network.named_parameters() if p.grad is not None])
     )
     step_in_backward(optimizer)
     backward(network, 0)

@@ -24,9 +24,7 @@ def kept(x: torch.Tensor, dtype: torch.dtype, *, squared: bool, seed: int = 0) -
 
 
 @pytest.mark.parametrize("squared", [False, True])
-@pytest.mark.parametrize(
-    ("dtype", "bytes_each"), [(torch.float32, 4), (torch.bfloat16, 2), (torch.float16, 2)]
-)
+@pytest.mark.parametrize(("dtype", "bytes_each"), [(torch.float32, 4), (torch.bfloat16, 2), (torch.float16, 2)])
 def test_tensors_of_the_state(dtype, bytes_each, squared):
     state = {}
     Moment(state, "mean", torch.zeros(6, 5, 3, 3), dtype, squared=squared)
@@ -65,9 +63,7 @@ def test_float32_is_worked_on_in_place(generator):
     assert state["mean"].sum() == 70
 
 
-@pytest.mark.parametrize(
-    ("dtype", "log10_size"), [(torch.bfloat16, -12), (torch.int8, -12), (torch.float16, -1)]
-)
+@pytest.mark.parametrize(("dtype", "log10_size"), [(torch.bfloat16, -12), (torch.int8, -12), (torch.float16, -1)])
 @pytest.mark.parametrize("squared", [False, True])
 @given(seed=st.integers(0, 2**32), further=st.floats(0, 3))
 def test_values_come_back_within_a_step(dtype, squared, log10_size, seed, further):
@@ -110,9 +106,7 @@ def test_a_small_root_of_8_bits_is_never_zero_nor_below_the_least_mean():
 
 def test_8_bit_rows_have_factors_of_their_own(generator):
     x = torch.randn((3, 20), generator=generator) * torch.tensor([[1e-10], [1.0], [1e10]])
-    torch.testing.assert_close(
-        kept(x, torch.int8, squared=False).norm(dim=1), x.norm(dim=1), rtol=0.02, atol=0
-    )
+    torch.testing.assert_close(kept(x, torch.int8, squared=False).norm(dim=1), x.norm(dim=1), rtol=0.02, atol=0)
 
 
 def test_8_bit_values_that_do_not_change_are_not_rounded_again(generator):

@@ -47,9 +47,7 @@ def give_gradients(params: list[Tensor], seed: int) -> None:
         parameter.grad = gradient if parameter.dtype is torch.int8 else gradient.to(parameter.dtype)
 
 
-def trained(
-    cls, dtype, *, steps: int = 5, weights=torch.float32, **options
-) -> tuple[list[Tensor], LowBitOptimizer]:
+def trained(cls, dtype, *, steps: int = 5, weights=torch.float32, **options) -> tuple[list[Tensor], LowBitOptimizer]:
     params = parameters(weights)
     optimizer = MAKE[cls](params, state_dtype=dtype, **options)
     for step in range(steps):
@@ -154,9 +152,7 @@ def test_the_seed_decides_and_nothing_else(cls, dtype, weights):
     different = trained(cls, dtype, weights=weights, seed=2)
     same = all(
         torch.equal(a, b)
-        for a, b in zip(
-            one + state_tensors(one_optimizer), different[0] + state_tensors(different[1]), strict=True
-        )
+        for a, b in zip(one + state_tensors(one_optimizer), different[0] + state_tensors(different[1]), strict=True)
     )
     assert same == (dtype is torch.float32 and (weights is torch.float32 or cls is Bop))
 
@@ -259,9 +255,7 @@ def test_options_out_of_range_are_refused(make, message):
 class TestSmallUpdates:
     """Far below half a step of the weight's dtype: lost every time if rounded to nearest."""
 
-    @pytest.mark.parametrize(
-        ("weights", "lr"), [(torch.bfloat16, 1e-4), (torch.float16, 1e-5), (torch.int8, 1e-4)]
-    )
+    @pytest.mark.parametrize(("weights", "lr"), [(torch.bfloat16, 1e-4), (torch.float16, 1e-5), (torch.int8, 1e-4)])
     def test_get_through_on_average(self, weights, lr):
         start = torch.full((4, 10_000), 0.5)
         parameter = FixedPoint(torch.full((4, 10_000), 64, dtype=torch.int8))

@@ -23,6 +23,27 @@ def test_the_gradient_passes_inside_the_closed_window(window, seed):
     assert torch.equal(x.grad, grad * (x.abs() <= window))
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x,
+        lambda x: x.contiguous(memory_format=torch.channels_last),
+        lambda x: x.permute(3, 0, 2, 1),
+        lambda x: x[:, ::2],
+        lambda x: x[0, 0, 0],
+    ],
+    ids=["contiguous", "channels last", "permuted", "with gaps", "a vector"],
+)
+def test_any_layout_of_values_and_gradient(layout, generator):
+    x = layout(torch.randn(2, 6, 5, 3, generator=generator)).detach().requires_grad_()
+    q = Sign()(x)
+    assert torch.equal(dense(q), signs(x.detach()))
+    one = torch.ones(()).expand(x.shape)
+    for grad in (one, torch.randn(x.shape, generator=generator), torch.randn_like(x.detach())):
+        (got,) = torch.autograd.grad(q, x, grad, retain_graph=True)
+        assert torch.equal(got, grad * (x.abs() <= 1))
+
+
 def test_infinite_values_have_a_sign_and_a_gradient_in_an_infinite_window():
     x = torch.tensor([math.inf, -math.inf, 1.0]).requires_grad_()
     q = Sign(window=math.inf)(x)

@@ -47,6 +47,22 @@ class GradientQuantizer(nn.Module):
         return f"storage_bits={self.storage_bits}"
 
 
+def quantize_gradient(x: Tensor, quantizer: GradientQuantizer) -> Tensor:
+    """`x` as it is; the gradient that comes back to it goes through `quantizer`."""
+    return _QuantizeGradient.apply(x, quantizer)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _QuantizeGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, quantizer: GradientQuantizer) -> Tensor:
+        ctx.quantizer = quantizer
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return ctx.quantizer(grads[0]), None
+
+
 def largest_magnitude(gradient: Tensor) -> float:
     """max|g|, 0 for an empty tensor.
 

@@ -39,5 +39,17 @@ class Int8Gradient(GradientQuantizer):
         codes = round_to_integers_(gradient.float() * (127 / bound), self.generator).clamp_(-127, 127)
         return codes.mul_(bound / 127).to(gradient.dtype)
 
+    def codes(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient as int8 q, in its own strides, and the step s, float32 []: rounded at random, not clamped.
+
+        It needs a generator, and takes no account of `quantile`.
+
+        Raises:
+            NonFiniteError: the gradient has NaN or infinite values.
+        """
+        assert self.generator is not None  # the rounding is random
+        seed = int(torch.randint(2**62, (), generator=self.generator, device=self.generator.device))
+        return torch.ops.bnn.quantize_int8(gradient, seed)  # type: ignore[no-any-return]
+
     def extra_repr(self) -> str:  # noqa: D102
         return f"quantile={self.quantile}"

@@ -1,0 +1,28 @@
+// bfloat16: the upper half of a float's bits.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+// To be added as torch does: in float32, then rounded to even.
+struct BFloat16 {
+    uint16_t bits;
+
+    float value() const {
+        const uint32_t word = static_cast<uint32_t>(bits) << 16;
+        float result;
+        std::memcpy(&result, &word, sizeof result);
+        return result;
+    }
+    BFloat16& operator+=(BFloat16 other) {
+        const float sum = value() + other.value();
+        uint32_t word;
+        std::memcpy(&word, &sum, sizeof word);
+        bits = static_cast<uint16_t>(sum == sum ? (word + 0x7FFF + (word >> 16 & 1)) >> 16 : 0x7FC0);
+        return *this;
+    }
+};
+
+}  // namespace

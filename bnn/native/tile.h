@@ -1,0 +1,241 @@
+// Products of int8 and ±1 bytes with int32 sums, under the instruction set that this translation unit is compiled for.
+//
+// A panel is a matrix of bytes [depth][kColumns] whose rows are interleaved by four, panel[depth / 4][column][4]: one
+// instruction then adds four products to every column's sum. Each definition offers the same three things:
+// Tiles, which lives while tiles are multiplied; multiply_tile, which adds a[kRows][depth] times a panel to
+// sums[kRows][kColumns]; and spread_panel, which makes a panel of words of 32 bits.
+#pragma once
+
+#include "vector.h"
+
+namespace {
+
+constexpr int kColumns = 32;        // of a panel; one word of bits holds a row of it
+constexpr int64_t kDepthStep = 64;  // what depths are a multiple of
+
+// For every column: which byte of four words of bits holds it (of each of the four), and its bit in there.
+struct ColumnBits {
+    constexpr ColumnBits() {
+        for (uint32_t column = 0; column < kColumns; ++column) {
+            byte[column] = 0x0C080400 + column / 8 * 0x01010101;
+            bit[column] = (1u << column % 8) * 0x01010101;
+        }
+    }
+    alignas(64) uint32_t byte[kColumns]{};
+    alignas(64) uint32_t bit[kColumns]{};
+};
+constexpr ColumnBits kColumnBits;
+
+#if defined(BNN_USE_AMX)
+
+constexpr int kRows = 32;
+
+// The shape of this thread's eight tiles: 16 rows of 64 bytes each. Released, they cost nothing to switch threads.
+class Tiles {
+   public:
+    Tiles() {
+        struct {
+            uint8_t palette = 1, start_row = 0, reserved[14] = {};
+            uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+        } config;
+        _tile_loadconfig(&config);
+    }
+    ~Tiles() { _tile_release(); }
+    Tiles(const Tiles&) = delete;
+    Tiles& operator=(const Tiles&) = delete;
+};
+
+[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                     int32_t* sums) {
+    constexpr int64_t sums_stride = kColumns * sizeof(int32_t);
+    asm volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
+    _tile_loadd(0, sums, sums_stride);
+    _tile_loadd(1, sums + 16, sums_stride);
+    _tile_loadd(2, sums + 16 * kColumns, sums_stride);
+    _tile_loadd(3, sums + 16 * kColumns + 16, sums_stride);
+    for (int64_t k = 0; k < depth; k += kDepthStep) {
+        _tile_loadd(4, a + k, a_stride);
+        _tile_loadd(6, panel + k * kColumns, 4 * kColumns);
+        _tile_loadd(7, panel + k * kColumns + 64, 4 * kColumns);
+        _tile_loadd(5, a + 16 * a_stride + k, a_stride);
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbssd(1, 4, 7);
+        _tile_dpbssd(2, 5, 6);
+        _tile_dpbssd(3, 5, 7);
+    }
+    _tile_stored(0, sums, sums_stride);
+    _tile_stored(1, sums + 16, sums_stride);
+    _tile_stored(2, sums + 16 * kColumns, sums_stride);
+    _tile_stored(3, sums + 16 * kColumns + 16, sums_stride);
+}
+
+#else
+
+struct Tiles {
+    Tiles() {}  // nothing to prepare; declared for no compiler to call it unused
+};
+
+inline uint32_t load_quad(const int8_t* bytes) {
+    uint32_t quad;
+    std::memcpy(&quad, bytes, 4);
+    return quad;
+}
+
+#endif
+
+#if defined(BNN_USE_AVX512)
+
+constexpr int kRows = 8;
+
+// The instruction multiplies unsigned by signed bytes: a is offset by 128, and 128 times a column's sum taken away.
+[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                     int32_t* sums) {
+    const Vector offset = _mm512_set1_epi8(-128);
+    Vector products[kRows][2], excess[2] = {zero(), zero()};
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) products[row][v] = _mm512_loadu_si512(sums + row * kColumns + 16 * v);
+    }
+    for (int64_t k = 0; k < depth; k += 4) {
+        Vector columns[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            columns[v] = _mm512_loadu_si512(panel + k * kColumns + 64 * v);
+            excess[v] = _mm512_dpbusd_epi32(excess[v], offset, columns[v]);
+        }
+#pragma GCC unroll 8
+        for (int row = 0; row < kRows; ++row) {
+            const Vector quad = _mm512_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k) ^ 0x80808080));
+#pragma GCC unroll 2
+            for (int v = 0; v < 2; ++v) products[row][v] = _mm512_dpbusd_epi32(products[row][v], quad, columns[v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            _mm512_storeu_si512(sums + row * kColumns + 16 * v, _mm512_sub_epi32(products[row][v], excess[v]));
+        }
+    }
+}
+
+#elif defined(BNN_USE_AVX2)
+
+constexpr int kRows = 2;
+
+inline Vector load_bytes(const void* bytes) { return _mm256_loadu_si256(static_cast<const __m256i*>(bytes)); }
+inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast<__m256i*>(bytes), v); }
+
+// The instruction multiplies unsigned by signed bytes: the magnitude of a by the column with a's sign.
+[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                     int32_t* sums) {
+    const Vector ones = _mm256_set1_epi16(1);
+    Vector products[kRows][4];
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) products[row][v] = load_bytes(sums + row * kColumns + 8 * v);
+    }
+    for (int64_t k = 0; k < depth; k += 4) {
+#pragma GCC unroll 2
+        for (int row = 0; row < kRows; ++row) {
+            const Vector quad = _mm256_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
+            const Vector magnitude = _mm256_abs_epi8(quad);
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) {
+                const Vector signed_column = _mm256_sign_epi8(load_bytes(panel + k * kColumns + 32 * v), quad);
+                const Vector pairs = _mm256_maddubs_epi16(magnitude, signed_column);
+                products[row][v] = _mm256_add_epi32(products[row][v], _mm256_madd_epi16(pairs, ones));
+            }
+        }
+    }
+#pragma GCC unroll 2
+    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) store_bytes(sums + row * kColumns + 8 * v, products[row][v]);
+    }
+}
+
+#elif !defined(BNN_USE_AMX)
+
+constexpr int kRows = 2;
+
+using Bytes [[gnu::vector_size(8)]] = int8_t;
+using Shorts [[gnu::vector_size(16)]] = int16_t;
+
+inline Shorts load_shorts(const void* bytes) {
+    Bytes narrow;
+    std::memcpy(&narrow, bytes, sizeof narrow);
+    return __builtin_convertvector(narrow, Shorts);
+}
+
+// Eight columns at a time stay in registers. A short holds the sum of 128 products of a byte and 1, 0 or -1.
+[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                     int32_t* sums) {
+    constexpr int64_t kPart = 8, kMost = 4 * 128;
+    for (int64_t part = 0; part < kColumns / kPart * divide_up(depth, kMost); ++part) {
+        const int64_t column = part * kPart % kColumns, begin = part * kPart / kColumns * kMost;
+        Shorts products[kRows][4] = {};
+        for (int64_t k = begin; k < minimum(begin + kMost, depth); k += 4) {
+            Shorts quads[kRows];
+#pragma GCC unroll 2
+            for (int row = 0; row < kRows; ++row) {
+                const uint64_t twice = load_quad(a + row * a_stride + k) * 0x100000001;
+                quads[row] = load_shorts(&twice);
+            }
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) {
+                const Shorts columns = load_shorts(panel + k * kColumns + 4 * column + 8 * v);
+#pragma GCC unroll 2
+                for (int row = 0; row < kRows; ++row) products[row][v] += quads[row] * columns;
+            }
+        }
+        for (int row = 0; row < kRows; ++row) {
+            int32_t* to = sums + row * kColumns + column;
+            for (int i = 0; i < 4 * kPart; ++i) to[i / 4] += products[row][i / 8][i % 8];
+        }
+    }
+}
+
+#endif
+
+// A set bit becomes 1, a clear one -1; a row whose byte of `present` is not all ones but 0 becomes zeros.
+void spread_panel(int8_t* panel, const uint32_t* rows, const uint8_t* present, int64_t depth) {
+    for (int64_t k = 0; k < depth; k += 4, panel += 4 * kColumns) {
+        uint32_t mask;
+        std::memcpy(&mask, present + k, 4);
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
+        const __m128i quad = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + k));
+        const Vector words = _mm512_maskz_broadcast_i32x4(0xFFFF, quad);
+        for (int v = 0; v < 2; ++v) {
+            const Vector bytes = _mm512_shuffle_epi8(words, _mm512_load_si512(kColumnBits.byte + 16 * v));
+            const __mmask64 set = _mm512_test_epi8_mask(bytes, _mm512_load_si512(kColumnBits.bit + 16 * v));
+            const Vector signs = _mm512_mask_blend_epi8(set, _mm512_set1_epi8(-1), _mm512_set1_epi8(1));
+            _mm512_storeu_si512(panel + 64 * v, _mm512_and_si512(signs, _mm512_set1_epi32(static_cast<int>(mask))));
+        }
+#elif defined(BNN_USE_AVX2)
+        const Vector words =
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + k)));
+        for (int v = 0; v < 4; ++v) {
+            const Vector bit = load_bytes(kColumnBits.bit + 8 * v);
+            const Vector bytes = _mm256_shuffle_epi8(words, load_bytes(kColumnBits.byte + 8 * v));
+            const Vector set = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+            const Vector clear_to_ones = _mm256_andnot_si256(set, _mm256_set1_epi8(-2));
+            const Vector signs = _mm256_add_epi8(_mm256_set1_epi8(1), clear_to_ones);
+            store_bytes(panel + 32 * v, _mm256_and_si256(signs, _mm256_set1_epi32(static_cast<int>(mask))));
+        }
+#else
+        for (int column = 0; column < kColumns; ++column) {
+            uint32_t set = 0;
+            for (int i = 0; i < 4; ++i) set |= (rows[k + i] >> column & 1) << 8 * i;
+            const uint32_t signs = set | (set ^ 0x01010101) * 0xFF;
+            const uint32_t quad = signs & mask;
+            std::memcpy(panel + 4 * column, &quad, 4);
+        }
+#endif
+    }
+}
+
+}  // namespace

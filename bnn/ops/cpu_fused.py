@@ -1,0 +1,122 @@
+"""The operations of `bnn.ops.fused` on the CPU, by the native kernels that `bnn.ops.cpu` chose.
+
+Results equal the reference's bit for bit wherever the sums over a channel do: these are added up in float64 here and
+there, but in another order. No result depends on the number of threads. Dtypes that the kernels do not have, and
+tensors without elements, go to the reference.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from bnn.errors import NonFiniteError
+from bnn.ops import cpu, fused, packed_bytes
+from bnn.ops.cpu import _INFINITY_BITS, _check_matrix, _isa_and_threads, _packed
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_FLOATS = (torch.float32, torch.bfloat16)
+_NO_DILATION = [1, 1]
+
+
+def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Native `bnn.ops.fused.norm_sign`: three passes over `y`, without a copy of it if its channels lie last."""
+    if y.dtype not in _FLOATS or not y.numel():
+        return fused.norm_sign(y, bias, eps)
+    channels = y.shape[1]
+    bias = _per_channel("bias", bias, channels)
+    y = y.movedim(1, -1).contiguous()
+    bits, inside = (y.new_empty((len(y), packed_bytes(y[0].numel())), dtype=torch.uint8) for _ in range(2))
+    mean, deviation, omega = (y.new_empty(channels, dtype=torch.float32) for _ in range(3))
+    out = (x.data_ptr() for x in (bits, inside, mean, deviation, omega))
+    cpu._native.norm_sign(*_isa_and_threads(), y.data_ptr(), bias.data_ptr(), eps, *out, *_rows(y), y.itemsize)
+    fused.check_normalised(omega)
+    return bits, inside, mean, deviation, omega
+
+
+def norm_sign_backward(grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """Native `bnn.ops.fused.norm_sign_backward`: two passes over `grad`."""
+    if grad.dtype not in _FLOATS or not grad.numel():
+        return fused.norm_sign_backward(grad, bits, inside, psi, omega)
+    channels, row_elements = grad.shape[1], math.prod(grad.shape[1:])
+    bits, inside = _packed("bits", bits, row_elements), _packed("inside", inside, row_elements)
+    psi, omega = _per_channel("psi", psi, channels), _per_channel("omega", omega, channels)
+    grad = grad.movedim(1, -1).contiguous()
+    grad_y, grad_bias = torch.empty_like(grad), psi.new_empty(channels)
+    pointers = (x.data_ptr() for x in (grad, bits, inside, psi, omega, grad_y, grad_bias))
+    cpu._native.norm_sign_backward(*_isa_and_threads(), *pointers, *_rows(grad), grad.itemsize)
+    return grad_y.movedim(-1, 1), grad_bias
+
+
+def max_pool2d_choices(
+    x: Tensor, kernel_size: list[int], stride: list[int], padding: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Native `bnn.ops.fused.max_pool2d_choices`."""
+    if x.dtype not in _FLOATS:
+        return fused.max_pool2d_choices(x, kernel_size, stride, padding)
+    shape = images, channels, height, width = fused.pooled_shape(x.shape, kernel_size, stride, padding)
+    window = (list(x.shape), kernel_size, stride, padding, _NO_DILATION, (height, width))
+    x = x.movedim(1, -1).contiguous()
+    values = x.new_empty((images, height, width, channels))
+    choices = x.new_empty(fused.choices_shape(shape, kernel_size), dtype=torch.uint8)
+    pointers = (x.data_ptr(), values.data_ptr(), choices.data_ptr())
+    cpu._native.max_pool2d_choices(*_isa_and_threads(), *pointers, *window, len(choices), x.itemsize)
+    return values.movedim(-1, 1), choices
+
+
+def max_pool2d_scatter(
+    grad: Tensor, choices: Tensor, x_shape: list[int], kernel_size: list[int], stride: list[int], padding: list[int]
+) -> Tensor:
+    """Native `bnn.ops.fused.max_pool2d_scatter`."""
+    if grad.dtype not in _FLOATS:
+        return fused.max_pool2d_scatter(grad, choices, x_shape, kernel_size, stride, padding)
+    shape = fused.pooled_shape(x_shape, kernel_size, stride, padding)
+    fused.check_choices(grad, choices, shape, kernel_size)
+    window = (x_shape, kernel_size, stride, padding, _NO_DILATION, shape[2:])
+    grad, choices = grad.movedim(1, -1).contiguous(), choices.contiguous()
+    out = grad.new_empty((x_shape[0], *x_shape[2:], x_shape[1]))
+    pointers = (grad.data_ptr(), choices.data_ptr(), out.data_ptr())
+    cpu._native.max_pool2d_scatter(*_isa_and_threads(), *pointers, *window, len(choices), grad.itemsize)
+    return out.movedim(-1, 1)
+
+
+def sign_window(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
+    """Native `bnn.ops.fused.sign_window`: one pass, which finds a NaN, too."""
+    if x.dtype not in _INFINITY_BITS or x.dtype is torch.bool:
+        return fused.sign_window(x, window)
+    _check_matrix("x", x)
+    x = x.contiguous()
+    bits, inside = (x.new_empty((len(x), packed_bytes(x.shape[1])), dtype=torch.uint8) for _ in range(2))
+    limit = torch.tensor(window, dtype=x.dtype).view(_INTEGERS[x.itemsize]).item()
+    pointers = (x.data_ptr(), bits.data_ptr(), inside.data_ptr())
+    if cpu._native.sign_window(*_isa_and_threads(), *pointers, *x.shape, x.itemsize, _INFINITY_BITS[x.dtype], limit):
+        raise NonFiniteError("cannot take the sign of NaN: the tensor to pack has NaN values")
+    return bits, inside
+
+
+def mask(grad: Tensor, inside: Tensor) -> Tensor:
+    """Native `bnn.ops.fused.mask`."""
+    if grad.dtype not in _INFINITY_BITS or grad.dtype is torch.bool:
+        return fused.mask(grad, inside)
+    _check_matrix("grad", grad)
+    grad, inside = grad.contiguous(), _packed("inside", inside, grad.shape[1])
+    out = torch.empty_like(grad)
+    pointers = (grad.data_ptr(), inside.data_ptr(), out.data_ptr())
+    cpu._native.mask(*_isa_and_threads(), *pointers, *grad.shape, grad.itemsize)
+    return out
+
+
+def _rows(last: Tensor) -> tuple[int, int, int]:
+    """Rows, pixels of each and channels of a tensor whose channels lie last."""
+    return len(last), math.prod(last.shape[1:-1]), last.shape[-1]
+
+
+def _per_channel(name: str, x: Tensor, channels: int) -> Tensor:
+    if tuple(x.shape) != (channels,):
+        raise ValueError(f"{name} must have {channels} values, one a channel, has the shape {tuple(x.shape)}")
+    return x.float().contiguous()
+
+
+if cpu.instruction_set() != "reference":
+    for _kernel in (norm_sign, norm_sign_backward, max_pool2d_choices, max_pool2d_scatter, sign_window, mask):
+        torch.library.impl(f"bnn::{_kernel.__name__}", "CPU")(_kernel)

@@ -1,0 +1,265 @@
+"""Element-wise passes that take or give bits: norm with sign, pooling with its choices, sign with its window.
+
+Schemas, shape rules and the specification in plain torch; `bnn.ops.cpu_fused` overrides it on the CPU. Sums over a
+channel are formed in float64 and rounded to float32 once; every other step is rounded to float32 as it stands, or to
+float64 where the input is float64. Packed rows are those of `bnn.ops`; rows of images are in (H, W, C) order.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bnn.errors import NonFiniteError
+from bnn.ops import packed_bytes, window_outputs
+from bnn.ops.reference import pack, unpack
+
+SCHEMAS = {
+    "norm_sign": "(Tensor y, Tensor bias, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "norm_sign_backward": "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor omega) -> (Tensor, Tensor)",
+    "max_pool2d_choices": "(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding) -> (Tensor, Tensor)",
+    "max_pool2d_scatter": (
+        "(Tensor grad, Tensor choices, int[] x_shape, int[2] kernel_size, int[2] stride, int[2] padding) -> Tensor"
+    ),
+    "sign_window": "(Tensor x, float window) -> (Tensor, Tensor)",
+    "mask": "(Tensor grad, Tensor inside) -> Tensor",
+}
+
+MAX_TAPS = 256
+"""Values of a pooling window: the number of a choice fits a byte."""
+
+for _name, _schema in SCHEMAS.items():
+    torch.library.define(f"bnn::{_name}", _schema)
+
+
+# --- the specification ---------------------------------------------------------------------------------------------
+
+
+def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Signs of the l1 batch norm x = (y - mean) / (mean|y - mean| + eps) + bias, for each channel.
+
+    Args:
+        y: float [N, C, ...].
+        bias: float [C].
+        eps: added to the deviation.
+
+    Returns:
+        The packed signs of x and the packed truth values of |x| <= 1, with N rows of (..., C); and float32 [C] (or
+        float64, if `y` is) mean, deviation mean|y - mean| and omega = mean|x|.
+
+    Raises:
+        NonFiniteError: the norm of `y` is not a number.
+    """
+    dtype = _statistics_dtype(y)
+    y = y.movedim(1, -1)
+    mean = _channel_means(y).to(dtype)
+    deviation = _channel_means((y - mean).abs()).to(dtype)
+    x = (y - mean) / (deviation + eps) + bias.to(dtype)
+    magnitude = x.abs()
+    omega = _channel_means(magnitude).to(dtype)
+    check_normalised(omega)
+    return pack(x.flatten(1)), pack((magnitude <= 1).flatten(1)), mean, deviation, omega
+
+
+def norm_sign_backward(grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient that Wang et al. (arXiv 2102.04270, sec. 5) take for `norm_sign`.
+
+    With g = grad where `inside` and zero elsewhere, s the signs, and means over a channel,
+    dL/dy = (g - mean(g) - omega mean(g s) s) / psi and dL/dbias = sum(g).
+
+    Args:
+        grad: float [N, C, ...], for the signs.
+        bits: the first result of `norm_sign`.
+        inside: the second.
+        psi: float [C], deviation + eps.
+        omega: float [C].
+
+    Returns:
+        dL/dy of `grad`'s shape and dtype, its memory in (N, ..., C) order, and dL/dbias [C] of the dtype of psi.
+    """
+    last = grad.movedim(1, -1)
+    row_elements = math.prod(last.shape[1:])
+    signs, window = (unpack(packed, row_elements, torch.bool).view(last.shape) for packed in (bits, inside))
+    passed = torch.where(window, last, 0)
+    mean, along_signs = _channel_means(passed), omega.double() * _channel_means(torch.where(signs, passed, -passed))
+    offset = torch.where(signs, (mean + along_signs).to(psi.dtype), (mean - along_signs).to(psi.dtype))
+    grad_y = ((passed - offset) / psi).to(grad.dtype)
+    return grad_y.contiguous().movedim(-1, 1), _channel_sums(passed).to(psi.dtype)
+
+
+def max_pool2d_choices(
+    x: Tensor, kernel_size: list[int], stride: list[int], padding: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Max-pooling, and which value of each window was the largest: the first of equals, the last NaN.
+
+    Args:
+        x: float [N, C, H, W].
+        kernel_size: as in `torch.nn.functional.max_pool2d`, as are the arguments that follow; at most 256 values.
+        stride: distance of the windows.
+        padding: at most half the kernel.
+
+    Returns:
+        [N, C, H', W'] of `x`'s dtype, channels last; and uint8 [planes, N, ceil(H' W' C / 8)], whose plane p holds
+        bit p of each choice. A choice is the value's number in its window, in row order.
+    """
+    window = (kernel_size, stride, padding)
+    shape = pooled_shape(x.shape, *window)
+    values, index = torch.ops.aten.max_pool2d_with_indices(x.contiguous(memory_format=torch.channels_last), *window)
+    top, left = (torch.arange(shape[2 + i], device=x.device) * stride[i] - padding[i] for i in (0, 1))
+    choice = (index // x.shape[3] - top.unsqueeze(1)) * kernel_size[1] + index % x.shape[3] - left
+    rows = choice.movedim(1, -1).flatten(1)
+    planes = values.new_empty(choices_shape(shape, kernel_size), dtype=torch.uint8)
+    for bit, plane in enumerate(planes):
+        plane.copy_(pack((rows >> bit & 1).bool()))
+    return values.contiguous(memory_format=torch.channels_last), planes
+
+
+def max_pool2d_scatter(
+    grad: Tensor, choices: Tensor, x_shape: list[int], kernel_size: list[int], stride: list[int], padding: list[int]
+) -> Tensor:
+    """Gradient of `max_pool2d_choices`: each window's goes to its choice; sums are formed in the windows' order.
+
+    Args:
+        grad: float [N, C, H', W'].
+        choices: the second result of `max_pool2d_choices`; the other arguments are as there.
+        x_shape: (N, C, H, W).
+        kernel_size: as in `max_pool2d_choices`.
+        stride: as in `max_pool2d_choices`.
+        padding: as in `max_pool2d_choices`.
+
+    Returns:
+        [N, C, H, W] of `grad`'s dtype, channels last.
+    """
+    images, channels, height, width = shape = pooled_shape(x_shape, kernel_size, stride, padding)
+    check_choices(grad, choices, shape, kernel_size)
+    choice = torch.zeros((images, height, width, channels), dtype=torch.uint8, device=grad.device)
+    for bit, plane in enumerate(choices):
+        choice += unpack(plane, height * width * channels, torch.bool).view(choice.shape).byte() << bit
+    choice = choice.movedim(-1, 1)
+    padded_size = [size + 2 * pad for size, pad in zip(x_shape[2:], padding, strict=True)]
+    padded = grad.new_zeros((images, *padded_size, channels)).movedim(-1, 1)
+    # The last value of a window first: where windows overlap, an element is then reached by the first of them first.
+    for number in reversed(range(math.prod(kernel_size))):
+        row, column = divmod(number, kernel_size[1])
+        to = padded[:, :, row :: stride[0], column :: stride[1]][:, :, :height, :width]
+        to += torch.where(choice == number, grad, 0)
+    inner = padded[:, :, padding[0] : padding[0] + x_shape[2], padding[1] : padding[1] + x_shape[3]]
+    return inner.contiguous(memory_format=torch.channels_last)
+
+
+def sign_window(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
+    """Packs the signs of a float matrix, and where |x| <= window.
+
+    Args:
+        x: float [rows, n]; `sign(0)` is +1.
+        window: rounded to the dtype of `x`.
+
+    Returns:
+        uint8 [rows, ceil(n / 8)], twice.
+
+    Raises:
+        NonFiniteError: `x` has a NaN.
+    """
+    return pack(x), pack(x.abs() <= torch.tensor(window, dtype=x.dtype, device=x.device))
+
+
+def mask(grad: Tensor, inside: Tensor) -> Tensor:
+    """The elements of a float matrix [rows, n] whose bit in `inside` [rows, ceil(n / 8)] is set; zero elsewhere."""
+    return torch.where(unpack(inside, grad.shape[1], torch.bool), grad, 0)
+
+
+def check_normalised(omega: Tensor) -> None:
+    """Refuses a norm whose mean magnitude is not a number: so is a value then, and its sign would be lost."""
+    if torch.isnan(omega).any():
+        raise NonFiniteError("cannot take the sign of NaN: the tensor to normalise has NaN or infinite values, or none")
+
+
+def pooled_shape(
+    x_shape: Sequence[int], kernel_size: list[int], stride: list[int], padding: list[int]
+) -> tuple[int, int, int, int]:
+    """Shape of a pooled image; refuses a window of all padding, and one of more values than a byte can number."""
+    if min(*kernel_size, *stride) < 1 or math.prod(kernel_size) > MAX_TAPS:
+        raise ValueError(f"a window has 1 to {MAX_TAPS} values, got a kernel of {kernel_size} and stride {stride}")
+    if any(not 0 <= 2 * pad <= kernel for pad, kernel in zip(padding, kernel_size, strict=True)):
+        raise ValueError(f"padding {padding} is not from 0 to half of the kernel {kernel_size}")
+    images, channels, height, width = x_shape
+    kernel, step, pad = ((pair[0], pair[1]) for pair in (kernel_size, stride, padding))
+    return images, channels, *window_outputs((height, width), kernel, step, pad, (1, 1))
+
+
+def choices_shape(pooled: Sequence[int], kernel_size: list[int]) -> tuple[int, int, int]:
+    """Shape of the choices' planes, see `max_pool2d_choices`, for values of the shape `pooled`."""
+    return (math.prod(kernel_size) - 1).bit_length(), pooled[0], packed_bytes(math.prod(pooled[1:]))
+
+
+def check_choices(grad: Tensor, choices: Tensor, pooled: Sequence[int], kernel_size: list[int]) -> None:
+    """Refuses a gradient or choices of another pooling."""
+    if tuple(grad.shape) != tuple(pooled):
+        raise ValueError(f"grad must be {tuple(pooled)}, is {tuple(grad.shape)}")
+    planes = choices_shape(pooled, kernel_size)
+    if choices.dtype is not torch.uint8 or tuple(choices.shape) != planes:
+        raise ValueError(f"choices must be torch.uint8 {planes}, are {choices.dtype} {tuple(choices.shape)}")
+
+
+def _statistics_dtype(y: Tensor) -> torch.dtype:
+    return torch.promote_types(y.dtype, torch.float32)
+
+
+def _channel_sums(last: Tensor) -> Tensor:
+    return last.sum(tuple(range(last.dim() - 1)), dtype=torch.float64)
+
+
+def _channel_means(last: Tensor) -> Tensor:
+    return _channel_sums(last) / math.prod(last.shape[:-1])
+
+
+# --- shape rules ---------------------------------------------------------------------------------------------------
+
+
+def _norm_sign_shape(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rows = (y.shape[0], packed_bytes(math.prod(y.shape[1:])))
+    bits, inside = (y.new_empty(rows, dtype=torch.uint8) for _ in range(2))
+    mean, deviation, omega = (y.new_empty(y.shape[1], dtype=_statistics_dtype(y)) for _ in range(3))
+    return bits, inside, mean, deviation, omega
+
+
+def _norm_sign_backward_shape(
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(grad.movedim(1, -1).contiguous()).movedim(-1, 1), torch.empty_like(psi)
+
+
+def _max_pool2d_choices_shape(
+    x: Tensor, kernel_size: list[int], stride: list[int], padding: list[int]
+) -> tuple[Tensor, Tensor]:
+    shape = pooled_shape(x.shape, kernel_size, stride, padding)
+    values = x.new_empty(shape).to(memory_format=torch.channels_last)
+    return values, x.new_empty(choices_shape(shape, kernel_size), dtype=torch.uint8)
+
+
+def _max_pool2d_scatter_shape(
+    grad: Tensor, choices: Tensor, x_shape: list[int], kernel_size: list[int], stride: list[int], padding: list[int]
+) -> Tensor:
+    return grad.new_empty(x_shape).to(memory_format=torch.channels_last)
+
+
+def _sign_window_shape(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
+    bits, inside = (x.new_empty((x.shape[0], packed_bytes(x.shape[1])), dtype=torch.uint8) for _ in range(2))
+    return bits, inside
+
+
+def _mask_shape(grad: Tensor, inside: Tensor) -> Tensor:
+    return grad.new_empty(grad.shape)
+
+
+for _kernel, _shape_rule in (
+    (norm_sign, _norm_sign_shape),
+    (norm_sign_backward, _norm_sign_backward_shape),
+    (max_pool2d_choices, _max_pool2d_choices_shape),
+    (max_pool2d_scatter, _max_pool2d_scatter_shape),
+    (sign_window, _sign_window_shape),
+    (mask, _mask_shape),
+):
+    torch.library.register_fake(f"bnn::{_kernel.__name__}", _shape_rule)
+    torch.library.impl(f"bnn::{_kernel.__name__}", "CompositeExplicitAutograd")(_kernel)

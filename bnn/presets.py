@@ -1,0 +1,103 @@
+"""Presets: named ways to train the same network in more or less memory."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import nn
+
+import bnn.optim
+from bnn.accumulator_store import AccumulatorStore
+from bnn.errors import RecipeError
+from bnn.layers import BinaryLayer, BinaryNorm
+from bnn.models import initialize
+from bnn.quantizers.gradients import Int8Gradient, SignGradient
+from bnn.stores import LatentStore
+from bnn.training import Callback, ClipLatents
+
+Build = Callable[..., nn.Module]
+"""Makes a network; takes `store` and `norm`, as `bnn.models.mlp`, `cnv` and `binarynet` do."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a preset makes, under the names that `bnn.training.Run` gives it."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    callbacks: Sequence[Callback] = ()
+    generators: dict[str, torch.Generator] = field(default_factory=dict)
+    slice_size: int | None = None
+
+
+def prepare(preset: str, build: Build, *, learning_rate: float | None = None, seed: int = 0) -> Prepared:
+    """Makes a network and all that its training needs.
+
+    Args:
+        preset: `standard`, `edge` or `edge-min`: see the functions of these names.
+        build: makes the network.
+        learning_rate: by default the preset's own.
+        seed: of the weights and of every random rounding.
+
+    Raises:
+        RecipeError: there is no such preset.
+    """
+    presets = {"standard": standard, "edge": edge, "edge-min": edge_min}
+    if preset not in presets:
+        near = difflib.get_close_matches(preset, presets, n=1)
+        hint = f": did you mean {near[0]}?" if near else "."
+        raise RecipeError(f"there is no preset {preset!r}{hint} There are: {', '.join(presets)}")
+    options = {} if learning_rate is None else {"learning_rate": learning_rate}
+    return presets[preset](build, seed=seed, **options)
+
+
+def standard(build: Build, *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
+    """Float32 throughout: latent weights, batch norm, gradients and Adam. Only binary activations are kept as bits.
+
+    Source: Courbariaux et al. 2016, arXiv 1602.02830.
+    """
+    model = build()
+    initialize(model, generator=torch.Generator().manual_seed(seed))
+    return Prepared(model, torch.optim.Adam(model.parameters(), lr=learning_rate), [ClipLatents()])
+
+
+def edge(build: Build, *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
+    """Norms that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
+
+    Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out.
+    """
+    rounding = torch.Generator().manual_seed(seed)
+    gradient = SignGradient(packed=True, scale="none", generator=rounding)
+    store = partial(LatentStore, gradient_quantizer=gradient, dtype=torch.float16)
+    model = build(store=store, norm=BinaryNorm)
+    initialize(model, generator=torch.Generator().manual_seed(seed))
+    optimizer = bnn.optim.Adam(model.parameters(), lr=learning_rate, state_dtype=torch.float16, seed=seed)
+    return Prepared(model, optimizer, [ClipLatents()], {"rounding": rounding})
+
+
+def edge_min(build: Build, *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
+    """One 8-bit accumulator a weight and no optimizer state; int8 gradients; slices of 25 that step in backward.
+
+    Each slice of a batch steps every layer as soon as its gradient is known, so that no gradient of the network's
+    size exists. A gradient that is not finite then stops the step where it appears, and layers behind it have been
+    stepped already.
+    """
+    rounding = torch.Generator().manual_seed(seed)
+    gradient = SignGradient(packed=True, scale="none", generator=rounding)
+    model = build(store=partial(AccumulatorStore, gradient_quantizer=gradient), norm=BinaryNorm)
+    initialize(model, generator=torch.Generator().manual_seed(seed))
+    layers = [module for module in model.modules() if isinstance(module, BinaryLayer)]
+    for layer in layers:
+        layer.grad_quantizer = Int8Gradient(generator=rounding)
+    accumulators = [layer.store.weight for layer in layers if isinstance(layer.store, AccumulatorStore)]
+    theirs = {id(accumulator) for accumulator in accumulators}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
+    optimizer = bnn.optim.SGD(
+        [{"params": accumulators}, {"params": others, "lr": 0.1, "momentum": 0.9}], lr=learning_rate, seed=seed
+    )
+    bnn.optim.step_in_backward(optimizer)
+    return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=25)

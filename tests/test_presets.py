@@ -1,0 +1,123 @@
+"""Each preset trains, resumes exactly and keeps between steps what it promises."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from bnn.bits import BitTensor
+from bnn.errors import RecipeError
+from bnn.layers import BinaryLayer, BinaryNorm
+from bnn.models import mlp
+from bnn.presets import prepare
+from bnn.training import Callback, Run, Trainer, warmup_cosine
+from tests.training.tiny_runs import tiny_dataset
+
+PRESETS = ("standard", "edge", "edge-min")
+NETWORK = partial(mlp, input_shape=(1, 6, 6), classes=4, hidden=(64, 64))
+
+
+class Stop(Exception):
+    pass
+
+
+class Losses(Callback):
+    def __init__(self, *, stop_after=None):
+        self.losses = []
+        self.stop_after = stop_after
+
+    def on_step_end(self, trainer, loss):
+        self.losses.append(loss)
+        if trainer.step == self.stop_after:
+            trainer.save()
+            raise Stop
+
+
+def run_of(preset, *, epochs=3, slice_size=5):
+    prepared = prepare(preset, NETWORK, seed=4)
+    return Run(
+        model=prepared.model,
+        data=tiny_dataset(),
+        optimizer=prepared.optimizer,
+        epochs=epochs,
+        batch_size=12,
+        seed=0,
+        validation=0.2,
+        schedule=warmup_cosine(epochs),
+        slice_size=prepared.slice_size and slice_size,
+        callbacks=prepared.callbacks,
+        generators=prepared.generators,
+    )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_learns(preset, tmp_path):
+    summary = Trainer(run_of(preset, epochs=40, slice_size=12), tmp_path / "run").fit()
+    assert summary["train_accuracy"] > 0.8
+    assert summary["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_resumes_bit_for_bit(preset, tmp_path):
+    whole = Losses()
+    reference = run_of(preset)
+    Trainer(reference, tmp_path / "whole", callbacks=[whole]).fit()
+    first, second = Losses(stop_after=6), Losses()
+    with pytest.raises(Stop):
+        Trainer(run_of(preset), tmp_path / "parts", callbacks=[first]).fit()
+    resumed = run_of(preset)
+    Trainer(resumed, tmp_path / "parts", callbacks=[second]).resume()
+    assert first.losses + second.losses == whole.losses
+    for name, tensor in reference.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(("preset", "bytes_a_weight"), [("standard", 12), ("edge", 6), ("edge-min", 1)])
+def test_keeps_so_many_bytes_a_weight_between_steps(preset, bytes_a_weight, tmp_path):
+    run = run_of(preset, epochs=1)
+    Trainer(run, tmp_path / "run").fit()
+    stores = [layer.store for layer in run.model.modules() if isinstance(layer, BinaryLayer)]
+    kept = 0
+    for store in stores:
+        state = run.optimizer.state.get(store.weight, {})
+        tensors = [store.weight, *(value for value in state.values() if torch.is_tensor(value) and value.dim())]
+        assert store.weight.grad is None
+        kept += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert kept == bytes_a_weight * sum(store.size for store in stores)
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_activations_are_bits_from_norm_to_product(preset):
+    prepared = prepare(preset, NETWORK)
+    seen = []
+    for module in prepared.model.modules():
+        if isinstance(module, BinaryNorm):
+            module.register_forward_hook(lambda _, __, output: seen.append(output))
+    prepared.model(torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(0)))
+    assert len(seen) == 2
+    assert all(isinstance(output, BitTensor) for output in seen)
+
+
+def test_seed_decides_the_weights():
+    def signs(seed):
+        return prepare("edge-min", NETWORK, seed=seed).model[1].store.read().dense()
+
+    assert torch.equal(signs(1), signs(1))
+    assert not torch.equal(signs(1), signs(2))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_learning_rate_can_be_given(preset):
+    assert prepare(preset, NETWORK, learning_rate=0.02).optimizer.param_groups[0]["lr"] == 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("egde", "no preset 'egde': did you mean edge"),
+        ("fast", "no preset 'fast'. There are: standard, edge, edge-min"),
+    ],
+)
+def test_unknown_preset_is_refused_with_the_near_ones(name, message):
+    with pytest.raises(RecipeError, match=message):
+        prepare(name, NETWORK)
