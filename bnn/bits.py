@@ -243,9 +243,11 @@ def _is_row_dim(bits: BitTensor, dim: int) -> bool:
 
 
 def _of_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:
-    shape = list(bits.shape)
+    shape, strides = list(bits.shape), list(bits.stride())
+    # The stride of a single row may be anything; that of several is a row.
+    strides[dim] = math.prod(shape) // shape[dim] if shape[dim] else strides[dim]
     shape[dim] = packed.shape[0]
-    return BitTensor(packed, shape, bits.stride(), bits.dtype)
+    return BitTensor(packed, shape, strides, bits.dtype)
 
 
 def _mm(a: Tensor, b: Tensor) -> Any:

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnn.rounding import round_to_integers_
 
-_STEPS_PER_UNIT = 128
+STEPS_PER_UNIT = 128
 
 
 class FixedPoint(nn.Parameter):
@@ -49,7 +49,7 @@ class FixedPoint(nn.Parameter):
 
 def decode(codes: Tensor) -> Tensor:
     """The float32 values of int8 codes."""
-    return codes.float().add_(0.5).div_(_STEPS_PER_UNIT)
+    return codes.float().add_(0.5).div_(STEPS_PER_UNIT)
 
 
 def encode(values: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -57,5 +57,5 @@ def encode(values: Tensor, generator: torch.Generator | None) -> Tensor:
 
     The rounding is stochastic, or to the nearest where there is no generator.
     """
-    codes = round_to_integers_(values * _STEPS_PER_UNIT - 0.5, generator)
-    return codes.clamp_(-_STEPS_PER_UNIT, _STEPS_PER_UNIT - 1).to(torch.int8)
+    codes = round_to_integers_(values * STEPS_PER_UNIT - 0.5, generator)
+    return codes.clamp_(-STEPS_PER_UNIT, STEPS_PER_UNIT - 1).to(torch.int8)

@@ -18,10 +18,16 @@ class WeightStore(nn.Module):
     Attributes:
         shape: shape of the weight, [out, ...].
         storage_bits: bits that one weight takes once training has ended.
+        gradient_quantizer: what becomes of the gradient of what is read, or None.
     """
 
     shape: tuple[int, ...]
     storage_bits: int
+    gradient_quantizer: GradientQuantizer | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradient_quantizer = None
 
     @property
     def size(self) -> int:

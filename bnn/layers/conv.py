@@ -67,7 +67,7 @@ class BinaryConv2d(BinaryLayer):
         """[N, in_channels, H, W] to float [N, out_channels, H', W']."""
         x = self.quantized(x.contiguous(memory_format=torch.channels_last))
         window = (self.stride, self.padding, self.dilation, self.groups)
-        product = products.conv2d(x, self.store.read(), *window, self.grad_quantizer)
+        product = products.conv2d(x, self.store.read(), *window, self.grad_quantizer, self.store.gradient_quantizer)
         return self.scaled(product, trailing_dims=2)
 
     def extra_repr(self) -> str:  # noqa: D102

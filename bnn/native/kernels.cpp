@@ -9,12 +9,14 @@
 #include "pool.h"
 #include "quantize.h"
 #include "sign.h"
+#include "step.h"
 
 namespace bnn::BNN_ISA {
 
 const Kernels kernels = {pack, unpack, linear, conv2d, max_pool2d, max_pool2d_backward,
                          largest_magnitude, quantize_int8, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_sign,
-                         norm_sign, norm_sign_backward, max_pool2d_choices, max_pool2d_scatter, sign_window, mask};
+                         norm_sign, norm_sign_backward, max_pool2d_choices, max_pool2d_scatter, sign_window, mask,
+                         step_by_signs};
 
 }  // namespace bnn::BNN_ISA

@@ -57,6 +57,9 @@ struct Kernels {
                         int64_t infinity, int64_t window, int threads);
     void (*mask)(const void* grad, const uint8_t* inside, void* out, int64_t rows, int64_t n, int itemsize,
                  int threads);
+    // `codes` [rows][n] move by `whole`, or with the probability `part` by one more, against the packed `signs`.
+    void (*step_by_signs)(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, float part,
+                          uint32_t key, int threads);
 };
 
 namespace amx {

@@ -164,6 +164,14 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "step_by_signs",
+        [](const std::string& isa, int threads, uintptr_t codes, uintptr_t signs, int64_t rows, int64_t n, int32_t whole,
+           float part, uint32_t key) {
+            kernels(isa).step_by_signs(pointer<int8_t>(codes), pointer<const uint8_t>(signs), rows, n, whole, part, key,
+                                       threads);
+        },
+        unlocked);
+    module.def(
         "conv2d_backward_input",
         [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t weight, uintptr_t out,
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,

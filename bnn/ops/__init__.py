@@ -135,10 +135,20 @@ for _shape_rule in (
 ):
     torch.library.register_fake("bnn::" + _shape_rule.__name__[1:].removesuffix("_shape"), _shape_rule)
 
-from bnn.ops import backward, cpu, cpu_backward, cpu_fused, fused, int8, reference  # noqa: E402  (registers the kernels)
+from bnn.ops import (  # noqa: E402  (registers the kernels)
+    accumulate,
+    backward,
+    cpu,
+    cpu_backward,
+    cpu_fused,
+    fused,
+    int8,
+    reference,
+)
 
 __all__ = [
     "SCHEMAS",
+    "accumulate",
     "backward",
     "cpu",
     "cpu_backward",

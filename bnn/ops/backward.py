@@ -45,9 +45,7 @@ for _name, _schema in SCHEMAS.items():
 # --- products ------------------------------------------------------------------------------------------------------
 
 
-def linear_backward_input(
-    q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype
-) -> Tensor:
+def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype) -> Tensor:
     """Gradient of the input of `bnn.ops.reference.linear`: scale * (q times weight).
 
     Args:
@@ -201,9 +199,7 @@ def _weight_products(
     weight = q.new_empty((1,), dtype=torch.float64).expand(weight_shape)
     window = (None, stride, padding, dilation, False, [0, 0], groups)
     image = _image(x, x_shape).double()
-    products = torch.ops.aten.convolution_backward(q.double(), image, weight, *window, [False, True, False])[
-        1
-    ]
+    products = torch.ops.aten.convolution_backward(q.double(), image, weight, *window, [False, True, False])[1]
     return cast(Tensor, products)
 
 
@@ -219,9 +215,7 @@ def _packed_signs(products: Tensor, seed: int) -> Tensor:
 # --- shape rules, which also serve the meta device -----------------------------------------------------------------
 
 
-def _linear_backward_input_shape(
-    q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype
-) -> Tensor:
+def _linear_backward_input_shape(q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype) -> Tensor:
     return q.new_empty((q.shape[0], features), dtype=dtype)
 
 

@@ -27,15 +27,11 @@ def quantize_int8(grad: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     (largest,) = struct.unpack("f", struct.pack("I", bits << 16 if itemsize == 2 else bits))
     scale, inverse = int8.scale_of(torch.tensor(largest))
     key = int8.hash_key(seed)
-    cpu._native.quantize_int8(
-        *_isa_and_threads(), grad.data_ptr(), q.data_ptr(), n, itemsize, inverse.item(), key
-    )
+    cpu._native.quantize_int8(*_isa_and_threads(), grad.data_ptr(), q.data_ptr(), n, itemsize, inverse.item(), key)
     return q, scale
 
 
-def linear_backward_input(
-    q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype
-) -> Tensor:
+def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype) -> Tensor:
     """Native `bnn.ops.backward.linear_backward_input`."""
     weight_shape, x_shape = _one_pixel(q, features)
     out = conv2d_backward_input(q[:, :, None, None], scale, weight, weight_shape, x_shape, *_ONE_TAP, dtype)
@@ -176,9 +172,9 @@ def _products_are_right() -> bool:
     x, weight, scale = bits[: 3 * 27].view(3, 27), bits[: 37 * 4].view(37, 4), torch.tensor(0.5)
     of_input = (q, scale, weight, weight_shape, x_shape, *window, torch.float32)
     of_weight = (q, scale, x, x_shape, weight_shape, *window)
-    return torch.equal(
-        conv2d_backward_input(*of_input), backward.conv2d_backward_input(*of_input)
-    ) and torch.equal(conv2d_backward_weight(*of_weight), backward.conv2d_backward_weight(*of_weight))
+    return torch.equal(conv2d_backward_input(*of_input), backward.conv2d_backward_input(*of_input)) and torch.equal(
+        conv2d_backward_weight(*of_weight), backward.conv2d_backward_weight(*of_weight)
+    )
 
 
 def _register() -> None:

@@ -36,9 +36,7 @@ class Adam(LowBitOptimizer):
         state_dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "betas": betas, "eps": eps, "seed": seed}, state_dtype=state_dtype
-        )
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "seed": seed}, state_dtype=state_dtype)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options that are out of their range."""
@@ -50,9 +48,7 @@ class Adam(LowBitOptimizer):
         """The mean and the mean square."""
         return {"exp_avg": False, "exp_avg_sq": True}
 
-    def update(
-        self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int
-    ) -> None:
+    def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Adam's formula."""
         mean, mean_square = moments
         beta1, beta2 = group["betas"]

@@ -7,6 +7,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from bnn.bits import BitTensor
 from bnn.data.hashing import random_integers
 from bnn.errors import NonFiniteError
 from bnn.fixed_point import decode, encode
@@ -66,9 +67,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """The running means that are kept of each parameter, by name: whether it is one of squares."""
         raise NotImplementedError
 
-    def update(
-        self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int
-    ) -> None:
+    def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Changes some rows of a parameter and of its moments, in place.
 
         Args:
@@ -121,7 +120,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             for name, squared in self.moments(group).items()
         ]
         generator = torch.Generator(parameter.device)
-        generator.manual_seed(int(random_integers(torch.tensor([step]), group["seed"], place)))
+        generator.manual_seed(step_seed(group, place, step))
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):
             weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
@@ -131,6 +130,11 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 moment.write(rows, value, generator)
 
 
+def step_seed(group: dict[str, Any], place: int, step: int) -> int:
+    """Of the roundings of a parameter's step."""
+    return int(random_integers(torch.tensor([step]), group["seed"], place))
+
+
 def require(condition: bool, rule: str, value: object) -> None:
     """Raises a ValueError that states the rule and the value that breaks it."""
     if not condition:
@@ -138,6 +142,8 @@ def require(condition: bool, rule: str, value: object) -> None:
 
 
 def _is_finite(x: Tensor) -> bool:
+    if isinstance(x, BitTensor):
+        return True
     # The extremes are not finite if any element is not; much faster than looking at each.
     return not x.numel() or all(bool(extreme.isfinite()) for extreme in x.aminmax())
 

@@ -45,9 +45,7 @@ class Bop(LowBitOptimizer):
         """The mean of the gradient."""
         return {"exp_avg": False}
 
-    def update(
-        self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int
-    ) -> None:
+    def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Bop's formula."""
         (mean,) = moments
         mean.lerp_(gradient, group["lr"])

@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
 from bnn.layers import BinaryConv2d, BinaryLinear
-from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient
+from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient, SignGradient
 from tests.contracts import randn, saved_bytes
 
 
@@ -124,3 +125,22 @@ def test_integer_products_keep_bits_only():
         layer(x)
     weight_bits = 2 * 32 * 16 * 9  # the signs and the window of their gradient
     assert sum(saved.values()) == (x.numel() + weight_bits) // 8
+
+
+@pytest.mark.parametrize("make", [partial(BinaryLinear, 30, 12), partial(BinaryConv2d, 5, 12, 3, padding=1)])
+def test_packed_sign_gradients_come_from_the_integers(make):
+    quantizer = SignGradient(packed=True, scale="none", generator=generator())
+    store = partial(AccumulatorStore, gradient_quantizer=quantizer)
+    layer = make(store=store, grad_quantizer=Captured(generator=generator()))
+    x = randn(7, 30) if isinstance(layer, BinaryLinear) else randn(7, 5, 6, 6)
+    layer(x).backward(randn(*layer(x).shape, seed=1))
+    ours = layer.store.weight.grad
+    assert isinstance(ours, BitTensor)
+
+    plain = make()
+    with torch.no_grad():
+        plain.store.weight.copy_(layer.store.read().dense())
+    _, expected = gradients(plain, x, Captured.value)
+    decided = expected.abs() > 1e-4
+    assert torch.equal(ours.dense()[decided], expected.sign()[decided])
+    assert decided.float().mean() > 0.9

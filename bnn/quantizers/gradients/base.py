@@ -47,6 +47,11 @@ class GradientQuantizer(nn.Module):
         return f"storage_bits={self.storage_bits}"
 
 
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed for an operation that is random by a hash."""
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
 def quantize_gradient(x: Tensor, quantizer: GradientQuantizer) -> Tensor:
     """`x` as it is; the gradient that comes back to it goes through `quantizer`."""
     return _QuantizeGradient.apply(x, quantizer)  # type: ignore[no-any-return, no-untyped-call]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bnn.quantizers.gradients.base import GradientQuantizer, largest_magnitude
+from bnn.quantizers.gradients.base import GradientQuantizer, draw_seed, largest_magnitude
 from bnn.rounding import round_to_integers_
 
 
@@ -48,8 +48,7 @@ class Int8Gradient(GradientQuantizer):
             NonFiniteError: the gradient has NaN or infinite values.
         """
         assert self.generator is not None  # the rounding is random
-        seed = int(torch.randint(2**62, (), generator=self.generator, device=self.generator.device))
-        return torch.ops.bnn.quantize_int8(gradient, seed)  # type: ignore[no-any-return]
+        return torch.ops.bnn.quantize_int8(gradient, draw_seed(self.generator))  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"quantile={self.quantile}"

@@ -40,7 +40,9 @@ class SignGradient(GradientQuantizer):
         self.storage_bits = 1 if packed else 2
 
     def forward(self, gradient: Tensor) -> Tensor:
-        """Signs of a gradient [out, ...]."""
+        """Signs of a gradient [out, ...]; a `BitTensor`, which has none but signs, stays as it is."""
+        if isinstance(gradient, BitTensor):
+            return gradient
         largest_magnitude(gradient)
         if self.packed:
             return BitTensor.from_dense(gradient if self.generator is None else self._without_zeros(gradient))
