@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `bnn`; by default the process's own.
 
     Returns:
-        The exit status: 0 for success, 2 for a wrong command line, 128 + n after signal n, 1 for other errors.
+        The exit status: 0 for success, 2 for a command line that cannot be understood, 128 + n after signal n, 1 for
+        other errors.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words in (["-h"], ["--help"]):
@@ -129,6 +130,7 @@ def _start(recipe_path: str, words: list[str]) -> None:
 def _resume(words: list[str]) -> None:
     parser = _ArgumentParser(prog="bnn train", description="Goes on with an interrupted run.", allow_abbrev=False)
     parser.add_argument("--resume", metavar="RUN", required=True, help="directory of the run")
+    parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
     trainer = _trainer_of_run(parser, words, "resume")
     _finish(trainer, trainer.resume)
 
@@ -189,7 +191,6 @@ def _trainer_of_run(parser: _ArgumentParser, words: list[str], name: str) -> Tra
     """The trainer of a run that exists, from its configuration. `name` is the parser's argument with its directory."""
     parser.add_argument("--recipe", metavar="PATH", help="the recipe's file, where it has been moved")
     parser.add_argument("--device", help="cpu, cuda, mps or auto (default: as the run began)")
-    parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
     options = parser.parse_args(words)
     from bnn.training.directory import CONFIGURATION, read_json
     from bnn.training.recipe import load_recipe, values_from_json
@@ -206,7 +207,13 @@ def _trainer_of_run(parser: _ArgumentParser, words: list[str], name: str) -> Tra
     recipe = load_recipe(path)
     if recipe.sha256 != sha256:
         warnings.warn(f"{path} has changed since the run began; it is used as it is now", stacklevel=2)
-    return _trainer(recipe, values_from_json(recipe, arguments), directory, device, tensorboard=options.tensorboard)
+    return _trainer(
+        recipe,
+        values_from_json(recipe, arguments),
+        directory,
+        device,
+        tensorboard=getattr(options, "tensorboard", False),
+    )
 
 
 def _report(words: list[str]) -> None:

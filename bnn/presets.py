@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,6 +19,12 @@ from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.stores import LatentStore
 from bnn.training import Callback, ClipLatents
+
+Preset = Literal["standard", "edge", "edge-min"]
+
+# Small enough for the transients of BinaryNet's first layer, large enough for its batch statistics.
+_SLICE_SIZE = 25
+_NORM_RATE = 0.1
 
 Build = Callable[..., nn.Module]
 """Makes a network; takes `store` and `norm`, as `bnn.models.mlp`, `cnv` and `binarynet` do."""
@@ -40,7 +47,7 @@ def prepare(preset: str, build: Build, *, learning_rate: float | None = None, se
     Args:
         preset: `standard`, `edge` or `edge-min`: see the functions of these names.
         build: makes the network.
-        learning_rate: by default the preset's own.
+        learning_rate: of the weights; by default the preset's own.
         seed: of the weights and of every random rounding.
 
     Raises:
@@ -49,8 +56,8 @@ def prepare(preset: str, build: Build, *, learning_rate: float | None = None, se
     presets = {"standard": standard, "edge": edge, "edge-min": edge_min}
     if preset not in presets:
         near = difflib.get_close_matches(preset, presets, n=1)
-        hint = f": did you mean {near[0]}?" if near else "."
-        raise RecipeError(f"there is no preset {preset!r}{hint} There are: {', '.join(presets)}")
+        hint = f", but there is {near[0]!r}" if near else ""
+        raise RecipeError(f"there is no preset {preset!r}{hint}; there are: {', '.join(presets)}")
     options = {} if learning_rate is None else {"learning_rate": learning_rate}
     return presets[preset](build, seed=seed, **options)
 
@@ -80,11 +87,11 @@ def edge(build: Build, *, learning_rate: float = 1e-2, seed: int = 0) -> Prepare
 
 
 def edge_min(build: Build, *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
-    """One 8-bit accumulator a weight and no optimizer state; int8 gradients; slices of 25 that step in backward.
+    """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
-    Each slice of a batch steps every layer as soon as its gradient is known, so that no gradient of the network's
-    size exists. A gradient that is not finite then stops the step where it appears, and layers behind it have been
-    stepped already.
+    The few other parameters, those of norms, are stepped by SGD with momentum at a rate of its own. Each slice of a
+    batch steps every layer as soon as its gradient is known, so that no gradient of the network's size exists. A
+    gradient that is not finite then stops the step where it appears; layers behind it have been stepped already.
     """
     rounding = torch.Generator().manual_seed(seed)
     gradient = SignGradient(packed=True, scale="none", generator=rounding)
@@ -97,7 +104,7 @@ def edge_min(build: Build, *, learning_rate: float = 3e-3, seed: int = 0) -> Pre
     theirs = {id(accumulator) for accumulator in accumulators}
     others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
     optimizer = bnn.optim.SGD(
-        [{"params": accumulators}, {"params": others, "lr": 0.1, "momentum": 0.9}], lr=learning_rate, seed=seed
+        [{"params": accumulators}, {"params": others, "lr": _NORM_RATE, "momentum": 0.9}], lr=learning_rate, seed=seed
     )
     bnn.optim.step_in_backward(optimizer)
-    return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=25)
+    return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=_SLICE_SIZE)

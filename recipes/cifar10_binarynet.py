@@ -6,7 +6,7 @@ from typing import Literal
 
 from bnn.data import RandomFlip, RandomShift, cifar10
 from bnn.models import binarynet, cnv
-from bnn.presets import prepare
+from bnn.presets import Preset, prepare
 from bnn.training import Run, warmup_cosine
 
 _MODELS = {"binarynet": binarynet, "cnv": cnv}
@@ -16,7 +16,7 @@ def recipe(
     *,
     data_dir: Path,
     model: Literal["binarynet", "cnv"] = "binarynet",
-    preset: Literal["standard", "edge", "edge-min"] = "standard",
+    preset: Preset = "standard",
     epochs: int = 200,
     batch_size: int = 100,
     learning_rate: float | None = None,

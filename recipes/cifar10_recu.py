@@ -44,7 +44,7 @@ def recipe(
         batch_size: images a step.
         learning_rate: of SGD after the warm-up; a cosine takes it to 0.
         weight_decay: of every parameter.
-        warmup_epochs: in which the learning rate rises from 0; below epochs.
+        warmup_epochs: in which the learning rate rises from 0; of short runs, a quarter of the epochs at most.
         tau_start: ReCU's quantile in the first epoch.
         tau_end: ReCU's quantile at the end.
         tail: gradient of the weights beyond the quantile; see bnn.quantizers.ReCU.
@@ -67,7 +67,7 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         validation=validation,
-        schedule=warmup_cosine(epochs, warmup_epochs=warmup_epochs),
+        schedule=warmup_cosine(epochs, warmup_epochs=min(warmup_epochs, epochs / 4)),
         augment=[RandomCrop(padding=4), RandomFlip()],
         callbacks=[TauSchedule(start=tau_start, end=tau_end), ProjectLatents()],
     )

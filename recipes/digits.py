@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from bnn.data import digits
+from bnn.errors import RecipeError
 from bnn.models import initialize, mlp
 from bnn.training import ClipLatents, Run, warmup_cosine
 
@@ -28,8 +29,10 @@ def recipe(
         width: units of each hidden layer.
         hidden_layers: number of hidden layers.
         seed: of the weights, the order of the images and the validation split.
-        data_dir: a folder with another digits.npz; without one the package's own is used.
+        data_dir: a folder to look for another digits.npz; the package's own is used if there is none.
     """
+    if hidden_layers < 1:
+        raise RecipeError(f"--hidden-layers is at least 1, got {hidden_layers}")
     data = digits(data_dir)
     model = mlp(input_shape=data.image_shape, classes=data.num_classes, hidden=(width,) * hidden_layers)
     initialize(model, generator=torch.Generator().manual_seed(seed))

@@ -2,18 +2,17 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from bnn.data import mnist
 from bnn.models import mlp
-from bnn.presets import prepare
+from bnn.presets import Preset, prepare
 from bnn.training import Run, warmup_cosine
 
 
 def recipe(
     *,
     data_dir: Path,
-    preset: Literal["standard", "edge", "edge-min"] = "standard",
+    preset: Preset = "standard",
     epochs: int = 50,
     batch_size: int = 100,
     learning_rate: float | None = None,

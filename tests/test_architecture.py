@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "accounting": TRAINING | {"training"},
     "reports": TRAINING | {"training", "accounting"},
     "cli": TRAINING | {"training", "accounting", "reports"},
+    "__main__": {"cli"},
 }
 
 SOURCES = sorted((ROOT / "bnn").rglob("*.py"))

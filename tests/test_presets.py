@@ -114,8 +114,8 @@ def test_learning_rate_can_be_given(preset):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("egde", "no preset 'egde': did you mean edge"),
-        ("fast", "no preset 'fast'. There are: standard, edge, edge-min"),
+        ("egde", "no preset 'egde', but there is 'edge'"),
+        ("fast", "no preset 'fast'; there are: standard, edge, edge-min"),
     ],
 )
 def test_unknown_preset_is_refused_with_the_near_ones(name, message):

@@ -63,6 +63,9 @@ def digits(data_dir: Path | str | None = None) -> Dataset:
 
 def _read(path: Path) -> tuple[Split, Split]:
     with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise DataError("it is not an npz archive")
+        file.seek(0)
         arrays = np.load(file, allow_pickle=False)
         train, test = (
             Split(

@@ -82,7 +82,8 @@ def _read_idx(path: Path, *, dimensions: int) -> Tensor:
         content = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError as error:
         raise DataError(
-            f"there is no {path}: point --data-dir at the folder that holds {path.parts[-3]}/raw, or pass download=True"
+            f"there is no {path}: point --data-dir at the folder that holds {path.parts[-3]}/raw, or download it"
+            " (--download; download=True)"
         ) from error
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error

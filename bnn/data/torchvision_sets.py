@@ -103,7 +103,11 @@ def _open(
         for name, md5 in files:
             path = data_dir / name
             if not path.is_file():
-                how = "check the connection" if download else "point --data-dir at its folder, or pass download=True"
+                how = (
+                    "check the connection"
+                    if download
+                    else "point --data-dir at its folder, or download it (--download; download=True)"
+                )
                 raise DataError(f"there is no {path} ({reason}): {how}") from error
             if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
                 raise DataError(f"{path} is damaged, its MD5 is not {md5}: delete it and fetch it again") from error

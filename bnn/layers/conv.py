@@ -48,7 +48,7 @@ class BinaryConv2d(BinaryLayer):
         learned_scale: bool = False,
         bias: bool = False,
     ) -> None:
-        if in_channels % groups or out_channels % groups:
+        if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"{groups} groups do not divide {in_channels} inputs and {out_channels} outputs")
         super().__init__(
             (out_channels, in_channels // groups, kernel_size, kernel_size),

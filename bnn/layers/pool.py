@@ -23,10 +23,12 @@ class MaxPool2d(nn.Module):
 
     def __init__(self, kernel_size: int, *, stride: int | None = None, padding: int = 0) -> None:
         super().__init__()
+        if kernel_size < 1 or (stride is not None and stride < 1):
+            raise ValueError(f"kernel and stride are at least 1, got {kernel_size} and {stride}")
         if not 0 <= 2 * padding <= kernel_size:
             raise ValueError(f"the padding is at most half the kernel of {kernel_size}, got {padding}")
         self.kernel_size = kernel_size
-        self.stride = stride or kernel_size
+        self.stride = kernel_size if stride is None else stride
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:

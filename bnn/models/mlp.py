@@ -28,6 +28,8 @@ def mlp(
         store: makes the weights' stores.
         norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
+    if min(hidden, default=1) < 1:
+        raise ValueError(f"a hidden layer has at least 1 unit, got widths {hidden}")
     widths = (math.prod(input_shape), *hidden, classes)
     layers: list[nn.Module] = [nn.Flatten()]
     for i, (inputs, outputs) in enumerate(pairwise(widths)):

@@ -3,12 +3,17 @@
 import json
 import math
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import bnn
 from bnn.errors import RunError
+from bnn.ops import cpu
 
 CONFIGURATION = "config.json"
 METRICS = "metrics.jsonl"
@@ -29,6 +34,17 @@ def create(directory: Path) -> None:
                 f"{directory} is not empty: name another folder with --out, or go on with a run there by"
                 f" `bnn train --resume {directory}`"
             )
+
+
+def versions() -> dict[str, str]:
+    """What a run's figures may depend on besides its configuration."""
+    return {
+        "bnn": bnn.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "kernels": cpu.instruction_set(),
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,3 +66,15 @@ class Run:
         for group in self.optimizer.param_groups:
             if not (group["lr"] > 0 and math.isfinite(group["lr"])):
                 raise RecipeError(f"the learning rate is a finite number above 0, got {group['lr']}")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON values that tell this run from others of the same network; a checkpoint keeps them."""
+        return {
+            "data": self.data.name,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "slice_size": self.slice_size,
+            "seed": self.seed,
+            "validation": self.validation,
+        }

@@ -22,7 +22,7 @@ def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float
     if epochs < 1:
         raise RecipeError(f"a run has at least 1 epoch, got {epochs}")
     if not 0 <= warmup_epochs < epochs:
-        raise RecipeError(f"a warm-up of {warmup_epochs} epochs does not fit a training of {epochs}")
+        raise RecipeError(f"a warm-up of {warmup_epochs} epochs does not fit a training of {epochs}: shorten it")
 
     def factor(epoch: float) -> float:
         if epoch < warmup_epochs:

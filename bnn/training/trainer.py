@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import bnn
+from bnn.bits import BitTensor
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import Interrupted, NonFiniteError, RecipeError, RunError, TrainingStopped
+from bnn.errors import CheckpointError, Interrupted, NonFiniteError, RecipeError, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
@@ -95,8 +94,12 @@ class Trainer:
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
         directory.create(self.out)
-        directory.write_json(self.out / directory.CONFIGURATION, {**self.configuration, "versions": _versions()})
+        directory.write_json(
+            self.out / directory.CONFIGURATION, {**self.configuration, "versions": directory.versions()}
+        )
         torch.manual_seed(self.run.seed)
+        # From here on there is always a state to go on from.
+        self.save()
         return self._fit()
 
     def resume(self) -> dict[str, Any]:
@@ -114,6 +117,11 @@ class Trainer:
             CheckpointError: there is none, or it is another run's.
         """
         snapshot = checkpoint.load(self.out / directory.CHECKPOINTS)
+        kept = snapshot.state.get("run", {}).get("identity")
+        if kept != self.run.identity:
+            raise CheckpointError(
+                f"the checkpoint in {self.out} belongs to another run: it is of {kept}, this is {self.run.identity}"
+            )
         state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
         self.step = snapshot.step
         for name in (
@@ -133,6 +141,7 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint."""
         state = {
+            "identity": self.run.identity,
             "epoch": self.epoch,
             "batch": self.batch,
             "skipped": self.skipped,
@@ -175,10 +184,9 @@ class Trainer:
             # Such as running statistics, which a forward pass changes.
             buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
             loss = self._backward(x, y)
-            if loss is None:
+            if loss is None or not self._step():
+                loss = None
                 _restore_buffers(buffers)
-            else:
-                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self.batch += 1
@@ -211,6 +219,16 @@ class Trainer:
         self._sums["correct"] += correct
         self._sums["examples"] += len(y)
         return loss
+
+    def _step(self) -> bool:
+        """Steps the optimizer; False where it refuses a gradient that is not finite."""
+        try:
+            self.run.optimizer.step()
+        except NonFiniteError:
+            return False
+        except (RuntimeError, OverflowError) as error:
+            raise RecipeError(f"the optimizer's step fails: {error}; lower the learning rate") from error
+        return True
 
     def _count_skip(self) -> None:
         """Counts a step that is not finite, and gives up after three in a row."""
@@ -328,10 +346,6 @@ class Trainer:
             getattr(callback, event)(self, *arguments)
 
 
-def _versions() -> dict[str, str]:
-    return {"bnn": bnn.__version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
 def _correct(logits: Tensor, labels: Tensor) -> int:
     return int((logits.argmax(dim=1) == labels).sum())
 
@@ -350,11 +364,18 @@ def _model_errors(x: Tensor) -> Iterator[None]:
     except NonFiniteError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
+        if "allocate memory" in str(error):
+            raise MemoryError from error
         raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {error}") from error
 
 
 def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None and not isinstance(parameter.grad, BitTensor)
+    ]
     # A sum is finite only if every element is: one pass, and no tensor of truth values.
     sums = [gradient.sum(dtype=torch.float32) for gradient in gradients]
     return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from bnn.data import Batches, Split
-from bnn.errors import RecipeError, RunError
+from bnn.errors import CheckpointError, NonFiniteError, RecipeError, RunError
 from bnn.training import Callback, Run, Trainer
 from bnn.training.checkpoint import load
 from bnn.training.directory import read_json, read_metrics
@@ -340,3 +341,41 @@ def test_training_improves_the_accuracy(tmp_path):
     summary = Trainer(linear_run(epochs=10), tmp_path / "run").fit()
     assert summary["test_accuracy"] > 0.8
     assert summary["train_loss"] < 0.5 * math.log(4)
+
+
+def test_checkpoint_of_another_run_of_the_same_network_is_refused(tmp_path):
+    Trainer(adam_run(epochs=1), tmp_path / "one").fit()
+    Trainer(adam_run(epochs=2), tmp_path / "two").fit()
+    shutil.rmtree(tmp_path / "one" / "checkpoints")
+    shutil.copytree(tmp_path / "two" / "checkpoints", tmp_path / "one" / "checkpoints")
+    before = (tmp_path / "one" / "summary.json").read_bytes()
+    with pytest.raises(
+        CheckpointError, match=r"belongs to another run: it is of .*'epochs': 2.* this is .*'epochs': 1"
+    ):
+        Trainer(adam_run(epochs=1), tmp_path / "one").resume()
+    assert (tmp_path / "one" / "summary.json").read_bytes() == before
+
+
+def test_a_step_that_the_optimizer_cannot_take_is_one_line_and_leaves_the_start(tmp_path):
+    run = adam_run(epochs=1)
+    run.optimizer.step = lambda: (_ for _ in ()).throw(RuntimeError("value cannot be converted"))
+    with pytest.raises(RecipeError, match="the optimizer's step fails: value cannot be converted; lower the learning"):
+        Trainer(run, tmp_path / "run").fit()
+    again = Trainer(adam_run(epochs=1), tmp_path / "run")
+    again.load()
+    assert again.step == 0
+
+
+def test_a_gradient_that_the_optimizer_refuses_skips_the_step(tmp_path):
+    run = adam_run(epochs=1)
+    step, calls = run.optimizer.step, []
+
+    def refuse_the_second():
+        calls.append(None)
+        if len(calls) == 2:
+            raise NonFiniteError("a gradient is not finite")
+        step()
+
+    run.optimizer.step = refuse_the_second
+    run.schedule = None
+    assert Trainer(run, tmp_path / "run").fit()["skipped_steps"] == 1
