@@ -15,7 +15,7 @@ def recipe(
     epochs: int = 30,
     batch_size: int = 32,
     learning_rate: float = 1e-2,
-    width: int = 256,
+    width: int = 512,
     hidden_layers: int = 3,
     seed: int = 0,
     data_dir: Path | None = None,
