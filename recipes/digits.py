@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from bnn.data import digits
+from bnn.data import RandomShift, digits
 from bnn.errors import RecipeError
 from bnn.models import initialize, mlp
 from bnn.training import ClipLatents, Run, warmup_cosine
@@ -12,7 +12,7 @@ from bnn.training import ClipLatents, Run, warmup_cosine
 
 def recipe(
     *,
-    epochs: int = 30,
+    epochs: int = 50,
     batch_size: int = 32,
     learning_rate: float = 1e-2,
     width: int = 512,
@@ -20,7 +20,7 @@ def recipe(
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> Run:
-    """Trains a multilayer perceptron with binary weights and activations on 8x8 images of digits.
+    """Trains a binary multilayer perceptron on 8x8 images of digits, which are shifted by up to a pixel.
 
     Args:
         epochs: passes over the training images.
@@ -44,5 +44,6 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         schedule=warmup_cosine(epochs),
+        augment=[RandomShift(fraction=0.125)],
         callbacks=[ClipLatents()],
     )
