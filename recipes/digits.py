@@ -12,7 +12,7 @@ from bnn.training import ClipLatents, Run, warmup_cosine
 
 def recipe(
     *,
-    epochs: int = 50,
+    epochs: int = 100,
     batch_size: int = 32,
     learning_rate: float = 1e-2,
     width: int = 512,
