@@ -66,7 +66,8 @@ def test_tau_out_of_the_range_of_recu_is_refused(options):
 
 
 def test_ends_of_tau_s_range_are_those_of_recu(tmp_path):
-    Trainer(recu_run(callbacks=[TauSchedule(start=0.5001, end=1.0)]), tmp_path / "run").fit()
+    summary = Trainer(recu_run(callbacks=[TauSchedule(start=0.5001, end=1.0)]), tmp_path / "run").fit()
+    assert summary["epochs"] == 3
 
 
 def test_every_recu_of_the_model_gets_the_tau_of_the_epoch(tmp_path):
