@@ -11,9 +11,6 @@ from torch import Tensor
 from bnn.errors import NonFiniteError
 from bnn.ops import cpu, packed_bytes, reference
 
-NATIVE = cpu.instruction_set() != "reference"
-SETS = cpu._native.instruction_sets() if NATIVE else []
-
 examples = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.integers(1, 70)
