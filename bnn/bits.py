@@ -55,25 +55,26 @@ class BitTensor(Tensor):
         self.packed = packed
 
     @staticmethod
-    def from_dense(x: Tensor) -> BitTensor:
+    def from_dense(x: Tensor, *, dtype: torch.dtype | None = None) -> BitTensor:
         """Packs the signs of `x`.
 
         Args:
-            x: any floating tensor; `sign(0)` is +1. Or truth values, whose True is +1 of the default dtype. A dense
-                memory format (such as channels last) is kept.
+            x: any floating tensor; `sign(0)` is +1. Or int8, or truth values, whose True is +1. A dense memory format
+                (such as channels last) is kept.
+            dtype: of the result; by default that of `x`, if it is floating, or else the default dtype.
 
         Returns:
-            A BitTensor of the same shape, dtype and device. It carries no gradient: quantizers define theirs.
+            A BitTensor of the same shape and device. It carries no gradient: quantizers define theirs.
 
         Raises:
-            TypeError: `x` is not of a floating dtype or bool.
+            TypeError: `x` is not of a floating dtype, int8 or bool.
             NonFiniteError: `x` has a NaN.
         """
         if x.is_floating_point():
-            return _pack(x.detach(), x.dtype)
-        if x.dtype is torch.bool:
-            return _pack(x, torch.get_default_dtype())
-        raise TypeError(f"BitTensor packs the signs of a floating tensor, not of {x.dtype}")
+            return _pack(x.detach(), dtype or x.dtype)
+        if x.dtype in (torch.bool, torch.int8):
+            return _pack(x, dtype or torch.get_default_dtype())
+        raise TypeError(f"BitTensor packs the signs of a floating or int8 tensor, not of {x.dtype}")
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The value as an ordinary tensor of +1 and -1, with the same strides and without gradient.
@@ -106,6 +107,9 @@ class BitTensor(Tensor):
         # Intercepted before autograd, which would save 64-bit indices for every window.
         if func in (F.max_pool2d, torch.max_pool2d) and not _wants_dense_pool(*args, **kwargs):
             return _max_pool2d(*args, **kwargs)
+        # Likewise, since torch's dispatch to a subclass imports its package of distributed tensors: 40 MiB.
+        if func in (Tensor.flatten, torch.flatten) and args[0].dim() > 2 and (args[1:], kwargs) in _FLATTENS_IMAGES:
+            return _Flatten.apply(args[0])  # type: ignore[no-untyped-call]
         # Would otherwise write into the dense copy of an element and be lost.
         if func is Tensor.__setitem__ and isinstance(args[0], BitTensor):
             raise TypeError(f"an assignment {_WOULD_CHANGE}")
@@ -286,6 +290,34 @@ def channels_last(bits: BitTensor) -> BitTensor:
     if bits.is_contiguous(memory_format=torch.channels_last) and bits.packed.shape[0] == bits.shape[0]:
         return bits
     return _repacked(bits, lambda x: x.clone(memory_format=torch.channels_last))
+
+
+def slice_rows(bits: BitTensor, rows: slice) -> BitTensor:
+    """Some samples of a batch, without gradient, that share the memory; the batch must be the slowest dimension."""
+    if not _is_row_dim(bits, 0):
+        raise ValueError("the samples of a BitTensor are rows only where its first dimension is the slowest")
+    return _of_rows(bits, 0, bits.packed[rows])
+
+
+_FLATTENS_IMAGES: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
+    ((1,), {}),
+    ((1, -1), {}),
+    ((), {"start_dim": 1}),
+)
+
+
+class _Flatten(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: BitTensor) -> BitTensor:
+        ctx.shape = x.shape
+        in_order = _memory_order(x.shape, x.stride()) == list(range(x.dim()))
+        packed = x.packed if in_order else _bnn.pack(x.dense(torch.bool).flatten(1))
+        features = math.prod(x.shape[1:])
+        return BitTensor(packed, (x.shape[0], features), (features, 1), x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].reshape(ctx.shape)
 
 
 class _MaxPool2d(torch.autograd.Function):

@@ -12,18 +12,19 @@ import torch
 from torch import nn
 
 import bnn.optim
+from bnn.accumulator import Accumulator
 from bnn.accumulator_store import AccumulatorStore
+from bnn.allocator import give_back_freed_memory
 from bnn.errors import RecipeError
-from bnn.layers import BinaryLayer, BinaryNorm
+from bnn.layers import BinaryLayer, BinaryNorm, fuse
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
-from bnn.stores import LatentStore
 from bnn.training import Callback, ClipLatents
 
 Preset = Literal["standard", "edge", "edge-min"]
 
 # Small enough for the transients of BinaryNet's first layer, large enough for its batch statistics.
-_SLICE_SIZE = 25
+_SLICE_SIZE = 50
 _NORM_RATE = 0.1
 
 Build = Callable[..., nn.Module]
@@ -77,13 +78,9 @@ def edge(build: Build, *, learning_rate: float = 1e-2, seed: int = 0) -> Prepare
 
     Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out.
     """
-    rounding = torch.Generator().manual_seed(seed)
-    gradient = SignGradient(packed=True, scale="none", generator=rounding)
-    store = partial(LatentStore, gradient_quantizer=gradient, dtype=torch.float16)
-    model = build(store=store, norm=BinaryNorm)
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    model, rounding = _of_bits(build, torch.float16, seed)
     optimizer = bnn.optim.Adam(model.parameters(), lr=learning_rate, state_dtype=torch.float16, seed=seed)
-    return Prepared(model, optimizer, [ClipLatents()], {"rounding": rounding})
+    return Prepared(model, optimizer, generators={"rounding": rounding})
 
 
 def edge_min(build: Build, *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
@@ -93,18 +90,25 @@ def edge_min(build: Build, *, learning_rate: float = 3e-3, seed: int = 0) -> Pre
     batch steps every layer as soon as its gradient is known, so that no gradient of the network's size exists. A
     gradient that is not finite then stops the step where it appears; layers behind it have been stepped already.
     """
-    rounding = torch.Generator().manual_seed(seed)
-    gradient = SignGradient(packed=True, scale="none", generator=rounding)
-    model = build(store=partial(AccumulatorStore, gradient_quantizer=gradient), norm=BinaryNorm)
-    initialize(model, generator=torch.Generator().manual_seed(seed))
-    layers = [module for module in model.modules() if isinstance(module, BinaryLayer)]
-    for layer in layers:
-        layer.grad_quantizer = Int8Gradient(generator=rounding)
-    accumulators = [layer.store.weight for layer in layers if isinstance(layer.store, AccumulatorStore)]
-    theirs = {id(accumulator) for accumulator in accumulators}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
+    model, rounding = _of_bits(build, torch.int8, seed)
+    accumulators = [parameter for parameter in model.parameters() if isinstance(parameter, Accumulator)]
+    others = [parameter for parameter in model.parameters() if not isinstance(parameter, Accumulator)]
     optimizer = bnn.optim.SGD(
         [{"params": accumulators}, {"params": others, "lr": _NORM_RATE, "momentum": 0.9}], lr=learning_rate, seed=seed
     )
     bnn.optim.step_in_backward(optimizer)
     return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=_SLICE_SIZE)
+
+
+def _of_bits(build: Build, dtype: torch.dtype, seed: int) -> tuple[nn.Module, torch.Generator]:
+    """A network of accumulators with packed sign gradients and fused blocks, and the generator of its roundings."""
+    give_back_freed_memory()
+    rounding = torch.Generator().manual_seed(seed)
+    gradient = SignGradient(packed=True, scale="none", generator=rounding)
+    model = build(store=partial(AccumulatorStore, dtype=dtype, gradient_quantizer=gradient), norm=BinaryNorm)
+    initialize(model, generator=torch.Generator().manual_seed(seed))
+    for module in model.modules():
+        if isinstance(module, BinaryLayer):
+            module.grad_quantizer = Int8Gradient(generator=rounding)
+    fuse(model)
+    return model, rounding

@@ -7,7 +7,7 @@ import torch
 
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
-from bnn.layers import BinaryLayer, BinaryNorm
+from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.models import mlp
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
@@ -91,7 +91,7 @@ def test_activations_are_bits_from_norm_to_product(preset):
     prepared = prepare(preset, NETWORK)
     seen = []
     for module in prepared.model.modules():
-        if isinstance(module, BinaryNorm):
+        if isinstance(module, BinaryBlock):
             module.register_forward_hook(lambda _, __, output: seen.append(output))
     prepared.model(torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(0)))
     assert len(seen) == 2
@@ -100,7 +100,7 @@ def test_activations_are_bits_from_norm_to_product(preset):
 
 def test_seed_decides_the_weights():
     def signs(seed):
-        return prepare("edge-min", NETWORK, seed=seed).model[1].store.read().dense()
+        return prepare("edge-min", NETWORK, seed=seed).model[1].product.store.read().dense()
 
     assert torch.equal(signs(1), signs(1))
     assert not torch.equal(signs(1), signs(2))

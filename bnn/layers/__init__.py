@@ -3,12 +3,14 @@
 from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
+from bnn.layers.block import BinaryBlock, fuse
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.norm import L1BatchNorm, NormFactory
 from bnn.layers.pool import MaxPool2d
 
 __all__ = [
+    "BinaryBlock",
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
@@ -17,4 +19,5 @@ __all__ = [
     "MaxPool2d",
     "NormFactory",
     "RPReLU",
+    "fuse",
 ]

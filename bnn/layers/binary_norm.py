@@ -50,10 +50,14 @@ class BinaryNorm(nn.Module):
         if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         bits, mean, deviation = _NormSign.apply(y, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        self.track(mean, deviation)
+        return bits  # type: ignore[no-any-return]
+
+    def track(self, mean: Tensor, deviation: Tensor) -> None:
+        """Takes the statistics of a batch, [C] each, into the running ones."""
         with torch.no_grad():
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_deviation.lerp_(deviation.to(self.running_deviation.dtype), self.momentum)
-        return bits  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.bias.numel()}, eps={self.eps}, momentum={self.momentum}"

@@ -63,11 +63,15 @@ class BinaryConv2d(BinaryLayer):
         self.dilation = dilation
         self.groups = groups
 
+    @property
+    def window(self) -> products.Window:
+        """Stride, padding, dilation and groups, as the products take them."""
+        return [self.stride] * 2, [self.padding] * 2, [self.dilation] * 2, self.groups
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to float [N, out_channels, H', W']."""
         x = self.quantized(x.contiguous(memory_format=torch.channels_last))
-        window = (self.stride, self.padding, self.dilation, self.groups)
-        product = products.conv2d(x, self.store.read(), *window, self.grad_quantizer, self.store.gradient_quantizer)
+        product = products.conv2d(x, self.store.read(), self.window, self.grad_quantizer, self.store.gradient_quantizer)
         return self.scaled(product, trailing_dims=2)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -45,6 +45,9 @@ class BinaryLinear(BinaryLayer):
             bias=bias,
         )
 
+    window = None
+    """A product of matrices has none."""
+
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to float [..., out_features]."""
         product = products.linear(

@@ -86,6 +86,11 @@ inline bool truths_of_bools(const uint8_t* x, uint8_t* truths, int64_t n) {
     return false;
 }
 
+inline bool truths_of_codes(const int8_t* x, uint8_t* truths, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) truths[i] = x[i] >= 0;
+    return false;
+}
+
 // Cuts each row into chunks and calls task(row, first element, elements, elements of a row, thread) for each.
 template <class Task>
 void for_chunks(int64_t rows, int64_t n, int threads, const Task& task) {
@@ -136,6 +141,10 @@ bool pack(const void* x, uint8_t* out, int64_t rows, int64_t n, int itemsize, in
             return pack_signs<int32_t>(x, out, rows, n, infinity, threads);
         case 8:
             return pack_signs<int64_t>(x, out, rows, n, infinity, threads);
+        case -1:
+            return pack_rows(out, rows, n, threads, [&](int64_t first, uint8_t* truths, int64_t count) {
+                return truths_of_codes(static_cast<const int8_t*>(x) + first, truths, count);
+            });
         default:
             return pack_rows(out, rows, n, threads, [&](int64_t first, uint8_t* truths, int64_t count) {
                 return truths_of_bools(static_cast<const uint8_t*>(x) + first, truths, count);

@@ -148,16 +148,18 @@ void unpool_floats(const void* grad, const uint8_t* choices, void* out, const Wi
     });
 }
 
-void max_pool2d_choices(const void* x, void* values, uint8_t* choices, const Window& window, int planes, int itemsize,
+void max_pool2d_choices(const void* x, void* values, uint8_t* choices, const Window& window, int planes, int dtype,
                         int threads) {
-    itemsize == 2 ? pool_floats<BFloat16>(x, values, choices, window, planes, threads)
-                  : pool_floats<float>(x, values, choices, window, planes, threads);
+    with_dtype(dtype, [&](auto of) {
+        pool_floats<decltype(of)>(x, values, choices, window, planes, threads);
+    });
 }
 
 void max_pool2d_scatter(const void* grad, const uint8_t* choices, void* out, const Window& window, int planes,
-                        int itemsize, int threads) {
-    itemsize == 2 ? unpool_floats<BFloat16>(grad, choices, out, window, planes, threads)
-                  : unpool_floats<float>(grad, choices, out, window, planes, threads);
+                        int dtype, int threads) {
+    with_dtype(dtype, [&](auto of) {
+        unpool_floats<decltype(of)>(grad, choices, out, window, planes, threads);
+    });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Convolution as a product of patches: a few rows of output pixels at a time, gathered as bits into a small buffer.
 #pragma once
 
+#include "octet.h"
 #include "product.h"
 #include "window.h"
 
@@ -101,22 +102,33 @@ inline void restore_padding(const Convolution& conv, const float* tap_sums, floa
     }
 }
 
-void conv2d(const uint8_t* x, const uint8_t* weight, float* out, const Window& window, int64_t outputs,
-            int64_t groups, int threads) {
+inline void store_row(float* to, const float* from, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
+
+inline void store_row(Float16* to, const float* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += 8) {
+        const int64_t lanes = minimum(8, count - i);
+        store_octet(to + i, load_octet(from + i, lanes), lanes);
+    }
+}
+
+template <class Float>
+void convolve(const uint8_t* x, const uint8_t* weight, Float* out, const Window& window, int64_t outputs,
+              int64_t groups, int threads) {
     const Convolution conv(window, outputs, groups);
     Panels panels(groups * conv.group_panels * kPanel, conv.words);
     const Buffer tap_sums(1, conv.taps * outputs * sizeof(float));
     prepare_weights(conv, weight, panels, tap_sums.part<float>(0), threads);
 
-    const Buffer bands(threads, conv.band_bytes()), patches(threads, conv.patches_bytes());
     const int64_t height = window.out_size[0], width = window.out_size[1];
+    const Buffer bands(threads, conv.band_bytes()), patches(threads, conv.patches_bytes());
+    const Buffer sums(threads, conv.band_rows * width * outputs * sizeof(float));
     const int64_t image_bands = divide_up(height, conv.band_rows);
     parallel_for(window.images * image_bands, threads, [&](int64_t index, int thread) {
         const int64_t image = index / image_bands, row = index % image_bands * conv.band_rows;
         const int64_t rows = minimum(conv.band_rows, height - row);
         uint8_t* band = bands.part<uint8_t>(thread);
         uint64_t* words = patches.part<uint64_t>(thread);
-        float* to = out + (image * height + row) * width * outputs;
+        float* to = sums.part<float>(thread);
         load_image(band, x + image * image_bytes(window), window, conv.pixels,
                    row * window.stride[0] - window.padding[0], extent(window, 0, rows), -window.padding[1],
                    conv.band_columns);
@@ -126,7 +138,14 @@ void conv2d(const uint8_t* x, const uint8_t* weight, float* out, const Window& w
                           conv.elements(), to + group * conv.group_outputs, outputs);
         }
         restore_padding(conv, tap_sums.part<float>(0), to, row, rows);
+        store_row(out + (image * height + row) * width * outputs, to, rows * width * outputs);
     });
+}
+
+void conv2d(const uint8_t* x, const uint8_t* weight, void* out, const Window& window, int64_t outputs, int64_t groups,
+            int dtype, int threads) {
+    dtype == bnn::kFloat16 ? convolve(x, weight, static_cast<Float16*>(out), window, outputs, groups, threads)
+                           : convolve(x, weight, static_cast<float*>(out), window, outputs, groups, threads);
 }
 
 }  // namespace

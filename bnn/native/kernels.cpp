@@ -8,15 +8,17 @@
 #include "norm.h"
 #include "pool.h"
 #include "quantize.h"
+#include "real.h"
 #include "sign.h"
 #include "step.h"
 
 namespace bnn::BNN_ISA {
 
-const Kernels kernels = {pack, unpack, linear, conv2d, max_pool2d, max_pool2d_backward,
+const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_backward_weight,
+                         max_pool2d, max_pool2d_backward,
                          largest_magnitude, quantize_int8, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_sign,
-                         norm_sign, norm_sign_backward, max_pool2d_choices, max_pool2d_scatter, sign_window, mask,
+                         norm_sign, norm_sign_backward, norm_sign_backward_int8, max_pool2d_choices, max_pool2d_scatter, sign_window, mask,
                          step_by_signs};
 
 }  // namespace bnn::BNN_ISA

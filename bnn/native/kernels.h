@@ -13,16 +13,26 @@ struct Window {
     int64_t out_size[2];
 };
 
+// The dtype of a tensor, where an operation takes several.
+enum Dtype : int { kFloat32, kBFloat16, kFloat16, kInt8 };
+
 struct Kernels {
-    // `infinity`: the bits of the dtype's +inf; an `itemsize` of 1 is bool. Returns whether x holds a NaN.
+    // `infinity`: the bits of the dtype's +inf; an `itemsize` of 1 is bool, of -1 int8. Returns whether x holds a NaN.
     bool (*pack)(const void* x, uint8_t* out, int64_t rows, int64_t n, int itemsize, int64_t infinity, int threads);
     // `plus` and `minus`: the bits of a set and of a clear bit's value, of `itemsize` bytes.
     void (*unpack)(const uint8_t* packed, void* out, int64_t rows, int64_t n, int itemsize, int64_t plus,
                    int64_t minus, int threads);
     void (*linear)(const uint8_t* x, const uint8_t* weight, float* out, int64_t rows, int64_t outputs,
                    int64_t features, int threads);
-    void (*conv2d)(const uint8_t* x, const uint8_t* weight, float* out, const Window& window, int64_t outputs,
-                   int64_t groups, int threads);
+    // `out`: of float or float16.
+    void (*conv2d)(const uint8_t* x, const uint8_t* weight, void* out, const Window& window, int64_t outputs,
+                   int64_t groups, int dtype, int threads);
+    // Real images in channels-last order; `out`: of float or float16, in this order, too.
+    void (*real_conv2d)(const float* x, const uint8_t* weight, void* out, const Window& window, int64_t outputs,
+                        int dtype, int threads);
+    // out[outputs][kernel height, kernel width, channels]: the gradient over the scale of `grad`.
+    void (*real_conv2d_backward_weight)(const int8_t* grad, const float* x, float* out, const Window& window,
+                                        int64_t outputs, int threads);
     void (*max_pool2d)(const uint8_t* x, uint8_t* out, const Window& window, int threads);
     // `grad` and `out` are channels last; their floats have `itemsize` bytes, where 2 is bfloat16.
     void (*max_pool2d_backward)(const void* grad, const uint8_t* x, void* out, const Window& window, int itemsize,
@@ -40,25 +50,30 @@ struct Kernels {
     // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`.
     void (*conv2d_backward_weight_sign)(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
                                         int64_t outputs, int64_t groups, uint32_t key, int threads);
-    // Of [rows][pixels][channels]; an `itemsize` of 2 is bfloat16, of 4 float.
+    // Of [rows][pixels][channels]; floats of any dtype.
     void (*norm_sign)(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
-                      float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int itemsize,
+                      float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int dtype,
                       int threads);
     void (*norm_sign_backward)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
                                const float* omega, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
-                               int64_t channels, int itemsize, int threads);
-    // Floats are channels last; an `itemsize` of 2 is bfloat16, of 4 float.
+                               int64_t channels, int dtype, int threads);
+    // The same gradient as int8 over the scale that is returned, rounded at random by the bits of `key`; if it has
+    // a value that is not finite, so is what is returned, and the rest is undefined.
+    float (*norm_sign_backward_int8)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
+                                     const float* omega, int8_t* grad_y, float* grad_bias, int64_t rows,
+                                     int64_t pixels, int64_t channels, int dtype, uint32_t key, int threads);
+    // Channels last, of any dtype; the windows of int8 do not overlap.
     void (*max_pool2d_choices)(const void* x, void* values, uint8_t* choices, const Window& window, int planes,
-                               int itemsize, int threads);
+                               int dtype, int threads);
     void (*max_pool2d_scatter)(const void* grad, const uint8_t* choices, void* out, const Window& window, int planes,
-                               int itemsize, int threads);
+                               int dtype, int threads);
     // `infinity` and `window`: the bits of these values in x's dtype. Returns whether x holds a NaN.
     bool (*sign_window)(const void* x, uint8_t* bits, uint8_t* inside, int64_t rows, int64_t n, int itemsize,
                         int64_t infinity, int64_t window, int threads);
     void (*mask)(const void* grad, const uint8_t* inside, void* out, int64_t rows, int64_t n, int itemsize,
                  int threads);
-    // `codes` [rows][n] move by `whole`, or with the probability `part` by one more, against the packed `signs`.
-    void (*step_by_signs)(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, float part,
+    // `codes` [rows][n] move by `whole`, or in `limit` of 65,536 cases by one more, against the packed `signs`.
+    void (*step_by_signs)(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, int32_t limit,
                           uint32_t key, int threads);
 };
 

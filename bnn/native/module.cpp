@@ -54,7 +54,7 @@ std::vector<std::pair<std::string, const bnn::Kernels*>> available() {
     }
 #endif
 #ifdef BNN_BUILD_AVX2
-    if (__builtin_cpu_supports("avx2")) found.emplace_back("avx2", &bnn::avx2::kernels);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) found.emplace_back("avx2", &bnn::avx2::kernels);
 #endif
 #ifdef BNN_BUILD_NEON
     found.emplace_back("neon", &bnn::neon::kernels);
@@ -125,10 +125,29 @@ NB_MODULE(_native, module) {
     module.def(
         "conv2d",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t out, Shape shape,
-           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups) {
-            kernels(isa).conv2d(pointer<const uint8_t>(x), pointer<const uint8_t>(weight), pointer<float>(out),
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups,
+           int dtype) {
+            kernels(isa).conv2d(pointer<const uint8_t>(x), pointer<const uint8_t>(weight), pointer<void>(out),
                                 make_window(shape, kernel, stride, padding, dilation, out_size), outputs, groups,
-                                threads);
+                                dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "real_conv2d",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t out, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int dtype) {
+            kernels(isa).real_conv2d(pointer<const float>(x), pointer<const uint8_t>(weight), pointer<void>(out),
+                                     make_window(shape, kernel, stride, padding, dilation, out_size), outputs, dtype,
+                                     threads);
+        },
+        unlocked);
+    module.def(
+        "real_conv2d_backward_weight",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t x, uintptr_t out, Shape shape, Pair kernel,
+           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs) {
+            kernels(isa).real_conv2d_backward_weight(
+                pointer<const int8_t>(grad), pointer<const float>(x), pointer<float>(out),
+                make_window(shape, kernel, stride, padding, dilation, out_size), outputs, threads);
         },
         unlocked);
     module.def(
@@ -166,8 +185,8 @@ NB_MODULE(_native, module) {
     module.def(
         "step_by_signs",
         [](const std::string& isa, int threads, uintptr_t codes, uintptr_t signs, int64_t rows, int64_t n, int32_t whole,
-           float part, uint32_t key) {
-            kernels(isa).step_by_signs(pointer<int8_t>(codes), pointer<const uint8_t>(signs), rows, n, whole, part, key,
+           int32_t limit, uint32_t key) {
+            kernels(isa).step_by_signs(pointer<int8_t>(codes), pointer<const uint8_t>(signs), rows, n, whole, limit, key,
                                        threads);
         },
         unlocked);
@@ -206,40 +225,51 @@ NB_MODULE(_native, module) {
         "norm_sign",
         [](const std::string& isa, int threads, uintptr_t y, uintptr_t bias, float eps, uintptr_t bits,
            uintptr_t inside, uintptr_t mean, uintptr_t deviation, uintptr_t omega, int64_t rows, int64_t pixels,
-           int64_t channels, int itemsize) {
+           int64_t channels, int dtype) {
             kernels(isa).norm_sign(pointer<const void>(y), pointer<const float>(bias), eps, pointer<uint8_t>(bits),
                                    pointer<uint8_t>(inside), pointer<float>(mean), pointer<float>(deviation),
-                                   pointer<float>(omega), rows, pixels, channels, itemsize, threads);
+                                   pointer<float>(omega), rows, pixels, channels, dtype, threads);
         },
         unlocked);
     module.def(
         "norm_sign_backward",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
            uintptr_t omega, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
-           int itemsize) {
+           int dtype) {
             kernels(isa).norm_sign_backward(pointer<const void>(grad), pointer<const uint8_t>(bits),
                                             pointer<const uint8_t>(inside), pointer<const float>(psi),
                                             pointer<const float>(omega), pointer<void>(grad_y),
-                                            pointer<float>(grad_bias), rows, pixels, channels, itemsize, threads);
+                                            pointer<float>(grad_bias), rows, pixels, channels, dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_sign_backward_int8",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
+           uintptr_t omega, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
+           int dtype, uint32_t key) {
+            return kernels(isa).norm_sign_backward_int8(
+                pointer<const void>(grad), pointer<const uint8_t>(bits), pointer<const uint8_t>(inside),
+                pointer<const float>(psi), pointer<const float>(omega), pointer<int8_t>(grad_y),
+                pointer<float>(grad_bias), rows, pixels, channels, dtype, key, threads);
         },
         unlocked);
     module.def(
         "max_pool2d_choices",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t values, uintptr_t choices, Shape shape,
-           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int itemsize) {
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int dtype) {
             kernels(isa).max_pool2d_choices(pointer<const void>(x), pointer<void>(values), pointer<uint8_t>(choices),
                                             make_window(shape, kernel, stride, padding, dilation, out_size), planes,
-                                            itemsize, threads);
+                                            dtype, threads);
         },
         unlocked);
     module.def(
         "max_pool2d_scatter",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t choices, uintptr_t out, Shape shape,
-           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int itemsize) {
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int dtype) {
             kernels(isa).max_pool2d_scatter(pointer<const void>(grad), pointer<const uint8_t>(choices),
                                             pointer<void>(out),
                                             make_window(shape, kernel, stride, padding, dilation, out_size), planes,
-                                            itemsize, threads);
+                                            dtype, threads);
         },
         unlocked);
     module.def(

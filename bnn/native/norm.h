@@ -3,6 +3,7 @@
 #pragma once
 
 #include "octet.h"
+#include "random.h"
 
 namespace {
 
@@ -48,13 +49,16 @@ inline void for_octets(const Layout& layout, int64_t task, const Visit& visit) {
     }
 }
 
-// Sums over the pixels of the kSums values that visit(..., values) sets for each element: sums[kSums][channels].
+// Sums over the pixels of the kSums values that visit(..., values) sets for each element: sums[kSums][channels]; and
+// the largest magnitude of the first of them, largest[channels], unless that is null.
 template <int kSums, class Visit>
-void channel_sums(const Layout& layout, double* sums, int threads, const Visit& visit) {
+void channel_sums(const Layout& layout, double* sums, float* largest, int threads, const Visit& visit) {
     const int64_t channels = layout.channels, period = layout.period;
     const Buffer of_tasks(layout.tasks, kSums * channels * 8), of_places(threads, kSums * period * 8);
+    const Buffer sizes(threads, period * 4);  // as integers, whose order is that of the magnitudes
     parallel_for(layout.tasks, threads, [&](int64_t task, int thread) {
         double *to = of_tasks.part<double>(task), *by_place = of_places.part<double>(thread);
+        int32_t* size_by_place = sizes.part<int32_t>(thread);
         std::memset(by_place, 0, kSums * period * 8);
         for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
             Octet values[kSums];
@@ -63,6 +67,7 @@ void channel_sums(const Layout& layout, double* sums, int threads, const Visit& 
                 if (count < 8) values[i] = select(first_lanes(count), values[i]);
                 add_octet(by_place + i * period + place, values[i]);
             }
+            if (largest) raise_octet(size_by_place + place, (Mask)magnitude(values[0]));
         });
         for (int i = 0; i < kSums; ++i) {
             for (int64_t place = 0; place < period; ++place) {
@@ -74,12 +79,25 @@ void channel_sums(const Layout& layout, double* sums, int threads, const Visit& 
     for (int64_t task = 0; task < layout.tasks; ++task) {
         for (int64_t i = 0; i < kSums * channels; ++i) sums[i] += of_tasks.part<double>(task)[i];
     }
+    if (!largest) return;
+    for (int64_t c = 0; c < channels; ++c) {
+        int32_t size = 0;
+        for (int thread = 0; thread < threads; ++thread) {
+            for (int64_t place = c; place < period; place += channels) {
+                const int32_t of_place = sizes.part<int32_t>(thread)[place];
+                size = of_place > size ? of_place : size;
+            }
+        }
+        std::memcpy(largest + c, &size, sizeof size);
+    }
 }
 
 // One value a channel, repeated over a period.
 class OfPlace {
    public:
-    OfPlace(const Layout& layout, const float* of_channel) : buffer_(1, layout.period * 4) {
+    OfPlace(const Layout& layout, const float* of_channel) : buffer_(1, layout.period * 4) { set(layout, of_channel); }
+
+    void set(const Layout& layout, const float* of_channel) {
         for (int64_t i = 0; i < layout.period; ++i) buffer_.part<float>(0)[i] = of_channel[i % layout.channels];
     }
     const float* data() const { return buffer_.part<float>(0); }
@@ -99,14 +117,14 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
         for (int64_t c = 0; c < channels; ++c) means[c] = static_cast<float>(sums[c] / (rows * pixels));
     };
 
-    channel_sums<1>(layout, sums, threads, [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
+    channel_sums<1>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
         values[0] = load_octet(y + element, count);
     });
     set_means(mean);
     const OfPlace means(layout, mean);
     const float* centre = means.data();
 
-    channel_sums<1>(layout, sums, threads, [=](int64_t element, int64_t, int64_t place, int64_t count, Octet* values) {
+    channel_sums<1>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t place, int64_t count, Octet* values) {
         values[0] = magnitude(load_octet(y + element, count) - load_octet(centre + place));
     });
     set_means(deviation);
@@ -114,7 +132,7 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
     const OfPlace psis(layout, psi), biases(layout, bias);
     const float *scale = psis.data(), *shift = biases.data();
 
-    channel_sums<1>(layout, sums, threads,
+    channel_sums<1>(layout, sums, nullptr, threads,
                     [=](int64_t element, int64_t byte, int64_t place, int64_t count, Octet* values) {
                         const Octet centred = load_octet(y + element, count) - load_octet(centre + place);
                         const Octet x = centred / load_octet(scale + place) + load_octet(shift + place);
@@ -126,53 +144,106 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
 }
 
 void norm_sign(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
-               float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int itemsize,
+               float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int dtype,
                int threads) {
-    const auto run = [=](const auto* floats) {
+    with_dtype(dtype, [=](auto of) {
+        const auto* floats = static_cast<const decltype(of)*>(y);
         norm_sign_of(floats, bias, eps, bits, inside, mean, deviation, omega, rows, pixels, channels, threads);
-    };
-    itemsize == 2 ? run(static_cast<const BFloat16*>(y)) : run(static_cast<const float*>(y));
+    });
 }
 
+// Whole numbers within ±127 that are `v` on average; see bnn/ops/int8.py.
+inline Octet round_at_random(Octet v, uint32_t key, uint32_t first_index) {
+    const Octet truncated = __builtin_convertvector(__builtin_convertvector(v, Mask), Octet);
+    const Octet floor = truncated - (Octet)(greater(truncated, v) & (Mask)(Octet{} + 1));
+    const Words index = Words{0, 1, 2, 3, 4, 5, 6, 7} + first_index;
+    const Octet uniform = __builtin_convertvector((Mask)(random_bits(key, index) >> 8), Octet) * 0x1p-24f;
+    const Octet rounded = floor + (Octet)(greater(v - floor, uniform) & (Mask)(Octet{} + 1));
+    const Octet limit = Octet{} + 127;
+    return choose(greater(rounded, limit), limit, choose(greater(-limit, rounded), -limit, rounded));
+}
+
+// What the gradient of a norm with sign is made of, for elements of a task.
 template <class Float>
-void norm_sign_backward_of(const Float* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                           const float* omega, Float* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
-                           int64_t channels, int threads) {
-    const Layout layout(rows, pixels, channels);
-    const Buffer sum_buffer(1, 2 * channels * 8), offsets(2, channels * 4);
-    double* sums = sum_buffer.part<double>(0);
-    float *if_plus = offsets.part<float>(0), *if_minus = offsets.part<float>(1);
-
-    channel_sums<2>(layout, sums, threads, [=](int64_t element, int64_t byte, int64_t, int64_t count, Octet* values) {
-        values[0] = select(mask_of(inside[byte]), load_octet(grad + element, count));
-        values[1] = choose(mask_of(bits[byte]), values[0], -values[0]);
-    });
-    for (int64_t c = 0; c < channels; ++c) {
-        const double along_signs = omega[c] * (sums[channels + c] / (rows * pixels)), mean = sums[c] / (rows * pixels);
-        grad_bias[c] = static_cast<float>(sums[c]);
-        if_plus[c] = static_cast<float>(mean + along_signs);
-        if_minus[c] = static_cast<float>(mean - along_signs);
+class NormGradient {
+   public:
+    NormGradient(const Layout& layout, const Float* grad, const uint8_t* bits, const uint8_t* inside,
+                 const float* psi, const float* omega, float* grad_bias, float* bound, int64_t pixels, int threads)
+        : grad_(grad), bits_(bits), inside_(inside), psis_(layout, psi), pluses_(layout, psi), minuses_(layout, psi) {
+        const int64_t channels = layout.channels;
+        const Buffer sum_buffer(1, 2 * channels * 8), offsets(2, channels * 4), sizes(1, channels * 4);
+        double* sums = sum_buffer.part<double>(0);
+        float *if_plus = offsets.part<float>(0), *if_minus = offsets.part<float>(1), *largest = sizes.part<float>(0);
+        channel_sums<2>(layout, sums, bound ? largest : nullptr, threads,
+                        [=](int64_t element, int64_t byte, int64_t, int64_t count, Octet* values) {
+                            values[0] = select(mask_of(inside[byte]), load_octet(grad + element, count));
+                            values[1] = choose(mask_of(bits[byte]), values[0], -values[0]);
+                        });
+        for (int64_t c = 0; c < channels; ++c) {
+            const double along_signs = omega[c] * (sums[channels + c] / pixels), mean = sums[c] / pixels;
+            grad_bias[c] = static_cast<float>(sums[c]);
+            if_plus[c] = static_cast<float>(mean + along_signs);
+            if_minus[c] = static_cast<float>(mean - along_signs);
+        }
+        for (int64_t c = 0; bound && c < channels; ++c) {
+            const float plus = __builtin_fabsf(if_plus[c]), minus = __builtin_fabsf(if_minus[c]);
+            const float most = (largest[c] + (plus > minus ? plus : minus)) / psi[c];
+            if (*bound == *bound && !(most <= *bound)) *bound = most;  // a NaN stays
+        }
+        pluses_.set(layout, if_plus);
+        minuses_.set(layout, if_minus);
     }
-    const OfPlace psis(layout, psi), pluses(layout, if_plus), minuses(layout, if_minus);
-    const float *scale = psis.data(), *plus = pluses.data(), *minus = minuses.data();
 
-    parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            const Octet passed = select(mask_of(inside[byte]), load_octet(grad + element, count));
-            const Octet offset = choose(mask_of(bits[byte]), load_octet(plus + place), load_octet(minus + place));
-            store_octet(grad_y + element, (passed - offset) / load_octet(scale + place), count);
+    Octet operator()(int64_t element, int64_t byte, int64_t place, int64_t count) const {
+        const Octet passed = select(mask_of(inside_[byte]), load_octet(grad_ + element, count));
+        const Octet plus = load_octet(pluses_.data() + place), minus = load_octet(minuses_.data() + place);
+        return (passed - choose(mask_of(bits_[byte]), plus, minus)) / load_octet(psis_.data() + place);
+    }
+
+   private:
+    const Float* grad_;
+    const uint8_t *bits_, *inside_;
+    OfPlace psis_, pluses_, minuses_;
+};
+
+void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
+                        const float* omega, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
+                        int64_t channels, int dtype, int threads) {
+    const Layout layout(rows, pixels, channels);
+    with_dtype(dtype, [&](auto of) {
+        using Float = decltype(of);
+        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, omega,
+                                           grad_bias, nullptr, rows * pixels, threads);
+        parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+            for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                store_octet(static_cast<Float*>(grad_y) + element, gradient(element, byte, place, count), count);
+            });
         });
     });
 }
 
-void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                        const float* omega, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
-                        int64_t channels, int itemsize, int threads) {
-    const auto run = [=](const auto* from, auto* to) {
-        norm_sign_backward_of(from, bits, inside, psi, omega, to, grad_bias, rows, pixels, channels, threads);
-    };
-    itemsize == 2 ? run(static_cast<const BFloat16*>(grad), static_cast<BFloat16*>(grad_y))
-                  : run(static_cast<const float*>(grad), static_cast<float*>(grad_y));
+float norm_sign_backward_int8(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
+                              const float* omega, int8_t* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
+                              int64_t channels, int dtype, uint32_t key, int threads) {
+    const Layout layout(rows, pixels, channels);
+    float scale = 0;
+    with_dtype(dtype, [&](auto of) {
+        using Float = decltype(of);
+        float bound = 0;
+        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, omega,
+                                           grad_bias, &bound, rows * pixels, threads);
+        scale = bound / 127;
+        if (scale < 0x1p-126f) scale = 0;
+        const float inverse = scale == 0 ? 0 : 1 / scale;
+        if (!(bound - bound == 0)) return;
+        parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+            for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                const Octet value = gradient(element, byte, place, count) * inverse;
+                store_octet(grad_y + element, round_at_random(value, key, static_cast<uint32_t>(element)), count);
+            });
+        });
+    });
+    return scale;
 }
 
 }  // namespace

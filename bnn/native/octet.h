@@ -2,8 +2,9 @@
 // whatever registers there are.
 #pragma once
 
-#include "bfloat16.h"
 #include "common.h"
+#include "floats.h"
+#include "kernels.h"
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -15,6 +16,7 @@ typedef float Octet __attribute__((vector_size(32)));
 typedef double WideOctet __attribute__((vector_size(64)));
 typedef int32_t Mask __attribute__((vector_size(32)));  // all bits of a lane are set, or none
 typedef uint32_t Words __attribute__((vector_size(32)));
+typedef int8_t Bytes __attribute__((vector_size(8)));
 typedef uint16_t HalfWords __attribute__((vector_size(16)));
 
 constexpr Mask kBitOfLane = {1, 2, 4, 8, 16, 32, 64, 128};
@@ -67,12 +69,54 @@ inline Octet load_octet(const BFloat16* from) {
     return (Octet)(__builtin_convertvector(halves, Words) << 16);
 }
 
+inline Octet load_octet(const int8_t* from) {
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Mask), Octet);
+}
+
+inline Octet load_octet(const Float16* from) {
+    HalfWords halves;
+    std::memcpy(&halves, from, sizeof halves);
+#ifdef __F16C__
+    return (Octet)_mm256_cvtph_ps((__m128i)halves);
+#else
+    const Words words = __builtin_convertvector(halves, Words), sign = (words & 0x8000) << 16;
+    const Words special = (Words)if_negative(0x7BFF - (Mask)(words & 0x7FFF));
+    // The exponents' biases differ by 112; the product also brings numbers below 2^-14 to their place.
+    const Words scaled = (Words)((Octet)((words & 0x7FFF) << 13) * 0x1p112f);
+    return (Octet)(sign | scaled | (special & 0x7F800000));
+#endif
+}
+
 inline void store_octet(float* to, Octet v) { std::memcpy(to, &v, sizeof v); }
 
 inline void store_octet(BFloat16* to, Octet v) {
     const Words word = (Words)v, rounded = (word + 0x7FFF + (word >> 16 & 1)) >> 16, nan = (Words)is_nan(v);
     const HalfWords halves = __builtin_convertvector((rounded & ~nan) | (0x7FC0 & nan), HalfWords);
     std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
+}
+
+// Rounds to even.
+inline void store_octet(Float16* to, Octet v) {
+#ifdef __F16C__
+    const __m128i halves = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#else
+    const Words word = (Words)v, sign = word >> 16 & 0x8000, size = word & 0x7FFFFFFF;
+    const Words rounded = (size - 0x38000000 + 0xFFF + (size >> 13 & 1)) >> 13;  // from 2^-14 on
+    // Below 2^-14 the addition leaves the bits that count in the lowest place.
+    const Words tiny = (Words)((Octet)size + 0.5f) - 0x3F000000;
+    const Mask is_tiny = if_negative((Mask)size - 0x38800000), is_large = if_negative(0x477FEFFF - (Mask)size);
+    const Words finite = (Words)choose(is_tiny, (Mask)tiny, choose(is_large, Mask{} + 0x7C00, (Mask)rounded));
+    const Words nan = (Words)is_nan(v);
+    const HalfWords halves = __builtin_convertvector(sign | (finite & ~nan) | (0x7E00 & nan), HalfWords);
+#endif
+    std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
+}
+
+inline void store_octet(int8_t* to, Octet v) {
+    const Bytes bytes = __builtin_convertvector(__builtin_convertvector(v, Mask), Bytes);
+    std::memcpy(to, &bytes, sizeof bytes);
 }
 
 // The first `count` of eight elements; the others are zero.
@@ -90,6 +134,28 @@ inline void store_octet(Float* to, Octet v, int64_t count) {
     Float some[8];
     store_octet(some, v);
     std::memcpy(static_cast<void*>(to), some, count * sizeof(Float));
+}
+
+// Calls run with a value of the type that `dtype` names.
+template <class Run>
+void with_dtype(int dtype, const Run& run) {
+    switch (dtype) {
+        case bnn::kBFloat16:
+            return run(BFloat16{});
+        case bnn::kFloat16:
+            return run(Float16{});
+        case bnn::kInt8:
+            return run(int8_t{});
+        default:
+            return run(float{});
+    }
+}
+
+inline void raise_octet(int32_t* largest, Mask v) {
+    Mask before;
+    std::memcpy(&before, largest, sizeof before);
+    before = choose(if_negative(before - v), v, before);
+    std::memcpy(largest, &before, sizeof before);
 }
 
 inline void add_octet(double* sums, Octet v) {

@@ -1,7 +1,7 @@
 // Max-pooling of packed images and its gradient. The maximum of ±1 is an OR of bits.
 #pragma once
 
-#include "bfloat16.h"
+#include "floats.h"
 #include "window.h"
 
 namespace {

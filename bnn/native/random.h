@@ -6,12 +6,17 @@
 namespace {
 
 // The hash "lowbias32" of C. Wellons, a bijection of 32-bit words whose every output bit depends on every input bit.
-inline uint32_t mix(uint32_t word) {
+// `Word` is a word or a vector of words.
+template <class Word>
+inline Word mix(Word word) {
     word = (word ^ word >> 16) * 0x7FEB352Du;
     word = (word ^ word >> 15) * 0x846CA68Bu;
     return word ^ word >> 16;
 }
 
-inline uint32_t random_bits(uint32_t key, uint32_t index) { return mix(index * 0x9E3779B9u ^ key); }
+template <class Word>
+inline Word random_bits(uint32_t key, Word index) {
+    return mix(index * 0x9E3779B9u ^ key);
+}
 
 }  // namespace

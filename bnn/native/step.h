@@ -2,24 +2,63 @@
 #pragma once
 
 #include "bits.h"
+#include "octet.h"
 #include "random.h"
 
 namespace {
 
-void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, float part, uint32_t key,
-                   int threads) {
+typedef int8_t StepCodes __attribute__((vector_size(16)));
+typedef int16_t StepShorts __attribute__((vector_size(32)));
+typedef uint16_t StepRandoms __attribute__((vector_size(32)));
+
+constexpr StepShorts kBitOfStep = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                                1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, static_cast<int16_t>(1 << 15)};
+
+// Element i moves by one more than `whole` where its random half word is below `limit`: the lower half of the word of
+// i / 2 for an even i, the upper one for an odd i.
+struct Step {
+    int32_t whole, limit;
+    uint32_t key;
+
+    int8_t of_one(int8_t code, bool set, uint32_t index) const {
+        const int32_t random = random_bits(key, index / 2) >> index % 2 * 16 & 0xFFFF;
+        const int32_t move = whole + (random < limit);
+        const int32_t moved = code + (set ? -move : move);  // a gradient above 0 moves the accumulator down
+        return static_cast<int8_t>(moved > 127 ? 127 : moved < -128 ? -128 : moved);
+    }
+
+    // Sixteen codes, of which the first has an even index.
+    void of_sixteen(int8_t* codes, const uint8_t* signs, uint32_t index) const {
+        const Words random = random_bits(key, Words{0, 1, 2, 3, 4, 5, 6, 7} + index / 2);
+        const StepRandoms last = StepRandoms{} + static_cast<uint16_t>(limit - 1);
+        const StepShorts more = limit ? (StepShorts)((StepRandoms)random <= last) : StepShorts{};
+        uint16_t word;
+        std::memcpy(&word, signs, sizeof word);
+        const StepShorts set = ((StepShorts{} + static_cast<int16_t>(word)) & kBitOfStep) != 0;
+        const StepShorts move = static_cast<int16_t>(whole) - more;
+        StepCodes code;
+        std::memcpy(&code, codes, sizeof code);
+        StepShorts moved = __builtin_convertvector(code, StepShorts) + ((move ^ set) - set);
+        const StepShorts above = moved > 127, below = moved < -128;
+        moved = (above & 127) | (below & -128) | (~(above | below) & moved);
+        code = __builtin_convertvector(moved, StepCodes);
+        std::memcpy(codes, &code, sizeof code);
+    }
+};
+
+void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, int32_t limit,
+                   uint32_t key, int threads) {
+    const Step step{whole, limit, key};
     for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
-        int8_t* __restrict out = codes + row * row_elements + first;
-        const uint8_t* __restrict bits = signs + row * packed_bytes(row_elements) + first / 8;
+        int8_t* out = codes + row * row_elements + first;
+        const uint8_t* bits = signs + row * packed_bytes(row_elements) + first / 8;
         const uint32_t index = static_cast<uint32_t>(row * row_elements + first);
-        int8_t direction[kChunk];  // a gradient above 0 moves the accumulator down
-        for (int64_t byte = 0; byte < packed_bytes(count); ++byte)
-            for (int bit = 0; bit < 8; ++bit) direction[8 * byte + bit] = static_cast<int8_t>(1 - 2 * (bits[byte] >> bit & 1));
-        for (int64_t i = 0; i < count; ++i) {
-            const uint32_t random = random_bits(key, index + static_cast<uint32_t>(i));
-            const float uniform = static_cast<float>(static_cast<int32_t>(random >> 8)) * 0x1p-24f;
-            const int32_t moved = out[i] + direction[i] * (whole + (uniform < part));
-            out[i] = static_cast<int8_t>(moved > 127 ? 127 : moved < -128 ? -128 : moved);
+        int64_t i = 0;
+        if (index % 2 == 0) {
+            for (; i + 16 <= count; i += 16) step.of_sixteen(out + i, bits + i / 8, index + static_cast<uint32_t>(i));
+        }
+        for (; i < count; ++i) {
+            out[i] = step.of_one(out[i], bits[i / 8] >> i % 8 & 1, index + static_cast<uint32_t>(i));
         }
     });
 }

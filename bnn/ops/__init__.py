@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 SCHEMAS = {
-    # float [rows, n] -> packed signs, sign(0) = +1, NaN is an error; bool [rows, n] -> packed truth values
+    # float or int8 [rows, n] -> packed signs, sign(0) = +1, NaN is an error;
+    # bool [rows, n] -> packed truth values
     "pack": "(Tensor x) -> Tensor",
     # packed [rows, ceil(n/8)] -> dtype [rows, n] of +1 and -1 (bool: truth values)
     "unpack": "(Tensor packed, int n, ScalarType dtype) -> Tensor",
     # packed [N, ceil(K/8)], packed [O, ceil(K/8)] -> float32 [N, O], exact
     "linear": "(Tensor x, Tensor weight, int features) -> Tensor",
-    # packed rows in (H, W, C) order and (kh, kw, C/groups) order -> float32 [N, O, H', W'], channels last, exact
+    # packed rows in (H, W, C) order and (kh, kw, C/groups) order -> dtype [N, O, H', W'], channels last, exact
     "conv2d": (
         "(Tensor x, int[] x_shape, Tensor weight, int[] weight_shape,"
-        " int[2] stride, int[2] padding, int[2] dilation, int groups) -> Tensor"
+        " int[2] stride, int[2] padding, int[2] dilation, int groups, ScalarType dtype=float) -> Tensor"
     ),
     # packed rows in (H, W, C) order -> packed rows in (H', W', C) order; the maximum of a window is an OR
     "max_pool2d": (
@@ -83,6 +84,7 @@ def _conv2d_shape(
     padding: list[int],
     dilation: list[int],
     groups: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     height, width = window_outputs(
         (x_shape[2], x_shape[3]),
@@ -91,7 +93,7 @@ def _conv2d_shape(
         (padding[0], padding[1]),
         (dilation[0], dilation[1]),
     )
-    out = x.new_empty((x_shape[0], weight_shape[0], height, width), dtype=torch.float32)
+    out = x.new_empty((x_shape[0], weight_shape[0], height, width), dtype=dtype)
     return out.to(memory_format=torch.channels_last)
 
 
@@ -143,6 +145,7 @@ from bnn.ops import (  # noqa: E402  (registers the kernels)
     cpu_fused,
     fused,
     int8,
+    real,
     reference,
 )
 
@@ -156,6 +159,7 @@ __all__ = [
     "fused",
     "int8",
     "packed_bytes",
+    "real",
     "reference",
     "window_outputs",
 ]

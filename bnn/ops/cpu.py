@@ -34,6 +34,7 @@ _PLUS_MINUS_BITS = {
     torch.bfloat16: (0x3F80, 0xBF80),
     torch.float32: (0x3F80_0000, 0xBF80_0000),
 }
+_DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}  # of kernels.h
 _GRADIENT_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 _native: ModuleType
@@ -47,14 +48,14 @@ def instruction_set() -> str:
 
 def pack(x: Tensor) -> Tensor:
     """Native `bnn.ops.reference.pack`; the check for NaN is part of the same pass over `x`."""
-    if x.dtype not in _INFINITY_BITS:
+    if x.dtype not in _INFINITY_BITS and x.dtype is not torch.int8:
         return reference.pack(x)
     _check_matrix("x", x)
     x = x.contiguous()
     rows, n = x.shape
     out = x.new_empty((rows, packed_bytes(n)), dtype=torch.uint8)
-    infinity = _INFINITY_BITS[x.dtype]
-    if _native.pack(*_isa_and_threads(), x.data_ptr(), out.data_ptr(), rows, n, x.itemsize, infinity):
+    infinity, itemsize = _INFINITY_BITS.get(x.dtype, 0), -1 if x.dtype is torch.int8 else x.itemsize
+    if _native.pack(*_isa_and_threads(), x.data_ptr(), out.data_ptr(), rows, n, itemsize, infinity):
         raise NonFiniteError("cannot take the sign of NaN: the tensor to pack has NaN values")
     return out
 
@@ -91,8 +92,11 @@ def conv2d(
     padding: list[int],
     dilation: list[int],
     groups: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Native `bnn.ops.reference.conv2d`."""
+    if dtype not in (torch.float32, torch.float16):
+        return reference.conv2d(x, x_shape, weight, weight_shape, stride, padding, dilation, groups, dtype)
     channels, outputs, taps = x_shape[1], weight_shape[0], weight_shape[1:]
     if groups < 1 or channels != taps[0] * groups or outputs % groups:
         raise ValueError(f"a weight of {weight_shape} in {groups} groups does not fit an input of {x_shape}")
@@ -100,8 +104,9 @@ def conv2d(
     x, weight = _packed_image("x", x, x_shape), _packed_image("weight", weight, weight_shape)
     window = _window(x_shape, taps[1:], stride, padding, dilation)
     height, width = window[-1]
-    out = torch.empty((x_shape[0], height, width, outputs), dtype=torch.float32)
-    _native.conv2d(*_isa_and_threads(), x.data_ptr(), weight.data_ptr(), out.data_ptr(), *window, outputs, groups)
+    out = torch.empty((x_shape[0], height, width, outputs), dtype=dtype)
+    pointers = (x.data_ptr(), weight.data_ptr(), out.data_ptr())
+    _native.conv2d(*_isa_and_threads(), *pointers, *window, outputs, groups, _DTYPE_CODES[dtype])
     return out.permute(0, 3, 1, 2)
 
 

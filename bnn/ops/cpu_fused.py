@@ -12,10 +12,11 @@ from torch import Tensor
 
 from bnn.errors import NonFiniteError
 from bnn.ops import cpu, fused, packed_bytes
-from bnn.ops.cpu import _INFINITY_BITS, _check_matrix, _isa_and_threads, _packed
+from bnn.ops.cpu import _DTYPE_CODES, _INFINITY_BITS, _check_matrix, _isa_and_threads, _packed
+from bnn.ops.int8 import check_finite, hash_key
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_FLOATS = (torch.float32, torch.bfloat16)
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _NO_DILATION = [1, 1]
 
 
@@ -29,7 +30,9 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
     bits, inside = (y.new_empty((len(y), packed_bytes(y[0].numel())), dtype=torch.uint8) for _ in range(2))
     mean, deviation, omega = (y.new_empty(channels, dtype=torch.float32) for _ in range(3))
     out = (x.data_ptr() for x in (bits, inside, mean, deviation, omega))
-    cpu._native.norm_sign(*_isa_and_threads(), y.data_ptr(), bias.data_ptr(), eps, *out, *_rows(y), y.itemsize)
+    cpu._native.norm_sign(
+        *_isa_and_threads(), y.data_ptr(), bias.data_ptr(), eps, *out, *_rows(y), _DTYPE_CODES[y.dtype]
+    )
     fused.check_normalised(omega)
     return bits, inside, mean, deviation, omega
 
@@ -44,8 +47,29 @@ def norm_sign_backward(grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, 
     grad = grad.movedim(1, -1).contiguous()
     grad_y, grad_bias = torch.empty_like(grad), psi.new_empty(channels)
     pointers = (x.data_ptr() for x in (grad, bits, inside, psi, omega, grad_y, grad_bias))
-    cpu._native.norm_sign_backward(*_isa_and_threads(), *pointers, *_rows(grad), grad.itemsize)
+    cpu._native.norm_sign_backward(*_isa_and_threads(), *pointers, *_rows(grad), _DTYPE_CODES[grad.dtype])
     return grad_y.movedim(-1, 1), grad_bias
+
+
+def norm_sign_backward_int8(
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Native `bnn.ops.fused.norm_sign_backward_int8`: two passes over `grad`."""
+    if grad.dtype not in _FLOATS or not grad.numel():
+        return fused.norm_sign_backward_int8(grad, bits, inside, psi, omega, seed)
+    channels, row_elements = grad.shape[1], math.prod(grad.shape[1:])
+    bits, inside = _packed("bits", bits, row_elements), _packed("inside", inside, row_elements)
+    psi, omega = _per_channel("psi", psi, channels), _per_channel("omega", omega, channels)
+    grad = grad.movedim(1, -1).contiguous()
+    q, grad_bias = torch.empty_like(grad, dtype=torch.int8), psi.new_empty(channels)
+    pointers = (x.data_ptr() for x in (grad, bits, inside, psi, omega, q, grad_bias))
+    scale = torch.tensor(
+        cpu._native.norm_sign_backward_int8(
+            *_isa_and_threads(), *pointers, *_rows(grad), _DTYPE_CODES[grad.dtype], hash_key(seed)
+        )
+    )
+    check_finite(scale)
+    return q.movedim(-1, 1), scale, grad_bias
 
 
 def max_pool2d_choices(
@@ -60,7 +84,7 @@ def max_pool2d_choices(
     values = x.new_empty((images, height, width, channels))
     choices = x.new_empty(fused.choices_shape(shape, kernel_size), dtype=torch.uint8)
     pointers = (x.data_ptr(), values.data_ptr(), choices.data_ptr())
-    cpu._native.max_pool2d_choices(*_isa_and_threads(), *pointers, *window, len(choices), x.itemsize)
+    cpu._native.max_pool2d_choices(*_isa_and_threads(), *pointers, *window, len(choices), _DTYPE_CODES[x.dtype])
     return values.movedim(-1, 1), choices
 
 
@@ -68,15 +92,15 @@ def max_pool2d_scatter(
     grad: Tensor, choices: Tensor, x_shape: list[int], kernel_size: list[int], stride: list[int], padding: list[int]
 ) -> Tensor:
     """Native `bnn.ops.fused.max_pool2d_scatter`."""
-    if grad.dtype not in _FLOATS:
+    if grad.dtype not in _DTYPE_CODES:
         return fused.max_pool2d_scatter(grad, choices, x_shape, kernel_size, stride, padding)
     shape = fused.pooled_shape(x_shape, kernel_size, stride, padding)
-    fused.check_choices(grad, choices, shape, kernel_size)
+    fused.check_choices(grad, choices, shape, kernel_size, stride)
     window = (x_shape, kernel_size, stride, padding, _NO_DILATION, shape[2:])
     grad, choices = grad.movedim(1, -1).contiguous(), choices.contiguous()
     out = grad.new_empty((x_shape[0], *x_shape[2:], x_shape[1]))
     pointers = (grad.data_ptr(), choices.data_ptr(), out.data_ptr())
-    cpu._native.max_pool2d_scatter(*_isa_and_threads(), *pointers, *window, len(choices), grad.itemsize)
+    cpu._native.max_pool2d_scatter(*_isa_and_threads(), *pointers, *window, len(choices), _DTYPE_CODES[grad.dtype])
     return out.movedim(-1, 1)
 
 
@@ -118,5 +142,13 @@ def _per_channel(name: str, x: Tensor, channels: int) -> Tensor:
 
 
 if cpu.instruction_set() != "reference":
-    for _kernel in (norm_sign, norm_sign_backward, max_pool2d_choices, max_pool2d_scatter, sign_window, mask):
+    for _kernel in (
+        norm_sign,
+        norm_sign_backward,
+        norm_sign_backward_int8,
+        max_pool2d_choices,
+        max_pool2d_scatter,
+        sign_window,
+        mask,
+    ):
         torch.library.impl(f"bnn::{_kernel.__name__}", "CPU")(_kernel)

@@ -13,11 +13,15 @@ from torch import Tensor
 
 from bnn.errors import NonFiniteError
 from bnn.ops import packed_bytes, window_outputs
+from bnn.ops.int8 import round_to_int8
 from bnn.ops.reference import pack, unpack
 
 SCHEMAS = {
     "norm_sign": "(Tensor y, Tensor bias, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "norm_sign_backward": "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor omega) -> (Tensor, Tensor)",
+    "norm_sign_backward_int8": (
+        "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor omega, int seed) -> (Tensor, Tensor, Tensor)"
+    ),
     "max_pool2d_choices": "(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding) -> (Tensor, Tensor)",
     "max_pool2d_scatter": (
         "(Tensor grad, Tensor choices, int[] x_shape, int[2] kernel_size, int[2] stride, int[2] padding) -> Tensor"
@@ -78,14 +82,52 @@ def norm_sign_backward(grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, 
     Returns:
         dL/dy of `grad`'s shape and dtype, its memory in (N, ..., C) order, and dL/dbias [C] of the dtype of psi.
     """
+    passed, plus, minus = _norm_gradient(grad, bits, inside, omega, psi.dtype)
+    signs = unpack(bits, math.prod(passed.shape[1:]), torch.bool).view(passed.shape)
+    grad_y = ((passed - torch.where(signs, plus, minus)) / psi).to(grad.dtype)
+    return grad_y.contiguous().movedim(-1, 1), _channel_sums(passed).to(psi.dtype)
+
+
+def _norm_gradient(
+    grad: Tensor, bits: Tensor, inside: Tensor, omega: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g [N, ..., C], and what the norm takes off it where the sign is plus and where it is minus, [C]."""
     last = grad.movedim(1, -1)
     row_elements = math.prod(last.shape[1:])
     signs, window = (unpack(packed, row_elements, torch.bool).view(last.shape) for packed in (bits, inside))
     passed = torch.where(window, last, 0)
     mean, along_signs = _channel_means(passed), omega.double() * _channel_means(torch.where(signs, passed, -passed))
-    offset = torch.where(signs, (mean + along_signs).to(psi.dtype), (mean - along_signs).to(psi.dtype))
-    grad_y = ((passed - offset) / psi).to(grad.dtype)
-    return grad_y.contiguous().movedim(-1, 1), _channel_sums(passed).to(psi.dtype)
+    return passed, (mean + along_signs).to(dtype), (mean - along_signs).to(dtype)
+
+
+def norm_sign_backward_int8(
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`norm_sign_backward` whose dL/dy is formed in float32 and rounded at random to int8, as `bnn.ops.int8` does.
+
+    The scale is 1/127 of a bound of |dL/dy| instead of the largest value, so that one pass less is needed: the largest
+    of (max|g| + max(|mean(g) + omega mean(g s)|, |mean(g) - omega mean(g s)|)) / psi of all channels.
+
+    Args:
+        grad: as in `norm_sign_backward`, as are the arguments that follow.
+        bits: see `grad`.
+        inside: see `grad`.
+        psi: see `grad`.
+        omega: see `grad`.
+        seed: of the rounding.
+
+    Returns:
+        dL/dy as int8 q, its memory in (N, ..., C) order, and the scale of q, float32 []; and dL/dbias [C].
+
+    Raises:
+        NonFiniteError: dL/dy has a NaN or an infinity.
+    """
+    passed, plus, minus = _norm_gradient(grad.float(), bits, inside, omega, psi.dtype)
+    signs = unpack(bits, math.prod(passed.shape[1:]), torch.bool).view(passed.shape)
+    largest = passed.abs().flatten(0, -2).amax(0) if passed.numel() else torch.zeros_like(psi)
+    bound = ((largest + torch.maximum(plus.abs(), minus.abs())) / psi).amax()
+    values = (passed - torch.where(signs, plus, minus)) / psi
+    return *round_to_int8(values.contiguous().movedim(-1, 1), bound, seed), _channel_sums(passed).to(psi.dtype)
 
 
 def max_pool2d_choices(
@@ -121,7 +163,7 @@ def max_pool2d_scatter(
     """Gradient of `max_pool2d_choices`: each window's goes to its choice; sums are formed in the windows' order.
 
     Args:
-        grad: float [N, C, H', W'].
+        grad: float [N, C, H', W'], or int8 where windows do not overlap.
         choices: the second result of `max_pool2d_choices`; the other arguments are as there.
         x_shape: (N, C, H, W).
         kernel_size: as in `max_pool2d_choices`.
@@ -132,7 +174,7 @@ def max_pool2d_scatter(
         [N, C, H, W] of `grad`'s dtype, channels last.
     """
     images, channels, height, width = shape = pooled_shape(x_shape, kernel_size, stride, padding)
-    check_choices(grad, choices, shape, kernel_size)
+    check_choices(grad, choices, shape, kernel_size, stride)
     choice = torch.zeros((images, height, width, channels), dtype=torch.uint8, device=grad.device)
     for bit, plane in enumerate(choices):
         choice += unpack(plane, height * width * channels, torch.bool).view(choice.shape).byte() << bit
@@ -193,8 +235,12 @@ def choices_shape(pooled: Sequence[int], kernel_size: list[int]) -> tuple[int, i
     return (math.prod(kernel_size) - 1).bit_length(), pooled[0], packed_bytes(math.prod(pooled[1:]))
 
 
-def check_choices(grad: Tensor, choices: Tensor, pooled: Sequence[int], kernel_size: list[int]) -> None:
-    """Refuses a gradient or choices of another pooling."""
+def check_choices(
+    grad: Tensor, choices: Tensor, pooled: Sequence[int], kernel_size: list[int], stride: list[int]
+) -> None:
+    """Refuses a gradient or choices of another pooling, and sums that int8 may not hold."""
+    if grad.dtype is torch.int8 and any(step < kernel for step, kernel in zip(stride, kernel_size, strict=True)):
+        raise ValueError(f"an int8 gradient needs windows that do not overlap, got {kernel_size}, stride {stride}")
     if tuple(grad.shape) != tuple(pooled):
         raise ValueError(f"grad must be {tuple(pooled)}, is {tuple(grad.shape)}")
     planes = choices_shape(pooled, kernel_size)
@@ -230,6 +276,13 @@ def _norm_sign_backward_shape(
     return torch.empty_like(grad.movedim(1, -1).contiguous()).movedim(-1, 1), torch.empty_like(psi)
 
 
+def _norm_sign_backward_int8_shape(
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    q = torch.empty_like(grad.movedim(1, -1).contiguous(), dtype=torch.int8).movedim(-1, 1)
+    return q, grad.new_empty((), dtype=torch.float32), torch.empty_like(psi)
+
+
 def _max_pool2d_choices_shape(
     x: Tensor, kernel_size: list[int], stride: list[int], padding: list[int]
 ) -> tuple[Tensor, Tensor]:
@@ -256,6 +309,7 @@ def _mask_shape(grad: Tensor, inside: Tensor) -> Tensor:
 for _kernel, _shape_rule in (
     (norm_sign, _norm_sign_shape),
     (norm_sign_backward, _norm_sign_backward_shape),
+    (norm_sign_backward_int8, _norm_sign_backward_int8_shape),
     (max_pool2d_choices, _max_pool2d_choices_shape),
     (max_pool2d_scatter, _max_pool2d_scatter_shape),
     (sign_window, _sign_window_shape),

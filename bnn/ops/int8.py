@@ -33,9 +33,15 @@ def quantize_int8(grad: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         NonFiniteError: `grad` has a NaN or an infinity.
     """
+    largest = grad.detach().float().abs().amax() if grad.numel() else grad.new_zeros((), dtype=torch.float32)
+    return round_to_int8(grad, largest, seed)
+
+
+def round_to_int8(grad: Tensor, bound: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """As `quantize_int8`, with a bound of |grad|, float32 [], in the place of the largest magnitude."""
     grad, q = dense(grad)
     values = grad.as_strided((grad.numel(),), (1,)).float()
-    scale, inverse = scale_of(values.abs().amax() if grad.numel() else values.new_zeros(()))
+    scale, inverse = scale_of(bound)
     values = values * inverse
     below = values.floor()
     uniform = (random_bits(seed, grad.numel(), grad.device) >> 8).float() * 2.0**-24
@@ -56,14 +62,19 @@ def scale_of(largest: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         NonFiniteError: `largest` is NaN or infinite.
     """
-    if not torch.isfinite(largest):
-        raise NonFiniteError(
-            "cannot round the gradient to int8: it has NaN or infinite values; lower the learning rate"
-        )
+    check_finite(largest)
     scale = largest / _LARGEST
     if scale < torch.finfo(torch.float32).tiny:
         return torch.zeros_like(scale), torch.zeros_like(scale)
     return scale, 1 / scale
+
+
+def check_finite(largest: Tensor) -> None:
+    """Refuses a gradient whose largest magnitude, or the scale made of it, is NaN or infinite."""
+    if not torch.isfinite(largest):
+        raise NonFiniteError(
+            "cannot round the gradient to int8: it has NaN or infinite values; lower the learning rate"
+        )
 
 
 def hash_key(seed: int) -> int:

@@ -19,10 +19,10 @@ _EXACT_IN_FLOAT32 = 2**24
 
 
 def pack(x: Tensor) -> Tensor:
-    """Packs the signs of a float matrix, or the truth values of a bool one.
+    """Packs the signs of a float or int8 matrix, or the truth values of a bool one.
 
     Args:
-        x: float or bool [rows, n]; `sign(0)` is +1.
+        x: float, int8 or bool [rows, n]; `sign(0)` is +1.
 
     Returns:
         uint8 [rows, ceil(n / 8)].
@@ -81,6 +81,7 @@ def conv2d(
     padding: list[int],
     dilation: list[int],
     groups: int,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Convolution of packed ±1 tensors. The padding is a true zero: padded taps add nothing.
 
@@ -93,14 +94,15 @@ def conv2d(
         padding: zeros on each side.
         dilation: distance of the taps.
         groups: groups of channels.
+        dtype: of the result; float16 is exact up to 2048, and of a kernel with an even number of values up to 4096.
 
     Returns:
-        float32 [N, O, H', W'] in channels-last memory format, exact.
+        `dtype` [N, O, H', W'] in channels-last memory format; in float32 exact.
     """
     _check_exact(weight_shape[1] * weight_shape[2] * weight_shape[3])
     out = F.conv2d(_image(x, x_shape), _image(weight, weight_shape), None, stride, padding, dilation, groups)
     # A sum of padded taps alone may be -0, which no kernel of integers gives.
-    return out.contiguous(memory_format=torch.channels_last).add_(0.0)
+    return out.contiguous(memory_format=torch.channels_last).add_(0.0).to(dtype)
 
 
 def max_pool2d(

@@ -7,8 +7,9 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor
-from bnn.data.hashing import random_integers
+from bnn.accumulator import Accumulator
+from bnn.bits import BitTensor, slice_rows
+from bnn.data.hashing import random_integer
 from bnn.errors import NonFiniteError
 from bnn.fixed_point import decode, encode
 from bnn.optim.moments import STATE_DTYPES, Moment, rows_of
@@ -22,7 +23,7 @@ _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 class LowBitOptimizer(torch.optim.Optimizer):
     """Steps one parameter at a time, some rows at a time; a subclass gives the formula in float32.
 
-    Parameters may be of float32, bfloat16 or float16, or `bnn.fixed_point.FixedPoint`. Those of few bits are
+    Parameters may be of float32, bfloat16 or float16, or `bnn.accumulator.Accumulator`. Those of few bits are
     read as float32 and written back with stochastic rounding, so that small updates are not lost. Besides parameters,
     gradients and state, a step holds a few float32 tensors of 2^17 elements or one row, whichever is more.
 
@@ -48,7 +49,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As of every torch optimizer; the options and the dtypes of the parameters are checked."""
-        super().add_param_group(param_group)
+        # Not by way of torch's decorator, which imports its compiler on the first call: 70 MiB.
+        torch.optim.Optimizer.add_param_group.__wrapped__(self, param_group)  # type: ignore[attr-defined]
         group = self.param_groups[-1]
         for parameter in group["params"]:
             require(
@@ -57,6 +59,10 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 parameter.dtype,
             )
         self.check_group(group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As of every torch optimizer."""
+        torch.optim.Optimizer.zero_grad.__wrapped__(self, set_to_none)  # type: ignore[attr-defined]  # as above
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options that are out of their range."""
@@ -103,14 +109,26 @@ class LowBitOptimizer(torch.optim.Optimizer):
             if parameter.grad is not None
         ]
         for place, _, parameter, gradient in pending:
-            if not _is_finite(gradient):
-                raise NonFiniteError(
-                    f"the gradient of the optimizer's parameter {place}, of shape {list(parameter.shape)}, is not"
-                    " finite: skip this step or lower the learning rate"
-                )
+            _check_finite(place, parameter, gradient)
         for place, group, parameter, gradient in pending:
             self._step_parameter(place, group, parameter, gradient)
         return loss
+
+    @torch.no_grad()
+    def step_one(self, place: int) -> None:
+        """Steps the parameter that is the optimizer's `place`-th, as `step` does where no other has a gradient.
+
+        Raises:
+            NonFiniteError: its gradient has NaN or infinite values; nothing has been changed.
+        """
+        first = 0
+        for group in self.param_groups:
+            if place < first + len(group["params"]):
+                parameter = group["params"][place - first]
+                _check_finite(place, parameter, parameter.grad)
+                return self._step_parameter(place, group, parameter, parameter.grad)
+            first += len(group["params"])
+        raise IndexError(f"the optimizer has {first} parameters, there is none at the place {place}")
 
     def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         state = self.state[parameter]
@@ -124,7 +142,9 @@ class LowBitOptimizer(torch.optim.Optimizer):
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):
             weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
-            self.update(weight, gradients[rows].float(), values, group, step)
+            self.update(weight, _float_rows(gradients, rows), values, group, step)
+            if isinstance(parameter, Accumulator):
+                weight.clamp_(-1, 1)
             _write(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
                 moment.write(rows, value, generator)
@@ -132,7 +152,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
 def step_seed(group: dict[str, Any], place: int, step: int) -> int:
     """Of the roundings of a parameter's step."""
-    return int(random_integers(torch.tensor([step]), group["seed"], place))
+    return random_integer(step, group["seed"], place)
 
 
 def require(condition: bool, rule: str, value: object) -> None:
@@ -141,11 +161,16 @@ def require(condition: bool, rule: str, value: object) -> None:
         raise ValueError(f"{rule}, got {value}")
 
 
-def _is_finite(x: Tensor) -> bool:
-    if isinstance(x, BitTensor):
-        return True
+def _check_finite(place: int, parameter: Tensor, gradient: Tensor) -> None:
+    if isinstance(gradient, BitTensor) or not gradient.numel():
+        return
     # The extremes are not finite if any element is not; much faster than looking at each.
-    return not x.numel() or all(bool(extreme.isfinite()) for extreme in x.aminmax())
+    low, high = gradient.aminmax()
+    if not math.isfinite(high.item() - low.item()):
+        raise NonFiniteError(
+            f"the gradient of the optimizer's parameter {place}, of shape {list(parameter.shape)}, is not finite:"
+            " skip this step or lower the learning rate"
+        )
 
 
 def _chunks(x: Tensor) -> Iterator[slice]:
@@ -158,6 +183,12 @@ def _chunks(x: Tensor) -> Iterator[slice]:
 def _read(stored: Tensor) -> Tensor:
     """The float32 values of a parameter's rows; those of a float32 parameter are the parameter itself."""
     return decode(stored) if stored.dtype is torch.int8 else stored.float()
+
+
+def _float_rows(gradient: Tensor, rows: slice) -> Tensor:
+    if isinstance(gradient, BitTensor):
+        return slice_rows(gradient, rows).dense(torch.float32)
+    return gradient[rows].float()
 
 
 def _write(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:

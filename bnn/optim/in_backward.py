@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from bnn.fixed_point import FixedPoint
+from bnn.accumulator import Accumulator
+from bnn.optim.base import LowBitOptimizer
 
 
 def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
@@ -31,16 +33,22 @@ class StepInBackward:
     """The handle of `step_in_backward`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        def step(parameter: Tensor) -> None:
-            optimizer.step()
-            parameter.grad = None
+        def hook(place: int) -> Callable[[Tensor], None]:
+            def step(parameter: Tensor) -> None:
+                if isinstance(optimizer, LowBitOptimizer):
+                    optimizer.step_one(place)
+                else:
+                    optimizer.step()
+                parameter.grad = None
+
+            return step
 
         optimizer.zero_grad()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._handles = [
-            parameter.register_post_accumulate_grad_hook(step)
-            for parameter in parameters
-            if parameter.requires_grad or isinstance(parameter, FixedPoint)
+            parameter.register_post_accumulate_grad_hook(hook(place))
+            for place, parameter in enumerate(parameters)
+            if parameter.requires_grad or isinstance(parameter, Accumulator)
         ]
 
     def remove(self) -> None:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.data.hashing import random_integers, shuffled
+from bnn.data.hashing import random_integer, random_integers, shuffled
 
 
 def splitmix64(state: int) -> int:
@@ -27,6 +27,7 @@ def test_equals_integer_arithmetic(counter: int, key: list[int]) -> None:
     for part in (*key, counter):
         state = splitmix64((state + part) & (2**64 - 1))
     assert random_integers(torch.tensor([counter]), *key).item() == state & (2**63 - 1)
+    assert random_integer(counter, *key) == state & (2**63 - 1)
 
 
 @pytest.mark.parametrize("modulus", [2, 9])

@@ -20,7 +20,7 @@ NATIVE = cpu.instruction_set() != "reference"
 
 examples = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
-dtypes = st.sampled_from([torch.float32, torch.bfloat16])
+dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 shapes = st.one_of(
     st.tuples(st.integers(1, 40), st.integers(1, 70)),
     st.tuples(st.integers(1, 4), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9)),
@@ -67,6 +67,7 @@ class TestSchemas:
     SAMPLES: ClassVar = {
         "norm_sign": (Y, randn(5), 1e-5),
         "norm_sign_backward": (Y, BITS, BITS, torch.ones(5), torch.ones(5)),
+        "norm_sign_backward_int8": (Y, BITS, BITS, torch.ones(5), torch.ones(5), 3),
         "max_pool2d_choices": (Y, *WINDOW),
         "max_pool2d_scatter": (randn(2, 5, 2, 2), torch.zeros(3, 2, 3, dtype=torch.uint8), [2, 5, 3, 3], *WINDOW),
         "sign_window": (randn(3, 13), 0.5),
@@ -135,12 +136,41 @@ class TestNormSign:
             y, grad = (x.movedim(1, -1).contiguous().movedim(-1, 1) for x in (y, grad))
         bits, inside, _, deviation, omega = check("norm_sign", y, bias, 1e-5)
         check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, omega)
+        check("norm_sign_backward_int8", grad, bits, inside, deviation + 1e-5, omega, seed)
 
     @pytest.mark.parametrize("shape", [(2, 128, 17, 16), (3, 33, 21, 19), (1000, 5), (700, 64), (2, 3, 60, 5), (5, 1)])
     def test_native_of_many_runs_and_of_short_rows(self, isa: str, shape: tuple[int, ...]) -> None:
         y, grad = ((randn(*shape, seed=seed) * 64).round() / 64 for seed in (0, 1))  # whose sums are exact
         bits, inside, _, deviation, omega = check("norm_sign", y, torch.zeros(shape[1]), 1e-5)
         check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, omega)
+        check("norm_sign_backward_int8", grad, bits, inside, deviation + 1e-5, omega, 5)
+
+    def test_int8_gradient_is_the_gradient_rounded(self) -> None:
+        y, bias, grad = norm_inputs((6, 9, 4, 4), 0)
+        bits, inside, _, deviation, omega = bnn.norm_sign(y, bias, 1e-5)
+        rest = (grad, bits, inside, deviation + 1e-5, omega)
+        expected, expected_bias = bnn.norm_sign_backward(*rest)
+        q, scale, grad_bias = bnn.norm_sign_backward_int8(*rest, 11)
+        assert q.dtype is torch.int8
+        assert torch.equal(grad_bias, expected_bias)
+        assert ((q.float() * scale - expected).abs() <= scale * 1.001).all()
+        largest = expected.abs().max() / 127
+        assert largest <= scale <= 1.5 * largest
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_int8_gradient_that_is_not_finite_is_refused(self, value: float) -> None:
+        grad, ones = torch.full((3, 8), 1.0), torch.ones(8)
+        grad[1, 5] = value
+        bits = reference.pack(torch.ones(3, 8))
+        with pytest.raises(NonFiniteError, match="int8"):
+            bnn.norm_sign_backward_int8(grad, bits, bits, ones, ones, 0)
+
+    def test_int8_gradient_too_small_to_scale_is_zero(self) -> None:
+        grad, ones = torch.full((3, 8), 1e-44), torch.ones(8)
+        bits = reference.pack(randn(3, 8))
+        q, scale, _ = check("norm_sign_backward_int8", grad, bits, bits, ones, ones, 0)
+        assert scale.item() == 0
+        assert not q.any()
 
     def test_three_dimensions(self, isa: str) -> None:
         check("norm_sign", randn(4, 6, 10), randn(6), 1e-5)

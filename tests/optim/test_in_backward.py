@@ -65,9 +65,10 @@ def test_no_more_than_one_gradient_exists_at_a_time(accumulators):
     network = model(accumulators=accumulators)
     optimizer = SGD(network.parameters(), lr=0.1)
     with_gradient = []
-    optimizer.register_step_pre_hook(
-        lambda *_: with_gradient.append([name for name, p in network.named_parameters() if p.grad is not None])
-    )
+    for parameter in network.parameters():  # before the step, which frees the gradient
+        parameter.register_post_accumulate_grad_hook(
+            lambda _: with_gradient.append([name for name, p in network.named_parameters() if p.grad is not None])
+        )
     step_in_backward(optimizer)
     backward(network, 0)
     assert sorted(with_gradient) == sorted([name] for name, _ in network.named_parameters())

@@ -50,6 +50,8 @@ class SignGradient(GradientQuantizer):
         return gradient.sign().mul_(1 / math.sqrt(max(1, math.prod(scaled_shape))))
 
     def _without_zeros(self, gradient: Tensor) -> Tensor:
+        if not (gradient == 0).any():
+            return gradient
         noise = torch.empty_like(gradient).uniform_(-1, 1, generator=self.generator)
         return torch.where(gradient == 0, noise, gradient)
 

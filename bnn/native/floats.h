@@ -1,4 +1,4 @@
-// bfloat16: the upper half of a float's bits.
+// Floats of 16 bits, as they lie in memory.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 
 namespace {
 
-// To be added as torch does: in float32, then rounded to even.
+// bfloat16: the upper half of a float's bits. To be added as torch does: in float32, then rounded to even.
 struct BFloat16 {
     uint16_t bits;
 
@@ -23,6 +23,11 @@ struct BFloat16 {
         bits = static_cast<uint16_t>(sum == sum ? (word + 0x7FFF + (word >> 16 & 1)) >> 16 : 0x7FC0);
         return *this;
     }
+};
+
+// float16 of IEEE 754. It holds every whole number up to 2048, and every even one up to 4096.
+struct Float16 {
+    uint16_t bits;
 };
 
 }  // namespace

@@ -1,0 +1,166 @@
+// Products of a real image and packed weights, as in a network's first layer, and the gradient of their weights.
+// Sums of a pixel are formed in float32, in the order of (kernel height, kernel width, channels).
+#pragma once
+
+#include "octet.h"
+#include "taps.h"
+
+namespace {
+
+typedef float RealLanes __attribute__((vector_size(64)));
+
+constexpr int64_t kVectorLanes = 16;
+constexpr int64_t kRealOutputs = 32;    // of a tile: two vectors
+constexpr int64_t kRealPixels = 4;      // of a tile of the product
+constexpr int64_t kRealTaps = 8;        // values of a patch in a tile of the gradient
+constexpr int64_t kGradientParts = 16;  // of the batch, summed one after the other: whatever the threads, one result
+
+inline RealLanes load_lanes(const float* from) {
+    RealLanes v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+inline RealLanes load_lanes(const int8_t* from) {
+    typedef int8_t Bytes16 __attribute__((vector_size(16)));
+    typedef int32_t Words16 __attribute__((vector_size(64)));
+    Bytes16 bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(__builtin_convertvector(bytes, Words16), RealLanes);
+}
+
+// Patches of `count` output pixels from `first` on: rows of `stride` floats, of which those past the taps are zero.
+inline void gather_reals(const Taps& taps, const Window& window, const float* x, int64_t first, int64_t count,
+                         int64_t stride, int64_t* offsets, float* patches) {
+    const int64_t channels = window.channels, tap_count = window.kernel[0] * window.kernel[1];
+    for (int64_t tap = 0; tap < tap_count; ++tap) {
+        taps.follow(tap, first, count, offsets);
+        for (int64_t i = 0; i < count; ++i) {
+            float* to = patches + i * stride + tap * channels;
+            for (int64_t c = 0; c < channels; ++c) to[c] = offsets[i] == kNowhere ? 0 : x[offsets[i] + c];
+        }
+    }
+}
+
+struct RealConvolution {
+    RealConvolution(const Window& window, int64_t outputs)
+        : window(window),
+          outputs(outputs),
+          lanes(round_up(outputs, kRealOutputs)),
+          patch(window.kernel[0] * window.kernel[1] * window.channels),
+          stride(round_up(patch, kRealTaps)),
+          row_pixels(window.out_size[1]),
+          rows(window.images * window.out_size[0]) {}
+
+    Window window;
+    int64_t outputs, lanes, patch, stride, row_pixels, rows;
+};
+
+template <class Float>
+void real_products(const float* x, const uint8_t* weight, Float* out, const RealConvolution& conv, int threads) {
+    const Taps taps(conv.window, true, conv.window.channels,
+                    conv.window.channels * conv.window.size[0] * conv.window.size[1]);
+    const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes] of ±1, or 0 past the outputs
+    for (int64_t o = 0; o < conv.outputs; ++o) {
+        const uint8_t* row = weight + o * packed_bytes(conv.patch);
+        for (int64_t k = 0; k < conv.patch; ++k) {
+            weights.part<float>(0)[k * conv.lanes + o] = row[k / 8] >> k % 8 & 1 ? 1.0f : -1.0f;
+        }
+    }
+    const int64_t pixels = round_up(conv.row_pixels, kRealPixels);
+    const Buffer offset_parts(threads, pixels * 8), patch_parts(threads, pixels * conv.stride * 4),
+        sum_parts(threads, pixels * conv.lanes * 4);
+    parallel_for(conv.rows, threads, [&](int64_t row, int thread) {
+        float *patches = patch_parts.part<float>(thread), *sums = sum_parts.part<float>(thread);
+        gather_reals(taps, conv.window, x, row * conv.row_pixels, conv.row_pixels, conv.stride,
+                     offset_parts.part<int64_t>(thread), patches);
+        for (int64_t o = 0; o < conv.lanes; o += kRealOutputs) {
+            for (int64_t i = 0; i < pixels; i += kRealPixels) {
+                RealLanes low[kRealPixels] = {}, high[kRealPixels] = {};
+                for (int64_t k = 0; k < conv.patch; ++k) {
+                    const float* from = weights.part<float>(0) + k * conv.lanes + o;
+                    const RealLanes first = load_lanes(from), second = load_lanes(from + kVectorLanes);
+#pragma GCC unroll 4
+                    for (int64_t j = 0; j < kRealPixels; ++j) {
+                        const float value = patches[(i + j) * conv.stride + k];
+                        low[j] += first * value;
+                        high[j] += second * value;
+                    }
+                }
+                for (int64_t j = 0; j < kRealPixels; ++j) {
+                    std::memcpy(sums + (i + j) * conv.lanes + o, low + j, sizeof low[j]);
+                    std::memcpy(sums + (i + j) * conv.lanes + o + kVectorLanes, high + j, sizeof high[j]);
+                }
+            }
+        }
+        for (int64_t i = 0; i < conv.row_pixels; ++i) {
+            Float* to = out + (row * conv.row_pixels + i) * conv.outputs;
+            for (int64_t o = 0; o < conv.outputs; o += 8) {
+                const int64_t count = minimum(8, conv.outputs - o);
+                store_octet(to + o, load_octet(sums + i * conv.lanes + o, count), count);
+            }
+        }
+    });
+}
+
+// `x` is channels last, `out` too, of float or float16.
+void real_conv2d(const float* x, const uint8_t* weight, void* out, const Window& window, int64_t outputs, int dtype,
+                 int threads) {
+    const RealConvolution conv(window, outputs);
+    dtype == bnn::kFloat16 ? real_products(x, weight, static_cast<Float16*>(out), conv, threads)
+                           : real_products(x, weight, static_cast<float*>(out), conv, threads);
+}
+
+// Sums of grad * x for each output and value of its patch: out[outputs][patch].
+void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out, const Window& window, int64_t outputs,
+                                 int threads) {
+    const RealConvolution conv(window, outputs);
+    const Taps taps(window, true, window.channels, window.channels * window.size[0] * window.size[1]);
+    const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
+    const int64_t parts = divide_up(conv.rows, part_rows);
+    const Buffer totals(parts, conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),
+        patch_parts(threads, conv.row_pixels * conv.stride * 4), grad_parts(threads, conv.row_pixels * conv.lanes);
+    parallel_for(parts, threads, [&](int64_t part, int thread) {
+        float *patches = patch_parts.part<float>(thread), *total = totals.part<float>(part);
+        int8_t* grads = grad_parts.part<int8_t>(thread);
+        for (int64_t row = part * part_rows; row < minimum((part + 1) * part_rows, conv.rows); ++row) {
+            const int64_t first = row * conv.row_pixels;
+            gather_reals(taps, window, x, first, conv.row_pixels, conv.stride, offset_parts.part<int64_t>(thread),
+                         patches);
+            for (int64_t i = 0; i < conv.row_pixels; ++i) {
+                std::memcpy(grads + i * conv.lanes, grad + (first + i) * outputs, outputs);
+            }
+            for (int64_t o = 0; o < conv.lanes; o += kRealOutputs) {
+                for (int64_t k = 0; k < conv.stride; k += kRealTaps) {
+                    RealLanes low[kRealTaps] = {}, high[kRealTaps] = {};
+                    for (int64_t i = 0; i < conv.row_pixels; ++i) {
+                        const int8_t* from = grads + i * conv.lanes + o;
+                        const RealLanes left = load_lanes(from), right = load_lanes(from + kVectorLanes);
+#pragma GCC unroll 8
+                        for (int64_t j = 0; j < kRealTaps; ++j) {
+                            const float value = patches[i * conv.stride + k + j];
+                            low[j] += left * value;
+                            high[j] += right * value;
+                        }
+                    }
+                    for (int64_t j = 0; j < kRealTaps; ++j) {
+                        float* to = total + (k + j) * conv.lanes + o;
+                        low[j] += load_lanes(to);
+                        high[j] += load_lanes(to + kVectorLanes);
+                        std::memcpy(to, low + j, sizeof low[j]);
+                        std::memcpy(to + kVectorLanes, high + j, sizeof high[j]);
+                    }
+                }
+            }
+        }
+    });
+    for (int64_t o = 0; o < outputs; ++o) {
+        for (int64_t k = 0; k < conv.patch; ++k) {
+            float sum = 0;
+            for (int64_t part = 0; part < parts; ++part) sum += totals.part<float>(part)[k * conv.lanes + o];
+            out[o * conv.patch + k] = sum;
+        }
+    }
+}
+
+}  // namespace

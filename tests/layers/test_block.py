@@ -1,0 +1,183 @@
+"""The fused block computes what its parts compute, from less."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bnn.accumulator_store import AccumulatorStore
+from bnn.bits import BitTensor
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, MaxPool2d, fuse
+from bnn.quantizers import ReCU
+from bnn.quantizers.gradients import Int8Gradient, PowerOfTwoGradient, SignGradient
+from bnn.stores import LatentStore
+from tests.contracts import randn, saved_bytes
+
+
+def rounding():
+    return Int8Gradient(generator=torch.Generator().manual_seed(7))
+
+
+def conv(channels, outputs, kernel=3, *, packed=False, **options):
+    signs = SignGradient(packed=True, scale="none", generator=torch.Generator().manual_seed(8)) if packed else None
+    store = partial(AccumulatorStore, gradient_quantizer=signs)
+    return BinaryConv2d(channels, outputs, kernel, grad_quantizer=rounding(), store=store, **options)
+
+
+def parts_of(block, x):
+    product = block.product(x)
+    return block.norm(product if block.pool is None else block.pool(product))
+
+
+def exact_gradients(block, x, grad):
+    """Of input, weight and bias, by the separate layers with a gradient that is not rounded."""
+    separate = copy.deepcopy(block)
+    separate.product.grad_quantizer = None
+    x = x.clone().requires_grad_()
+    parts_of(separate, x).backward(grad)
+    return x.grad, separate.product.store.weight.grad, separate.norm.bias.grad
+
+
+def block_gradients(block, x, grad):
+    x = x.clone().requires_grad_()
+    block.product.store.weight.grad = block.norm.bias.grad = None
+    block(x).backward(grad.bfloat16())
+    return x.grad, block.product.store.weight.grad, block.norm.bias.grad
+
+
+@given(
+    images=st.integers(1, 5),
+    channels=st.sampled_from([1, 3, 8, 17]),
+    outputs=st.sampled_from([1, 5, 16, 40]),
+    size=st.integers(4, 9),
+    pooled=st.booleans(),
+    real=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_forward_is_that_of_the_parts(images, channels, outputs, size, pooled, real):
+    options = {"padding": 1, "input_quantizer": None} if real else {"padding": 1}
+    product = conv(channels, outputs, **options)
+    block = BinaryBlock(product, MaxPool2d(2) if pooled else None, BinaryNorm(outputs))
+    separate = copy.deepcopy(block)
+    # Of halves, so that the float16 of real products is exact, too.
+    x = (randn(images, channels, size, size) * 4).round() / 4 + 0.125
+    bits, expected = block(x), parts_of(separate, x)
+    assert isinstance(bits, BitTensor)
+    assert torch.equal(bits.dense(torch.float32), expected.dense())
+    for name, buffer in separate.norm.named_buffers():
+        assert torch.equal(block.norm.get_buffer(name), buffer), name
+    assert torch.equal(block.eval()(x).dense(), separate.eval().norm(separate.product(x)).dense()) or pooled
+
+
+@pytest.mark.parametrize("pool", [None, MaxPool2d(2), MaxPool2d(2, stride=3, padding=1)])
+@pytest.mark.parametrize("real", [False, True])
+def test_gradients_are_those_of_the_parts_on_average(pool, real):
+    options = {"padding": 1, "input_quantizer": None} if real else {"padding": 1}
+    block = BinaryBlock(conv(6, 10, **options), pool, BinaryNorm(10))
+    x = 0.5 * randn(7, 6, 8, 8)
+    shape = block(x).shape
+    grad = randn(*shape, seed=1).bfloat16().float()
+    draws = [block_gradients(block, x, grad) for _ in range(300)]
+    for mean, expected, bound in zip(
+        (torch.stack(of).mean(0) for of in zip(*draws, strict=True)),
+        exact_gradients(block, x, grad),
+        (0.05, 0.05, 1e-3),
+        strict=True,
+    ):
+        assert (mean - expected).norm() < bound * expected.norm()
+
+
+def test_gradients_of_a_linear_block_are_those_of_its_part_on_average():
+    store = partial(AccumulatorStore, gradient_quantizer=None)
+    block = BinaryBlock(BinaryLinear(30, 20, grad_quantizer=rounding(), store=store), None, BinaryNorm(20))
+    x, grad = 0.5 * randn(50, 30), randn(50, 20, seed=1).bfloat16().float()
+    draws = [block_gradients(block, x, grad) for _ in range(300)]
+    means = [torch.stack(of).mean(0) for of in zip(*draws, strict=True)]
+    for mean, expected in zip(means, exact_gradients(block, x, grad), strict=True):
+        assert (mean - expected).norm() < 0.02 * expected.norm()
+
+
+def test_a_packed_gradient_holds_the_signs_of_the_full_one():
+    full, packed = conv(8, 16), conv(8, 16, packed=True)
+    packed.store.weight.data.copy_(full.store.weight)
+    gradients = []
+    for product in (full, packed):
+        block = BinaryBlock(product, None, BinaryNorm(16))
+        block(randn(4, 8, 6, 6)).backward(randn(4, 16, 4, 4, seed=1).bfloat16())
+        gradients.append(product.store.weight.grad)
+    assert isinstance(gradients[1], BitTensor)
+    some = gradients[0] != 0
+    assert torch.equal(gradients[1].dense()[some], gradients[0].sign()[some])
+
+
+def test_keeps_bits_only():
+    block = BinaryBlock(conv(32, 64, padding=1, input_quantizer=None), MaxPool2d(2), BinaryNorm(64))
+    x = BitTensor.from_dense(randn(10, 32, 16, 16))
+    x_bits, out = 32 * 16 * 16 * 10, 64 * 8 * 8 * 10
+    weight, constants = 32 * 64 * 9, 2 * 64 * 32
+    # x, weight; output, window and two planes of choices
+    with saved_bytes() as saved:
+        block(x)
+    assert sum(saved.values()) == (x_bits + weight + 4 * out + constants) / 8
+
+
+def test_the_gradient_of_its_output_is_bfloat16():
+    block = BinaryBlock(conv(3, 8), None, BinaryNorm(8))
+    assert block(randn(2, 3, 5, 5)).dtype is torch.bfloat16
+
+
+def test_one_image_is_enough_for_a_convolution_and_too_little_for_a_product():
+    block = BinaryBlock(conv(3, 8), None, BinaryNorm(8))
+    block(randn(1, 3, 5, 5)).backward(torch.ones(1, 8, 3, 3, dtype=torch.bfloat16))
+    linear = BinaryLinear(4, 8, grad_quantizer=rounding(), store=AccumulatorStore)
+    with pytest.raises(ValueError, match="two values a channel"):
+        BinaryBlock(linear, None, BinaryNorm(8))(randn(1, 4))
+
+
+class TestFuse:
+    def test_makes_blocks_of_runs_and_leaves_the_rest(self):
+        store = AccumulatorStore
+        model = nn.Sequential(
+            conv(3, 8),
+            MaxPool2d(2),
+            BinaryNorm(8),
+            nn.Sequential(conv(8, 8), BinaryNorm(8), nn.Identity()),
+            conv(8, 8),
+            MaxPool2d(3, stride=2),  # windows overlap
+            BinaryNorm(8),
+            nn.Flatten(),
+            BinaryLinear(8, 4, grad_quantizer=rounding(), store=store),
+            nn.BatchNorm1d(4),
+        )
+        names = [name for name, _ in model.named_parameters()]
+        parameters = list(model.parameters())
+        fuse(model)
+        kinds = [type(module).__name__ for module in model]
+        overlapping = ["BinaryConv2d", "MaxPool2d", "BinaryNorm"]
+        assert kinds == ["BinaryBlock", "Sequential", *overlapping, "Flatten", "BinaryLinear", "BatchNorm1d"]
+        assert [type(module).__name__ for module in model[1]] == ["BinaryBlock", "Identity"]
+        assert len(names) == len(parameters)
+        assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
+
+    @pytest.mark.parametrize(
+        "product",
+        [
+            BinaryConv2d(3, 8, 3),
+            BinaryConv2d(3, 8, 3, grad_quantizer=Int8Gradient()),
+            BinaryConv2d(3, 8, 3, grad_quantizer=PowerOfTwoGradient()),
+            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), bias=True),
+            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), learned_scale=True),
+            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=partial(LatentStore, quantizer=ReCU(scale="mean"))),
+            nn.Conv2d(3, 8, 3),
+        ],
+    )
+    def test_leaves_what_does_not_fit(self, product):
+        model = nn.Sequential(product, BinaryNorm(8))
+        fuse(model)
+        assert model[0] is product
+        with pytest.raises(ValueError, match="a block takes"):
+            BinaryBlock(product, None, BinaryNorm(8))
