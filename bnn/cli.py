@@ -27,8 +27,12 @@ commands:
   bnn train RECIPE --help      the options of a recipe, with their defaults
   bnn train --resume RUN       go on with an interrupted run
   bnn eval RUN                 accuracy of a run's newest checkpoint on the test split
+  bnn budget MODEL             memory of a training step, or what fits into so much with --fit 64MiB
   bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
   bnn models                   networks with their weights, bits and multiply-accumulates
+  bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
+  bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
+  bnn inspect FILE             its tensors, with their bits and entropies
 """
 
 
@@ -49,8 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], None]] = {
         "train": _train,
         "eval": _eval,
+        "budget": _budget,
         "report": _report,
         "models": _models,
+        "compress": _compress,
+        "decompress": _decompress,
+        "inspect": _inspect,
     }
     try:
         if words[0] not in commands:
@@ -239,6 +247,12 @@ def _report(words: list[str]) -> None:
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
+def _budget(words: list[str]) -> None:
+    from bnn.cli_budget import budget
+
+    budget(_ArgumentParser(prog="bnn budget", description="Memory of a training step.", allow_abbrev=False), words)
+
+
 def _models(words: list[str]) -> None:
     _ArgumentParser(prog="bnn models", description="Lists the networks.", allow_abbrev=False).parse_args(words)
     from rich.console import Console
@@ -246,3 +260,56 @@ def _models(words: list[str]) -> None:
     from bnn.reports.models import print_models
 
     print_models(Console())
+
+
+# --- model files ----------------------------------------------------------------------------------------------------
+
+
+def _compress(words: list[str]) -> None:
+    parser = _ArgumentParser(
+        prog="bnn compress", description="Writes a run's newest network as a small file.", allow_abbrev=False
+    )
+    parser.add_argument("run", metavar="RUN", help="directory of the run")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the file, such as model.bnnz")
+    parser.add_argument("--floats", choices=("float16", "bfloat16"), help="narrow what is not binary or ternary")
+    trainer = _trainer_of_run(parser, words, "run")
+    options = parser.parse_args(words)
+    import torch
+    from rich.console import Console
+
+    from bnn.codec import commands
+
+    trainer.load()
+    float_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(options.floats)
+    commands.compress(Console(), trainer.run.model, options.out, float_dtype=float_dtype)
+
+
+def _decompress(words: list[str]) -> None:
+    parser = _ArgumentParser(
+        prog="bnn decompress", description="Writes the tensors of a model file as safetensors.", allow_abbrev=False
+    )
+    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="an empty or new directory")
+    options = _file_options(parser, words)
+    from bnn.codec import commands
+
+    commands.decompress(options.file, options.out, memory_limit_bytes=options.memory_mib << 20)
+    print(f"tensors: {options.out / commands.TENSORS}")
+
+
+def _inspect(words: list[str]) -> None:
+    parser = _ArgumentParser(
+        prog="bnn inspect", description="Lists the tensors of a model file with their bits.", allow_abbrev=False
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    options = _file_options(parser, words)
+    from rich.console import Console
+
+    from bnn.codec import commands
+
+    commands.inspect(Console(), options.file, as_json=options.json, memory_limit_bytes=options.memory_mib << 20)
+
+
+def _file_options(parser: _ArgumentParser, words: list[str]) -> argparse.Namespace:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a model file (.bnnz)")
+    parser.add_argument("--memory-mib", type=int, default=1024, help="what its tensors may take (default: %(default)s)")
+    return parser.parse_args(words)

@@ -10,14 +10,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # What each part of `bnn` may import besides itself. `bnn` alone stands for the package's version.
-NUMBERS = {"errors", "rounding", "fixed_point"}
+NUMBERS = {"errors", "rounding", "accumulator", "fixed_point"}
 CORE = NUMBERS | {"ops", "bits", "quantizers", "stores", "accumulator_store", "layers"}
 TRAINING = CORE | {"bnn", "data", "models", "optim"}
 MAY_IMPORT = {
     "__init__": CORE | {"training"},
     "errors": set(),
     "rounding": {"errors"},
-    "fixed_point": {"errors", "rounding"},
+    "allocator": set(),
+    "accumulator": set(),
+    "fixed_point": {"errors", "rounding", "accumulator"},
     "data": {"errors"},
     "ops": {"errors"},
     "bits": {"errors", "ops"},
@@ -28,10 +30,13 @@ MAY_IMPORT = {
     "models": CORE,
     "optim": CORE - {"layers"} | {"data"},
     "training": TRAINING,
-    "presets": TRAINING | {"training", "optim", "models"},
+    "presets": TRAINING | {"allocator", "training"},
     "accounting": TRAINING | {"training"},
+    "codec": {"errors", "bits", "stores"},
+    "penalties": {"errors", "stores", "training"},
     "reports": TRAINING | {"training", "accounting"},
-    "cli": TRAINING | {"training", "accounting", "reports"},
+    "cli_budget": CORE | {"models", "accounting", "reports"},
+    "cli": TRAINING | {"training", "accounting", "reports", "codec", "cli_budget"},
     "__main__": {"cli"},
 }
 

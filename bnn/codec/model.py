@@ -1,0 +1,168 @@
+"""A network as a model file, and back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from bnn.bits import BitTensor
+from bnn.codec.coding import Entry, decode, encode_discrete, encode_values
+from bnn.codec.container import read, write
+from bnn.codec.errors import CodecError, MemoryLimitError, MismatchError
+from bnn.codec.frozen_store import FrozenStore
+from bnn.stores import WeightStore
+
+MEMORY_LIMIT_BYTES = 1 << 30
+
+
+def save(module: nn.Module, path: Path, *, float_dtype: torch.dtype | None = None) -> int:
+    """Writes what inference needs of a network.
+
+    Of a store these are the levels that it reads, as `<store>.weight`, and its scale, if it has one, as
+    `<store>.scale`; latent weights and accumulators are left out. Everything else in the state dict (norms with their
+    statistics, learned scales, biases, real layers) is kept under its own name.
+
+    Args:
+        module: any module; it is not changed.
+        path: of the file.
+        float_dtype: of tensors outside of stores that are floating; by default as they are. float16 and bfloat16 halve
+            them and lose precision.
+
+    Returns:
+        Bytes of the file.
+
+    Raises:
+        CodecError: a value does not fit `float_dtype`, a part of the state is no tensor, or the file cannot be
+            written.
+        NonFiniteError: a latent weight is NaN.
+    """
+    entries = []
+    for name, store in _stores(module):
+        with torch.no_grad():
+            weight, scale = store.read(), store.scale()
+        entries.append(encode_discrete(f"{name}.weight", weight))
+        if scale is not None:
+            entries.append(encode_values(f"{name}.scale", scale))
+    for name, value in _other_state(module).items():
+        entries.append(encode_values(name, _converted(name, value, float_dtype)))
+    return write(path, entries)
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Reads a model file into a network of the same architecture, which then gives the same outputs.
+
+    Every store is replaced by a `FrozenStore`: the network is one for inference. All is checked before anything in the
+    module is changed, and names and shapes before anything is decoded.
+
+    Args:
+        module: its values do not matter. Floating tensors keep the module's dtype; all keep their device.
+        path: a file that `save` wrote.
+
+    Raises:
+        MismatchError: the file is of another model; the message names the first difference.
+        CodecError: the file cannot be read or is damaged; see `bnn.codec.errors`.
+    """
+    entries = {entry.name: entry for entry in read(path)}
+    stores, others = dict(_stores(module)), _other_state(module)
+    _check(entries, _expected(stores, others), path)
+    values = {name: decode(entry) for name, entry in entries.items()}
+    for name, store in stores.items():
+        device = next((tensor.device for tensor in store.state_dict().values()), torch.device("cpu"))
+        frozen = FrozenStore(
+            _levels(values[f"{name}.weight"], entries[f"{name}.weight"]),
+            levels=max(2, len(entries[f"{name}.weight"].levels)),
+            scale=values.get(f"{name}.scale"),
+        )
+        parent, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, frozen.to(device))
+    with torch.no_grad():
+        for name, tensor in others.items():
+            tensor.copy_(values[name])
+
+
+def load_tensors(path: Path, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> dict[str, Tensor]:
+    """Decodes the tensors of a model file, which may be of any model, by name.
+
+    Args:
+        path: of the file.
+        memory_limit_bytes: what the tensors may take together, once decoded.
+
+    Raises:
+        MemoryLimitError: they would take more; none has been decoded.
+        CodecError: the file cannot be read or is damaged; see `bnn.codec.errors`.
+    """
+    return {entry.name: decode(entry) for entry in read_within(path, memory_limit_bytes)}
+
+
+def read_within(path: Path, memory_limit_bytes: float) -> list[Entry]:
+    """The entries of a model file whose tensors take `memory_limit_bytes` at most; raises as `load_tensors`."""
+    entries = read(path)
+    decoded_bytes = sum(entry.decoded_bytes for entry in entries)
+    if decoded_bytes > memory_limit_bytes:
+        raise MemoryLimitError(
+            f"{path}: the tensors take {decoded_bytes} bytes, above the limit of {memory_limit_bytes}: if you trust the"
+            " file, raise the limit"
+        )
+    return entries
+
+
+def _stores(module: nn.Module) -> Iterator[tuple[str, WeightStore]]:
+    # A store that two layers share has two names.
+    for name, part in module.named_modules(remove_duplicate=False):
+        if isinstance(part, WeightStore):
+            if not name:
+                raise CodecError("a store alone is no network: give the module that it is a part of")
+            yield name, part
+
+
+def _other_state(module: nn.Module) -> dict[str, Tensor]:
+    prefixes = tuple(f"{name}." for name, _ in _stores(module))
+    state = {name: value for name, value in module.state_dict().items() if not name.startswith(prefixes)}
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise CodecError(f"{name} cannot be stored: it is no tensor but of type {type(value).__name__}")
+    return state
+
+
+def _converted(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is None or not value.is_floating_point():
+        return value
+    converted = value.to(dtype)
+    if not torch.equal(converted.isfinite(), value.isfinite()):
+        raise CodecError(f"a value of {name} is too large for {dtype}: keep floats as they are, or in bfloat16")
+    return converted
+
+
+def _expected(stores: dict[str, WeightStore], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a file of this model has: tensors of the meta device."""
+    expected = {name: torch.empty_like(value, device="meta") for name, value in others.items()}
+    for name, store in stores.items():
+        expected[f"{name}.weight"] = torch.empty(store.shape, device="meta")
+        scale = store.scale()
+        if scale is not None:
+            expected[f"{name}.scale"] = torch.empty(scale.shape, device="meta")
+    return expected
+
+
+def _check(entries: dict[str, Entry], expected: dict[str, Tensor], path: Path) -> None:
+    for name in [*expected, *entries]:
+        if name not in entries:
+            raise MismatchError(f"{path} is of another model: it has no {name!r}")
+        if name not in expected:
+            raise MismatchError(f"{path} is of another model: it has {name!r}, which this one has not")
+        entry, own = entries[name], expected[name]
+        # Floating tensors may be stored in fewer bits than they have here.
+        same_kind = entry.dtype == own.dtype or (entry.dtype.is_floating_point and own.is_floating_point())
+        if entry.shape != own.shape or not same_kind:
+            raise MismatchError(
+                f"{path} is of another model: its {name!r} is {entry.dtype} {list(entry.shape)}, this model's is"
+                f" {own.dtype} {list(own.shape)}"
+            )
+
+
+def _levels(values: Tensor, entry: Entry) -> Tensor:
+    # The memory order of the other stores: sums are then formed in the same order.
+    if values.dim() == 4:
+        values = values.contiguous(memory_format=torch.channels_last)
+    return BitTensor.from_dense(values) if entry.levels == (-1.0, 1.0) else values

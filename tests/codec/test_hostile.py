@@ -1,0 +1,152 @@
+"""Files that were changed, by chance or by someone who means harm: each gives an error or its tensors, soon."""
+
+import random
+import re
+import struct
+import time
+import zlib
+
+import pytest
+import torch
+from torch import nn
+
+from bnn.codec.coding import decode, encode_discrete, encode_values
+from bnn.codec.container import HEADER_BYTES, from_bytes, to_bytes
+from bnn.codec.errors import CodecError, MemoryLimitError
+from bnn.codec.model import load_into, load_tensors
+from tests.codec.test_container import record, sealed
+
+ENTRIES = [
+    encode_discrete(
+        "1.weight", (torch.arange(600).reshape(20, 30) % 7 == 0).float() - (torch.arange(30) % 9 == 0).float()
+    ),
+    encode_discrete("2.weight", torch.where(torch.arange(77) * 37 % 11 > 4, 1.0, -1.0)),
+    encode_values("bias", torch.linspace(-1, 1, 40)),
+    encode_values("zeros", torch.zeros(50)),
+    encode_values("steps", torch.tensor(7)),
+]
+CONTENT = to_bytes(ENTRIES)
+
+
+def parts() -> tuple[bytes, bytes]:
+    """The inflated records and the payloads of the file above."""
+    (table_bytes,) = struct.unpack_from("<I", CONTENT, 10)
+    end = HEADER_BYTES + table_bytes
+    return zlib.decompress(CONTENT[HEADER_BYTES:end]), CONTENT[end:]
+
+
+def mutated(content: bytes, chance: random.Random) -> bytes:
+    """One to four changes: a byte, a bit, a 32-bit extreme, a cut, a doubled or a moved piece."""
+    changed = bytearray(content)
+    for _ in range(chance.randint(1, 4)):
+        place = chance.randrange(len(changed) or 1)
+        piece = changed[place : place + chance.randint(1, 30)]
+        match chance.randrange(6):
+            case 0:
+                changed[place : place + 1] = bytes([chance.randrange(256)])
+            case 1 if changed:
+                changed[place] ^= 1 << chance.randrange(8)
+            case 2:
+                changed[place : place + 4] = chance.choice([bytes(4), b"\xff" * 4, b"\xff\xff\xff\x7f", b"\0\0\1\0"])
+            case 3:
+                del changed[place:]
+            case 4:
+                changed[place:place] = piece
+            case 5:
+                target = chance.randrange(len(changed) or 1)
+                changed[target : target + len(piece)] = piece
+    return bytes(changed)
+
+
+def outcome(content: bytes) -> str:
+    """What reading and decoding a file comes to: the error's name, or `tensors`. Anything else is a failure."""
+    began = time.monotonic()
+    came_to = _outcome(content)
+    assert time.monotonic() - began < 20
+    return came_to
+
+
+def _outcome(content: bytes) -> str:
+    try:
+        entries = from_bytes(content)
+        if sum(entry.decoded_bytes for entry in entries) > 1 << 20:
+            return "MemoryLimitError"
+        tensors = [decode(entry) for entry in entries]
+    except CodecError as error:
+        return type(error).__name__ if re.fullmatch("[^\n]+", str(error)) else repr(error)
+    assert [(tuple(tensor.shape), tensor.dtype) for tensor in tensors] == [(e.shape, e.dtype) for e in entries]
+    return "tensors"
+
+
+def changed_files(count: int) -> None:
+    chance = random.Random(count)
+    found = set()
+    for _ in range(count):
+        content = mutated(CONTENT, chance)
+        found.add(outcome(content))
+        assert content == CONTENT or outcome(content) != "tensors"
+    assert found - {"tensors", "FormatError"} == {"MagicError", "VersionError", "LengthError", "ChecksumError"}
+
+
+def forged_files(count: int) -> None:
+    """Changes below the checksum, so that all that lies behind it is met."""
+    chance = random.Random(count)
+    records, payloads = parts()
+    outcomes = []
+    for _ in range(count):
+        where = chance.randrange(3)
+        outcomes.append(
+            outcome(
+                sealed(
+                    mutated(records, chance) if where != 0 else records,
+                    mutated(payloads, chance) if where != 1 else payloads,
+                )
+            )
+        )
+    assert set(outcomes) == {"FormatError", "MemoryLimitError", "tensors"}
+    assert outcomes.count("FormatError") > count / 3
+
+
+def test_a_thousand_changed_files():
+    changed_files(1_000)
+
+
+def test_a_thousand_forged_files():
+    forged_files(1_000)
+
+
+@pytest.mark.slow
+def test_ten_thousand_changed_files():
+    changed_files(10_000)
+
+
+@pytest.mark.slow
+def test_ten_thousand_forged_files():
+    forged_files(10_000)
+
+
+def test_every_truncation():
+    assert outcome(CONTENT) == "tensors"
+    for length in range(len(CONTENT)):
+        assert outcome(CONTENT[:length]) in ("MagicError", "LengthError")
+
+
+def bomb(size: tuple[int, ...], coding: int = 3) -> bytes:
+    """A few bytes that stand for very many equal weights."""
+    levels = (-1.0, 0.0, 1.0) if coding in (2, 3) else ()
+    payload = struct.pack("<IB", 65535, 0) + b"\0\0\1\0" * 65535
+    return sealed(record(coding=coding, shape=size, levels=levels, payload_bytes=len(payload)), payload)
+
+
+@pytest.mark.parametrize("coding", range(4))
+def test_a_bomb_is_refused_before_memory_is_taken(coding, tmp_path):
+    path = tmp_path / "bomb.bnnz"
+    path.write_bytes(bomb((1 << 20, 1 << 12), coding))
+    began = time.monotonic()
+    with pytest.raises(MemoryLimitError, match="the tensors take 17179869184 bytes"):
+        load_tensors(path)
+    # Into a module it is not of the right shape.
+    module = nn.Linear(4, 4, bias=False)
+    with pytest.raises(CodecError, match="of another model"):
+        load_into(module, path)
+    assert time.monotonic() - began < 1
