@@ -299,6 +299,13 @@ def slice_rows(bits: BitTensor, rows: slice) -> BitTensor:
     return _of_rows(bits, 0, bits.packed[rows])
 
 
+def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
+    """The samples of some batches of one shape, whose slowest dimension is the batch, after each other."""
+    if len(parts) == 1:
+        return parts[0]
+    return _of_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
+
+
 _FLATTENS_IMAGES: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
     ((1,), {}),
     ((1, -1), {}),

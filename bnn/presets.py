@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import bnn.optim
+from bnn.accounting import count_layers
 from bnn.accumulator import Accumulator
 from bnn.accumulator_store import AccumulatorStore
 from bnn.allocator import give_back_freed_memory
@@ -23,12 +24,13 @@ from bnn.training import Callback, ClipLatents
 
 Preset = Literal["standard", "edge", "edge-min"]
 
-# Small enough for the transients of BinaryNet's first layer, large enough for its batch statistics.
-_SLICE_SIZE = 50
+# The most elements of a layer's output at a time: those of 50 images in BinaryNet's first layer. A batch of a smaller
+# network is not cut, for the sake of its statistics.
+_SLICE_ELEMENTS = 50 * 128 * 32 * 32
 _NORM_RATE = 0.1
 
 Build = Callable[..., nn.Module]
-"""Makes a network; takes `store` and `norm`, as `bnn.models.mlp`, `cnv` and `binarynet` do."""
+"""Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Prepared:
     slice_size: int | None = None
 
 
-def prepare(preset: str, build: Build, *, learning_rate: float | None = None, seed: int = 0) -> Prepared:
+def prepare(
+    preset: str, build: Build, *, input_shape: tuple[int, ...], learning_rate: float | None = None, seed: int = 0
+) -> Prepared:
     """Makes a network and all that its training needs.
 
     Args:
         preset: `standard`, `edge` or `edge-min`: see the functions of these names.
         build: makes the network.
+        input_shape: of one example.
         learning_rate: of the weights; by default the preset's own.
         seed: of the weights and of every random rounding.
 
@@ -60,55 +65,66 @@ def prepare(preset: str, build: Build, *, learning_rate: float | None = None, se
         hint = f", but there is {near[0]!r}" if near else ""
         raise RecipeError(f"there is no preset {preset!r}{hint}; there are: {', '.join(presets)}")
     options = {} if learning_rate is None else {"learning_rate": learning_rate}
-    return presets[preset](build, seed=seed, **options)
+    return presets[preset](build, input_shape, seed=seed, **options)
 
 
-def standard(build: Build, *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
+def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
     """Float32 throughout: latent weights, batch norm, gradients and Adam. Only binary activations are kept as bits.
 
     Source: Courbariaux et al. 2016, arXiv 1602.02830.
     """
-    model = build()
+    model = build(input_shape=input_shape)
     initialize(model, generator=torch.Generator().manual_seed(seed))
     return Prepared(model, torch.optim.Adam(model.parameters(), lr=learning_rate), [ClipLatents()])
 
 
-def edge(build: Build, *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
+def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
     """Norms that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
 
     Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out.
     """
-    model, rounding = _of_bits(build, torch.float16, seed)
+    model, rounding = _of_bits(build, input_shape, torch.float16, seed)
     optimizer = bnn.optim.Adam(model.parameters(), lr=learning_rate, state_dtype=torch.float16, seed=seed)
     return Prepared(model, optimizer, generators={"rounding": rounding})
 
 
-def edge_min(build: Build, *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
+def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
     """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
     The few other parameters, those of norms, are stepped by SGD with momentum at a rate of its own. Each slice of a
     batch steps every layer as soon as its gradient is known, so that no gradient of the network's size exists. A
     gradient that is not finite then stops the step where it appears; layers behind it have been stepped already.
     """
-    model, rounding = _of_bits(build, torch.int8, seed)
+    model, rounding = _of_bits(build, input_shape, torch.int8, seed)
     accumulators = [parameter for parameter in model.parameters() if isinstance(parameter, Accumulator)]
     others = [parameter for parameter in model.parameters() if not isinstance(parameter, Accumulator)]
     optimizer = bnn.optim.SGD(
         [{"params": accumulators}, {"params": others, "lr": _NORM_RATE, "momentum": 0.9}], lr=learning_rate, seed=seed
     )
     bnn.optim.step_in_backward(optimizer)
-    return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=_SLICE_SIZE)
+    return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=_slice_size(model, input_shape))
 
 
-def _of_bits(build: Build, dtype: torch.dtype, seed: int) -> tuple[nn.Module, torch.Generator]:
+def _of_bits(
+    build: Build, input_shape: tuple[int, ...], dtype: torch.dtype, seed: int
+) -> tuple[nn.Module, torch.Generator]:
     """A network of accumulators with packed sign gradients and fused blocks, and the generator of its roundings."""
     give_back_freed_memory()
     rounding = torch.Generator().manual_seed(seed)
     gradient = SignGradient(packed=True, scale="none", generator=rounding)
-    model = build(store=partial(AccumulatorStore, dtype=dtype, gradient_quantizer=gradient), norm=BinaryNorm)
+    model = build(
+        input_shape=input_shape,
+        store=partial(AccumulatorStore, dtype=dtype, gradient_quantizer=gradient),
+        norm=BinaryNorm,
+    )
     initialize(model, generator=torch.Generator().manual_seed(seed))
     for module in model.modules():
         if isinstance(module, BinaryLayer):
             module.grad_quantizer = Int8Gradient(generator=rounding)
     fuse(model)
     return model, rounding
+
+
+def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
+    largest = max(layer.output_elements for layer in count_layers(model, input_shape))
+    return max(1, _SLICE_ELEMENTS // largest)

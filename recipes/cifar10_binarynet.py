@@ -41,8 +41,8 @@ def recipe(
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
     data = cifar10(data_dir, download=download)
-    network = partial(_MODELS[model], input_shape=data.image_shape, classes=data.num_classes)
-    prepared = prepare(preset, network, learning_rate=learning_rate, seed=seed)
+    network = partial(_MODELS[model], classes=data.num_classes)
+    prepared = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
         model=prepared.model,
         data=data,

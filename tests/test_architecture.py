@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "models": CORE,
     "optim": CORE - {"layers"} | {"data"},
     "training": TRAINING,
-    "presets": TRAINING | {"allocator", "training"},
+    "presets": TRAINING | {"allocator", "training", "accounting"},
     "accounting": TRAINING | {"training"},
     "codec": {"errors", "bits", "stores"},
     "penalties": {"errors", "stores", "training"},

@@ -8,13 +8,14 @@ import torch
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryLayer
-from bnn.models import mlp
+from bnn.models import binarynet, cnv, mlp
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
 from tests.training.tiny_runs import tiny_dataset
 
 PRESETS = ("standard", "edge", "edge-min")
-NETWORK = partial(mlp, input_shape=(1, 6, 6), classes=4, hidden=(64, 64))
+INPUT = (1, 6, 6)
+NETWORK = partial(mlp, classes=4, hidden=(64, 64))
 
 
 class Stop(Exception):
@@ -34,7 +35,7 @@ class Losses(Callback):
 
 
 def run_of(preset, *, epochs=3, slice_size=5):
-    prepared = prepare(preset, NETWORK, seed=4)
+    prepared = prepare(preset, NETWORK, input_shape=INPUT, seed=4)
     return Run(
         model=prepared.model,
         data=tiny_dataset(),
@@ -88,7 +89,7 @@ def test_keeps_so_many_bytes_a_weight_between_steps(preset, bytes_a_weight, tmp_
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
 def test_activations_are_bits_from_norm_to_product(preset):
-    prepared = prepare(preset, NETWORK)
+    prepared = prepare(preset, NETWORK, input_shape=INPUT)
     seen = []
     for module in prepared.model.modules():
         if isinstance(module, BinaryBlock):
@@ -100,7 +101,7 @@ def test_activations_are_bits_from_norm_to_product(preset):
 
 def test_seed_decides_the_weights():
     def signs(seed):
-        return prepare("edge-min", NETWORK, seed=seed).model[1].product.store.read().dense()
+        return prepare("edge-min", NETWORK, input_shape=INPUT, seed=seed).model[1].product.store.read().dense()
 
     assert torch.equal(signs(1), signs(1))
     assert not torch.equal(signs(1), signs(2))
@@ -108,7 +109,7 @@ def test_seed_decides_the_weights():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_learning_rate_can_be_given(preset):
-    assert prepare(preset, NETWORK, learning_rate=0.02).optimizer.param_groups[0]["lr"] == 0.02
+    assert prepare(preset, NETWORK, input_shape=INPUT, learning_rate=0.02).optimizer.param_groups[0]["lr"] == 0.02
 
 
 @pytest.mark.parametrize(
@@ -120,4 +121,13 @@ def test_learning_rate_can_be_given(preset):
 )
 def test_unknown_preset_is_refused_with_the_near_ones(name, message):
     with pytest.raises(RecipeError, match=message):
-        prepare(name, NETWORK)
+        prepare(name, NETWORK, input_shape=INPUT)
+
+
+def test_only_large_images_are_cut_into_slices():
+    def slice_size(network, input_shape):
+        return prepare("edge-min", network, input_shape=input_shape).slice_size
+
+    assert slice_size(binarynet, (3, 32, 32)) == 50
+    assert slice_size(cnv, (3, 32, 32)) > 100
+    assert slice_size(partial(mlp, hidden=(64,)), (1, 28, 28)) > 1000

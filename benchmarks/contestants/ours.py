@@ -13,8 +13,8 @@ from bnn.stores import LatentStore
 
 def build(preset: str, task: Task) -> Trained:
     """The network and optimizer of a preset."""
-    network = partial(getattr(bnn.models, task.model), input_shape=task.input_shape, classes=task.classes)
-    prepared = prepare(preset, network)
+    network = partial(getattr(bnn.models, task.model), classes=task.classes)
+    prepared = prepare(preset, network, input_shape=task.input_shape)
     latents = [module.weight for module in prepared.model.modules() if isinstance(module, LatentStore)]
     return Trained(prepared.model, prepared.optimizer, latents, prepared.slice_size)
 

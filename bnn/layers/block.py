@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from bnn.bits import BitTensor, channels_last, slice_rows
+from bnn.bits import BitTensor, cat_rows, channels_last, slice_rows
 from bnn.layers import products
 from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.conv import BinaryConv2d
@@ -19,7 +20,7 @@ from bnn.quantizers.gradients import draw_seed
 
 _bnn = torch.ops.bnn
 
-# Products that exist at a time before they are pooled: 2 MiB of float16.
+# Products that exist at a time before they are pooled (2 MiB of float16), and in evaluation (4 MiB of float32).
 _CHUNK_ELEMENTS = 1 << 20
 
 
@@ -29,7 +30,7 @@ class BinaryBlock(nn.Module):
     Forward keeps for backward the bits of input, weight, output and window, 2 bits of each 2x2 pooling window, and
     constants of each channel. The products are float16, which holds them exactly (up to 2048, and even numbers up to
     4096; those of a real input are rounded). Backward forms the gradient of the norm straight as int8, and that of
-    the input as bfloat16. In evaluation the three parts are simply called.
+    the input as bfloat16. In evaluation the three parts are called, some images at a time.
 
     Args:
         product: a layer that `fits`.
@@ -51,13 +52,31 @@ class BinaryBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] or [N, K] to the `BitTensor`, of dtype bfloat16, of [N, O, H', W'] or [N, O]."""
         if not self.training:
-            product = self.product(x)
-            return cast(Tensor, self.norm(product if self.pool is None else self.pool(product)))
+            # On shapes alone the parts are called once, for what looks at them.
+            return self._parts(x) if x.is_meta else cat_rows([self._parts(part) for part in self._row_parts(x)])
         x = self.product.quantized(x)
         weight = self.product.store.read()
         bits, mean, deviation = _Block.apply(x, weight, self.norm.bias, self)  # type: ignore[no-untyped-call]
         self.norm.track(mean, deviation)
         return bits  # type: ignore[no-any-return]
+
+    def _parts(self, x: Tensor) -> BitTensor:
+        product = self.product(x)
+        return cast(BitTensor, self.norm(product if self.pool is None else self.pool(product)))
+
+    def _row_parts(self, x: Tensor) -> Iterator[Tensor]:
+        """A batch in parts whose products are few enough to exist at a time."""
+        step = max(1, _CHUNK_ELEMENTS // self._product_shape(x)[1:].numel())
+        for start in range(0, max(1, len(x)), step):
+            rows = slice(start, start + step)
+            yield slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
+
+    def _product_shape(self, x: Tensor) -> torch.Size:
+        shape, window = self.product.store.shape, self.product.window
+        if window is None:
+            return torch.Size((len(x), shape[0]))
+        size = window_outputs(x.shape[2:], shape[2:], *window[:3])  # type: ignore[arg-type]
+        return torch.Size((len(x), shape[0], *size))
 
 
 def fits(product: nn.Module, pool: nn.Module | None) -> bool:
@@ -99,7 +118,7 @@ class _Block(torch.autograd.Function):
             weight = channels_last(weight)
             as_image = torch.channels_last
             x = channels_last(x) if isinstance(x, BitTensor) else x.contiguous(memory_format=as_image)
-        y, choices, ctx.shape = _pooled(x, weight, window, block.pool)
+        y, choices, ctx.shape = _pooled(x, weight, block)
         if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         bits, inside, mean, deviation, omega = _bnn.norm_sign(y, bias, block.norm.eps)
@@ -126,22 +145,20 @@ class _Block(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None
 
 
-def _pooled(
-    x: Tensor, weight: BitTensor, window: products.Window | None, pool: MaxPool2d | None
-) -> tuple[Tensor, Tensor | None, torch.Size]:
+def _pooled(x: Tensor, weight: BitTensor, block: BinaryBlock) -> tuple[Tensor, Tensor | None, torch.Size]:
     """What is to be normalised, the choices of its pooling, and the shape before it."""
+    window, pool = block.product.window, block.pool
     if window is None or pool is None:
         y = products.multiply(x, weight, window, torch.float16)
         return y, None, y.shape
-    size = window_outputs(x.shape[2:], weight.shape[2:], *window[:3])  # type: ignore[arg-type]
-    shape = torch.Size((len(x), weight.shape[0], *size))
+    shape = block._product_shape(x)
     pooled = pooled_shape(shape, *_pool_window(pool))
     choices = weight.packed.new_empty(choices_shape(pooled, [pool.kernel_size] * 2))
     y = torch.empty(pooled, dtype=torch.float16, device=x.device, memory_format=torch.channels_last)
-    step = max(1, _CHUNK_ELEMENTS // shape[1:].numel())
-    for start in range(0, len(x), step):
-        rows = slice(start, start + step)
-        part_x = slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
+    start = 0
+    for part_x in block._row_parts(x):
+        rows = slice(start, start + len(part_x))
+        start = rows.stop
         part = products.multiply(part_x, weight, window, torch.float16)
         y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, *_pool_window(pool))
     return y, choices, shape

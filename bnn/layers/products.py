@@ -36,6 +36,8 @@ def linear(
         weight_quantizer: the store's quantizer of the weight's gradient. If all that it asks for are packed signs,
             integer products give just these.
     """
+    if not torch.is_grad_enabled() and isinstance(weight, BitTensor) and x.dim() == 2:
+        return multiply(x, weight, None)
     if grad_quantizer is None:
         return F.linear(x, weight)
     if _in_integers(x, weight, grad_quantizer) and x.dim() == 2:
@@ -51,6 +53,8 @@ def conv2d(
     weight_quantizer: GradientQuantizer | None,
 ) -> Tensor:
     """`F.conv2d` of [N, C, H, W] whose backward pass sees the quantized gradient of the output; as `linear`."""
+    if not torch.is_grad_enabled() and isinstance(weight, BitTensor):
+        return multiply(x, weight, window)
     if grad_quantizer is None:
         return F.conv2d(x, weight, None, *window)
     if _in_integers(x, weight, grad_quantizer):
@@ -83,10 +87,12 @@ def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.d
         dtype: of the result of a convolution; that of other products is float32.
     """
     if window is None:
-        if isinstance(x, BitTensor):
+        if isinstance(x, BitTensor) and len(x) == len(x.packed):
             return _bnn.linear(x.packed, weight.packed, x.shape[1])  # type: ignore[no-any-return]
         return F.linear(x, weight.dense(x.dtype))
+    weight = channels_last(weight)
     if isinstance(x, BitTensor):
+        x = channels_last(x)
         return _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, *window, dtype)  # type: ignore[no-any-return]
     return _bnn.real_conv2d(x, weight.packed, weight.shape, *window, dtype)  # type: ignore[no-any-return]
 
