@@ -4,11 +4,13 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryLayer
-from bnn.models import binarynet, cnv, mlp
+from bnn.models import binarynet, cnv, mlp, resnet20, resnete18
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
 from tests.training.tiny_runs import tiny_dataset
@@ -131,3 +133,18 @@ def test_only_large_images_are_cut_into_slices():
     assert slice_size(binarynet, (3, 32, 32)) == 50
     assert slice_size(cnv, (3, 32, 32)) > 100
     assert slice_size(partial(mlp, hidden=(64,)), (1, 28, 28)) > 1000
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+@pytest.mark.parametrize("network", [resnet20, resnete18])
+def test_residual_networks_take_a_step(preset, network):
+    prepared = prepare(preset, partial(network, classes=4), input_shape=(3, 16, 16))
+    store = next(module for module in prepared.model.modules() if isinstance(module, AccumulatorStore))
+    before = store.weight.clone()
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    loss = F.cross_entropy(prepared.model(images), torch.arange(4))
+    prepared.optimizer.zero_grad()
+    loss.backward()
+    prepared.optimizer.step()
+    assert loss.isfinite()
+    assert not torch.equal(store.weight, before)

@@ -3,6 +3,7 @@
 from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
+from bnn.layers.bit_batch_norm import BitBatchNorm
 from bnn.layers.block import BinaryBlock, fuse
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
@@ -15,6 +16,7 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "BinaryNorm",
+    "BitBatchNorm",
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",

@@ -43,15 +43,19 @@ class BinaryNorm(nn.Module):
         """[N, C] or [N, C, H, W] to the `BitTensor` of sign(x), of the same shape; two values a channel in training."""
         if y.shape[1] != self.bias.numel():
             raise ValueError(f"expected {self.bias.numel()} channels, got a tensor of {tuple(y.shape)}")
-        if not self.training:
-            channels, _ = channel_layout(y)
-            threshold = self.running_mean - self.bias * (self.running_deviation + self.eps)
-            return BitTensor.from_dense(y - threshold.view(channels))
-        if y.numel() <= y.shape[1]:
+        if self.training and y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
-        bits, mean, deviation = _NormSign.apply(y, self.bias, self.eps)  # type: ignore[no-untyped-call]
-        self.track(mean, deviation)
-        return bits  # type: ignore[no-any-return]
+        return self.normalised(y)
+
+    def normalised(self, y: Tensor) -> Tensor:
+        """sign(x), by the statistics of the batch in training and the running ones else."""
+        if self.training:
+            bits, mean, deviation = _NormSign.apply(y, self.bias, self.eps)  # type: ignore[no-untyped-call]
+            self.track(mean, deviation)
+            return bits  # type: ignore[no-any-return]
+        channels, _ = channel_layout(y)
+        threshold = self.running_mean - self.bias * (self.running_deviation + self.eps)
+        return BitTensor.from_dense(y - threshold.view(channels))
 
     def track(self, mean: Tensor, deviation: Tensor) -> None:
         """Takes the statistics of a batch, [C] each, into the running ones."""

@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn.layers import BinaryConv2d
+from bnn.layers import BinaryConv2d, NormFactory
+from bnn.models.residual import residual_norm
 from bnn.quantizers import ApproxSign, Quantizer
 from bnn.stores import LatentStore, StoreFactory
 
@@ -13,6 +14,7 @@ def resnet18(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
     store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
     input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-18 for CIFAR: widths 64 to 512, one shortcut around each pair of binary convolutions.
@@ -24,9 +26,11 @@ def resnet18(
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
         store: makes the binary weights' stores.
+        norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
+            counterpart `BitBatchNorm`, since no sign follows at once.
         input_quantizer: pattern for the binary convolutions' inputs.
     """
-    return _resnet(input_shape, classes, (64, 128, 256, 512), 2, False, store, input_quantizer)
+    return _resnet(input_shape, classes, (64, 128, 256, 512), 2, False, store, norm, input_quantizer)
 
 
 def resnet20(
@@ -34,6 +38,7 @@ def resnet20(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
     store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
     input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-20 for CIFAR: widths 16 to 64, a shortcut around every binary convolution (Bi-Real Net).
@@ -45,9 +50,11 @@ def resnet20(
         input_shape: (C, H, W) of the images; H and W are multiples of 4.
         classes: outputs.
         store: makes the binary weights' stores.
+        norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
+            counterpart `BitBatchNorm`, since no sign follows at once.
         input_quantizer: pattern for the binary convolutions' inputs.
     """
-    return _resnet(input_shape, classes, (16, 32, 64), 3, True, store, input_quantizer)
+    return _resnet(input_shape, classes, (16, 32, 64), 3, True, store, norm, input_quantizer)
 
 
 def _resnet(
@@ -57,6 +64,7 @@ def _resnet(
     blocks: int,
     double_skip: bool,
     store: StoreFactory,
+    norm: NormFactory | None,
     input_quantizer: Quantizer,
 ) -> nn.Sequential:
     channels = widths[0]
@@ -74,6 +82,7 @@ def _resnet(
                     stride=stride,
                     double_skip=double_skip,
                     store=store,
+                    norm=residual_norm(norm),
                     input_quantizer=input_quantizer,
                 )
             )
@@ -93,6 +102,7 @@ class _Block(nn.Module):
         stride: int,
         double_skip: bool,
         store: StoreFactory,
+        norm: NormFactory,
         input_quantizer: Quantizer,
     ) -> None:
         super().__init__()
@@ -112,9 +122,9 @@ class _Block(nn.Module):
             )
 
         self.conv1 = conv(in_channels, stride)
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = norm(channels)
         self.conv2 = conv(channels, 1)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(x)
@@ -129,5 +139,5 @@ class _Block(nn.Module):
         """`x` at the size and width of the block's output: averaged, and padded with channels of zeros."""
         if self.stride != 1:
             x = F.avg_pool2d(x, self.stride)
-        missing = self.norm1.num_features - x.shape[1]
+        missing = self.conv1.store.shape[0] - x.shape[1]
         return F.pad(x, (0, 0, 0, 0, missing // 2, missing - missing // 2)) if missing else x

@@ -4,7 +4,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnn.layers import BinaryConv2d, MaxPool2d
+from bnn.layers import BinaryConv2d, MaxPool2d, NormFactory
+from bnn.models.residual import residual_norm
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
 from bnn.stores import LatentStore, StoreFactory
 
@@ -14,6 +15,7 @@ def resnete18(
     input_shape: tuple[int, int, int] = (3, 224, 224),
     classes: int = 1000,
     store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
     input_quantizer: Quantizer = Sign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNetE-18: 16 binary 3x3 convolutions of widths 64 to 512, each with its own shortcut.
@@ -25,6 +27,8 @@ def resnete18(
         input_shape: (C, H, W) of the images.
         classes: outputs.
         store: makes the binary weights' stores.
+        norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
+            counterpart `BitBatchNorm`, since no sign follows at once.
         input_quantizer: pattern for the binary convolutions' inputs.
     """
     channels = 64
@@ -39,7 +43,16 @@ def resnete18(
     for width in (64, 128, 256, 512):
         for block in range(4):
             stride = 2 if width > 64 and block == 0 else 1
-            layers.append(_Block(channels, width, stride=stride, store=store, input_quantizer=input_quantizer))
+            layers.append(
+                _Block(
+                    channels,
+                    width,
+                    stride=stride,
+                    store=store,
+                    norm=residual_norm(norm),
+                    input_quantizer=input_quantizer,
+                )
+            )
             channels = width
     layers += [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
     return nn.Sequential(*layers)
@@ -50,6 +63,7 @@ def birealnet18(
     input_shape: tuple[int, int, int] = (3, 224, 224),
     classes: int = 1000,
     store: StoreFactory | None = None,
+    norm: NormFactory | None = None,
     input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """Bi-Real-18: `resnete18` with the polynomial sign gradient and each filter scaled by its mean |w|.
@@ -61,12 +75,14 @@ def birealnet18(
         input_shape: (C, H, W) of the images.
         classes: outputs.
         store: makes the binary weights' stores; by default latent weights behind `ScaledSign`.
+        norm: as of `resnete18`.
         input_quantizer: pattern for the binary convolutions' inputs.
     """
     return resnete18(
         input_shape=input_shape,
         classes=classes,
         store=store or partial(LatentStore, quantizer=ScaledSign()),
+        norm=norm,
         input_quantizer=input_quantizer,
     )
 
@@ -81,6 +97,7 @@ class _Block(nn.Module):
         *,
         stride: int,
         store: StoreFactory,
+        norm: NormFactory,
         input_quantizer: Quantizer,
     ) -> None:
         super().__init__()
@@ -93,7 +110,7 @@ class _Block(nn.Module):
             store=store,
             input_quantizer=input_quantizer,
         )
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = norm(channels)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
