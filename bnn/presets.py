@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import bnn.optim
-from bnn.accounting import count_layers
 from bnn.accumulator import Accumulator
 from bnn.accumulator_store import AccumulatorStore
 from bnn.allocator import give_back_freed_memory
@@ -126,5 +125,14 @@ def _of_bits(
 
 
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    largest = max(layer.output_elements for layer in count_layers(model, input_shape))
-    return max(1, _SLICE_ELEMENTS // largest)
+    """Examples whose products, in the layer that has most of them, are `_SLICE_ELEMENTS`."""
+    sizes = []
+    layers = [module for module in model.modules() if isinstance(module, BinaryLayer)]
+    hooks = [layer.register_forward_hook(lambda _, __, product: sizes.append(product.numel())) for layer in layers]
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, *input_shape))
+    model.train()
+    for hook in hooks:
+        hook.remove()
+    return max(1, _SLICE_ELEMENTS // max(sizes, default=1))

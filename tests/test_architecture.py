@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # What each part of `bnn` may import besides itself. `bnn` alone stands for the package's version.
 NUMBERS = {"errors", "rounding", "accumulator", "fixed_point"}
-CORE = NUMBERS | {"ops", "bits", "quantizers", "stores", "accumulator_store", "layers"}
+CORE = NUMBERS | {"ops", "bits", "quantizers", "stores", "accumulator_store", "discrete_store", "layers"}
 TRAINING = CORE | {"bnn", "data", "models", "optim"}
 MAY_IMPORT = {
     "__init__": CORE | {"training"},
@@ -26,11 +26,12 @@ MAY_IMPORT = {
     "quantizers": {"errors", "rounding", "ops", "bits"},
     "stores": NUMBERS | {"ops", "bits", "quantizers"},
     "accumulator_store": NUMBERS | {"ops", "bits", "quantizers", "stores"},
-    "layers": CORE - {"accumulator_store"},
+    "discrete_store": {"errors", "ops", "bits", "stores"},
+    "layers": CORE - {"accumulator_store", "discrete_store"},
     "models": CORE,
     "optim": CORE - {"layers"} | {"data"},
     "training": TRAINING,
-    "presets": TRAINING | {"allocator", "training", "accounting"},
+    "presets": TRAINING | {"allocator", "training"},
     "accounting": TRAINING | {"training"},
     "codec": {"errors", "bits", "stores"},
     "penalties": {"errors", "stores", "training"},

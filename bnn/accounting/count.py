@@ -11,6 +11,7 @@ from torch.func import functional_call
 
 from bnn.accounting.ledger import Ledger, Phase
 from bnn.bits import BitTensor
+from bnn.discrete_store import ProgrammedWeight
 from bnn.layers import BinaryLayer
 
 _FLOAT_BITS = 32
@@ -97,7 +98,7 @@ def count_step(
             ledger.moves("read", "optimizer", "update", _FLOAT_BITS, parameter.numel())
             for tensor in (parameter, *state):
                 for op in ("read", "write"):
-                    ledger.moves(op, "optimizer", "update", 8 * tensor.element_size(), tensor.numel())
+                    ledger.moves(op, "optimizer", "update", _stored_bits(tensor), tensor.numel())
     return ledger
 
 
@@ -153,6 +154,10 @@ def _layer_count(name: str, module: nn.Module, x: Tensor, output: Tensor, traine
         multiply_accumulates=output.numel() * math.prod(weight[1:]) if weight else 0,
         needs_input_gradient=trained_before,
     )
+
+
+def _stored_bits(x: Tensor) -> int:
+    return x.store.storage_bits if isinstance(x, ProgrammedWeight) else 8 * x.element_size()
 
 
 def _bits(x: Tensor) -> int:

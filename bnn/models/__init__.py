@@ -7,6 +7,7 @@ from torch import nn
 
 from bnn.models.binarynet import binarynet
 from bnn.models.cnv import cnv
+from bnn.models.gxnor_cnn import gxnor_cnn, gxnor_vgg
 from bnn.models.mlp import mlp
 from bnn.models.resnet_cifar import resnet18, resnet20
 from bnn.models.resnet_imagenet import birealnet18, resnete18
@@ -34,6 +35,8 @@ __all__ = [
     "binarynet",
     "birealnet18",
     "cnv",
+    "gxnor_cnn",
+    "gxnor_vgg",
     "initialize",
     "mlp",
     "resnet18",

@@ -15,6 +15,8 @@ from bnn.models import (
     binarynet,
     birealnet18,
     cnv,
+    gxnor_cnn,
+    gxnor_vgg,
     initialize,
     mlp,
     resnet18,
@@ -27,6 +29,8 @@ from bnn.models import (
 WEIGHTS = {
     mlp: (399_872, 399_872),
     cnv: (1_542_848, 1_542_848),
+    gxnor_cnn: (581_408, 581_408),
+    gxnor_vgg: (12_973_440, 12_973_440),
     binarynet: (14_022_016, 14_022_016),
     vgg_small: (4_656_512, 4_571_136),
     resnet18: (10_992_320, 10_985_472),
@@ -39,6 +43,8 @@ WEIGHTS = {
 SMALL = {
     mlp: {"input_shape": (2, 5, 7), "classes": 3, "hidden": (12, 9)},
     cnv: {"input_shape": (1, 33, 32), "classes": 3},
+    gxnor_cnn: {"input_shape": (2, 17, 20), "classes": 3},
+    gxnor_vgg: {"input_shape": (1, 8, 16), "classes": 3},
     binarynet: {"input_shape": (1, 8, 16), "classes": 3},
     vgg_small: {"input_shape": (1, 16, 8), "classes": 3},
     resnet18: {"input_shape": (1, 16, 8), "classes": 3},
@@ -105,6 +111,8 @@ MULTIPLY_ACCUMULATES = {
     mlp: 399_872,
     cnv: chain([3, 64, 64, 128, 128, 256, 256], [30, 28, 12, 10, 3, 1], [256, 512, 512, 10]),
     binarynet: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 1024, 1024, 10]),
+    gxnor_cnn: 460_800 + 3_276_800 + 524_288 + 5_120,
+    gxnor_vgg: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 1024, 10]),
     vgg_small: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 10]),
     resnet18: cifar_residual([64, 128, 256, 512], 4),
     resnet20: cifar_residual([16, 32, 64], 6),
@@ -153,7 +161,7 @@ def test_a_training_step_reaches_every_parameter(build, generator):
 @pytest.mark.parametrize("build", WEIGHTS)
 def test_initialize_depends_on_the_generator_alone(build):
     model = build(**SMALL[build])
-    drawn = {name: weight for name, weight in model.named_parameters() if weight.dim() > 1}
+    drawn = {name: weight for name, weight in model.state_dict().items() if weight.dim() > 1}
 
     def sums(seed: int) -> list[float]:
         torch.manual_seed(torch.seed() % 1000)

@@ -11,19 +11,25 @@ from torch import Tensor, nn
 import bnn.optim
 from bnn.errors import NonFiniteError
 from bnn.fixed_point import FixedPoint, decode
-from bnn.optim import SGD, Adam, Bop, LowBitOptimizer, base
+from bnn.optim import DST, SGD, Adam, Bop, LowBitOptimizer, base
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
 from tests.contracts import concrete_classes
 
+
+def dst(params, *, seed=0, state_dtype=torch.float32, **options):
+    return DST(Adam(params, lr=0.01, state_dtype=state_dtype, seed=seed), **options)
+
+
 MAKE = {
+    DST: dst,
     Adam: functools.partial(Adam, lr=0.01),
     SGD: functools.partial(SGD, lr=0.05, momentum=0.9),
     Bop: functools.partial(Bop, lr=0.1, threshold=1e-3),
 }
 STATES = [torch.float32, torch.bfloat16, torch.float16, torch.int8]
 # Of the state alone, in bytes a weight; for 8 bits, one byte a row comes on top.
-MOMENTS = {Adam: 2, SGD: 1, Bop: 1}
+MOMENTS = {DST: 2, Adam: 2, SGD: 1, Bop: 1}
 SHAPES = [(8, 3, 3, 3), (8,), (), (6, 200)]
 
 optimizers = pytest.mark.parametrize("cls", list(MAKE))

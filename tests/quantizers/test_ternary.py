@@ -38,11 +38,68 @@ def test_the_gradient_passes_inside_the_window_of_one():
     assert x.grad.tolist() == [0, 2, 3, 4, 5, 6, 0]
 
 
-def test_backward_keeps_one_bit_an_element():
+SURROGATES = ["rectangular", "triangular"]
+THRESHOLDS = st.sampled_from([0.0, 0.5, 1.0])
+WINDOWS = st.sampled_from([0.25, 0.5, 1.0])
+
+
+def slope(surrogate: str, x: torch.Tensor, **options: float) -> torch.Tensor:
+    """The gradient that a 1 becomes."""
+    x = x.clone().requires_grad_()
+    Ternary(surrogate=surrogate, **options)(x).sum().backward()
+    return x.grad
+
+
+@given(threshold=THRESHOLDS, window=WINDOWS)
+def test_windows_by_the_formulas(threshold, window):
+    x = torch.linspace(-2.5, 2.5, 41, dtype=torch.float64)  # hits every edge and peak
+    distances = [abs(abs(v) - threshold) for v in x.tolist()]
+    rectangle = [1 / (2 * window) if d <= window else 0.0 for d in distances]
+    triangle = [max(0.0, (1 - d / window) / window) for d in distances]
+    options = {"threshold": threshold, "window": window}
+    assert slope("rectangular", x, **options).tolist() == pytest.approx(rectangle)
+    assert slope("triangular", x, **options).tolist() == pytest.approx(triangle)
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@given(window=WINDOWS, more=st.sampled_from([0.0, 0.3]))
+def test_the_integral_over_a_window_is_the_step(surrogate, window, more):
+    n = 4000
+    x = (torch.arange(n, dtype=torch.float64) + 0.5) * 3 / n  # the midpoints of 0 .. 3
+    area = slope(surrogate, x, threshold=window + more, window=window).mean().item() * 3
+    assert area == pytest.approx(1, abs=2e-3)
+
+
+def test_the_typical_window_is_the_straight_through_one(generator):
+    x = torch.randn(500, generator=generator)
+    assert torch.equal(
+        slope("rectangular", x, threshold=0.5, window=0.5), slope("straight_through", x, threshold=0.5, window=9.0)
+    )
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_a_window_follows_the_default_threshold(surrogate):
+    x = torch.tensor([-2.0, -0.6, 0.1, 0.8, 1.5, 1.0])  # mean|x| = 1
+    assert torch.equal(slope(surrogate, x), slope(surrogate, x, threshold=0.7))
+
+
+@pytest.mark.parametrize(("surrogate", "bits"), [("straight_through", 1), ("rectangular", 1), ("triangular", 32)])
+def test_bits_that_backward_keeps_of_an_element(surrogate, bits):
     x = torch.randn(16, 80).requires_grad_()
     with saved_bytes() as saved:
-        Ternary()(x)
-    assert sum(saved.values()) == 16 * 80 / 8
+        Ternary(surrogate=surrogate)(x)
+    assert sum(saved.values()) == 16 * 80 * bits / 8
+
+
+@pytest.mark.parametrize("window", [0.0, -1.0, math.inf, math.nan])
+def test_refuses_a_window_without_width(window):
+    with pytest.raises(ValueError, match="finite and above 0"):
+        Ternary(surrogate="rectangular", window=window)
+
+
+def test_refuses_an_unknown_surrogate():
+    with pytest.raises(ValueError, match="straight_through, rectangular, triangular, got 'round'"):
+        Ternary(surrogate="round")
 
 
 def test_refuses_nan_with_a_given_threshold_as_well():
@@ -59,3 +116,5 @@ def test_refuses_a_negative_threshold(threshold):
 def test_repr_tells_the_threshold():
     assert repr(Ternary()) == "Ternary(threshold=0.7 mean|x|)"
     assert repr(Ternary(threshold=0.0)) == "Ternary(threshold=0.0)"
+    window = Ternary(threshold=0.5, surrogate="triangular", window=0.25)
+    assert repr(window) == "Ternary(threshold=0.5, surrogate=triangular, window=0.25)"

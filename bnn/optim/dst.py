@@ -1,0 +1,83 @@
+"""DST: the discrete state transition of GXNOR-Net, which trains weights that have a few levels only."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnn.data.hashing import random_integer
+from bnn.discrete_store import ProgrammedWeight
+from bnn.optim.adam import Adam
+from bnn.optim.base import LowBitOptimizer, _chunks, require
+from bnn.optim.moments import rows_of
+from bnn.optim.sgd import SGD
+
+
+class DST(LowBitOptimizer):
+    """Takes the step of another optimizer, and turns it into random transitions between levels.
+
+    Let d be the step and z the spacing of the levels. With d / z = k + v, k rounded towards 0, a weight moves by k
+    levels, and by one more in the direction of d with probability
+
+        tanh(m |v|),    or    |v| where m is None.
+
+    It stays within the outermost levels. The first law makes small steps m times as large on average: E = tanh(m v).
+    The second keeps every step on average. Source: Deng et al. 2018 (GXNOR-Net), arXiv 1705.09283, sec. 2.
+
+    The states are the stores': a parameter that is a `ProgrammedWeight` is moved by its store's `program`, and every
+    other one, such as those of norms, by the base optimizer's formula as ever. Besides what the base keeps, a step
+    holds one float32 tensor of a parameter's size.
+
+    Args:
+        base: `Adam` or `SGD`, with or without momentum, over all the parameters. Its learning rate, the dtype of its
+            state and its seed are those of this optimizer, which takes its place.
+        m: steepness of the tanh, above 0 and finite, or None; 3 in the paper. Also an option of the groups.
+    """
+
+    def __init__(self, base: Adam | SGD, *, m: float | None = 3.0) -> None:
+        require(isinstance(base, (Adam, SGD)), "the base of DST is Adam or SGD of bnn.optim", type(base).__name__)
+        self._base = base
+        super().__init__(base.param_groups, {**base.defaults, "m": m}, state_dtype=base.state_dtype)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Refuses options that are out of their range."""
+        self._base.check_group(group)
+        m = group["m"]
+        require(m is None or 0 < m < float("inf"), "DST's m is above 0 and finite, or None", m)
+        decay = group.get("weight_decay", 0)
+        discrete = any(isinstance(parameter, ProgrammedWeight) for parameter in group["params"])
+        require(not (discrete and decay), "discrete weights have no weight decay", decay)
+
+    def moments(self, group: dict[str, Any]) -> dict[str, bool]:
+        """Those of the base."""
+        return self._base.moments(group)
+
+    def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
+        """The formula of the base."""
+        self._base.update(weight, gradient, moments, group, step)
+
+    def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        if not isinstance(parameter, ProgrammedWeight):
+            return super()._step_parameter(place, group, parameter, gradient)
+        # The base steps zeros in the weight's place, which leaves its step in them.
+        change = torch.zeros(parameter.shape, dtype=torch.float32, device=gradient.device)
+        self.state[change] = state = self.state[parameter]
+        try:
+            super()._step_parameter(place, group, change, gradient.contiguous())
+        finally:
+            del self.state[change]
+        spacing, m = parameter.store.spacing, group["m"]
+        if m is not None:
+            rows = rows_of(change)
+            for part in _chunks(rows):
+                to_probability_(rows[part].div_(spacing), m).mul_(spacing)
+        generator = torch.Generator(change.device)
+        # Another stream than that of the roundings of the base's state.
+        generator.manual_seed(random_integer(state["step"], group["seed"], place, 1))
+        return parameter.store.program(change, generator)
+
+
+def to_probability_(steps: Tensor, m: float) -> Tensor:
+    """k + v becomes k + tanh(m v), in place: v has the sign of k and |v| < 1."""
+    whole = steps.trunc()
+    return steps.sub_(whole).mul_(m).tanh_().add_(whole)
