@@ -20,8 +20,8 @@ from bnn.quantizers.gradients import draw_seed
 
 _bnn = torch.ops.bnn
 
-# Products that exist at a time before they are pooled (4 MiB of float16), and in evaluation (8 MiB of float32).
-_CHUNK_ELEMENTS = 1 << 21
+# Products that exist at a time before they are pooled (2 MiB of float16), and in evaluation (4 MiB of float32).
+_CHUNK_ELEMENTS = 1 << 20
 
 
 class BinaryBlock(nn.Module):

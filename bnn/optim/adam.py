@@ -20,7 +20,8 @@ class Adam(LowBitOptimizer):
     Args:
         params: parameters or groups of them.
         lr: learning rate.
-        betas: decays of the mean and of the mean square, in [0, 1).
+        betas: decays of the mean and of the mean square, in [0, 1). Where both are 0, as they may be in a group of
+            its own, there is no state, and a weight moves by `lr` against the sign of its gradient.
         eps: added to the root, above 0.
         state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
         seed: of the stochastic rounding.
@@ -45,14 +46,21 @@ class Adam(LowBitOptimizer):
         require(group["eps"] > 0, "eps is above 0", group["eps"])
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
-        """The mean and the mean square."""
-        return {"exp_avg": False, "exp_avg_sq": True}
+        """The mean and the mean square, unless their decay is 0."""
+        means = {"exp_avg": False, "exp_avg_sq": True}
+        return {name: squared for (name, squared), beta in zip(means.items(), group["betas"], strict=True) if beta}
+
+    def sign_step(self, group: dict[str, Any]) -> float | None:
+        """The learning rate where both decays are 0: g / sqrt(g^2) is the sign."""
+        return float(group["lr"]) if not any(group["betas"]) else None
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Adam's formula."""
-        mean, mean_square = moments
         beta1, beta2 = group["betas"]
-        mean.lerp_(gradient, 1 - beta1)
-        mean_square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        mean = moments[0].lerp_(gradient, 1 - beta1) if beta1 else gradient
+        if beta2:
+            mean_square = moments[-1].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        else:
+            mean_square = gradient.square()
         root = mean_square.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
         weight.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1**step))

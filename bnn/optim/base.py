@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from bnn.accumulator import Accumulator
-from bnn.bits import BitTensor, slice_rows
+from bnn.bits import BitTensor, in_memory_order, slice_rows
 from bnn.data.hashing import random_integer
 from bnn.errors import NonFiniteError
-from bnn.fixed_point import decode, encode
+from bnn.fixed_point import STEPS_PER_UNIT, FixedPoint, decode, encode
 from bnn.optim.moments import STATE_DTYPES, Moment, rows_of
 from bnn.rounding import round_to_dtype_
 
@@ -73,6 +73,10 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """The running means that are kept of each parameter, by name: whether it is one of squares."""
         raise NotImplementedError
 
+    def sign_step(self, group: dict[str, Any]) -> float | None:
+        """How far a step goes against a gradient of ±1, if that is all there is to it; else None."""
+        return None
+
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Changes some rows of a parameter and of its moments, in place.
 
@@ -133,6 +137,14 @@ class LowBitOptimizer(torch.optim.Optimizer):
     def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         state = self.state[parameter]
         state["step"] = step = state.get("step", 0) + 1
+        rate = self.sign_step(group)
+        packed = isinstance(gradient, BitTensor) and gradient.stride() == parameter.stride()
+        if packed and rate is not None and isinstance(parameter, FixedPoint):
+            # One pass over the codes in the kernels, with the mean of the formula.
+            _, codes = in_memory_order(parameter.detach())
+            change = STEPS_PER_UNIT * rate
+            torch.ops.bnn.step_by_signs(codes, gradient.packed, change, step_seed(group, place, step))  # type: ignore[attr-defined]
+            return
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
             for name, squared in self.moments(group).items()

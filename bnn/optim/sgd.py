@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor, in_memory_order
-from bnn.fixed_point import STEPS_PER_UNIT, FixedPoint
-from bnn.optim.base import LowBitOptimizer, require, step_seed
+from bnn.optim.base import LowBitOptimizer, require
 
 
 class SGD(LowBitOptimizer):
@@ -49,6 +47,10 @@ class SGD(LowBitOptimizer):
         """The momentum, if there is one."""
         return {"momentum_buffer": False} if group["momentum"] else {}
 
+    def sign_step(self, group: dict[str, Any]) -> float | None:
+        """The learning rate, without momentum and decay."""
+        return float(group["lr"]) if group["momentum"] == group["weight_decay"] == 0 else None
+
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """The formula of SGD with momentum."""
         if group["weight_decay"]:
@@ -56,17 +58,3 @@ class SGD(LowBitOptimizer):
         for momentum in moments:
             gradient = momentum.mul_(group["momentum"]).add_(gradient)
         weight.sub_(gradient, alpha=group["lr"])
-
-    def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
-        plain = group["momentum"] == group["weight_decay"] == 0
-        signs = gradient.packed if isinstance(gradient, BitTensor) else None
-        same_order = gradient.stride() == parameter.stride()
-        if signs is None or not (plain and same_order and isinstance(parameter, FixedPoint)):
-            return super()._step_parameter(place, group, parameter, gradient)
-        # Signs alone: one pass over the codes in the kernels, with the mean of the formula.
-        state = self.state[parameter]
-        state["step"] = step = state.get("step", 0) + 1
-        _, codes = in_memory_order(parameter.detach())
-        change = STEPS_PER_UNIT * group["lr"]
-        torch.ops.bnn.step_by_signs(codes, signs, change, step_seed(group, place, step))
-        return None
