@@ -87,7 +87,7 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1
     return Prepared(model, optimizer, generators={"rounding": rounding})
 
 
-def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
+def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-3, seed: int = 0) -> Prepared:
     """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
     The accumulators move by the learning rate against the sign of their gradient; the few other parameters, those of
