@@ -20,7 +20,7 @@ test-slow: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict -p bnn
+	$(BIN)/mypy --strict -p bnn -p hwsim
 
 bench: setup
 	$(BIN)/python -m benchmarks.kernels

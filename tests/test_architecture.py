@@ -88,10 +88,29 @@ def test_rules_are_without_a_circle():
     assert not left
 
 
+# The same of `hwsim`, besides what it takes from `bnn`.
+SIMULATOR_MAY_IMPORT = {
+    "__init__": {"devices"},
+    "devices": set(),
+    "cli": {"hwsim", "devices"},
+    "__main__": {"cli"},
+}
+SIMULATOR = sorted((ROOT / "hwsim").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SIMULATOR, ids=relative)
+def test_imports_of_the_simulator_point_down(path):
+    part = path.relative_to(ROOT / "hwsim").parts[0].removesuffix(".py")
+    for module in imported(path):
+        package, *parts = module.split(".")
+        assert package not in ("recipes", "tests", "benchmarks"), f"{path} imports {module}"
+        if package == "hwsim":
+            assert (parts or ["hwsim"])[0] in SIMULATOR_MAY_IMPORT[part] | {part}, f"{path} imports {module}"
+
+
 DEVICES = sorted((ROOT / "hwsim" / "devices").rglob("*.py"))
 
 
-@pytest.mark.skipif(not DEVICES, reason="there are no device models")
 def test_devices_import_torch_alone():
     for path in DEVICES:
         for module in imported(path):
@@ -159,7 +178,7 @@ def test_nothing_is_unpickled(folder):
         assert not [node.lineno for node in ast.walk(tree) if unpickles(node)], path
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
+@pytest.mark.parametrize("path", [*SOURCES, *SIMULATOR], ids=relative)
 def test_every_file_says_what_it_is_and_stays_short(path):
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), "a file begins with a line that says what it holds"

@@ -1,0 +1,7 @@
+"""`python -m hwsim` is `hwsim`."""
+
+import sys
+
+from hwsim.cli import main
+
+sys.exit(main())
