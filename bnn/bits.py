@@ -292,6 +292,13 @@ def channels_last(bits: BitTensor) -> BitTensor:
     return _repacked(bits, lambda x: x.clone(memory_format=torch.channels_last))
 
 
+def rows_first(bits: BitTensor) -> BitTensor:
+    """The same matrix [N, K] with one row a sample."""
+    if _is_row_dim(bits, 0) and bits.stride(-1) in (0, 1):
+        return bits
+    return _repacked(bits, lambda x: x.contiguous())
+
+
 def slice_rows(bits: BitTensor, rows: slice) -> BitTensor:
     """Some samples of a batch, without gradient, that share the memory; the batch must be the slowest dimension."""
     if not _is_row_dim(bits, 0):

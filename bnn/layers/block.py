@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bnn.bits import BitTensor, cat_rows, channels_last, slice_rows
+from bnn.bits import BitTensor, cat_rows, slice_rows
 from bnn.layers import products
 from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.conv import BinaryConv2d
@@ -30,7 +30,8 @@ class BinaryBlock(nn.Module):
     Forward keeps for backward the bits of input, weight, output and window, 2 bits of each 2x2 pooling window, and
     constants of each channel. The products are float16, which holds them exactly (up to 2048, and even numbers up to
     4096; those of a real input are rounded). Backward forms the gradient of the norm straight as int8, and that of
-    the input as bfloat16. In evaluation the three parts are called, some images at a time.
+    the input as bfloat16. A channel that is constant over the batch has no gradient. In evaluation, which is when the
+    norm is in it, the three parts are called, some images at a time; in training hooks on the parts are not.
 
     Args:
         product: a layer that `fits`.
@@ -40,10 +41,10 @@ class BinaryBlock(nn.Module):
 
     def __init__(self, product: BinaryConv2d | BinaryLinear, pool: MaxPool2d | None, norm: BinaryNorm) -> None:
         super().__init__()
-        if not fits(product, pool):
+        if not fits(product, pool, norm):
             raise ValueError(
-                "a block takes a layer without scale and bias whose gradient Int8Gradient rounds at random, and"
-                " pooling windows that do not overlap"
+                "a block takes a layer of ±1 weights without scale and bias, whose gradient Int8Gradient rounds at"
+                " random, pooling windows that do not overlap, and a BinaryNorm"
             )
         self.product = product
         self.pool = pool
@@ -51,7 +52,11 @@ class BinaryBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] or [N, K] to the `BitTensor`, of dtype bfloat16, of [N, O, H', W'] or [N, O]."""
-        if not self.training:
+        if isinstance(self.product, BinaryConv2d) and x.dim() != 4:
+            raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
+        if isinstance(x, BitTensor):
+            x = products.in_rows(x)
+        if not self.norm.training:
             # On shapes alone the parts are called once, for what looks at them.
             return self._parts(x) if x.is_meta else cat_rows([self._parts(part) for part in self._row_parts(x)])
         x = self.product.quantized(x)
@@ -79,33 +84,44 @@ class BinaryBlock(nn.Module):
         return torch.Size((len(x), shape[0], *size))
 
 
-def fits(product: nn.Module, pool: nn.Module | None) -> bool:
-    """Whether a `BinaryBlock` can be made of a layer and the pooling behind it, which may be None."""
-    if not isinstance(product, (BinaryConv2d, BinaryLinear)) or not products.rounds_to_int8(product.grad_quantizer):
+def fits(product: nn.Module, pool: nn.Module | None, norm: nn.Module) -> bool:
+    """Whether a `BinaryBlock` can be made of a layer, the pooling behind it, which may be None, and a norm."""
+    if type(product) not in (BinaryConv2d, BinaryLinear) or type(norm) is not BinaryNorm:
         return False
-    if product.store.scale() is not None or product.learned_scale is not None or product.bias is not None:
+    layer = cast("BinaryConv2d | BinaryLinear", product)
+    scaled = layer.store.scale() is not None or layer.learned_scale is not None or layer.bias is not None
+    if scaled or not products.rounds_to_int8(layer.grad_quantizer):
         return False
+    with torch.no_grad():
+        if not isinstance(layer.store.read(), BitTensor):
+            return False
     if pool is None:
         return True
-    return isinstance(pool, MaxPool2d) and isinstance(product, BinaryConv2d) and pool.stride >= pool.kernel_size
+    return type(pool) is MaxPool2d and isinstance(layer, BinaryConv2d) and pool.stride >= pool.kernel_size
 
 
 def fuse(model: nn.Module) -> None:
-    """Replaces, in every `nn.Sequential` of a model, each run of product, pooling and `BinaryNorm` by its block."""
-    for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
-        layers = list(sequence)
-        fused: list[nn.Module] = []
+    """Replaces, in every `nn.Sequential` of a model, each run of product, pooling and `BinaryNorm` by its block.
+
+    A block takes the name of its product, below which the parts are called `product`, `pool` and `norm`: a state dict
+    of the fused model does not fit the model that is not, nor the other way round.
+    """
+    for sequence in [module for module in model.modules() if type(module) is nn.Sequential]:
+        layers = list(sequence.named_children())
+        fused: list[tuple[str, nn.Module]] = []
         while layers:
-            layer = layers.pop(0)
-            pool = layers[0] if len(layers) > 1 and isinstance(layers[0], MaxPool2d) else None
-            norm = layers[0 if pool is None else 1] if layers else None
-            if isinstance(norm, BinaryNorm) and fits(layer, pool):
-                layer = BinaryBlock(cast(BinaryConv2d, layer), pool, norm)
-                del layers[: 1 if pool is None else 2]
-            fused.append(layer)
-        while len(sequence):
-            del sequence[-1]
-        sequence.extend(fused)
+            name, layer = layers.pop(0)
+            pool = layers[0][1] if len(layers) > 1 and type(layers[0][1]) is MaxPool2d else None
+            behind = layers[0 if pool is None else 1 :]
+            if behind and fits(layer, pool, behind[0][1]):
+                layer = BinaryBlock(cast(BinaryConv2d, layer), pool, cast(BinaryNorm, behind[0][1]))
+                layers = behind[1:]
+            fused.append((name, layer))
+        if len(fused) < len(sequence):
+            for name, _ in list(sequence.named_children()):
+                delattr(sequence, name)
+            for name, layer in fused:
+                sequence.add_module(name, layer)
 
 
 class _Block(torch.autograd.Function):
@@ -113,16 +129,19 @@ class _Block(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: BitTensor, bias: Tensor, block: BinaryBlock
     ) -> tuple[Tensor, Tensor, Tensor]:
-        window = ctx.window = block.product.window
-        if window is not None:
-            weight = channels_last(weight)
-            as_image = torch.channels_last
-            x = channels_last(x) if isinstance(x, BitTensor) else x.contiguous(memory_format=as_image)
+        ctx.window = block.product.window
+        weight = products.in_rows(weight)
+        if isinstance(x, BitTensor):
+            x = products.in_rows(x)
+        elif x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
         y, choices, ctx.shape = _pooled(x, weight, block)
         if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         bits, inside, mean, deviation, omega = _bnn.norm_sign(y, bias, block.norm.eps)
-        ctx.save_for_backward(x, weight, bits, inside, deviation + block.norm.eps, omega, choices)
+        # A channel without deviation would bring a gradient of 1 / eps, whose scale erases that of all others.
+        psi = torch.where(deviation > 0, deviation + block.norm.eps, torch.inf)
+        ctx.save_for_backward(x, weight, bits, inside, psi, omega, choices)
         ctx.block = block
         ctx.mark_non_differentiable(mean, deviation)
         strides = torch.empty(y.movedim(1, -1).shape, device="meta").movedim(-1, 1).stride()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnn.bits import BitTensor, channels_last
+from bnn.bits import BitTensor, channels_last, rows_first
 from bnn.quantizers.gradients import (
     GradientQuantizer,
     Int8Gradient,
@@ -77,6 +77,11 @@ def sign_generator(weight_quantizer: GradientQuantizer | None) -> torch.Generato
     return weight_quantizer.generator if packed and weight_quantizer is not None else None
 
 
+def in_rows(bits: BitTensor) -> BitTensor:
+    """The same batch with one packed row a sample, as the operations on bits take it."""
+    return channels_last(bits) if bits.dim() == 4 else rows_first(bits)
+
+
 def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.dtype = torch.float32) -> Tensor:
     """The product of an input, real or of bits, and of a weight of bits; without gradient.
 
@@ -87,21 +92,25 @@ def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.d
         dtype: of the result of a convolution; that of other products is float32.
     """
     if window is None:
-        if isinstance(x, BitTensor) and len(x) == len(x.packed):
+        if isinstance(x, BitTensor):
+            x = rows_first(x)
             return _bnn.linear(x.packed, weight.packed, x.shape[1])  # type: ignore[no-any-return]
         return F.linear(x, weight.dense(x.dtype))
-    weight = channels_last(weight)
+    weight = in_rows(weight)
     if isinstance(x, BitTensor):
-        x = channels_last(x)
+        x = in_rows(x)
         return _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, *window, dtype)  # type: ignore[no-any-return]
     return _bnn.real_conv2d(x, weight.packed, weight.shape, *window, dtype)  # type: ignore[no-any-return]
 
 
 def input_gradient(q: Tensor, scale: Tensor, x: Tensor, weight: BitTensor, window: Window | None) -> Tensor:
     """The gradient of the input from that of the product, `q * scale` with int8 `q`; in the input's dtype."""
+    dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
     if window is None:
-        return _bnn.linear_backward_input(q, scale, weight.packed, x.shape[1], x.dtype)  # type: ignore[no-any-return]
-    return _bnn.conv2d_backward_input(q, scale, weight.packed, weight.shape, x.shape, *window, x.dtype)  # type: ignore[no-any-return]
+        grad: Tensor = _bnn.linear_backward_input(q, scale, weight.packed, x.shape[1], dtype)
+    else:
+        grad = _bnn.conv2d_backward_input(q, scale, weight.packed, weight.shape, x.shape, *window, dtype)
+    return grad.to(x.dtype)
 
 
 def weight_gradient(
@@ -150,8 +159,8 @@ class _Int8Product(torch.autograd.Function):
         quantizer: Int8Gradient,
         signs: torch.Generator | None,
     ) -> Tensor:
-        if window is not None:
-            x, weight = channels_last(x), channels_last(weight)
+        x = in_rows(x)
+        weight = in_rows(weight)
         ctx.save_for_backward(x, weight)
         ctx.window, ctx.quantizer, ctx.signs = window, quantizer, signs
         return multiply(x, weight, window)

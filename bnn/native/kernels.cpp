@@ -2,6 +2,7 @@
 // and the choice of a definition in vector.h.
 #include "kernels.h"
 
+#include "adam.h"
 #include "choice.h"
 #include "conv.h"
 #include "gradient.h"
@@ -19,6 +20,6 @@ const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_
                          largest_magnitude, quantize_int8, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_sign,
                          norm_sign, norm_sign_backward, norm_sign_backward_int8, max_pool2d_choices, max_pool2d_scatter, sign_window, mask,
-                         step_by_signs};
+                         step_by_signs, adam_by_signs};
 
 }  // namespace bnn::BNN_ISA

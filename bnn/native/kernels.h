@@ -75,6 +75,10 @@ struct Kernels {
     // `codes` [rows][n] move by `whole`, or in `limit` of 65,536 cases by one more, against the packed `signs`.
     void (*step_by_signs)(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, int32_t limit,
                           uint32_t key, int threads);
+    // Float16 `weight`, `mean` and `root` [rows][n] take a step of Adam by the packed `signs`; see adam.h.
+    void (*adam_by_signs)(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
+                          float mean_part, float beta2, float square_part, float rate, float eps, uint32_t key,
+                          int threads);
 };
 
 namespace amx {

@@ -139,6 +139,7 @@ for _shape_rule in (
 
 from bnn.ops import (  # noqa: E402  (registers the kernels)
     accumulate,
+    adam,
     backward,
     cpu,
     cpu_backward,
@@ -152,6 +153,7 @@ from bnn.ops import (  # noqa: E402  (registers the kernels)
 __all__ = [
     "SCHEMAS",
     "accumulate",
+    "adam",
     "backward",
     "cpu",
     "cpu_backward",

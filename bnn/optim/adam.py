@@ -64,3 +64,13 @@ class Adam(LowBitOptimizer):
             mean_square = gradient.square()
         root = mean_square.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
         weight.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1**step))
+
+    def update_by_signs(
+        self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
+    ) -> bool:
+        """The same formula, where both moments are kept."""
+        if not all(group["betas"]):
+            return False
+        mean, root = stored
+        torch.ops.bnn.adam_by_signs(weight, mean, root, signs, group["lr"], group["betas"], group["eps"], step, seed)
+        return True

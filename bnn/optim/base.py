@@ -49,8 +49,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As of every torch optimizer; the options and the dtypes of the parameters are checked."""
-        # Not by way of torch's decorator, which imports its compiler on the first call: 70 MiB.
-        torch.optim.Optimizer.add_param_group.__wrapped__(self, param_group)  # type: ignore[attr-defined]
+        _undecorated(torch.optim.Optimizer.add_param_group)(self, param_group)
         group = self.param_groups[-1]
         for parameter in group["params"]:
             require(
@@ -61,8 +60,12 @@ class LowBitOptimizer(torch.optim.Optimizer):
         self.check_group(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """As of every torch optimizer."""
-        torch.optim.Optimizer.zero_grad.__wrapped__(self, set_to_none)  # type: ignore[attr-defined]  # as above
+        """As of every torch optimizer; packed gradients, which cannot be zero, always become None."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if isinstance(parameter.grad, BitTensor):
+                    parameter.grad = None
+        _undecorated(torch.optim.Optimizer.zero_grad)(self, set_to_none)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options that are out of their range."""
@@ -88,6 +91,24 @@ class LowBitOptimizer(torch.optim.Optimizer):
             step: counts the steps of this parameter, from 1.
         """
         raise NotImplementedError
+
+    def update_by_signs(
+        self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
+    ) -> bool:
+        """Takes the step of a float16 Accumulator in one pass of the kernels, if the optimizer has one for it.
+
+        Args:
+            weight: float16 [rows, n], in the order of memory; within [-1, 1] afterwards.
+            signs: packed [rows, ceil(n / 8)]: the gradient.
+            stored: float16 [rows, n], in the order of `moments()`, as they are kept: of a mean square the root.
+            group: the options.
+            step: counts the steps of this parameter, from 1.
+            seed: of the roundings.
+
+        Returns:
+            Whether the step was taken; by default, and if not, nothing is changed and `update` is called.
+        """
+        return False
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -137,20 +158,26 @@ class LowBitOptimizer(torch.optim.Optimizer):
     def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         state = self.state[parameter]
         state["step"] = step = state.get("step", 0) + 1
+        seed = step_seed(group, place, step)
+        signs = _signs_in_order_of(parameter, gradient)
         rate = self.sign_step(group)
-        packed = isinstance(gradient, BitTensor) and gradient.stride() == parameter.stride()
-        if packed and rate is not None and isinstance(parameter, FixedPoint):
+        if signs is not None and rate is not None and isinstance(parameter, FixedPoint):
             # One pass over the codes in the kernels, with the mean of the formula.
             _, codes = in_memory_order(parameter.detach())
             change = STEPS_PER_UNIT * rate
-            torch.ops.bnn.step_by_signs(codes, gradient.packed, change, step_seed(group, place, step))  # type: ignore[attr-defined]
+            torch.ops.bnn.step_by_signs(codes, signs, change, seed)
             return
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
             for name, squared in self.moments(group).items()
         ]
+        tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
+        if signs is not None and isinstance(parameter, Accumulator) and all(x.dtype is torch.float16 for x in tensors):
+            weight, *stored = (in_memory_order(x)[1] for x in tensors)
+            if self.update_by_signs(weight, signs, stored, group, step, seed):
+                return
         generator = torch.Generator(parameter.device)
-        generator.manual_seed(step_seed(group, place, step))
+        generator.manual_seed(seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):
             weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
@@ -160,6 +187,18 @@ class LowBitOptimizer(torch.optim.Optimizer):
             _write(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
                 moment.write(rows, value, generator)
+
+
+def _undecorated(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method without torch's decorator, which imports torch's compiler on the first call: 70 MiB."""
+    return getattr(method, "__wrapped__", method)
+
+
+def _signs_in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor | None:
+    """The packed bits of a gradient of signs whose elements lie in memory as the parameter's do, or None."""
+    if isinstance(gradient, BitTensor) and gradient.stride() == parameter.stride():
+        return gradient.packed
+    return None
 
 
 def step_seed(group: dict[str, Any], place: int, step: int) -> int:

@@ -15,8 +15,9 @@ from bnn.optim.base import LowBitOptimizer
 def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
     """From now on every parameter is stepped, and its gradient freed, as soon as backward has accumulated it.
 
-    No more than one parameter's gradient exists at a time. The result is that of a step after backward, bit for bit;
-    `step` and `zero_grad` after backward then find nothing to do. A loss or gradient that is not finite is seen too
+    No more than one parameter's gradient exists at a time. The result is that of a step after backward, bit for bit,
+    but for an `Accumulator` that a forward pass reads twice: it is stepped at each use. `step` and `zero_grad` after
+    backward then find nothing to do. A loss or gradient that is not finite is seen too
     late to take back what has been stepped, gradients of several batches cannot be accumulated, and no rule may need
     all gradients at once, such as a bound on their common norm.
 
@@ -35,11 +36,13 @@ class StepInBackward:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         def hook(place: int) -> Callable[[Tensor], None]:
             def step(parameter: Tensor) -> None:
-                if isinstance(optimizer, LowBitOptimizer):
-                    optimizer.step_one(place)
-                else:
-                    optimizer.step()
-                parameter.grad = None
+                try:
+                    if isinstance(optimizer, LowBitOptimizer):
+                        optimizer.step_one(place)
+                    else:
+                        optimizer.step()
+                finally:
+                    parameter.grad = None
 
             return step
 

@@ -1,6 +1,7 @@
 """The fused block computes what its parts compute, from less."""
 
 import copy
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 
 from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
-from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, MaxPool2d, fuse
-from bnn.quantizers import ReCU
+from bnn.discrete_store import DiscreteStore
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, fuse
+from bnn.quantizers import ReCU, Ternary
 from bnn.quantizers.gradients import Int8Gradient, PowerOfTwoGradient, SignGradient
 from bnn.stores import LatentStore
 from tests.contracts import randn, saved_bytes
@@ -165,14 +167,12 @@ class TestFuse:
             BinaryLinear(8, 4, grad_quantizer=rounding(), store=store),
             nn.BatchNorm1d(4),
         )
-        names = [name for name, _ in model.named_parameters()]
         parameters = list(model.parameters())
         fuse(model)
         kinds = [type(module).__name__ for module in model]
         overlapping = ["BinaryConv2d", "MaxPool2d", "BinaryNorm"]
         assert kinds == ["BinaryBlock", "Sequential", *overlapping, "Flatten", "BinaryLinear", "BatchNorm1d"]
         assert [type(module).__name__ for module in model[1]] == ["BinaryBlock", "Identity"]
-        assert len(names) == len(parameters)
         assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
 
     @pytest.mark.parametrize(
@@ -184,6 +184,8 @@ class TestFuse:
             BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), bias=True),
             BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), learned_scale=True),
             BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=partial(LatentStore, quantizer=ReCU(scale="mean"))),
+            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=partial(LatentStore, quantizer=Ternary())),
+            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=DiscreteStore),
             nn.Conv2d(3, 8, 3),
         ],
     )
@@ -193,3 +195,75 @@ class TestFuse:
         assert model[0] is product
         with pytest.raises(ValueError, match="a block takes"):
             BinaryBlock(product, None, BinaryNorm(8))
+
+    def test_leaves_a_norm_whose_result_is_real(self):
+        model = nn.Sequential(conv(3, 8), BitBatchNorm(8))
+        fuse(model)
+        assert isinstance(model[1], BitBatchNorm)
+
+    def test_keeps_names_and_what_it_does_not_change(self):
+        plain = nn.Sequential(OrderedDict(stem=nn.Linear(3, 3), head=nn.Linear(3, 2)))
+        model = nn.Sequential(OrderedDict(plain=plain, conv=conv(3, 8), norm=BinaryNorm(8), last=nn.Identity()))
+        fuse(model)
+        assert [name for name, _ in model.named_children()] == ["plain", "conv", "last"]
+        assert [name for name, _ in plain.named_children()] == ["stem", "head"]
+        assert isinstance(model.conv, BinaryBlock)
+
+    def test_evaluation_stays_evaluation(self):
+        model = nn.Sequential(conv(3, 8), BinaryNorm(8)).eval()
+        before = model[1].running_mean.clone()
+        fuse(model)
+        model(randn(4, 3, 6, 6))
+        assert torch.equal(model[0].norm.running_mean, before)
+
+
+def test_a_frozen_norm_uses_its_running_statistics():
+    block = BinaryBlock(conv(3, 8), None, BinaryNorm(8))
+    block.norm.eval()
+    x = randn(4, 3, 6, 6)
+    assert torch.equal(block(x).dense(), parts_of(block, x).dense())
+    assert not block.norm.running_mean.any()
+
+
+@pytest.mark.parametrize("grad_quantizer", [None, rounding()])
+@pytest.mark.parametrize("size", [16, 24])
+def test_a_transposed_input_is_worked_off_by_its_samples(size, grad_quantizer):
+    layer = BinaryLinear(16, 20, grad_quantizer=grad_quantizer, store=AccumulatorStore)
+    x = randn(16, size).t()
+    expected = layer(x.contiguous())
+    assert torch.equal(layer(x), expected)
+    with torch.no_grad():
+        assert torch.equal(layer(x), expected)
+    layer(x.requires_grad_()).sum().backward()
+    if grad_quantizer is not None:
+        block = BinaryBlock(layer, None, BinaryNorm(20))
+        bits = BitTensor.from_dense(randn(16, size)).t()
+        assert torch.equal(block(bits).dense(), block(bits.dense().contiguous()).dense())
+        with torch.no_grad():
+            block.eval()
+            assert torch.equal(block(bits).dense(), block(bits.dense().contiguous()).dense())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_inputs_of_other_dtypes_get_their_gradient(dtype):
+    layer = BinaryLinear(16, 20, grad_quantizer=rounding(), store=AccumulatorStore)
+    x = randn(8, 16).to(dtype).requires_grad_()
+    layer(x).sum().backward()
+    assert x.grad.dtype is dtype
+
+
+def test_a_constant_channel_leaves_the_others_their_gradient():
+    layer = BinaryLinear(16, 2, grad_quantizer=rounding(), store=AccumulatorStore)
+    layer.store.weight.data[:, :2] = torch.tensor([[5, -5], [5, 5]])  # the first output does not see inputs 0 and 1
+    x = torch.ones(8, 16)
+    x[:, :2] = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0]).unsqueeze(1)
+    block = BinaryBlock(layer, None, BinaryNorm(2))
+    block(x).backward(randn(8, 2, seed=2).bfloat16())
+    constant, live = layer.store.weight.grad
+    assert not constant.any()
+    assert live[:2].abs().min() > 0
+
+
+def test_an_image_without_batch_is_refused():
+    with pytest.raises(ValueError, match="takes \\[N, C, H, W\\]"):
+        BinaryBlock(conv(3, 8), None, BinaryNorm(8))(randn(3, 6, 6))

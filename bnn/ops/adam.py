@@ -1,0 +1,132 @@
+"""The step of Adam by the signs of the gradient, all in float16: schema, specification and native kernel."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from bnn.ops import cpu, packed_bytes
+from bnn.ops.cpu import _isa_and_threads
+from bnn.ops.int8 import hash_key, random_bits
+from bnn.ops.reference import unpack
+
+# float16 [rows, n] thrice, packed [rows, ceil(n/8)]; changes the first three
+torch.library.define(
+    "bnn::adam_by_signs",
+    "(Tensor(a!) weight, Tensor(b!) mean, Tensor(c!) root, Tensor signs,"
+    " float lr, float[2] betas, float eps, int step, int seed) -> ()",
+)
+
+_MIN_NORMAL = 2.0**-14
+_RANDOM_BITS = 13  # by which float32's mantissa is longer than float16's
+_EXPONENT_OFFSET = 112 << 23  # between the biases of float32's and float16's exponents
+
+
+def adam_by_signs(
+    weight: Tensor,
+    mean: Tensor,
+    root: Tensor,
+    signs: Tensor,
+    lr: float,
+    betas: list[float],
+    eps: float,
+    step: int,
+    seed: int,
+) -> None:
+    """A step of Adam, in float32, by a gradient g of +1 and -1, whose results are rounded at random to float16.
+
+        mean = mean + (1 - b1) (g - mean)
+        root = sqrt(b2 root^2 + (1 - b2))
+        weight = clamp(weight - lr mean / (1 - b1^step) / (root / sqrt(1 - b2^step) + eps), -1, 1)
+
+    The last fraction is reduced by sqrt(1 - b2^step). Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 1 and the
+    more efficient order below it.
+
+    Each result x goes to one of the two numbers of float16 around it and is right on average: to the one of larger
+    magnitude with the probability (|x| - |below|) / (|above| - |below|), a multiple of 2^-13. It holds below 2^-14
+    too, but for what |x| has beyond 2^-37, which is cut off. The 13 random bits are those of the hashes 2i and 2i + 1
+    of `seed` for element i in the order of memory: for the weight the lowest and for the mean the highest of the
+    first, for the root the lowest of the second.
+
+    Args:
+        weight: float16 [rows, n], contiguous and finite; changed in place.
+        mean: the running mean of the gradient, likewise.
+        root: the root of the running mean of its square, likewise; at least 0.
+        signs: packed [rows, ceil(n / 8)]: the signs of the gradient.
+        lr: learning rate, at least 0.
+        betas: b1 and b2, in [0, 1).
+        eps: added to the root, at least 0.
+        step: counts the steps, from 1.
+        seed: a new one for every step.
+    """
+    mean_part, beta2, square_part, rate, eps = _check(weight, mean, root, signs, lr, betas, eps, step)
+    gradient = unpack(signs, weight.shape[1], torch.float32)
+    values = mean.float()
+    means = values + (gradient - values) * mean_part
+    values = root.float()
+    # torch's square root of float32 is not always the nearest float32.
+    roots = (values * values * beta2 + square_part).double().sqrt().float()
+    weights = (weight.float() - means * rate / (roots + eps)).clamp_(-1, 1)
+    words = random_bits(seed, 2 * weight.numel(), weight.device).view(*weight.shape, 2)
+    weight.copy_(_round(weights, words[..., 0]))
+    mean.copy_(_round(means, words[..., 0] >> 32 - _RANDOM_BITS))
+    root.copy_(_round(roots, words[..., 1]))
+
+
+def _round(x: Tensor, random: Tensor) -> Tensor:
+    """float32 within the range of float16 to float16, at random by the lowest bits of int64 `random`."""
+    size = x.abs()
+    # Either way a step of float16 is 2^13: of the float's own bits, or below 2^-14, of whole 2^-37.
+    steps = (size * 2.0 ** (24 + _RANDOM_BITS)).long()
+    fine = torch.where(size < _MIN_NORMAL, steps, size.view(torch.int32).long() - _EXPONENT_OFFSET)
+    halves = fine + (random & (1 << _RANDOM_BITS) - 1) >> _RANDOM_BITS
+    return halves.to(torch.int16).view(torch.float16).copysign(x)
+
+
+def _adam_by_signs_native(
+    weight: Tensor,
+    mean: Tensor,
+    root: Tensor,
+    signs: Tensor,
+    lr: float,
+    betas: list[float],
+    eps: float,
+    step: int,
+    seed: int,
+) -> None:
+    factors = _check(weight, mean, root, signs, lr, betas, eps, step)
+    pointers = (x.data_ptr() for x in (weight, mean, root, signs))
+    cpu._native.adam_by_signs(*_isa_and_threads(), *pointers, *weight.shape, *factors, hash_key(seed))
+
+
+def _check(
+    weight: Tensor,
+    mean: Tensor,
+    root: Tensor,
+    signs: Tensor,
+    lr: float,
+    betas: list[float],
+    eps: float,
+    step: int,
+) -> tuple[float, float, float, float, float]:
+    """1 - b1, b2, 1 - b2, and the learning rate and eps with the corrections of the moments."""
+    for x in (weight, mean, root):
+        if x.dtype is not torch.float16 or x.dim() != 2 or x.shape != weight.shape or not x.is_contiguous():
+            raise ValueError(
+                f"weight, mean and root are contiguous float16 [rows, n] of one shape, got {x.dtype} {list(x.shape)}"
+            )
+    if signs.dtype is not torch.uint8 or list(signs.shape) != [len(weight), packed_bytes(weight.shape[1])]:
+        raise ValueError(f"signs of weights {list(weight.shape)} are packed, got {signs.dtype} {list(signs.shape)}")
+    if not (0 <= lr < math.inf and all(0 <= beta < 1 for beta in betas) and eps >= 0 and step >= 1):
+        raise ValueError(
+            "lr and eps are at least 0, betas lie in [0, 1), and steps count from 1,"
+            f" got lr {lr}, betas {betas}, eps {eps}, step {step}"
+        )
+    beta1, beta2 = betas
+    correction = math.sqrt(1 - beta2**step)
+    return 1 - beta1, beta2, 1 - beta2, lr * correction / (1 - beta1**step), eps * correction
+
+
+torch.library.impl("bnn::adam_by_signs", "CompositeExplicitAutograd")(adam_by_signs)
+if cpu.instruction_set() != "reference":
+    torch.library.impl("bnn::adam_by_signs", "CPU")(_adam_by_signs_native)
