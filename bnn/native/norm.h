@@ -7,6 +7,7 @@
 
 namespace {
 
+constexpr double kRootMeanSquares = 8;  // what an int8 gradient reaches at most
 constexpr int64_t kRunPixels = 256;  // of one run; a multiple of every period's pixels
 
 // How rows of pixels of channels are cut: a run is a piece of a row, a task is a few runs. Neither depends on the
@@ -171,13 +172,14 @@ class NormGradient {
                  const float* psi, const float* omega, float* grad_bias, float* bound, int64_t pixels, int threads)
         : grad_(grad), bits_(bits), inside_(inside), psis_(layout, psi), pluses_(layout, psi), minuses_(layout, psi) {
         const int64_t channels = layout.channels;
-        const Buffer sum_buffer(1, 2 * channels * 8), offsets(2, channels * 4), sizes(1, channels * 4);
+        const Buffer sum_buffer(1, 3 * channels * 8), offsets(2, channels * 4), sizes(1, channels * 4);
         double* sums = sum_buffer.part<double>(0);
         float *if_plus = offsets.part<float>(0), *if_minus = offsets.part<float>(1), *largest = sizes.part<float>(0);
-        channel_sums<2>(layout, sums, bound ? largest : nullptr, threads,
+        channel_sums<3>(layout, sums, bound ? largest : nullptr, threads,
                         [=](int64_t element, int64_t byte, int64_t, int64_t count, Octet* values) {
                             values[0] = select(mask_of(inside[byte]), load_octet(grad + element, count));
                             values[1] = choose(mask_of(bits[byte]), values[0], -values[0]);
+                            values[2] = values[0] * values[0];
                         });
         for (int64_t c = 0; c < channels; ++c) {
             const double along_signs = omega[c] * (sums[channels + c] / pixels), mean = sums[c] / pixels;
@@ -185,11 +187,7 @@ class NormGradient {
             if_plus[c] = static_cast<float>(mean + along_signs);
             if_minus[c] = static_cast<float>(mean - along_signs);
         }
-        for (int64_t c = 0; bound && c < channels; ++c) {
-            const float plus = __builtin_fabsf(if_plus[c]), minus = __builtin_fabsf(if_minus[c]);
-            const float most = (largest[c] + (plus > minus ? plus : minus)) / psi[c];
-            if (*bound == *bound && !(most <= *bound)) *bound = most;  // a NaN stays
-        }
+        if (bound) set_bound(bound, sums + 2 * channels, largest, if_plus, if_minus, psi, channels, pixels);
         pluses_.set(layout, if_plus);
         minuses_.set(layout, if_minus);
     }
@@ -201,6 +199,21 @@ class NormGradient {
     }
 
    private:
+    // See bnn/ops/fused.py.
+    static void set_bound(float* bound, const double* squares, const float* largest, const float* if_plus,
+                          const float* if_minus, const float* psi, int64_t channels, int64_t pixels) {
+        double square = 0;
+        for (int64_t c = 0; c < channels; ++c) {
+            const float plus = __builtin_fabsf(if_plus[c]), minus = __builtin_fabsf(if_minus[c]);
+            const float most = (largest[c] + (plus > minus ? plus : minus)) / psi[c];
+            if (*bound == *bound && !(most <= *bound)) *bound = most;  // a NaN stays
+            const double deviation = psi[c];
+            square += squares[c] / (deviation * deviation);
+        }
+        const float limit = static_cast<float>(kRootMeanSquares * __builtin_sqrt(square / (pixels * channels)));
+        if (limit < *bound) *bound = limit;
+    }
+
     const Float* grad_;
     const uint8_t *bits_, *inside_;
     OfPlace psis_, pluses_, minuses_;

@@ -33,6 +33,8 @@ SCHEMAS = {
 MAX_TAPS = 256
 """Values of a pooling window: the number of a choice fits a byte."""
 
+_ROOT_MEAN_SQUARES = 8
+
 for _name, _schema in SCHEMAS.items():
     torch.library.define(f"bnn::{_name}", _schema)
 
@@ -105,8 +107,10 @@ def norm_sign_backward_int8(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`norm_sign_backward` whose dL/dy is formed in float32 and rounded at random to int8, as `bnn.ops.int8` does.
 
-    The scale is 1/127 of a bound of |dL/dy| instead of the largest value, so that one pass less is needed: the largest
-    of (max|g| + max(|mean(g) + omega mean(g s)|, |mean(g) - omega mean(g s)|)) / psi of all channels.
+    The scale is 1/127 of a bound of |dL/dy|, which needs one pass less than the largest value: the largest of
+    (max|g| + max(|mean(g) + omega mean(g s)|, |mean(g) - omega mean(g s)|)) / psi of all channels. But it is at most
+    1/127 of 8 root mean squares of g / psi, and what lies beyond is clamped: gradients have few values far from zero, for
+    whose sake all others would be rounded to nothing or to noise.
 
     Args:
         grad: as in `norm_sign_backward`, as are the arguments that follow.
@@ -126,6 +130,10 @@ def norm_sign_backward_int8(
     signs = unpack(bits, math.prod(passed.shape[1:]), torch.bool).view(passed.shape)
     largest = passed.abs().flatten(0, -2).amax(0) if passed.numel() else torch.zeros_like(psi)
     bound = ((largest + torch.maximum(plus.abs(), minus.abs())) / psi).amax()
+    squares = _channel_sums(passed.square()) / psi.double().square()
+    # One after the other, as the kernel does.
+    limit = (_ROOT_MEAN_SQUARES * (squares.cumsum(0)[-1] / max(1, passed.numel())).sqrt()).to(bound.dtype)
+    bound = torch.where(limit < bound, limit, bound)
     values = (passed - torch.where(signs, plus, minus)) / psi
     return *round_to_int8(values.contiguous().movedim(-1, 1), bound, seed), _channel_sums(passed).to(psi.dtype)
 
