@@ -7,7 +7,6 @@
 
 namespace {
 
-constexpr double kRootMeanSquares = 8;  // what an int8 gradient reaches at most
 constexpr int64_t kRunPixels = 256;  // of one run; a multiple of every period's pixels
 
 // How rows of pixels of channels are cut: a run is a piece of a row, a task is a few runs. Neither depends on the
@@ -170,16 +169,15 @@ class NormGradient {
    public:
     NormGradient(const Layout& layout, const Float* grad, const uint8_t* bits, const uint8_t* inside,
                  const float* psi, const float* omega, float* grad_bias, float* bound, int64_t pixels, int threads)
-        : grad_(grad), bits_(bits), inside_(inside), psis_(layout, psi), pluses_(layout, psi), minuses_(layout, psi) {
+        : grad_(grad), bits_(bits), inside_(inside), pluses_(layout, psi), minuses_(layout, psi) {
         const int64_t channels = layout.channels;
-        const Buffer sum_buffer(1, 3 * channels * 8), offsets(2, channels * 4), sizes(1, channels * 4);
+        const Buffer sum_buffer(1, 2 * channels * 8), offsets(2, channels * 4), sizes(1, channels * 4);
         double* sums = sum_buffer.part<double>(0);
         float *if_plus = offsets.part<float>(0), *if_minus = offsets.part<float>(1), *largest = sizes.part<float>(0);
-        channel_sums<3>(layout, sums, bound ? largest : nullptr, threads,
+        channel_sums<2>(layout, sums, bound ? largest : nullptr, threads,
                         [=](int64_t element, int64_t byte, int64_t, int64_t count, Octet* values) {
                             values[0] = select(mask_of(inside[byte]), load_octet(grad + element, count));
                             values[1] = choose(mask_of(bits[byte]), values[0], -values[0]);
-                            values[2] = values[0] * values[0];
                         });
         for (int64_t c = 0; c < channels; ++c) {
             const double along_signs = omega[c] * (sums[channels + c] / pixels), mean = sums[c] / pixels;
@@ -187,36 +185,32 @@ class NormGradient {
             if_plus[c] = static_cast<float>(mean + along_signs);
             if_minus[c] = static_cast<float>(mean - along_signs);
         }
-        if (bound) set_bound(bound, sums + 2 * channels, largest, if_plus, if_minus, psi, channels, pixels);
+        if (bound) set_bound(bound, largest, if_plus, if_minus, psi, channels);
         pluses_.set(layout, if_plus);
         minuses_.set(layout, if_minus);
     }
 
-    Octet operator()(int64_t element, int64_t byte, int64_t place, int64_t count) const {
+    // The gradient times psi.
+    Octet centred(int64_t element, int64_t byte, int64_t place, int64_t count) const {
         const Octet passed = select(mask_of(inside_[byte]), load_octet(grad_ + element, count));
         const Octet plus = load_octet(pluses_.data() + place), minus = load_octet(minuses_.data() + place);
-        return (passed - choose(mask_of(bits_[byte]), plus, minus)) / load_octet(psis_.data() + place);
+        return passed - choose(mask_of(bits_[byte]), plus, minus);
     }
 
    private:
     // See bnn/ops/fused.py.
-    static void set_bound(float* bound, const double* squares, const float* largest, const float* if_plus,
-                          const float* if_minus, const float* psi, int64_t channels, int64_t pixels) {
-        double square = 0;
+    static void set_bound(float* bound, const float* largest, const float* if_plus, const float* if_minus,
+                          const float* psi, int64_t channels) {
         for (int64_t c = 0; c < channels; ++c) {
             const float plus = __builtin_fabsf(if_plus[c]), minus = __builtin_fabsf(if_minus[c]);
             const float most = (largest[c] + (plus > minus ? plus : minus)) / psi[c];
             if (*bound == *bound && !(most <= *bound)) *bound = most;  // a NaN stays
-            const double deviation = psi[c];
-            square += squares[c] / (deviation * deviation);
         }
-        const float limit = static_cast<float>(kRootMeanSquares * __builtin_sqrt(square / (pixels * channels)));
-        if (limit < *bound) *bound = limit;
     }
 
     const Float* grad_;
     const uint8_t *bits_, *inside_;
-    OfPlace psis_, pluses_, minuses_;
+    OfPlace pluses_, minuses_;
 };
 
 void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
@@ -227,9 +221,11 @@ void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* in
         using Float = decltype(of);
         const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, omega,
                                            grad_bias, nullptr, rows * pixels, threads);
+        const OfPlace psis(layout, psi);
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
             for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                store_octet(static_cast<Float*>(grad_y) + element, gradient(element, byte, place, count), count);
+                const Octet value = gradient.centred(element, byte, place, count) / load_octet(psis.data() + place);
+                store_octet(static_cast<Float*>(grad_y) + element, value, count);
             });
         });
     });
@@ -249,9 +245,14 @@ float norm_sign_backward_int8(const void* grad, const uint8_t* bits, const uint8
         if (scale < 0x1p-126f) scale = 0;
         const float inverse = scale == 0 ? 0 : 1 / scale;
         if (!(bound - bound == 0)) return;
+        const Buffer of_channels(1, channels * 4);
+        float* factor = of_channels.part<float>(0);
+        for (int64_t c = 0; c < channels; ++c) factor[c] = inverse / psi[c];
+        const OfPlace factors(layout, factor);
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
             for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                const Octet value = gradient(element, byte, place, count) * inverse;
+                const Octet centred = gradient.centred(element, byte, place, count);
+                const Octet value = centred * load_octet(factors.data() + place);
                 store_octet(grad_y + element, round_at_random(value, key, static_cast<uint32_t>(element)), count);
             });
         });

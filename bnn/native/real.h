@@ -29,6 +29,15 @@ inline RealLanes load_lanes(const int8_t* from) {
     return __builtin_convertvector(__builtin_convertvector(bytes, Words16), RealLanes);
 }
 
+// sum + v * value; rounded once where the registers offer it, since no sum is promised to the last bit here.
+inline RealLanes add_product(RealLanes sum, RealLanes v, float value) {
+#ifdef __AVX512F__
+    return (RealLanes)_mm512_fmadd_ps((__m512)v, _mm512_set1_ps(value), (__m512)sum);
+#else
+    return sum + v * value;
+#endif
+}
+
 // Patches of `count` output pixels from `first` on: rows of `stride` floats, of which those past the taps are zero.
 inline void gather_reals(const Taps& taps, const Window& window, const float* x, int64_t first, int64_t count,
                          int64_t stride, int64_t* offsets, float* patches) {
@@ -83,10 +92,11 @@ void real_products(const float* x, const uint8_t* weight, Float* out, const Real
 #pragma GCC unroll 4
                     for (int64_t j = 0; j < kRealPixels; ++j) {
                         const float value = patches[(i + j) * conv.stride + k];
-                        low[j] += first * value;
-                        high[j] += second * value;
+                        low[j] = add_product(low[j], first, value);
+                        high[j] = add_product(high[j], second, value);
                     }
                 }
+#pragma GCC unroll 4
                 for (int64_t j = 0; j < kRealPixels; ++j) {
                     std::memcpy(sums + (i + j) * conv.lanes + o, low + j, sizeof low[j]);
                     std::memcpy(sums + (i + j) * conv.lanes + o + kVectorLanes, high + j, sizeof high[j]);
@@ -139,10 +149,11 @@ void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out,
 #pragma GCC unroll 8
                         for (int64_t j = 0; j < kRealTaps; ++j) {
                             const float value = patches[i * conv.stride + k + j];
-                            low[j] += left * value;
-                            high[j] += right * value;
+                            low[j] = add_product(low[j], left, value);
+                            high[j] = add_product(high[j], right, value);
                         }
                     }
+#pragma GCC unroll 8
                     for (int64_t j = 0; j < kRealTaps; ++j) {
                         float* to = total + (k + j) * conv.lanes + o;
                         low[j] += load_lanes(to);

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bnn.errors import NonFiniteError
 from bnn.ops import packed_bytes, window_outputs
-from bnn.ops.int8 import round_to_int8
+from bnn.ops.int8 import round_at_random, scale_of
 from bnn.ops.reference import pack, unpack
 
 SCHEMAS = {
@@ -32,8 +32,6 @@ SCHEMAS = {
 
 MAX_TAPS = 256
 """Values of a pooling window: the number of a choice fits a byte."""
-
-_ROOT_MEAN_SQUARES = 8
 
 for _name, _schema in SCHEMAS.items():
     torch.library.define(f"bnn::{_name}", _schema)
@@ -107,10 +105,8 @@ def norm_sign_backward_int8(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`norm_sign_backward` whose dL/dy is formed in float32 and rounded at random to int8, as `bnn.ops.int8` does.
 
-    The scale is 1/127 of a bound of |dL/dy|, which needs one pass less than the largest value: the largest of
-    (max|g| + max(|mean(g) + omega mean(g s)|, |mean(g) - omega mean(g s)|)) / psi of all channels. But it is at most
-    1/127 of 8 root mean squares of g / psi, and what lies beyond is clamped: gradients have few values far from zero, for
-    whose sake all others would be rounded to nothing or to noise.
+    The scale is 1/127 of a bound of |dL/dy| instead of the largest value, so that one pass less is needed: the largest
+    of (max|g| + max(|mean(g) + omega mean(g s)|, |mean(g) - omega mean(g s)|)) / psi of all channels.
 
     Args:
         grad: as in `norm_sign_backward`, as are the arguments that follow.
@@ -130,12 +126,10 @@ def norm_sign_backward_int8(
     signs = unpack(bits, math.prod(passed.shape[1:]), torch.bool).view(passed.shape)
     largest = passed.abs().flatten(0, -2).amax(0) if passed.numel() else torch.zeros_like(psi)
     bound = ((largest + torch.maximum(plus.abs(), minus.abs())) / psi).amax()
-    squares = _channel_sums(passed.square()) / psi.double().square()
-    # One after the other, as the kernel does.
-    limit = (_ROOT_MEAN_SQUARES * (squares.cumsum(0)[-1] / max(1, passed.numel())).sqrt()).to(bound.dtype)
-    bound = torch.where(limit < bound, limit, bound)
-    values = (passed - torch.where(signs, plus, minus)) / psi
-    return *round_to_int8(values.contiguous().movedim(-1, 1), bound, seed), _channel_sums(passed).to(psi.dtype)
+    scale, inverse = scale_of(bound)
+    in_steps = (passed - torch.where(signs, plus, minus)) * (inverse / psi)
+    q = round_at_random(in_steps.contiguous().movedim(-1, 1), seed)
+    return q, scale, _channel_sums(passed).to(psi.dtype)
 
 
 def max_pool2d_choices(

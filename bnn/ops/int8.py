@@ -33,21 +33,20 @@ def quantize_int8(grad: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         NonFiniteError: `grad` has a NaN or an infinity.
     """
-    largest = grad.detach().float().abs().amax() if grad.numel() else grad.new_zeros((), dtype=torch.float32)
-    return round_to_int8(grad, largest, seed)
+    largest = grad.float().abs().amax() if grad.numel() else grad.new_zeros((), dtype=torch.float32)
+    scale, inverse = scale_of(largest)
+    return round_at_random(grad.float() * inverse, seed), scale
 
 
-def round_to_int8(grad: Tensor, bound: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """As `quantize_int8`, with a bound of |grad|, float32 [], in the place of the largest magnitude."""
-    grad, q = dense(grad)
-    values = grad.as_strided((grad.numel(),), (1,)).float()
-    scale, inverse = scale_of(bound)
-    values = values * inverse
+def round_at_random(values: Tensor, seed: int) -> Tensor:
+    """Rounds float32 values to int8 by the rule of `quantize_int8`; what lies beyond ±127 is clamped."""
+    values, q = dense(values)
+    values = values.as_strided((values.numel(),), (1,))
     below = values.floor()
-    uniform = (random_bits(seed, grad.numel(), grad.device) >> 8).float() * 2.0**-24
+    uniform = (random_bits(seed, values.numel(), values.device) >> 8).float() * 2.0**-24
     rounded = (below + (uniform < values - below)).clamp_(-_LARGEST, _LARGEST)
-    q.as_strided((grad.numel(),), (1,)).copy_(rounded)
-    return q, scale
+    q.as_strided((values.numel(),), (1,)).copy_(rounded)
+    return q
 
 
 def scale_of(largest: Tensor) -> tuple[Tensor, Tensor]:
