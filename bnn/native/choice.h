@@ -79,6 +79,18 @@ void unpool_window(Float* image, const WindowTaps& taps, int64_t channels, const
     }
 }
 
+// Of windows that do not overlap: each value is written once.
+inline void unpool_window(int8_t* __restrict image, const WindowTaps& taps, int64_t channels,
+                          const int8_t* __restrict grad, const uint8_t* __restrict choices) {
+    for (int tap = 0; tap < taps.count; ++tap) {
+        int8_t* __restrict to = image + taps.offset[tap];
+        const uint8_t number = static_cast<uint8_t>(taps.number[tap]);
+        for (int64_t c = 0; c < channels; ++c) {
+            to[c] = static_cast<int8_t>(grad[c] & -static_cast<int8_t>(choices[c] == number));
+        }
+    }
+}
+
 // Where the choices of one image lie: plane after plane of all images, each a packed row in (H', W', C) order.
 struct Planes {
     Planes(const Window& window, int count)

@@ -275,6 +275,26 @@ class TestMaxPool2d:
         values, choices = check("max_pool2d_choices", x, *window)
         check("max_pool2d_scatter", values, choices, list(x.shape), *window)
 
+    @given(images=st.integers(0, 3), channels=st.integers(1, 70), pool=pools(), seed=seeds)
+    @examples
+    def test_int8_gradients_go_where_windows_do_not_overlap(
+        self, isa: str, images: int, channels: int, pool: tuple[list[int], list[list[int]]], seed: int
+    ) -> None:
+        size, (kernel, stride, padding) = pool
+        window = (kernel, [max(step, taps) for step, taps in zip(stride, kernel, strict=True)], padding)
+        x = randn(images, channels, *size, seed=seed)
+        values, choices = bnn.max_pool2d_choices(x, *window)
+        grad = (randn(*values.shape, seed=seed + 1) * 60).clamp(-127, 127).to(torch.int8)
+        scattered = check("max_pool2d_scatter", grad, choices, list(x.shape), *window)
+        wide = bnn.max_pool2d_scatter(grad.float(), choices, list(x.shape), *window)
+        assert torch.equal(scattered.float(), wide)
+
+    def test_int8_gradients_of_overlapping_windows_are_refused(self, isa: str) -> None:
+        window = ([3, 3], [2, 2], [0, 0])
+        values, choices = bnn.max_pool2d_choices(randn(1, 2, 7, 7), *window)
+        with pytest.raises(ValueError, match="do not overlap"):
+            bnn.max_pool2d_scatter(values.to(torch.int8), choices, [1, 2, 7, 7], *window)
+
     @pytest.mark.parametrize("kernel", [1, 2, 3, 16])
     def test_a_choice_takes_the_bits_of_its_number(self, kernel: int) -> None:
         x = torch.zeros(1, 1, kernel, kernel)
