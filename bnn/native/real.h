@@ -22,11 +22,16 @@ inline RealLanes load_lanes(const float* from) {
 }
 
 inline RealLanes load_lanes(const int8_t* from) {
-    typedef int8_t Bytes16 __attribute__((vector_size(16)));
-    typedef int32_t Words16 __attribute__((vector_size(64)));
-    Bytes16 bytes;
+#ifdef __AVX512F__
+    __m128i bytes;
     std::memcpy(&bytes, from, sizeof bytes);
-    return __builtin_convertvector(__builtin_convertvector(bytes, Words16), RealLanes);
+    constexpr __mmask16 kAll = 0xFFFF;  // of the plain forms GCC warns
+    return (RealLanes)_mm512_maskz_cvtepi32_ps(kAll, _mm512_maskz_cvtepi8_epi32(kAll, bytes));
+#else
+    RealLanes v;
+    for (int lane = 0; lane < kVectorLanes; ++lane) v[lane] = from[lane];
+    return v;
+#endif
 }
 
 // sum + v * value; rounded once where the registers offer it, since no sum is promised to the last bit here.
