@@ -92,6 +92,8 @@ def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.d
         dtype: of the result of a convolution; that of other products is float32.
     """
     if window is None:
+        if x.shape[-1] != weight.shape[1]:
+            raise ValueError(f"a weight of {list(weight.shape)} does not fit an input of {list(x.shape)}")
         if isinstance(x, BitTensor):
             x = rows_first(x)
             return _bnn.linear(x.packed, weight.packed, x.shape[1])  # type: ignore[no-any-return]

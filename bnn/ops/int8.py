@@ -33,9 +33,10 @@ def quantize_int8(grad: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     Raises:
         NonFiniteError: `grad` has a NaN or an infinity.
     """
+    grad, q = dense(grad)
     largest = grad.float().abs().amax() if grad.numel() else grad.new_zeros((), dtype=torch.float32)
     scale, inverse = scale_of(largest)
-    return round_at_random(grad.float() * inverse, seed), scale
+    return q.copy_(round_at_random(grad.float() * inverse, seed)), scale
 
 
 def round_at_random(values: Tensor, seed: int) -> Tensor:

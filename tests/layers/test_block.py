@@ -244,6 +244,14 @@ def test_a_transposed_input_is_worked_off_by_its_samples(size, grad_quantizer):
             assert torch.equal(block(bits).dense(), block(bits.dense().contiguous()).dense())
 
 
+@pytest.mark.parametrize("grad_quantizer", [None, rounding()])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_an_input_of_another_width_is_refused_although_its_bytes_fit(gradients, grad_quantizer):
+    layer = BinaryLinear(48, 20, grad_quantizer=grad_quantizer, store=AccumulatorStore)
+    with torch.set_grad_enabled(gradients), pytest.raises((ValueError, RuntimeError)):
+        layer(randn(8, 45))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_inputs_of_other_dtypes_get_their_gradient(dtype):
     layer = BinaryLinear(16, 20, grad_quantizer=rounding(), store=AccumulatorStore)
