@@ -55,3 +55,18 @@ def test_adam_with_a_decay_of_zero_is_that_of_torch(betas, generator):
             parameter.grad = gradient.clone()
             optimizer.step()
     torch.testing.assert_close(parameters[0], parameters[1])
+
+
+def test_adam_with_decays_keeps_its_moments_of_packed_signs(generator):
+    start = torch.randint(-50, 50, (6, 20), generator=generator).to(torch.int8)
+    signs = [torch.randn((6, 20), generator=generator).sign() for _ in range(3)]
+    stepped = []
+    for form in (BitTensor.from_dense, torch.clone):
+        parameter = FixedPoint(start.clone())
+        optimizer = Adam([parameter], lr=8 / 128)
+        for gradient in signs:
+            parameter.grad = form(gradient)
+            optimizer.step()
+        assert {"exp_avg", "exp_avg_sq"} <= optimizer.state[parameter].keys()
+        stepped.append(parameter.detach())
+    assert torch.equal(*stepped)
