@@ -232,6 +232,7 @@ def _report(words: list[str]) -> None:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="directory of a run")
     parser.add_argument("-o", "--out", metavar="PAGE", type=Path, help="the page (default: RUN/report.html)")
+    parser.add_argument("--strict", action="store_true", help="fail where a layer's operations cannot be counted")
     options = parser.parse_args(words)
     if options.out is None and len(options.runs) > 1:
         raise UsageError("say where the page that compares several runs goes, as in `-o page.html`")
@@ -240,7 +241,7 @@ def _report(words: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise RunError(f"a report cannot be made ({error}): pip install 'bnn-edge[report]'") from None
     page = options.out or options.runs[0] / "report.html"
-    write_page(options.runs, page)
+    write_page(options.runs, page, strict=options.strict)
     print(f"page: {page}")
 
 

@@ -1,24 +1,54 @@
-"""ReCU on CIFAR-10: binary residual networks whose dead weights are revived."""
+"""Binary residual networks on CIFAR-10: ReCU, OvSW, and what either adds to the plain sign."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from bnn.data import RandomCrop, RandomFlip, cifar10
+from bnn.accounting.weight_meters import WeightMeter
+from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
 from bnn.models import initialize, resnet18, resnet20, vgg_small
-from bnn.quantizers import ReCU
+from bnn.models.resnet_cifar import resnet8
+from bnn.quantizers import Quantizer, ReCU, Sign
 from bnn.stores import LatentStore
-from bnn.training import ProjectLatents, Run, TauSchedule, warmup_cosine
+from bnn.training import Callback, ProjectLatents, Run, TauSchedule, warmup_cosine
+from bnn.training.gradient_scaling import AdaptiveGradientScaling
+from bnn.training.silence_decay import SilenceAwareDecay
 
-_MODELS = {"resnet18": resnet18, "resnet20": resnet20, "vgg_small": vgg_small}
+_MODELS = {"resnet18": resnet18, "resnet20": resnet20, "vgg_small": vgg_small, "resnet8": resnet8}
+
+Variant = Literal[
+    "sign",
+    "standardized",
+    "recu",
+    "recu_pass",
+    "recu_project",
+    "recu_alpha",
+    "recu_empirical",
+    "recu_filter",
+    "gradient_scaling",
+    "silence_decay",
+    "ovsw",
+    "recu_ovsw",
+]
+_OPTIONS_OF_RECU: dict[str, dict[str, str]] = {
+    "recu": {},
+    "recu_pass": {"tail": "pass"},
+    "recu_project": {"tail": "project"},
+    "recu_alpha": {"scale": "mean"},
+    "recu_empirical": {"quantile": "empirical"},
+    "recu_filter": {"scope": "filter"},
+    "recu_ovsw": {},
+}
 
 
 def recipe(
     *,
     data_dir: Path,
-    model: Literal["resnet18", "resnet20", "vgg_small"] = "resnet20",
+    model: Literal["resnet18", "resnet20", "vgg_small", "resnet8"] = "resnet20",
+    variant: Variant = "recu",
     epochs: int = 600,
     batch_size: int = 256,
     learning_rate: float = 0.1,
@@ -26,20 +56,28 @@ def recipe(
     warmup_epochs: int = 5,
     tau_start: float = 0.85,
     tau_end: float = 0.99,
-    tail: Literal["zero", "pass", "project"] = "zero",
+    gradient_ratio: float = 0.04,
+    silence_decay: float = 9e-4,
+    train_images: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
 ) -> Run:
-    """Trains a binary network with ReCU on CIFAR-10.
+    """Trains a binary network with ReCU, OvSW or the plain sign on CIFAR-10.
 
-    Settings are those of the public code of Xu et al., arXiv 2103.12369: SGD with momentum 0.9 and weight decay on
-    every parameter, 5 epochs of warm-up and a cosine, crops and flips, the first and last layer real. A part of the
-    training images is held out for validation, which the public code does not do.
+    Settings are those of the public code of ReCU, Xu et al., arXiv 2103.12369, which OvSW, Xiang et al., arXiv
+    2407.05257, shares: SGD with momentum 0.9 and weight decay on every parameter, 5 epochs of warm-up and a cosine,
+    crops and flips, the first and last layer real. A part of the training images is held out for validation, which
+    the public code does not do. Metrics tell what becomes of the weights (bnn.accounting.weight_meters).
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
-        model: the network.
+        model: the network; resnet8 is for quick comparisons.
+        variant: how latent weights become signs: sign passes every gradient; standardized is ReCU without its clamp;
+            recu is the public code; recu_pass lets gradients through the clamp, recu_project moves latent weights
+            to the bound as well, recu_alpha scales by the mean of the clamped weight, recu_empirical takes the true
+            quantile, recu_filter a bound for each filter; gradient_scaling and silence_decay are the two halves of ovsw
+            on sign; recu_ovsw is both methods together.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of SGD after the warm-up; a cosine takes it to 0.
@@ -47,16 +85,32 @@ def recipe(
         warmup_epochs: in which the learning rate rises from 0; of short runs, a quarter of the epochs at most.
         tau_start: ReCU's quantile in the first epoch.
         tau_end: ReCU's quantile at the end.
-        tail: gradient of the weights beyond the quantile; see bnn.quantizers.ReCU.
+        gradient_ratio: OvSW's least ratio of a filter's gradient and weights.
+        silence_decay: OvSW's decay of weights that do not change their sign.
+        train_images: take this many of the training images, at random; null takes all.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
     data = cifar10(data_dir, download=download)
+    if train_images is not None:
+        few, _ = hold_out(data.train, fraction=1 - train_images / len(data.train), seed=0)
+        data = replace(data, train=few)
+    callbacks: list[Callback] = [WeightMeter()]
+    quantizer: Quantizer = Sign(window=float("inf"))
+    if variant == "standardized":
+        quantizer = ReCU(tau=1.0)
+    elif variant in _OPTIONS_OF_RECU:
+        quantizer = ReCU(tau=tau_start, **_OPTIONS_OF_RECU[variant])
+        callbacks += [TauSchedule(start=tau_start, end=tau_end), ProjectLatents()]
+    if variant in ("gradient_scaling", "ovsw", "recu_ovsw"):
+        callbacks.append(AdaptiveGradientScaling(ratio=gradient_ratio))
+    if variant in ("silence_decay", "ovsw", "recu_ovsw"):
+        callbacks.append(SilenceAwareDecay(decay=silence_decay))
     network = _MODELS[model](
         input_shape=data.image_shape,
         classes=data.num_classes,
-        store=partial(LatentStore, quantizer=ReCU(tau=tau_start, tail=tail)),
+        store=partial(LatentStore, quantizer=quantizer),
     )
     initialize(network, generator=torch.Generator().manual_seed(seed))
     return Run(
@@ -69,5 +123,5 @@ def recipe(
         validation=validation,
         schedule=warmup_cosine(epochs, warmup_epochs=min(warmup_epochs, epochs / 4)),
         augment=[RandomCrop(padding=4), RandomFlip()],
-        callbacks=[TauSchedule(start=tau_start, end=tau_end), ProjectLatents()],
+        callbacks=callbacks,
     )

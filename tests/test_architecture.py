@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "codec": {"errors", "bits", "stores"},
     "penalties": {"errors", "stores", "training"},
     "reports": TRAINING | {"training", "accounting"},
-    "cli_budget": CORE | {"models", "accounting", "reports"},
+    "budget": TRAINING | {"presets", "accounting", "reports"},
+    "cli_budget": {"errors", "accounting", "budget"},
     "cli": TRAINING | {"training", "accounting", "reports", "codec", "cli_budget"},
     "__main__": {"cli"},
 }
@@ -92,6 +93,14 @@ def test_rules_are_without_a_circle():
 SIMULATOR_MAY_IMPORT = {
     "__init__": {"devices"},
     "devices": set(),
+    "synapse": set(),
+    "write_schemes": {"devices"},
+    "nonidealities": {"devices"},
+    "pulses": {"devices", "nonidealities", "write_schemes"},
+    "store": {"devices", "nonidealities", "pulses", "synapse", "write_schemes"},
+    "crossbar": {"store"},
+    "prices": {"devices", "store"},
+    "meters": {"store"},
     "cli": {"hwsim", "devices"},
     "__main__": {"cli"},
 }

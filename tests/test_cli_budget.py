@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bnn.cli_budget import budget, parse_shape, parse_size
+from bnn.cli_budget import budget
 from bnn.errors import RunError, UsageError
 
 MY_MODEL = """
@@ -199,10 +197,24 @@ def test_files_that_cannot_be_used(command, tmp_path):
         (("initialize",), ["no network"]),
         (("mlp", "--preset", "edgy"), ["no preset 'edgy', but there is 'edge'"]),
         (("mlp", "--optimizer", "adm"), ["no optimizer 'adm', but there is 'adam'", "adam, sgd, bop"]),
-        (("mlp", "--mode", "x"), ["no mode 'x'; there are: paper"]),
+        (("mlp", "--mode", "x"), ["no mode 'x'; there are: paper, exact"]),
         (("mlp", "--batch", "1"), ["--batch is at least 2"]),
         (("mlp", "--fit", "64"), ["'64' is not a size", "64MiB"]),
         (("mlp", "--input", "1,-28"), ["'1,-28' is not the shape"]),
+        (("mlp", "--slice", "1", "--mode", "exact"), ["--slice is at least 2"]),
+        (("mlp", "--slice", "4"), ["--slice belongs to --mode exact"]),
+        (("mlp", "--measure"), ["--measure belongs to --mode exact"]),
+        (("mlp", "--preset", "edge-mni", "--mode", "exact"), ["no preset 'edge-mni', but there is 'edge-min'"]),
+        (("mlp", "--optimizer", "sdg", "--mode", "exact"), ["no optimizer 'sdg', but there is 'sgd'"]),
+        (
+            ("mlp", "--preset", "edge-min", "--optimizer", "sgd", "--mode", "exact"),
+            ["edge-min steps in backward by an optimizer of its own"],
+        ),
+        (
+            ("gxnor_cnn", "--preset", "edge", "--mode", "exact"),
+            ["does not let store and norm be chosen", "--preset standard"],
+        ),
+        (("mlp", "--fit", "1GiB", "--slice", "4", "--mode", "exact"), ["leave out --slice"]),
     ],
 )
 def test_mistakes_are_told_with_what_there_is(command, words, parts):
@@ -212,47 +224,6 @@ def test_mistakes_are_told_with_what_there_is(command, words, parts):
 
 def test_a_shape_that_the_network_refuses(command):
     assert "cnv cannot be built: ValueError" in refusal(command, RunError, "cnv", "--input", "3,16,16")
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("64MiB", 64 * 2**20),
-        ("1GiB", 2**30),
-        ("500kB", 500_000),
-        (" 1.5 gib ", 3 * 2**29),
-        ("2MB", 2_000_000),
-        (".5KiB", 512),
-        ("3GB", 3 * 10**9),
-        ("7B", 7),
-    ],
-)
-def test_sizes(text, size):
-    assert parse_size(text) == size
-
-
-@given(count=st.integers(1, 10**6), unit=st.sampled_from(["B", "kB", "KiB", "MB", "MiB", "GB", "GiB"]))
-def test_sizes_grow_with_their_number_and_do_not_mind_case(count, unit):
-    assert parse_size(f"{count}{unit}") == count * parse_size(f"1{unit}") == parse_size(f"{count} {unit.upper()}")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "64", "MiB", "-1MiB", "0MiB", "0.1B", "1e3MiB", "64Mi", "64M", "1,5GiB", "64MiBs"]
-)
-def test_what_is_no_size(text):
-    with pytest.raises(UsageError, match="is not a size"):
-        parse_size(text)
-
-
-@pytest.mark.parametrize(("text", "shape"), [("3,32,32", (3, 32, 32)), ("1x28x28", (1, 28, 28)), ("784", (784,))])
-def test_shapes(text, shape):
-    assert parse_shape(text) == shape
-
-
-@pytest.mark.parametrize("text", ["", "3,", "0,4", "a", "3, 4", "-3", "1.5"])
-def test_what_is_no_shape(text):
-    with pytest.raises(UsageError, match="is not the shape"):
-        parse_shape(text)
 
 
 def test_help_needs_no_torch():

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 _STATUS = Path("/proc/self/status")
+_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def peak_rss_bytes() -> int:
@@ -16,9 +17,7 @@ def peak_rss_bytes() -> int:
     that started this one.
     """
     if _STATUS.exists():
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
+        return _status_bytes("VmHWM")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return peak if sys.platform == "darwin" else 1024 * peak
@@ -27,3 +26,24 @@ def peak_rss_bytes() -> int:
 def peak_device_bytes(device: torch.device) -> int | None:
     """The most memory that tensors have taken on a CUDA device at once; None for other devices."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+class PeakResident:
+    """How far the process's resident memory rises above its level at the making of this object.
+
+    Raises:
+        OSError: the system cannot set the peak back, as Linux can.
+    """
+
+    def __init__(self) -> None:
+        _CLEAR_REFS.write_text("5")
+        self._start_bytes = _status_bytes("VmRSS")
+
+    def above_start_bytes(self) -> int:
+        """The rise up to now."""
+        return max(0, _status_bytes("VmHWM") - self._start_bytes)
+
+
+def _status_bytes(field: str) -> int:
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return 1024 * int(line.split()[1])

@@ -1,11 +1,14 @@
 """The terms of a memory model: what a training step keeps, and the shapes of the network that it follows from."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
 
-from bnn.accounting.count import LayerCount, count_layers
+from bnn.accounting.count import count_layers
+from bnn.accounting.layer_count import LayerCount
 from bnn.errors import RunError
 
 # Ternary weights take 2.
@@ -42,6 +45,13 @@ class MemoryTable:
     def total_bytes(self) -> float:
         """What all of them take."""
         return sum(variable.bytes for variable in self.variables)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values: the total and every variable."""
+        return {
+            "total_mib": self.total_bytes / 2**20,
+            "variables": [{**asdict(variable), "bytes": variable.bytes} for variable in self.variables],
+        }
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,8 @@ def network_shape(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkShap
     Raises:
         RunError: the network cannot run on such an input, or not on shapes alone, or has no weights.
     """
-    counts = _count(model, input_shape)
+    with failures_named(model, input_shape):
+        counts = count_layers(model, input_shape)
     layers: list[LayerShape] = []
     pools: list[PoolShape] = []
     averaged: LayerCount | None = None
@@ -109,8 +120,17 @@ def network_shape(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkShap
     return NetworkShape(tuple(layers), tuple(pools), counts[-1].output_elements, sum(means))
 
 
-def _count(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCount]:
-    """`count_layers`, with an error that says which module failed."""
+@contextmanager
+def failures_named(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[None]:
+    """Turns whatever a model raises on the meta device into an error that says which module it was.
+
+    Args:
+        model: every call of its modules is watched.
+        input_shape: of one example.
+
+    Raises:
+        RunError: a module, or backward or update, failed.
+    """
     entered: list[str] = []
 
     def enter(name: str) -> Any:
@@ -122,13 +142,15 @@ def _count(model: nn.Module, input_shape: tuple[int, ...]) -> list[LayerCount]:
     hooks = [module.register_forward_pre_hook(enter(name)) for name, module in model.named_modules()]
     hooks += [module.register_forward_hook(leave) for module in model.modules()]
     try:
-        return count_layers(model, input_shape)
+        yield
+    except RunError:
+        raise
     except Exception as error:  # a user's module may raise anything
         shape = "x".join(map(str, input_shape))
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
-            f"{entered[-1] if entered else 'the network'} cannot run on the shape of one {shape} example: {reason};"
-            " check the input's shape, and let forward use shapes alone, not values"
+            f"{entered[-1] if entered else 'the step behind forward'} cannot run on the shape of one {shape} example:"
+            f" {reason}; check the input's shape, and let forward and backward use shapes alone, not values"
         ) from None
     finally:
         for hook in hooks:

@@ -1,14 +1,21 @@
 """Callbacks that add to a run's summary what it cost."""
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from bnn.accounting.count import count_step
-from bnn.accounting.ledger import PriceTable
+from bnn.accounting.count import count_network
+from bnn.accounting.ledger import Ledger, PriceTable
 from bnn.accounting.memory import peak_device_bytes, peak_rss_bytes
-from bnn.accounting.prices import HOROWITZ_45NM
+from bnn.accounting.prices import PRICE_TABLES
+from bnn.accounting.step import count_step
 from bnn.accounting.storage import storage
-from bnn.training import Callback, Trainer
+from bnn.errors import RunError
+from bnn.training import Callback, Trainer, directory
 
+LEDGER = "ledger.json"
+"""The file of a run's directory that holds what its training did."""
 _MIB = 2**20
 
 
@@ -58,21 +65,77 @@ class MemoryMeter(Callback):
 
 
 class EnergyMeter(Callback):
-    """Adds `energy_j`, an estimate for the run's training steps, and the name of its `price_table`.
+    """Counts what training did, keeps the counts in the run's directory, and adds what they cost under price tables.
 
-    Evaluation is not counted. Of a model that cannot run on shapes alone `energy_j` is null.
+    Adds `energy_j`, an estimate for the run's training steps under the first table, the name of this `price_table`,
+    `energy_by_table_j`, and `uncounted`, the modules and operations whose arithmetic is not known. Evaluation is not
+    counted. Of a model that cannot run on shapes alone `energy_j` is null.
+
+    Args:
+        prices: at least one table.
     """
 
-    def __init__(self, *, prices: PriceTable = HOROWITZ_45NM) -> None:
+    def __init__(self, *, prices: Sequence[PriceTable] = PRICE_TABLES) -> None:
         self.prices = prices
 
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
         """Counts a step, now that the optimizer has its state, and prices all that were taken."""
-        run, steps = trainer.run, trainer.step - trainer.skipped
-        summary["price_table"] = self.prices.name
+        summary["energy_j"] = None
+        summary["price_table"] = self.prices[0].name
         try:
-            ledger = count_step(run.model, run.optimizer, run.data.image_shape, batch_size=trainer.batches.batch_size)
+            step, uncounted = _count(trainer)
         except Exception:  # a user's module may raise anything; an estimate must not cost a run its result
-            summary["energy_j"] = None
-        else:
-            summary["energy_j"] = ledger.scaled(steps).energy_J(self.prices)
+            return
+        steps = _steps(trainer)
+        write_ledger(trainer.out, step, steps=steps)
+        ledger = step.scaled(steps)
+        summary["energy_by_table_j"] = {table.name: ledger.energy_J(table) for table in self.prices}
+        summary["energy_j"] = summary["energy_by_table_j"][self.prices[0].name]
+        summary["uncounted"] = list(uncounted)
+
+
+def write_ledger(run: Path, step: Ledger, *, steps: int) -> None:
+    """Keeps the counts of a run's training.
+
+    Args:
+        run: its directory.
+        step: the counts of one step.
+        steps: how many were taken.
+    """
+    directory.write_json(run / LEDGER, {"steps": steps, "step": step.to_rows()})
+
+
+def read_ledger(run: Path) -> Ledger | None:
+    """The counts of a run's whole training, or None where there are none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run / LEDGER
+    if not path.exists():
+        return None
+    content = directory.read_json(path)
+    try:
+        return Ledger.from_rows(content["step"]).scaled(int(content["steps"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): delete it to go without its figures") from None
+
+
+def _steps(trainer: Trainer) -> int:
+    return trainer.step - trainer.skipped
+
+
+def _count(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
+    """The counts of a step, and what is not in them."""
+    run, batch_size = trainer.run, trainer.batches.batch_size
+    # An optimizer that steps inside backward has stepped once a slice.
+    taken = [int(state["step"]) for state in run.optimizer.state.values() if "step" in state]
+    ledger = count_step(
+        run.model,
+        run.optimizer,
+        run.data.image_shape,
+        batch_size=batch_size,
+        slices=math.ceil(batch_size / (run.slice_size or batch_size)),
+        updates=max(1, round(max(taken, default=0) / max(1, _steps(trainer)))),
+    )
+    return ledger, count_network(run.model, run.data.image_shape).uncounted

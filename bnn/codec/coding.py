@@ -94,7 +94,7 @@ def encode_discrete(name: str, values: Tensor) -> Entry:
     if len(levels) == 1:
         levels.append(math.nextafter(levels[0], math.inf))
     symbols = numbers.cpu().contiguous().numpy().astype(np.uint8).reshape(-1)
-    coding, payload = Coding.PACKED, _pack(symbols, len(levels))
+    coding, payload = Coding.PACKED, pack(symbols, len(levels))
     if symbols.size and len(levels) <= context.MAX_LEVELS:
         row = math.prod(values.shape[1:])
         coded = context.encode(symbols, levels=len(levels), row=row, below=len(payload))
@@ -154,7 +154,8 @@ def digits_per_byte(levels: int) -> int:
     return next(digits for digits in itertools.count(1) if levels ** (digits + 1) > 256)
 
 
-def _pack(symbols: Symbols, levels: int) -> bytes:
+def pack(symbols: Symbols, levels: int) -> bytes:
+    """Level numbers, [n], as digits of the base `levels`: the payload of `Coding.PACKED`."""
     digits = digits_per_byte(levels)
     columns = np.zeros((-(-len(symbols) // digits), digits), np.uint8)
     columns.reshape(-1)[: len(symbols)] = symbols

@@ -9,7 +9,7 @@ from bnn.models.binarynet import binarynet
 from bnn.models.cnv import cnv
 from bnn.models.gxnor_cnn import gxnor_cnn, gxnor_vgg
 from bnn.models.mlp import mlp
-from bnn.models.resnet_cifar import resnet18, resnet20
+from bnn.models.resnet_cifar import resnet8, resnet18, resnet20
 from bnn.models.resnet_imagenet import birealnet18, resnete18
 from bnn.models.vgg_small import vgg_small
 from bnn.stores import WeightStore
@@ -39,6 +39,7 @@ __all__ = [
     "gxnor_vgg",
     "initialize",
     "mlp",
+    "resnet8",
     "resnet18",
     "resnet20",
     "resnete18",

@@ -15,7 +15,7 @@ def resnet18(
     classes: int = 10,
     store: StoreFactory = LatentStore,
     norm: NormFactory | None = None,
-    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+    input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-18 for CIFAR: widths 64 to 512, one shortcut around each pair of binary convolutions.
 
@@ -28,7 +28,7 @@ def resnet18(
         store: makes the binary weights' stores.
         norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
             counterpart `BitBatchNorm`, since no sign follows at once.
-        input_quantizer: pattern for the binary convolutions' inputs.
+        input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
     return _resnet(input_shape, classes, (64, 128, 256, 512), 2, False, store, norm, input_quantizer)
 
@@ -39,7 +39,7 @@ def resnet20(
     classes: int = 10,
     store: StoreFactory = LatentStore,
     norm: NormFactory | None = None,
-    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+    input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-20 for CIFAR: widths 16 to 64, a shortcut around every binary convolution (Bi-Real Net).
 
@@ -52,9 +52,35 @@ def resnet20(
         store: makes the binary weights' stores.
         norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
             counterpart `BitBatchNorm`, since no sign follows at once.
-        input_quantizer: pattern for the binary convolutions' inputs.
+        input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
     return _resnet(input_shape, classes, (16, 32, 64), 3, True, store, norm, input_quantizer)
+
+
+def resnet8(
+    *,
+    input_shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    width: int = 16,
+    store: StoreFactory = LatentStore,
+    norm: NormFactory | None = None,
+    input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """ResNet-8 for quick comparisons: `resnet20` with one block a stage behind a stem that halves the image.
+
+    74,800 weights at the defaults, of which 73,728 binary, and a thirteenth of the multiply-accumulates. Stem and
+    classifier are real.
+
+    Args:
+        input_shape: (C, H, W) of the images; H and W are multiples of 8.
+        classes: outputs.
+        width: channels of the first stage; the later ones have twice and four times as many.
+        store: makes the binary weights' stores.
+        norm: makes the norms of the residual blocks, as in `resnet20`.
+        input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
+    """
+    widths = (width, 2 * width, 4 * width)
+    return _resnet(input_shape, classes, widths, 1, True, store, norm, input_quantizer, stem_stride=2)
 
 
 def _resnet(
@@ -65,11 +91,13 @@ def _resnet(
     double_skip: bool,
     store: StoreFactory,
     norm: NormFactory | None,
-    input_quantizer: Quantizer,
+    input_quantizer: Quantizer | None,
+    *,
+    stem_stride: int = 1,
 ) -> nn.Sequential:
     channels = widths[0]
     layers: list[nn.Module] = [
-        nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False),
+        nn.Conv2d(input_shape[0], channels, 3, stride=stem_stride, padding=1, bias=False),
         nn.BatchNorm2d(channels),
     ]
     for stage, width in enumerate(widths):
@@ -103,7 +131,7 @@ class _Block(nn.Module):
         double_skip: bool,
         store: StoreFactory,
         norm: NormFactory,
-        input_quantizer: Quantizer,
+        input_quantizer: Quantizer | None,
     ) -> None:
         super().__init__()
         self.stride = stride

@@ -12,7 +12,7 @@ def vgg_small(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
     store: StoreFactory = LatentStore,
-    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+    input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """A real and five binary 3x3 convolutions (128, 128, 256, 256, 512, 512) and a real classifier.
 
@@ -24,7 +24,7 @@ def vgg_small(
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
         store: makes the binary weights' stores.
-        input_quantizer: pattern for the binary convolutions' inputs.
+        input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
     channels, height, width = input_shape
     layers: list[nn.Module] = []

@@ -7,6 +7,7 @@
 
 namespace {
 
+constexpr double kSpreadOfNormal = 1.2533141373155001;  // sqrt(pi / 2), as in bnn/ops/fused.py
 constexpr int64_t kRunPixels = 256;  // of one run; a multiple of every period's pixels
 
 // How rows of pixels of channels are cut: a run is a piece of a row, a task is a few runs. Neither depends on the
@@ -113,21 +114,21 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
     const Buffer sum_buffer(1, channels * 8), psi_buffer(1, channels * 4);
     double* sums = sum_buffer.part<double>(0);
     float* psi = psi_buffer.part<float>(0);
-    const auto set_means = [=](float* means) {
-        for (int64_t c = 0; c < channels; ++c) means[c] = static_cast<float>(sums[c] / (rows * pixels));
+    const auto set_means = [=](float* means, double factor) {
+        for (int64_t c = 0; c < channels; ++c) means[c] = static_cast<float>(sums[c] / (rows * pixels) * factor);
     };
 
     channel_sums<1>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
         values[0] = load_octet(y + element, count);
     });
-    set_means(mean);
+    set_means(mean, 1);
     const OfPlace means(layout, mean);
     const float* centre = means.data();
 
     channel_sums<1>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t place, int64_t count, Octet* values) {
         values[0] = magnitude(load_octet(y + element, count) - load_octet(centre + place));
     });
-    set_means(deviation);
+    set_means(deviation, kSpreadOfNormal);
     for (int64_t c = 0; c < channels; ++c) psi[c] = deviation[c] + eps;
     const OfPlace psis(layout, psi), biases(layout, bias);
     const float *scale = psis.data(), *shift = biases.data();
@@ -140,7 +141,7 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
                         bits[byte] = byte_of(~greater(Octet{}, x) & first_lanes(count));
                         inside[byte] = byte_of(~greater(values[0], Octet{} + 1) & first_lanes(count));
                     });
-    set_means(omega);
+    set_means(omega, 1);
 }
 
 void norm_sign(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,

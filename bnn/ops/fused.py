@@ -33,6 +33,9 @@ SCHEMAS = {
 MAX_TAPS = 256
 """Values of a pooling window: the number of a choice fits a byte."""
 
+SPREAD_OF_NORMAL = math.sqrt(math.pi / 2)
+"""Standard deviation of normal values over their mean absolute deviation."""
+
 for _name, _schema in SCHEMAS.items():
     torch.library.define(f"bnn::{_name}", _schema)
 
@@ -41,7 +44,7 @@ for _name, _schema in SCHEMAS.items():
 
 
 def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Signs of the l1 batch norm x = (y - mean) / (mean|y - mean| + eps) + bias, for each channel.
+    """Signs of the l1 batch norm x = (y - mean) / (deviation + eps) + bias, for each channel.
 
     Args:
         y: float [N, C, ...].
@@ -50,7 +53,8 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
 
     Returns:
         The packed signs of x and the packed truth values of |x| <= 1, with N rows of (..., C); and float32 [C] (or
-        float64, if `y` is) mean, deviation mean|y - mean| and omega = mean|x|.
+        float64, if `y` is) mean, deviation sqrt(pi/2) mean|y - mean|, which is the standard deviation of normal values,
+        and omega = mean|x|.
 
     Raises:
         NonFiniteError: the norm of `y` is not a number.
@@ -58,7 +62,7 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
     dtype = _statistics_dtype(y)
     y = y.movedim(1, -1)
     mean = _channel_means(y).to(dtype)
-    deviation = _channel_means((y - mean).abs()).to(dtype)
+    deviation = (_channel_means((y - mean).abs()) * SPREAD_OF_NORMAL).to(dtype)
     x = (y - mean) / (deviation + eps) + bias.to(dtype)
     magnitude = x.abs()
     omega = _channel_means(magnitude).to(dtype)

@@ -176,7 +176,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             weight, *stored = (in_memory_order(x)[1] for x in tensors)
             if self.update_by_signs(weight, signs, stored, group, step, seed):
                 return
-        generator = torch.Generator(parameter.device)
+        generator = torch.Generator("cpu" if parameter.is_meta else parameter.device)
         generator.manual_seed(seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):

@@ -71,7 +71,7 @@ class DST(LowBitOptimizer):
             rows = rows_of(change)
             for part in _chunks(rows):
                 to_probability_(rows[part].div_(spacing), m).mul_(spacing)
-        generator = torch.Generator(change.device)
+        generator = torch.Generator("cpu" if change.is_meta else change.device)
         # Another stream than that of the roundings of the base's state.
         generator.manual_seed(random_integer(state["step"], group["seed"], place, 1))
         return parameter.store.program(change, generator)

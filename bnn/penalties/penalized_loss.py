@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.penalties.base import Penalty
+from bnn.penalties.sparse_store import SparseStore
 from bnn.stores import LatentStore
 from bnn.training import Callback, Trainer
 
@@ -14,7 +15,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def weights_of(model: nn.Module) -> list[Tensor]:
     """The weights that a penalty is for: latent ones, and those of real convolutions and linear layers."""
-    layers = (LatentStore, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers = (LatentStore, SparseStore, nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return [module.weight for module in model.modules() if isinstance(module, layers)]
 
 

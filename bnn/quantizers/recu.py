@@ -90,6 +90,11 @@ class ReCU(Quantizer):
             return standard.clamp(-bound, bound)
         return _PassingClamp.apply(standard, bound)  # type: ignore[no-any-return, no-untyped-call]
 
+    def is_clipped(self, weight: Tensor) -> Tensor:
+        """Truth values, [out, ...]: which weights lie beyond the bound."""
+        standard = self._standardized(weight)
+        return standard.abs() > self.bound(standard)
+
     def bound(self, standard: Tensor) -> Tensor:
         """Q_tau of a weight that has been standardised: a scalar tensor or, per filter, [out, 1, ...].
 

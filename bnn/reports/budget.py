@@ -1,25 +1,34 @@
 """The tables of `bnn budget`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from bnn.accounting.exact_model import StepMemory
 from bnn.accounting.fit import Fit
-from bnn.accounting.memory_model import MemoryTable
+from bnn.accounting.memory_model import MemoryTable, Variable
 
 _MIB = 2**20
 
 
-def print_budget(console: Console, tables: dict[str, MemoryTable], *, title: str, caption: str) -> None:
+def print_budget(
+    console: Console,
+    tables: dict[str, MemoryTable],
+    *,
+    title: str,
+    caption: str,
+    others: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Prints a step's variables, and how many times as much the first table takes.
 
     Args:
         console: where to.
-        tables: one or two, by the name of their preset, with the same variables.
+        tables: one or two, by the name of their preset.
         title: above.
         caption: below.
+        others: bytes that are no part of the total, of each table, by what they are.
     """
     table = _table()
     table.add_column("variable")
@@ -29,13 +38,43 @@ def print_budget(console: Console, tables: dict[str, MemoryTable], *, title: str
         table.add_column(name, justify="right", no_wrap=True)
     if len(tables) > 1:
         table.add_column("ratio", justify="right", no_wrap=True)
-    for row in zip(*(of.variables for of in tables.values()), strict=True):
-        cells = [cell for variable in row for cell in (str(variable.bits), _mib(variable.bytes))]
-        table.add_row(row[0].name, row[0].lifetime, *cells, *_ratio([variable.bytes for variable in row]))
+    for name, lifetime in _names(tables.values()):
+        rows = [[variable for variable in of.variables if variable.name == name] for of in tables.values()]
+        sizes = [sum(variable.bytes for variable in row) for row in rows]
+        cells = [cell for row, size in zip(rows, sizes, strict=True) for cell in (_bits(row), _mib(size))]
+        table.add_row(name, lifetime, *cells, *_ratio(sizes))
     totals = [of.total_bytes for of in tables.values()]
-    table.add_section()
-    table.add_row("total", "", *(cell for total in totals for cell in ("", _mib(total))), *_ratio(totals))
+    for label, figures in {"total": totals, **(others or {})}.items():
+        table.add_section()
+        table.add_row(label, "", *(cell for size in figures for cell in ("", _mib(size))), *_ratio(figures))
     _print(console, title, table, caption)
+
+
+def print_measured(console: Console, steps: Mapping[str, tuple[StepMemory, Mapping[str, int | None]]]) -> None:
+    """Prints what has been predicted of steps beside what has been measured.
+
+    Args:
+        console: where to.
+        steps: by the name of their preset: the prediction, and the bytes measured.
+    """
+    table = _table()
+    table.add_column("")
+    for name in steps:
+        table.add_column(name, justify="right", no_wrap=True)
+    rows: list[tuple[str, list[float | None]]] = [
+        ("saved for backward, predicted", [step.saved_bytes for step, _ in steps.values()]),
+        ("  measured by hooks", [figures["saved_bytes"] for _, figures in steps.values()]),
+        ("  measured in autograd's graph", [figures["graph_bytes"] for _, figures in steps.values()]),
+        ("peak of live tensors, predicted", [step.table.total_bytes for step, _ in steps.values()]),
+        ("  measured in torch's allocator", [figures["peak_live_bytes"] for _, figures in steps.values()]),
+        (
+            "peak resident above the level before the model",
+            [figures["resident_bytes"] for _, figures in steps.values()],
+        ),
+    ]
+    for label, sizes in rows:
+        table.add_row(label, *("-" if size is None else _mib(size) for size in sizes))
+    _print(console, "Predicted and measured, MiB", table, "Measured with random data in a process of its own.")
 
 
 def print_fits(console: Console, fits: Sequence[Fit], *, title: str, caption: str) -> None:
@@ -44,9 +83,13 @@ def print_fits(console: Console, fits: Sequence[Fit], *, title: str, caption: st
     table.add_column("preset")
     table.add_column("optimizer")
     table.add_column("batch", justify="right")
+    with_slices = any(fit.slice_size for fit in fits)
+    if with_slices:
+        table.add_column("slice", justify="right")
     table.add_column("MiB", justify="right")
     for fit in fits:
-        table.add_row(fit.preset, fit.optimizer, str(fit.batch_size), _mib(fit.total_bytes))
+        slices = [str(fit.slice_size)] if with_slices else []
+        table.add_row(fit.preset, fit.optimizer, str(fit.batch_size), *slices, _mib(fit.total_bytes))
     _print(console, title, table, caption)
 
 
@@ -65,6 +108,23 @@ def _mib(size_bytes: float) -> str:
     return f"{size_bytes / _MIB:,.2f}"
 
 
+def _names(tables: Iterable[MemoryTable]) -> list[tuple[str, str]]:
+    """Names and lifetimes of the variables of all tables, in the order of the longest."""
+    longest_first = sorted(tables, key=lambda of: -len({variable.name for variable in of.variables}))
+    return list(
+        {
+            variable.name: (variable.name, variable.lifetime) for of in longest_first for variable in of.variables
+        }.values()
+    )
+
+
+def _bits(variables: Sequence[Variable]) -> str:
+    """The widths of a variable's elements, without those that hold next to nothing of it."""
+    total = sum(variable.bytes for variable in variables)
+    widths = [str(variable.bits) for variable in variables if variable.bytes >= total / 100]
+    return ", ".join(widths) or "-"
+
+
 def _ratio(sizes: Sequence[float]) -> list[str]:
     """A cell with the first size over the second, if there is a second."""
-    return [f"{sizes[0] / size:.2f}" if size else "-" for size in sizes[1:]]
+    return [f"{sizes[0] / size:.2f}" if size and sizes[0] else "-" for size in sizes[1:]]

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bnn.reports.texts import energy
+
 
 def print_summary(console: Console, summary: dict[str, Any], directory: Path) -> None:
     """Prints what a run reached and what it cost.
@@ -42,23 +44,13 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if "peak_device_mib" in summary:
         rows.append(("peak device memory, measured", f"{summary['peak_device_mib']:.0f} MiB of tensors"))
     energy_J = summary["energy_j"]
-    rows.append(
-        (
-            "energy of training, estimated",
-            "not counted: the model cannot run on shapes alone"
-            if energy_J is None
-            else f"{engineering(energy_J)}J (prices: {summary['price_table']})",
-        )
-    )
+    if energy_J is None:
+        rows.append(("energy of training, estimated", "not counted: the model cannot run on shapes alone"))
+    else:
+        rows.append(("energy of training, estimated", f"{energy(energy_J)} (prices: {summary['price_table']})"))
+        others = {name: of for name, of in summary["energy_by_table_j"].items() if name != summary["price_table"]}
+        rows += [("", f"{energy(other_J)} (prices: {name})") for name, other_J in others.items()]
     rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
     if summary["skipped_steps"]:
         rows.append(("steps skipped", f"{summary['skipped_steps']} whose loss or gradient was not finite"))
     return rows
-
-
-def engineering(value: float) -> str:
-    """Three figures and the prefix of a unit: 0.0123 becomes `12.3 m`."""
-    value = float(f"{value:.3g}")
-    sizes = (("M", 1e6), ("k", 1e3), ("", 1.0), ("m", 1e-3))
-    prefix, factor = next(((name, size) for name, size in sizes if value >= size), ("µ", 1e-6))
-    return f"{value / factor:.3g} {prefix}"

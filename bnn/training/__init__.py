@@ -1,16 +1,20 @@
 """Training: a `Run` says what to train, the `Trainer` trains it, callbacks add the rest."""
 
 from bnn.training.callback import Callback
+from bnn.training.gradient_scaling import AdaptiveGradientScaling
 from bnn.training.latents import ClipLatents, ProjectLatents
 from bnn.training.run import Run
 from bnn.training.schedules import TauSchedule, recu_tau, warmup_cosine
+from bnn.training.silence_decay import SilenceAwareDecay
 from bnn.training.trainer import Trainer
 
 __all__ = [
+    "AdaptiveGradientScaling",
     "Callback",
     "ClipLatents",
     "ProjectLatents",
     "Run",
+    "SilenceAwareDecay",
     "TauSchedule",
     "Trainer",
     "recu_tau",

@@ -61,6 +61,10 @@ class TauSchedule(Callback):
         """Moves tau."""
         self._set(trainer, recu_tau(trainer.epoch, trainer.run.epochs, start=self.start, end=self.end))
 
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Records tau."""
+        record["tau"] = self._tau
+
     def state(self) -> dict[str, Any]:
         """The tau in force: a trained network is evaluated with it, between epochs and after the last."""
         return {"tau": self._tau}

@@ -1,122 +1,18 @@
-"""Counts of a network small enough to count by hand."""
-
-import copy
-from collections import Counter
+"""Counts of a network's layers, small enough to count by hand."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from bnn.accounting import HOROWITZ_45NM, Event, Ledger, count_layers, count_step
-from bnn.layers import BinaryConv2d, BinaryLinear
-from bnn.models import binarynet, resnet20
-from bnn.quantizers import Ternary
+from bnn.accounting import count_layers, count_network
+from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, fuse
+from bnn.models import binarynet, cnv, gxnor_cnn, resnet18, resnet20, resnete18, vgg_small
+from bnn.quantizers import Sign, Ternary
+from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.stores import LatentStore
 
 BATCH = 2
-
-
-def network() -> nn.Sequential:
-    """1x4x4 -> binary convolution of the real image -> batch norm -> 32 signs -> 3."""
-    return nn.Sequential(
-        BinaryConv2d(1, 2, 3, padding=1, input_quantizer=None),
-        nn.BatchNorm2d(2),
-        nn.Flatten(),
-        BinaryLinear(32, 3),
-    )
-
-
-def stepped(model: nn.Module, shape: tuple[int, ...], **options) -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)
-    model(torch.randn(BATCH, *shape)).square().sum().backward()
-    optimizer.step()
-    return optimizer
-
-
-def mac(where: str, phase: str, narrow: int, wide: int) -> Event:
-    return Event("multiply-accumulate", (narrow, wide), where, phase)
-
-
-def read(where: str, phase: str, bits: int) -> Event:
-    return Event("read", (bits,), where, phase)
-
-
-def write(where: str, phase: str, bits: int) -> Event:
-    return Event("write", (bits,), where, phase)
-
-
-IMAGE, MAP, CONV, LINEAR, OUT = BATCH * 16, BATCH * 32, 18, 96, BATCH * 3
-PARAMETERS = CONV + 2 + 2 + LINEAR
-
-BY_HAND = Counter(
-    {
-        # Convolution: real input times sign; it has no gradient to hand down.
-        read("0", "forward", 32): IMAGE,
-        read("0", "forward", 1): CONV,
-        write("0", "forward", 32): MAP,
-        mac("0", "forward", 1, 32): MAP * 9,
-        read("0", "backward", 32): IMAGE + MAP,
-        read("0", "backward", 1): CONV,
-        write("0", "backward", 32): CONV,
-        mac("0", "backward", 32, 32): MAP * 9,
-        # Batch norm and flatten: traffic only.
-        read("1", "forward", 32): MAP,
-        write("1", "forward", 32): MAP,
-        read("1", "backward", 32): MAP + MAP,
-        write("1", "backward", 32): MAP,
-        read("2", "forward", 32): MAP,
-        write("2", "forward", 32): MAP,
-        read("2", "backward", 32): MAP + MAP,
-        write("2", "backward", 32): MAP,
-        # Linear: bits times bits forward, gradient times bits for the input and for the weight.
-        read("3", "forward", 1): MAP + LINEAR,
-        write("3", "forward", 32): OUT,
-        mac("3", "forward", 1, 1): OUT * 32,
-        read("3", "backward", 1): MAP + LINEAR,
-        read("3", "backward", 32): OUT,
-        write("3", "backward", 32): MAP + LINEAR,
-        mac("3", "backward", 1, 32): 2 * OUT * 32,
-        # SGD with momentum: reads gradient, parameter and momentum, writes the latter two.
-        read("optimizer", "update", 32): 3 * PARAMETERS,
-        write("optimizer", "update", 32): 2 * PARAMETERS,
-    }
-)
-
-
-def test_ledger_of_a_step_by_hand():
-    model = network()
-    ledger = count_step(model, stepped(model, (1, 4, 4), momentum=0.9), (1, 4, 4), batch_size=BATCH)
-    assert ledger.counts == BY_HAND
-
-
-def test_energy_of_a_step_by_hand():
-    dram_J = 1950e-12 / 64  # a bit
-    bits = sum(n * event.bits[0] for event, n in BY_HAND.items() if event.op != "multiply-accumulate")
-    products_J = (
-        0.9e-12 * (MAP * 9 + 2 * OUT * 32)  # a float is added or subtracted
-        + (0.9e-12 + 3.7e-12) * MAP * 9  # a float product
-        + 16 * 0.1e-12 / 32 * OUT * 32  # a sum of signs in 16 bits
-    )
-    assert Ledger(BY_HAND).energy_J(HOROWITZ_45NM) == pytest.approx(bits * dram_J + products_J, rel=1e-12)
-
-
-def test_optimizer_s_state_counts_as_wide_as_it_is_stored():
-    model = nn.Sequential(nn.Linear(3, 2, bias=False))
-    optimizer = stepped(model, (3,), momentum=0.9)
-    weight = model[0].weight
-    optimizer.state[weight]["momentum_buffer"] = torch.zeros((2, 3), dtype=torch.bfloat16)
-    optimizer.state[weight]["steps"] = 5
-    counts = count_step(model, optimizer, (3,), batch_size=BATCH).counts
-    update = {(e.op, e.bits[0]): n for e, n in counts.items() if e.phase == "update"}
-    assert update == {("read", 32): 12, ("write", 32): 6, ("read", 16): 6, ("write", 16): 6}
-
-
-def test_parameters_without_state_are_counted_and_get_none():
-    model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    counts = count_step(model, optimizer, (1, 4, 4), batch_size=1).counts
-    assert counts[read("optimizer", "update", 32)] == 2 * PARAMETERS
-    assert not optimizer.state
 
 
 def test_layers_equal_the_shapes_of_a_real_forward_pass():
@@ -152,6 +48,7 @@ def test_widths_of_the_operands():
     assert [layer.other_parameters for layer in layers] == [8, 16, 0, 4]
     assert [layer.multiply_accumulates for layer in layers] == [192, 192, 96, 48]
     assert [layer.needs_input_gradient for layer in layers] == [False, True, True, True]
+    assert [(layer.fan_in, layer.fan_out) for layer in layers] == [(8, 8), (8, 8), (8, 4), (4, 4)]
 
 
 def test_groups_and_strides_and_padding():
@@ -159,23 +56,8 @@ def test_groups_and_strides_and_padding():
     first, second = count_layers(model, (4, 7, 5))
     assert (first.output_elements, first.multiply_accumulates) == (6 * 4 * 3, 6 * 4 * 3 * 2 * 9)
     assert (second.output_elements, second.multiply_accumulates) == (2 * 3 * 2, 2 * 3 * 2 * 6 * 4)
-
-
-def test_counting_leaves_the_model_as_it_was():
-    model = network()
-    model[1].eval()
-    optimizer = stepped(model, (1, 4, 4), momentum=0.9)
-    flags = [module.training for module in model.modules()]
-    hooks = [len(module._forward_hooks) for module in model.modules()]
-    tensors = copy.deepcopy(model.state_dict())
-    identities = [id(parameter) for parameter in model.parameters()]
-    gradients = [parameter.grad.clone() for parameter in model.parameters()]
-    count_step(model, optimizer, (1, 4, 4), batch_size=BATCH)
-    assert [module.training for module in model.modules()] == flags
-    assert [len(module._forward_hooks) for module in model.modules()] == hooks
-    assert all(torch.equal(tensors[name], tensor) for name, tensor in model.state_dict().items())
-    assert [id(parameter) for parameter in model.parameters()] == identities
-    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients, strict=True))
+    # An input channel of the first meets the 3 outputs of its group, by 9 taps.
+    assert [(layer.fan_in, layer.fan_out) for layer in (first, second)] == [(2 * 9, 3 * 9), (6 * 4, 2 * 4)]
 
 
 class Unforeseen(nn.Module):
@@ -199,3 +81,111 @@ def test_counting_takes_no_memory_for_weights_or_activations():
         model = binarynet()
     layers = count_layers(model, (3, 32, 32), batch_size=4000)
     assert sum(layer.multiply_accumulates for layer in layers) == pytest.approx(4000 * 617.0e6, rel=1e-4)
+
+
+def test_widths_of_gradients_are_those_of_their_quantizers():
+    store = LatentStore((4, 8), gradient_quantizer=SignGradient())
+    model = nn.Sequential(
+        BinaryLinear(8, 8, grad_quantizer=Int8Gradient()),
+        BinaryLinear(8, 4, store=lambda _: store),
+        nn.Linear(4, 2),
+    )
+    layers = count_layers(model, (8,))
+    assert [(layer.gradient_bits, layer.weight_gradient_bits) for layer in layers] == [(8, 32), (32, 2), (32, 32)]
+    assert [layer.input_gradient_bits for layer in layers] == [32, 32, 32]
+
+
+def test_blocks_are_as_narrow_as_they_compute():
+    """Products in float16, their gradient in int8, gradients of bits in bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    rounded = {"grad_quantizer": Int8Gradient(generator=generator)}
+    model = nn.Sequential(
+        BinaryConv2d(3, 4, 3, padding=1, **rounded),
+        MaxPool2d(2),
+        BinaryNorm(4),
+        nn.Flatten(),
+        BinaryLinear(16, 2, **rounded),
+    )
+    fuse(model)
+    layers = count_layers(model, (3, 4, 4))
+    assert [layer.kind for layer in layers] == ["BinaryConv2d", "MaxPool2d", "BinaryNorm", "Flatten", "BinaryLinear"]
+    assert [(layer.input_bits, layer.output_bits) for layer in layers] == [(1, 16), (16, 16), (16, 1), (1, 1), (1, 32)]
+    assert [layer.gradient_bits for layer in layers] == [8, 8, 16, 16, 8]
+    assert [layer.input_gradient_bits for layer in layers] == [16, 8, 8, 16, 16]
+    assert count_network(model, (3, 4, 4)).operations == ()
+
+
+@pytest.mark.parametrize(
+    ("module", "kept"),
+    [
+        (nn.BatchNorm2d(3), (BATCH * 3 * 16, 32)),
+        (BinaryNorm(3), (BATCH * 3 * 16, 2)),
+        (BitBatchNorm(3), (BATCH * 3 * 16, 1)),
+        (MaxPool2d(2), (BATCH * 3 * 4, 2)),
+        (nn.MaxPool2d(2), (BATCH * 3 * 4, 64)),
+        (nn.AvgPool2d(2), (0, 32)),
+        (nn.Hardtanh(), (BATCH * 3 * 16, 32)),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_backward_needs_again(module, kept):
+    (layer,) = count_layers(nn.Sequential(module), (3, 4, 4), batch_size=BATCH)
+    assert (layer.kept_elements, layer.kept_bits) == kept
+
+
+def test_views_move_nothing_and_neither_does_the_sign_of_bits():
+    model = nn.Sequential(nn.Flatten(), Sign(), Sign(), nn.Identity(), nn.Unflatten(1, (4, 4)), nn.Hardtanh())
+    assert [layer.is_view for layer in count_layers(model, (2, 8))] == [True, False, True, True, True, False]
+
+
+class Shortcut(nn.Module):
+    """y = hardtanh(norm(x) + x), in which two operations are no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return F.hardtanh(self.norm(x) + x)
+
+
+def test_operations_outside_modules_are_found():
+    network = count_network(nn.Sequential(nn.Conv2d(1, 3, 1), Shortcut()), (1, 2, 2), batch_size=BATCH)
+    add, hardtanh = network.operations
+    assert (add.name, add.kind, add.input_elements, add.output_elements) == ("1.add", "add", 2 * 24, 24)
+    assert (add.kept_elements, hardtanh.kept_elements) == (0, 24)
+    assert (hardtanh.name, add.needs_input_gradient, hardtanh.needs_input_gradient) == ("1.hardtanh", True, True)
+    assert network.uncounted == ()
+
+
+class Attention(nn.Module):
+    """Multiplies what it gets with itself, in no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        x = self.norm(x)
+        return x @ x.T @ x
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_what_is_not_known_is_named():
+    model = nn.Sequential(Attention(), Doubled(), nn.LayerNorm(8), nn.Linear(8, 2))
+    assert count_network(model, (8,)).uncounted == ("0.mm (operation)", "1 (Doubled)")
+    assert count_network(Doubled(), (8,)).uncounted == ("the network (Doubled)",)
+
+
+@pytest.mark.parametrize("build", [binarynet, cnv, gxnor_cnn, resnet18, resnet20, resnete18, vgg_small])
+def test_every_operation_of_the_package_s_networks_is_known(build):
+    with torch.device("meta"):
+        model = build()
+    shape = (1, 28, 28) if build is gxnor_cnn else (3, 224, 224) if build is resnete18 else (3, 32, 32)
+    network = count_network(model, shape)
+    assert network.uncounted == ()
+    assert bool(network.operations) == (build in (resnet18, resnet20, resnete18))

@@ -77,14 +77,14 @@ def test_only_products_of_discrete_operands_count_and_the_model_stays_as_it_was(
 
 def test_a_gated_ledger_leaves_out_what_rests_and_nothing_else():
     ledger = Ledger()
-    ledger.multiply_accumulates("a", "forward", (2, 2), 900)
-    ledger.multiply_accumulates("b", "forward", (2, 2), 50)
-    ledger.multiply_accumulates("a", "backward", (2, 32), 900)
+    ledger.multiply_accumulates("a", "forward", (2, 2), 900, terms=9)
+    ledger.multiply_accumulates("b", "forward", (2, 2), 50, terms=9)
+    ledger.multiply_accumulates("a", "backward", (2, 32), 900, terms=9)
     ledger.moves("read", "a", "forward", 2, 70)
     expected = Ledger()
-    expected.multiply_accumulates("a", "forward", (2, 2), 400)
-    expected.multiply_accumulates("b", "forward", (2, 2), 50)
-    expected.multiply_accumulates("a", "backward", (2, 32), 900)
+    expected.multiply_accumulates("a", "forward", (2, 2), 400, terms=9)
+    expected.multiply_accumulates("b", "forward", (2, 2), 50, terms=9)
+    expected.multiply_accumulates("a", "backward", (2, 32), 900, terms=9)
     expected.moves("read", "a", "forward", 2, 70)
     assert gated(ledger, [GatedXnorCount("a", 9, 4)]) == expected
 

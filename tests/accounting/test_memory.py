@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from bnn.accounting import peak_device_bytes, peak_rss_bytes
@@ -36,3 +37,19 @@ def test_peak_of_this_process_is_plausible():
 
 def test_devices_without_a_meter_say_so():
     assert peak_device_bytes(torch.device("cpu")) is None
+
+
+_RISE = """from bnn.accounting.memory import PeakResident
+before = bytearray(96 << 20)
+del before
+resident = PeakResident()
+touched = bytearray(64 << 20)
+del touched
+print(resident.above_start_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process can be reset on Linux alone")
+def test_rise_above_the_start_forgets_what_was_before():
+    ran = subprocess.run([sys.executable, "-c", _RISE], capture_output=True, text=True, check=True)
+    assert 60 << 20 < int(ran.stdout) < 70 << 20

@@ -1,5 +1,6 @@
 """The fused passes: their specification against formulas and torch, the native kernels against the specification."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -103,7 +104,7 @@ class TestNormSign:
         wide, dims = y.double(), channel_dims(y)
         torch.testing.assert_close(mean, wide.mean(dims).float())
         centred = wide - spread(mean.double(), y)
-        torch.testing.assert_close(deviation, centred.abs().mean(dims).float())
+        torch.testing.assert_close(deviation, math.sqrt(math.pi / 2) * centred.abs().mean(dims).float())
         x = centred / spread(deviation.double() + 1e-5, y) + spread(bias.double(), y)
         torch.testing.assert_close(omega, x.abs().mean(dims).float(), rtol=1e-5, atol=1e-6)
         # A value at an edge may fall on either side of it.
@@ -182,11 +183,16 @@ class TestNormSign:
         assert results[2].dtype == torch.promote_types(dtype, torch.float32)
 
     def test_a_tie_and_an_edge_are_plus_one_and_inside(self) -> None:
-        y = torch.tensor([[-1.0], [1.0], [0.0], [0.0], [2.0], [-2.0]])  # mean 0, deviation 1
+        y = torch.tensor([[-1.0], [1.0], [0.0], [0.0], [2.0], [-2.0]])  # mean 0, mean magnitude 1
         bits, inside, mean, deviation, omega = bnn.norm_sign(y, torch.zeros(1), 0.0)
-        assert (mean.item(), deviation.item(), omega.item()) == (0, 1, 1)
+        assert mean.item() == 0
+        assert deviation.item() == pytest.approx(math.sqrt(math.pi / 2), rel=1e-7)
+        assert omega.item() == pytest.approx(math.sqrt(2 / math.pi), rel=1e-6)
         assert bits.flatten().tolist() == [0, 1, 1, 1, 1, 0]
         assert inside.flatten().tolist() == [1, 1, 1, 1, 0, 0]
+        bits, inside, *_ = bnn.norm_sign(y, torch.ones(1), 0.0)  # where y is 0, x is 1
+        assert bits.flatten().tolist() == [1, 1, 1, 1, 1, 0]
+        assert inside.flatten().tolist() == [1, 0, 1, 1, 0, 1]
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

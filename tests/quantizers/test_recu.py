@@ -87,6 +87,71 @@ class TestBound:
         assert measured == pytest.approx(error, rel=0.02)
 
 
+def laplace_quantiles(n: int = 200_000, b: float = 2.0) -> torch.Tensor:
+    """[1, n] values that stand for a Laplace distribution of scale b: only their spacing is left as an error."""
+    u = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    return (b * (u - 0.5).sign() * -torch.log(1 - 2 * (u - 0.5).abs())).view(1, -1)
+
+
+class TestLaplaceTheory:
+    """What tau does to the error of the signs and to the entropy of the weights, with p = 2 - 2 tau."""
+
+    @staticmethod
+    def errors(tau: float) -> tuple[float, float]:
+        """Mean square of ReCU(w) - alpha sign(w): with alpha = b = 2, and with the best alpha."""
+        quantizer = ReCU(tau=tau, standardize=False)
+        clamped = quantizer.clamped(laplace_quantiles())
+        best = clamped.abs().mean()
+        return tuple((clamped.abs() - alpha).square().mean().item() for alpha in (2.0, best))
+
+    @pytest.mark.parametrize("tau", [0.6, 0.75, 0.816, 0.85, 0.94, 0.99])
+    def test_quantization_error(self, tau):
+        p = 2 - 2 * tau
+        fixed, best = self.errors(tau)
+        assert fixed == pytest.approx(4 * (1 + 2 * p * math.log(p)), rel=1e-3)
+        assert best == pytest.approx(4 * (1 + 2 * p * math.log(p) - p**2), rel=1e-3)
+
+    def test_the_error_is_least_at_1_minus_1_over_2e_and_grows_with_tau_under_the_best_factor(self):
+        least = 1 - 1 / (2 * math.e)
+        assert self.errors(least)[0] == pytest.approx(4 * (1 - 2 / math.e), rel=1e-3)
+        assert self.errors(least)[0] < min(self.errors(least - 0.02)[0], self.errors(least + 0.02)[0])
+        assert self.errors(1.0)[0] == pytest.approx(4, rel=1e-3)
+        best = [self.errors(tau)[1] for tau in (0.6, 0.7, 0.8, 0.9, 1.0)]
+        assert best == sorted(best)
+
+    @pytest.mark.parametrize(("tau", "entropy"), [(0.85, 1.87835), (0.99, 2.35243)])
+    def test_entropy_of_the_clamped_weight(self, tau, entropy):
+        """In nats: of the density between the bounds, and of the two atoms on them."""
+        w = laplace_quantiles()
+        quantizer = ReCU(tau=tau, standardize=False)
+        bound = quantizer.bound(w)
+        clamped = quantizer.clamped(w)
+        inside = clamped[clamped.abs() < bound]
+        surprise = math.log(4) + inside.abs() / 2  # of a Laplace density of scale 2
+        atoms = [(clamped == side * bound).double().mean().item() for side in (-1, 1)]
+        measured = surprise.sum().item() / w.numel() - sum(atom * math.log(atom) for atom in atoms)
+        assert measured == pytest.approx(entropy, abs=1e-3)
+        closed = (2 * tau - 1) * math.log(2 * math.e * 2) + (2 - 2 * tau) * math.log(2)
+        assert closed == pytest.approx(entropy, abs=5e-6)
+
+    @pytest.mark.parametrize("tail", ["zero", "pass", "project"])
+    def test_clamping_twice_to_one_bound_is_clamping_once(self, tail, weight):
+        quantizer = ReCU(tau=0.8, tail=tail, standardize=False)
+        bound = quantizer.bound(weight)
+        quantizer.bound = lambda standard: bound
+        once = quantizer.clamped(weight)
+        assert not torch.equal(once, weight)
+        assert torch.equal(quantizer.clamped(once), once)
+
+    @pytest.mark.parametrize("scope", ["layer", "filter"])
+    def test_clipped_are_those_beyond_the_bound(self, scope, weight):
+        quantizer = ReCU(tau=0.8, scope=scope, quantile="empirical")
+        clipped = quantizer.is_clipped(weight)
+        assert torch.equal(clipped, quantizer.clamped(weight) != standardized(weight))
+        # The 0.6-quantile of |w| is a weight or lies between two of them.
+        assert clipped.double().mean().item() == pytest.approx(0.4, abs=1 / 36)
+
+
 class TestForward:
     @pytest.mark.parametrize("tail", ["zero", "pass", "project"])
     @pytest.mark.parametrize("quantile", ["laplace", "empirical"])

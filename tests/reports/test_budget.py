@@ -2,9 +2,10 @@ import io
 
 from rich.console import Console
 
+from bnn.accounting.exact_model import StepMemory
 from bnn.accounting.fit import Fit
 from bnn.accounting.memory_model import MemoryTable, Variable
-from bnn.reports.budget import print_budget, print_fits
+from bnn.reports.budget import print_budget, print_fits, print_measured
 
 MIB = 2**20
 WORDS = {"title": "a title of its own", "caption": "and a caption that is a good deal longer than the table"}
@@ -46,4 +47,48 @@ def test_fits_in_their_order():
         "preset optimizer batch MiB",
         "standard sgd 100 1.50",
         "edge bop 7 2,048.00",
+    ]
+
+
+def test_fits_with_slices():
+    fits = [Fit("edge", "adam", 100, 1.5 * MIB, 100), Fit("edge-min", "adam", 100, MIB, 25)]
+    assert lines(print_fits, fits)[1:-1] == [
+        "preset optimizer batch slice MiB",
+        "edge adam 100 100 1.50",
+        "edge-min adam 100 25 1.00",
+    ]
+
+
+def test_variables_that_one_preset_lacks_and_those_of_several_widths():
+    def variable(name: str, mib: int, bits: int) -> Variable:
+        return Variable(name, "to backward", mib * MIB * 8 // bits, bits)
+
+    standard = MemoryTable((variable("activations", 8, 32), variable("activations", 2, 1)))
+    edge = MemoryTable(
+        (variable("activations", 5, 1), variable("masks", 1, 1), Variable("masks", "to backward", 9, 64))
+    )
+    others = {"saved": [8 * MIB, 4 * MIB]}
+    console = Console(file=io.StringIO(), width=80)
+    print_budget(console, {"standard": standard, "edge": edge}, title="", caption="", others=others)
+    rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert "activations to backward 32, 1 10.00 1 5.00 2.00" in rows
+    assert "masks to backward - 0.00 1 1.00 -" in rows
+    assert "total 10.00 6.00 1.67" in rows
+    assert "saved 8.00 4.00 2.00" in rows
+
+
+def test_measured_figures_under_the_predicted_ones():
+    step = StepMemory(3 * MIB, table(32, 32))
+    figures = {"saved_bytes": 2 * MIB, "graph_bytes": 4 * MIB, "peak_live_bytes": 11 * MIB, "resident_bytes": None}
+    console = Console(file=io.StringIO(), width=80)
+    print_measured(console, {"edge": (step, figures)})
+    rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    shown = [row for row in rows if (row and row.split()[-1].replace(".", "").isdigit()) or row.endswith(" -")]
+    assert shown == [
+        "saved for backward, predicted 3.00",
+        "measured by hooks 2.00",
+        "measured in autograd's graph 4.00",
+        "peak of live tensors, predicted 12.00",
+        "measured in torch's allocator 11.00",
+        "peak resident above the level before the model -",
     ]

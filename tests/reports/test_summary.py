@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bnn.reports.summary import engineering, print_summary
+from bnn.reports.summary import print_summary
 
 SUMMARY = {
     "test_accuracy": 0.9611,
@@ -17,6 +17,7 @@ SUMMARY = {
     "peak_rss_mib": 325.4,
     "energy_j": 2.25,
     "price_table": "Horowitz 2014, 45 nm",
+    "energy_by_table_j": {"Horowitz 2014, 45 nm": 2.25, "another": 0.0015},
     "wall_s": 17.4,
     "steps": 1600,
     "epochs": 40,
@@ -40,6 +41,7 @@ def printed(directory: str = "runs/a", **changes) -> str:
         "1 (150,016 weights)",
         "325 MiB",
         "2.25 J (prices: Horowitz 2014, 45 nm)",
+        "1.5 mJ (prices: another)",
         "17.4 s for 1,600 steps, 40 epochs",
         "files: runs/a",
     ],
@@ -61,20 +63,3 @@ def test_parts_that_a_run_may_lack():
 
 def test_long_directory_is_not_broken_over_lines():
     assert f"files: {'d' * 200}\n" in printed("d" * 200)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0123, "12.3 m"),
-        (2.25, "2.25 "),
-        (999.4, "999 "),
-        (999.9, "1 k"),
-        (54321, "54.3 k"),
-        (1.5e6, "1.5 M"),
-        (1e-6, "1 µ"),
-        (0.0, "0 µ"),
-    ],
-)
-def test_three_figures_with_a_prefix(value, text):
-    assert engineering(value) == text

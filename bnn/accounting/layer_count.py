@@ -1,0 +1,179 @@
+"""What one layer, or one operation outside layers, consists of and moves."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from bnn.bits import BitTensor
+from bnn.layers import BinaryBlock, BinaryLayer, BinaryNorm, BitBatchNorm, MaxPool2d
+from bnn.quantizers import Quantizer
+
+_FLOAT_BITS = 32
+# Of a block's parts: products and what becomes of them are float16, gradients between the parts int8, those between
+# blocks bfloat16.
+_BLOCK_BITS, _BLOCK_GRADIENT_BITS = 16, 8
+
+_VIEWS = (nn.Flatten, nn.Identity, nn.Unflatten)
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """A layer, or an operation outside layers, as one batch sees it."""
+
+    name: str
+    kind: str
+    weights: int
+    """Weights that enter products; 0 for a layer without any."""
+    weight_bits: int
+    """Bits that one of them takes once training has ended."""
+    other_parameters: int
+    """Parameters that enter no product, such as those of a norm, at 32 bits."""
+    input_elements: int
+    input_bits: int
+    """Width of an input element as the arithmetic sees it."""
+    output_elements: int
+    output_bits: int
+    multiply_accumulates: int
+    """Of the forward pass of the batch; padded taps count."""
+    fan_in: int
+    """Products in one sum of the forward pass, 0 without weights."""
+    fan_out: int
+    """Products in one sum of the gradient of an input that no edge cuts; strides leave some of them out."""
+    needs_input_gradient: bool
+    kept_elements: int
+    """What backward needs again besides the weights: the input, or a few bits that stand for it."""
+    kept_bits: int
+    gradient_bits: int
+    """Width of the output's gradient as the arithmetic sees it."""
+    input_gradient_bits: int
+    weight_gradient_bits: int
+    is_view: bool
+    """Whether the output is the input under another shape, so that nothing moves."""
+
+
+def count_layer(
+    name: str,
+    module: nn.Module,
+    x: Tensor,
+    output: Tensor,
+    *,
+    block: BinaryBlock | None,
+    trained_before: bool,
+    gradient_of_bits: int,
+) -> LayerCount:
+    """Counts a module.
+
+    Args:
+        name: of the module.
+        module: one that has no modules inside, or a binary layer.
+        x: its input; values do not matter.
+        output: what it made of it.
+        block: the block that it is a part of, if any.
+        trained_before: whether a gradient is handed down to the input.
+        gradient_of_bits: width of the gradient of a `BitTensor`.
+    """
+    input_bits, output_bits, weight_gradient_bits = bits_of(x), bits_of(output), _FLOAT_BITS
+    input_gradient_bits, gradient_bits = (
+        gradient_of_bits if isinstance(tensor, BitTensor) else 8 * tensor.element_size() for tensor in (x, output)
+    )
+    weight_bits, weight = 0, None
+    if isinstance(module, BinaryLayer):
+        weight_bits, weight = module.store.storage_bits, module.store.shape
+        if module.input_quantizer is not None:
+            input_bits = module.input_quantizer.storage_bits
+        if module.grad_quantizer is not None:
+            gradient_bits = module.grad_quantizer.storage_bits
+        if module.store.gradient_quantizer is not None:
+            weight_gradient_bits = module.store.gradient_quantizer.storage_bits
+    elif isinstance(module, (nn.Linear, nn.Conv2d)):
+        weight_bits, weight = 8 * module.weight.element_size(), tuple(module.weight.shape)
+    if block is not None:
+        first, last = module is block.product, module is block.norm
+        input_bits = input_bits if first else _BLOCK_BITS
+        output_bits = 1 if last else _BLOCK_BITS
+        gradient_bits = _BLOCK_BITS if last else _BLOCK_GRADIENT_BITS
+        input_gradient_bits = _BLOCK_BITS if first else _BLOCK_GRADIENT_BITS
+    weights = math.prod(weight) if weight else 0
+    fan_in = math.prod(weight[1:]) if weight else 0
+    groups = getattr(module, "groups", 1)
+    kept_elements, kept_bits = _kept(module, (x.numel(), input_bits), output.numel())
+    return LayerCount(
+        name=name,
+        kind=type(module).__name__,
+        weights=weights,
+        weight_bits=weight_bits,
+        other_parameters=sum(parameter.numel() for parameter in module.parameters()) - weights,
+        input_elements=x.numel(),
+        input_bits=input_bits,
+        output_elements=output.numel(),
+        output_bits=output_bits,
+        multiply_accumulates=output.numel() * fan_in,
+        fan_in=fan_in,
+        fan_out=weights // (weight[1] * groups) if weight else 0,
+        needs_input_gradient=trained_before,
+        kept_elements=kept_elements,
+        kept_bits=kept_bits,
+        gradient_bits=gradient_bits,
+        input_gradient_bits=input_gradient_bits,
+        weight_gradient_bits=weight_gradient_bits if weights else 0,
+        is_view=isinstance(module, _VIEWS) or (isinstance(module, Quantizer) and isinstance(x, BitTensor)),
+    )
+
+
+def count_operation(
+    name: str, kind: str, inputs: list[Tensor], output: Tensor, *, keeps_inputs: bool, trained_before: bool
+) -> LayerCount:
+    """Counts an operation that is no module.
+
+    Args:
+        name: of its place and itself.
+        kind: the operation.
+        inputs: its tensors, at least one.
+        output: what it made of them.
+        keeps_inputs: whether backward needs them again.
+        trained_before: whether gradients are handed down to them.
+    """
+    input_elements, input_bits = sum(x.numel() for x in inputs), max(bits_of(x) for x in inputs)
+    return LayerCount(
+        name=name,
+        kind=kind,
+        weights=0,
+        weight_bits=0,
+        other_parameters=0,
+        input_elements=input_elements,
+        input_bits=input_bits,
+        output_elements=output.numel(),
+        output_bits=bits_of(output),
+        multiply_accumulates=0,
+        fan_in=0,
+        fan_out=0,
+        needs_input_gradient=trained_before,
+        kept_elements=input_elements if keeps_inputs else 0,
+        kept_bits=input_bits,
+        gradient_bits=_FLOAT_BITS,
+        input_gradient_bits=_FLOAT_BITS,
+        weight_gradient_bits=0,
+        is_view=False,
+    )
+
+
+def bits_of(x: Tensor) -> int:
+    """Width of an element as it is stored."""
+    return 1 if isinstance(x, BitTensor) else 8 * x.element_size()
+
+
+def _kept(module: nn.Module, input_size: tuple[int, int], outputs: int) -> tuple[int, int]:
+    """Elements and width of what backward reads again. `input_size` is those of the input."""
+    match module:
+        case MaxPool2d() if input_size[1] > 1:
+            return outputs, (module.kernel_size**2 - 1).bit_length()
+        case nn.MaxPool2d():
+            return outputs, 64  # torch's indices
+        case nn.AvgPool2d() | nn.AdaptiveAvgPool2d() | nn.Flatten() | nn.Identity() | nn.Unflatten():
+            return 0, input_size[1]
+        case BitBatchNorm():
+            return outputs, 1  # the sign of each
+        case BinaryNorm():
+            return outputs, 2  # the sign of each, and whether it lies in the straight-through window
+    return input_size

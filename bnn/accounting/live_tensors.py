@@ -1,0 +1,160 @@
+"""The memory that tensors take at every moment of some work, from the calls of torch's operations."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from bnn.bits import BitTensor
+
+# Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
+# tensor takes none at all.
+_UNWRITTEN = ("aten::empty", "aten::new_empty")
+# What makes tensors of packed bits, if they are of uint8.
+_PACKS = ("bnn::", "aten::new_empty")
+_READ_NUMBER = "aten::_local_scalar_dense"
+
+
+@dataclass(eq=False)
+class Memory:
+    """The storage that one or more tensors share."""
+
+    nbytes: int
+    itemsize: int
+    """Bytes of an element of the tensor that it was made for."""
+    is_packed: bool
+    """Whether it holds bits that an operation of this package has packed."""
+    dim: int
+    """Dimensions of that tensor."""
+    source: tuple[str, int]
+    """The operation that made it, and the number of its result."""
+    of_weights: bool
+    """Whether it holds parameters, or something made of parameters alone."""
+
+
+class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, notes when storages on one device come into use and when they are freed.
+
+    On the meta device nothing is computed and no memory is taken, yet storages come and go as they would. What
+    operations take for themselves while they run is not seen, but for what `workspace_bytes` knows of.
+
+    Args:
+        device: of the tensors that count.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.may_read_numbers = False
+        """Whether a number may be read from a meta tensor. It is then taken to be 1, or true: what code asks of
+        gradients and moments is whether they are finite, and whether there are some that need more work."""
+        self._log: list[tuple[Memory, int]] = []
+        self._of_storage: dict[int, Memory] = {}
+        self._unwritten: set[int] = set()
+
+    def memory_of(self, x: Tensor) -> Memory:
+        """The memory of a tensor, whatever device it is on; of a `BitTensor` that of its bits."""
+        return self._note(x.packed if isinstance(x, BitTensor) else x, ("", 0), of_weights=False)
+
+    def hold(self, tensors: Iterable[Tensor], *, of_weights: bool = False) -> list[Memory]:
+        """Counts tensors that were there before."""
+        memories = [self._note(x, ("", 0), of_weights=of_weights) for x in tensors]
+        for x in tensors:
+            self._use(x)
+        return memories
+
+    def at_peak(self) -> dict[Memory, int]:
+        """What was in use when it was most, with its bytes, transients within an operation included."""
+        live = most = length = 0
+        for place, (_, change) in enumerate(self._log, start=1):
+            live += change
+            if live > most:
+                most, length = live, place
+        held: dict[Memory, int] = {}
+        for memory, change in self._log[:length]:
+            held[memory] = held.get(memory, 0) + change
+        return {memory: nbytes for memory, nbytes in held.items() if nbytes}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs an operation and notes the storages that it uses and makes."""
+        kwargs = kwargs or {}
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if any(isinstance(x, BitTensor) for x in inputs):
+            return NotImplemented  # comes again with the bits
+        name = func._schema.name
+        if name == _READ_NUMBER and inputs[0].is_meta and self.may_read_numbers:
+            return torch.ones((), dtype=inputs[0].dtype).item()
+        results = func(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+        inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
+        is_written = not name.startswith(_UNWRITTEN)
+        of_weights = is_written and bool(inputs) and all(self.memory_of(x).of_weights for x in inputs)
+        for number, x in enumerate(outputs):
+            self._note(x, (name, number), of_weights=of_weights)
+        if not _only_views(func):
+            for x in inputs + outputs if is_written else inputs:
+                self._use(x)
+            if workspace := workspace_bytes(name, inputs):
+                memory = Memory(workspace, 4, False, 1, (name, len(outputs)), False)
+                self._log += [(memory, workspace), (memory, -workspace)]
+        return results
+
+    def _note(self, x: Tensor, source: tuple[str, int], *, of_weights: bool) -> Memory:
+        storage = x.untyped_storage()
+        key = storage._cdata
+        if key not in self._of_storage:
+            packed = x.dtype is torch.uint8 and source[0].startswith(_PACKS)
+            self._of_storage[key] = Memory(storage.nbytes(), x.itemsize, packed, x.dim(), source, of_weights)
+            self._unwritten.add(key)
+            weakref.finalize(storage, self._forget, key).atexit = False
+        return self._of_storage[key]
+
+    def _use(self, x: Tensor) -> None:
+        key = x.untyped_storage()._cdata
+        if key in self._unwritten:
+            self._unwritten.remove(key)
+            self._log.append((self._of_storage[key], self._of_storage[key].nbytes))
+
+    def _forget(self, key: int) -> None:
+        memory = self._of_storage.pop(key)
+        if key in self._unwritten:
+            self._unwritten.remove(key)
+        else:
+            self._log.append((memory, -memory.nbytes))
+
+
+def workspace_bytes(name: str, inputs: list[Tensor]) -> int:
+    """What a few operations take on the CPU, beside their results, while they run.
+
+    Seen in the allocations of torch 2.13 with oneDNN: the gradient of a convolution's weight, unless its kernel is
+    1x1, is formed in a layout of its own and copied; that of a batch norm begins with a copy of the output's
+    gradient; and operations on bits copy images whose channels do not lie last.
+    """
+    if name == "aten::convolution_backward":
+        weight = inputs[2]
+        return 2 * _nbytes(weight) if weight.shape[2:].numel() > 1 else 0
+    if name == "aten::native_batch_norm_backward":
+        return _nbytes(inputs[0])
+    if name.startswith("bnn::"):
+        images = [x for x in inputs if x.dim() == 4 and not x.is_contiguous(memory_format=torch.channels_last)]
+        return sum(_nbytes(x) for x in images)
+    return 0
+
+
+def _nbytes(x: Tensor) -> int:
+    return x.numel() * x.itemsize
+
+
+def _only_views(func: Any) -> bool:
+    """Whether an operation gives another view of its input's memory and does nothing else."""
+    returns = func._schema.returns
+    return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)

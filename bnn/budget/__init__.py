@@ -1,0 +1,1 @@
+"""What `bnn budget` does, once its words are understood."""

@@ -1,0 +1,164 @@
+"""What is known of a run: the files of its directory, and the network and choices that its recipe tells."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bnn.accounting import LayerCount, Ledger, count_network
+from bnn.accounting.card import quantization_card
+from bnn.accounting.meters import read_ledger
+from bnn.accounting.step import require_counted
+from bnn.errors import BnnError, RunError
+from bnn.reports.memory import MemoryFigures, memory_figures
+from bnn.training import Run, directory
+from bnn.training.recipe import build, load_recipe, values_from_json
+
+WEIGHT_STATES = (
+    "never_flipped",
+    "flip_rate",
+    "reflip_rate",
+    "sign_entropy",
+    "sparsity",
+    "quantization_error",
+    "clipped_share",
+    "tau",
+)
+"""Columns of the metrics that tell how the weights live."""
+_METRICS_FIGURES = (
+    "epoch",
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "skipped",
+    "wall_s",
+    *WEIGHT_STATES,
+)
+_SUMMARY_FIGURES = (
+    "epochs",
+    "test_accuracy",
+    "best_validation_accuracy",
+    "best_validation_epoch",
+    "weights",
+    "bits_per_weight",
+    "other_parameters",
+    "peak_rss_mib",
+    "peak_device_mib",
+    "energy_j",
+    "wall_s",
+)
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a run's recipe tells besides its directory."""
+
+    layers: Sequence[LayerCount] = ()
+    """Those with parameters, as one example sees them."""
+    data: str | None = None
+    card: Mapping[str, str] = field(default_factory=dict)
+    """See `quantization_card`."""
+    memory: MemoryFigures | None = None
+    uncounted: Sequence[str] = ()
+    """What has arithmetic that is not known."""
+    note: str = ""
+    """Why there are no layers, or what to know about them."""
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """What is known of a run."""
+
+    label: str
+    configuration: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    """At least one line."""
+    summary: dict[str, Any]
+    """Empty as long as the run is not complete."""
+    ledger: Ledger | None
+    """What its training did; None as long as the run is not complete, or where nothing was counted."""
+    network: Network
+
+    @property
+    def epochs_done(self) -> int:
+        """Of which there are metrics."""
+        return int(self.metrics[-1]["epoch"]) + 1
+
+    def states(self) -> list[str]:
+        """The columns of `WEIGHT_STATES` that have a figure."""
+        return [name for name in WEIGHT_STATES if any(record.get(name) is not None for record in self.metrics)]
+
+
+def read_run(run: Path, label: str, *, strict: bool = False) -> KnownRun:
+    """Reads a run's directory and executes its recipe.
+
+    Args:
+        run: the directory.
+        label: what to call it.
+        strict: whether to refuse a network of which not everything can be counted.
+
+    Raises:
+        RunError: it is not a run's directory, has no metrics yet or is damaged; or `strict`, and something is not
+            known.
+    """
+    configuration = directory.read_json(run / directory.CONFIGURATION)
+    metrics_path, summary_path = run / directory.METRICS, run / directory.SUMMARY
+    metrics = directory.read_metrics(run) if metrics_path.exists() else []
+    if not metrics:
+        raise RunError(f"{metrics_path} has no line yet: report {run} when its first epoch is done")
+    for record in metrics:
+        _check_figures(metrics_path, record, _METRICS_FIGURES)
+    summary = directory.read_json(summary_path) if summary_path.exists() else {}
+    _check_figures(summary_path, summary, _SUMMARY_FIGURES)
+    if summary.get("epochs") != metrics[-1]["epoch"] + 1:
+        # The run went on after it had been summed up.
+        summary = {}
+    ledger = read_ledger(run) if summary else None
+    return KnownRun(label, configuration, metrics, summary, ledger, _network(configuration, strict))
+
+
+def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        value = record.get(name, 0)
+        if value is not None and not (isinstance(value, (int, float)) and -1e300 < value < 1e300):
+            raise RunError(f"{path} is damaged: {name} is {str(value)[:40]!r} and not a finite number")
+
+
+def _network(configuration: Mapping[str, Any], strict: bool) -> Network:
+    """Builds the network as the recipe does. What is missing costs the page its layers, and nothing else."""
+    try:
+        path, arguments = Path(configuration["recipe"]), configuration["arguments"]
+    except (KeyError, TypeError):
+        return Network(note="the run's configuration names no recipe")
+    if not path.is_file():
+        return Network(note=f"the recipe {path} of this run is gone")
+    try:
+        recipe = load_recipe(path)
+        run = build(recipe, values_from_json(recipe, arguments))
+    except BnnError as error:
+        return Network(note=str(error))
+    changed = recipe.sha256 != configuration.get("recipe_sha256")
+    note = f"{path} has changed since the run began: these are the layers as it makes them now." if changed else ""
+    return _counted(run, arguments, note, strict)
+
+
+def _counted(run: Run, arguments: Mapping[str, Any], note: str, strict: bool) -> Network:
+    try:
+        count = count_network(run.model, run.data.image_shape)
+        card = quantization_card(run)
+    except Exception:  # a user's module may raise anything
+        if strict:
+            raise RunError("nothing of the network can be counted: it cannot run on shapes alone") from None
+        return Network(data=run.data.source, note="the model cannot run on shapes alone")
+    if strict:
+        require_counted(count)
+    return Network(
+        layers=[layer for layer in count.layers if layer.weights or layer.other_parameters],
+        data=run.data.source,
+        card=card,
+        memory=memory_figures(run, arguments),
+        uncounted=count.uncounted,
+        note=note,
+    )

@@ -1,0 +1,233 @@
+"""The parts of a report that a run has for itself: memory, energy, layers, weights, device and choices."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from bnn.accounting import PRICE_TABLES, LayerCount, Ledger
+from bnn.accounting.ledger import LEVEL_BITS
+from bnn.accounting.memory_model import Lifetime, MemoryTable
+from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
+from bnn.reports.figures import bars, paired_bars, shares
+from bnn.reports.known import KnownRun
+from bnn.reports.memory import MemoryFigures
+from bnn.reports.texts import ABSENT, energy, engineering, number, size
+
+_MIB = 2**20
+_MAIN = PRICE_TABLES[0]
+LIFETIMES = {lifetime: number for number, lifetime in enumerate(get_args(Lifetime), start=3)}
+"""How long variables are kept, with the numbers of their colours, which follow those of two presets."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under their heads."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One section."""
+
+    title: str
+    text: str = ""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """SVG elements by their captions."""
+    legend: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of colours, by what they stand for."""
+    table: Table | None = None
+    folded: str = ""
+    """What the table is called where it is folded away."""
+    alert: str = ""
+
+
+def of_run(run: KnownRun) -> list[Part]:
+    """The sections of a run that have anything to show."""
+    parts = [_memory(run), _energy(run), _layers(run), _weight_state(run), *_device(run.summary.get("junctions"))]
+    return [part for part in parts if part is not None]
+
+
+def choices(runs: Sequence[KnownRun]) -> list[tuple[str, list[str], bool]]:
+    """The quantization cards side by side: name, each run's choice, and whether they differ."""
+    names = dict.fromkeys(name for run in runs for name in run.network.card)
+    rows = [(name, [run.network.card.get(name, ABSENT) for run in runs]) for name in names]
+    return [(name, texts, len(set(texts)) > 1) for name, texts in rows]
+
+
+def other_energies(run: KnownRun, table_name: str) -> Iterator[str]:
+    """What the run's counts cost under the tables besides the named one."""
+    if run.ledger is not None:
+        for table in PRICE_TABLES:
+            if table.name != table_name:
+                yield f"{energy(run.ledger.energy_J(table))} under {table.name}"
+
+
+def _memory(run: KnownRun) -> Part | None:
+    memory = run.network.memory
+    if memory is None:
+        return None
+    (own, own_table), *others = memory.tables.items()
+    text = f"Predicted by {memory.model}: {size(own_table.total_bytes)} with {own}"
+    text += "".join(f", {size(table.total_bytes)} with {name}" for name, table in others) + "."
+    measured = run.summary.get("peak_rss_mib")
+    if measured is not None:
+        text += (
+            f" Measured: {measured:,.0f} MiB resident in the whole process at its peak, with Python, torch and the"
+            " data. The two are not of the same things, and do not add up."
+        )
+    presets = dict(zip(memory.tables, range(1, 3), strict=False)) if others else {}
+    figures = {
+        "Predicted, by variable": _memory_bars(memory),
+        "Predicted, by how long it is kept": _memory_shares(memory),
+    }
+    return Part("Memory of a step", text, figures, {**presets, **LIFETIMES})
+
+
+def _memory_bars(memory: MemoryFigures) -> str:
+    tables = list(memory.tables.values())
+    sizes = [[variable.bytes for variable in table.variables] for table in tables]
+    labels = [[size(n) for n in lengths] for lengths in sizes]
+    names = [variable.name for variable in tables[0].variables]
+    if len(tables) > 1:
+        return paired_bars(names, sizes, labels, salt="memory")
+    colors = [LIFETIMES[variable.lifetime] for variable in tables[0].variables]
+    return bars(names, sizes, labels[0], salt="memory", colors=colors)
+
+
+def _memory_shares(memory: MemoryFigures) -> str:
+    def kept(table: MemoryTable, lifetime: str) -> float:
+        return sum(variable.bytes for variable in table.variables if variable.lifetime == lifetime)
+
+    tables = memory.tables.values()
+    parts = [[kept(table, lifetime) for table in tables] for lifetime in LIFETIMES]
+    totals = [size(table.total_bytes) for table in tables]
+    return shares(list(memory.tables), parts, totals, salt="lifetimes", first_color=min(LIFETIMES.values()))
+
+
+def _energy(run: KnownRun) -> Part | None:
+    ledger = run.ledger
+    if ledger is None:
+        return None
+    totals = [ledger.energy_J(table) for table in PRICE_TABLES]
+    kinds = list(zip(*(energy_by_kind(ledger, table) for table in PRICE_TABLES), strict=True))
+    uncounted = run.summary.get("uncounted") or ()
+    return Part(
+        "Energy of training",
+        f"Counted: {engineering(ledger.products).strip()} multiply-accumulates and {engineering(ledger.moved_bytes)}B"
+        " moved. The counts are facts of shapes and widths; the joules are what each price table makes of them.",
+        {
+            "By operation, under each price table": shares(
+                [table.name for table in PRICE_TABLES], kinds, [energy(total) for total in totals], salt="kinds"
+            ),
+            f"By layer, prices of {_MAIN.name}": _layer_energy(ledger, run.network.layers),
+        },
+        {name: number for number, name in enumerate(KINDS, start=1)},
+        Table(
+            ["operation", "phase", "count", *(table.name for table in PRICE_TABLES)],
+            [
+                [row.name, row.phase, f"{engineering(row.count)}{row.unit}".strip(), *map(energy, row.energy_J)]
+                for row in operations(ledger, PRICE_TABLES)
+            ],
+        ),
+        folded="Counts and joules of each operation",
+        alert=f"Not counted, since it is not known what they compute: {', '.join(map(str, uncounted))}."
+        if uncounted
+        else "",
+    )
+
+
+def _layer_energy(ledger: Ledger, layers: Sequence[LayerCount]) -> str:
+    parts_J = energy_by_layer(ledger, _MAIN)
+    names = {layer.name: _name(layer) for layer in layers}
+    kinds = list(zip(*parts_J.values(), strict=True))
+    labels = [energy(sum(of_kinds)) for of_kinds in parts_J.values()]
+    return bars([names.get(place, place) for place in parts_J], kinds, labels, salt="layers")
+
+
+def _name(layer: LayerCount) -> str:
+    """Layers of `nn.Sequential` have numbers for names, which say little."""
+    return f"{layer.name} {layer.kind}"
+
+
+def _layers(run: KnownRun) -> Part | None:
+    layers, note = run.network.layers, run.network.note
+    if not layers:
+        return Part("Layers", alert=f"No layers are shown: {note}") if note else None
+    weighted = [layer for layer in layers if layer.weights]
+    wide = any(layer.weight_bits > LEVEL_BITS for layer in weighted)
+    return Part(
+        "Layers",
+        "",
+        _layer_bars(weighted),
+        {"weights of 1 or 2 bits": 1, **({"wider weights": 2} if wide else {})} if weighted else {},
+        Table(
+            ["layer", "kind", "weights", "bits each", "bits in all", "other parameters", "input bits", "MAC"],
+            [_layer_cells(layer) for layer in layers],
+        ),
+        folded="Layers with parameters; MAC: multiply-accumulates of one example's forward pass",
+        alert=note,
+    )
+
+
+def _layer_cells(layer: LayerCount) -> list[str]:
+    cells = [
+        layer.weights,
+        layer.weight_bits if layer.weights else 0,
+        layer.weights * layer.weight_bits,
+        layer.other_parameters,
+        layer.input_bits,
+        layer.multiply_accumulates,
+    ]
+    return [layer.name, layer.kind, *(f"{cell:,}" if cell else "" for cell in cells)]
+
+
+def _layer_bars(layers: Sequence[LayerCount]) -> dict[str, str]:
+    if not layers:
+        return {}
+    names, colors = list(map(_name, layers)), [1 if layer.weight_bits <= LEVEL_BITS else 2 for layer in layers]
+    stored = [layer.weights * layer.weight_bits / 8 for layer in layers]
+    work = [layer.multiply_accumulates for layer in layers]
+    return {
+        "Trained weights": bars(names, [stored], [size(n) for n in stored], salt="storage", colors=colors),
+        "Multiply-accumulates of an example": bars(
+            names, [work], [engineering(n).strip() for n in work], salt="work", colors=colors
+        ),
+    }
+
+
+def _weight_state(run: KnownRun) -> Part | None:
+    layers = run.summary.get("weight_state")
+    if not isinstance(layers, dict) or not all(isinstance(values, dict) for values in layers.values()) or not layers:
+        return None
+    columns = list(dict.fromkeys(name for values in layers.values() for name in values))
+    rows = [[name, *(_plain(values.get(column)) for column in columns)] for name, values in layers.items()]
+    return Part("Weights, layer by layer", "At the end of training.", table=Table(["layer", *columns], rows))
+
+
+def _device(device: Any) -> Iterator[Part]:
+    """What a run with a simulated device says of it: names with numbers or texts, and rows of energy."""
+    if not isinstance(device, dict):
+        return
+    priced = [row for row in device.get("energy", ()) if isinstance(row, dict)] if "energy" in device else []
+    facts = [
+        [name, _plain(value, "J" if name.endswith("_J") else "")]
+        for name, value in device.items()
+        if not isinstance(value, (dict, list))
+    ]
+    if facts:
+        yield Part("Device", table=Table(["figure", "value"], facts))
+    if priced:
+        rows = [[str(row.get("name")), _plain(row.get("joule"), "J"), str(row.get("table"))] for row in priced]
+        yield Part("Energy of the device", table=Table(["operation", "energy", "prices"], rows))
+
+
+def _plain(value: Any, unit: str = "") -> str:
+    if value is None:
+        return ABSENT
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if unit:
+        return f"{engineering(value)}{unit}"
+    return number(value, "," if isinstance(value, int) else ".4g")

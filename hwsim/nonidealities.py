@@ -1,0 +1,162 @@
+"""What real junctions do besides: spread, faults, heat, failing writes, and the wear of reading, waiting and switching.
+
+Everything that differs from junction to junction is a function of a seed and of the junction's place, so that nothing
+of it has to be stored.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from bnn.data.hashing import random_integers
+from hwsim.devices.base import DeviceModel
+from hwsim.devices.mtj import MTJ
+
+# The constant of an `MTJ` that a spread multiplies.
+_SPREADS = {
+    "resistance_spread": "parallel_resistance_ohm",
+    "barrier_spread": "energy_barrier_J",
+    "critical_current_spread": "critical_current_A",
+    "tmr_spread": "tmr",
+}
+_FAULTS = ("stuck_parallel", "stuck_antiparallel", "shorted")
+_NO_TMR = 1e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class NonIdealities:
+    """Numbers that are 0 or None where nothing is wrong, which is the default.
+
+    Args:
+        resistance_spread: of both resistances alike, from junction to junction; as every spread the standard deviation
+            of the logarithm, which is a relative one where it is small.
+        barrier_spread: of the energy barrier, and so of Δ.
+        critical_current_spread: of Ic0.
+        tmr_spread: of the magnetoresistance.
+        temperature_K: of the array, where it is not that for which the pulses are made.
+        stuck_parallel: share of junctions that stay parallel.
+        stuck_antiparallel: share of junctions that stay antiparallel.
+        shorted: share of junctions whose barrier has broken down: a small resistance, for good.
+        short_resistance_ohm: of those; a tenth of the default junction's, chosen.
+        write_error: share of pulses that do not arrive, at random.
+        idle_s: time that passes without voltage before each write; junctions may fall out of their state.
+        reads_per_write: read pulses that each cell sees before each write, half of them of each sign; they may
+            disturb it.
+        endurance_cycles: switches after which a junction is worn out and stays as it is. Their counts take 32 bits
+            a junction.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    resistance_spread: float = 0.0
+    barrier_spread: float = 0.0
+    critical_current_spread: float = 0.0
+    tmr_spread: float = 0.0
+    temperature_K: float | None = None
+    stuck_parallel: float = 0.0
+    stuck_antiparallel: float = 0.0
+    shorted: float = 0.0
+    short_resistance_ohm: float = 400.0
+    write_error: float = 0.0
+    idle_s: float = 0.0
+    reads_per_write: float = 0.0
+    endurance_cycles: int | None = None
+
+    def __post_init__(self) -> None:
+        for number in fields(self):
+            value = getattr(self, number.name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"{number.name} is a finite number of 0 or more, got {value}")
+        for name in ("short_resistance_ohm", "temperature_K", "endurance_cycles"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} is above 0, got 0")
+        if not self.faults <= 1 or not self.write_error <= 1:
+            raise ValueError(
+                f"shares are at most 1, got {self.faults:g} of faults together and a write error of"
+                f" {self.write_error:g}"
+            )
+
+    @property
+    def faults(self) -> float:
+        """Share of junctions that never switch."""
+        return self.stuck_parallel + self.stuck_antiparallel + self.shorted
+
+    @property
+    def varies(self) -> bool:
+        """Whether junctions differ in their constants."""
+        return self.shorted > 0 or any(getattr(self, name) for name in _SPREADS)
+
+    @property
+    def varies_in_conductance(self) -> bool:
+        """Whether what is read differs between junctions in the same state."""
+        return any((self.resistance_spread, self.tmr_spread, self.shorted))
+
+    def junction(self, device: DeviceModel) -> DeviceModel:
+        """The nominal junction, at the temperature of the array.
+
+        Raises:
+            ValueError: a table was measured at its own temperature.
+        """
+        if self.temperature_K is None:
+            return device
+        return replace(_physical(device, "temperature_K"), temperature_K=self.temperature_K)
+
+    def array(self, device: DeviceModel, shape: tuple[int, ...], seed: int) -> DeviceModel:
+        """A device with constants for each junction of an array.
+
+        Args:
+            device: the nominal junction; an `MTJ`.
+            shape: of the array.
+            seed: of the spread and the faults.
+
+        Returns:
+            The device, with float32 tensors of the shape for those constants that differ.
+        """
+        junction = _physical(self.junction(device), "a spread")
+        shorted = self.stuck(shape, seed)[2] if self.shorted else torch.zeros((), dtype=torch.bool)
+        constants: dict[str, Tensor] = {}
+        for stream, (spread, name) in enumerate(_SPREADS.items()):
+            if sigma := getattr(self, spread):
+                factor = torch.exp(sigma * torch.special.ndtri(_uniform(shape, seed, stream)))
+                constants[name] = (factor * getattr(junction, name)).float()
+        if self.shorted:
+            for name, value in (("parallel_resistance_ohm", self.short_resistance_ohm), ("tmr", _NO_TMR)):
+                whole = constants.get(name, torch.full(shape, float(getattr(junction, name))))
+                constants[name] = torch.where(shorted, value, whole)
+        return replace(junction, **constants)  # type: ignore[arg-type]
+
+    def stuck(self, shape: tuple[int, ...], seed: int) -> Tensor:
+        """Which junctions are stuck parallel, stuck antiparallel and shorted, at most one of these each.
+
+        Returns:
+            bool [3, *shape].
+        """
+        bounds = torch.tensor([getattr(self, name) for name in _FAULTS], dtype=torch.float64).cumsum(dim=0)
+        kind = torch.bucketize(_uniform(shape, seed, len(_SPREADS)), bounds, right=True)
+        return torch.stack([kind == k for k in range(len(_FAULTS))])
+
+
+def mapped(device: DeviceModel, change: Callable[[Tensor], Tensor]) -> DeviceModel:
+    """The device with those of its constants changed that have a value for each junction."""
+    other = copy.copy(device)
+    for name, value in vars(device).items():
+        if isinstance(value, Tensor) and value.dim():
+            object.__setattr__(other, name, change(value))
+    return other
+
+
+def _physical(device: DeviceModel, what: str) -> MTJ:
+    if not isinstance(device, MTJ):
+        raise ValueError(f"{what} is of physical constants, which a {type(device).__name__} does not have: use an MTJ")
+    return device
+
+
+def _uniform(shape: tuple[int, ...], seed: int, stream: int) -> Tensor:
+    """Numbers in (0, 1), float64, by the place in the array."""
+    places = torch.arange(math.prod(shape))
+    return ((random_integers(places, seed, stream) >> 10).double() + 0.5).div_(2**53).view(shape)

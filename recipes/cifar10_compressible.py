@@ -1,0 +1,99 @@
+"""A network on CIFAR-10 whose weights take half a bit in a file: penalized, made sparse and ternary, tuned."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from bnn.accounting.weight_meters import WeightMeter
+from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
+from bnn.errors import RecipeError
+from bnn.models import initialize
+from bnn.models.resnet_cifar import resnet8
+from bnn.penalties import (
+    Compressibility,
+    HoyerSquare,
+    PenalizedLoss,
+    PenaltySchedule,
+    SparseStore,
+    Ternarize,
+    trapezoid,
+)
+from bnn.training import Callback, Run, warmup_cosine
+
+_PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
+
+
+def recipe(
+    *,
+    data_dir: Path,
+    width: int = 64,
+    density: float | None = 0.08,
+    penalty: Literal["compressibility", "hoyer_square"] = "compressibility",
+    scope: Literal["layer", "network"] = "layer",
+    strength: float = 1e-3,
+    real_epochs: int = 20,
+    epochs: int = 40,
+    batch_size: int = 128,
+    learning_rate: float = 0.1,
+    weight_decay: float = 5e-4,
+    train_images: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    download: bool = False,
+) -> Run:
+    """Trains a ResNet-8 of real activations on CIFAR-10 whose weights become sparse and ternary, or stay real.
+
+    The loss has a penalty whose strength rises for a quarter of the real epochs, stays, and falls to 0 over their last
+    quarter (see Compressibility for the reason). Then the largest weights are kept and become -a or a, one magnitude a
+    layer, the others 0 for good, and training goes on. The stem and the classifier stay real. Compress what comes
+    out with `bnn compress`; density null trains the same network without penalty and leaves its weights as they are.
+    Source of the penalty: Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; what follows it is this project's own.
+
+    Args:
+        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        width: channels of the first stage.
+        density: share of the weights that is kept, in (0, 1]; 1 makes them binary, null leaves them real.
+        penalty: on the weights while they are real.
+        scope: whether each layer has its penalty or all are one vector.
+        strength: largest factor of the penalty.
+        real_epochs: epochs before the weights become ternary.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: of SGD with momentum 0.9, after a warm-up of an epoch; a cosine takes it to 0.
+        weight_decay: of every parameter.
+        train_images: take this many of the training images, at random; null takes all.
+        validation: part of the training images to hold out.
+        seed: of the weights, the order of the images, the augmentation and the validation split.
+        download: fetch CIFAR-10 into data_dir if it is not there.
+    """
+    if not 0 < real_epochs < epochs:
+        raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
+    data = cifar10(data_dir, download=download)
+    if train_images is not None:
+        few, _ = hold_out(data.train, fraction=1 - train_images / len(data.train), seed=0)
+        data = replace(data, train=few)
+    network = resnet8(
+        input_shape=data.image_shape, classes=data.num_classes, width=width, store=SparseStore, input_quantizer=None
+    )
+    initialize(network, generator=torch.Generator().manual_seed(seed))
+    callbacks: list[Callback] = [WeightMeter()]
+    loss = PenalizedLoss(network, _PENALTIES[penalty](scope=scope))
+    if density is not None:
+        quarter = real_epochs / 4
+        rise_and_fall = trapezoid(real_epochs, peak=strength, rise_epochs=quarter, fall_epochs=quarter)
+        callbacks += [PenaltySchedule(loss, rise_and_fall), Ternarize(epoch=real_epochs, density=density)]
+    return Run(
+        model=network,
+        data=data,
+        optimizer=torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        loss=loss,
+        validation=validation,
+        schedule=warmup_cosine(epochs, warmup_epochs=min(1, epochs / 4)),
+        augment=[RandomCrop(padding=4), RandomFlip()],
+        callbacks=callbacks,
+    )

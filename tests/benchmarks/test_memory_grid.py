@@ -1,0 +1,70 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.memory_grid import grid_table, is_right
+from bnn.ops import cpu
+
+RIGHT = {
+    "model": "mlp",
+    "preset": "edge",
+    "batch": 40,
+    "predicted_saved_bytes": 3 * 2**20,
+    "saved_bytes": 3 * 2**20,
+    "graph_bytes": 3 * 2**20,
+    "predicted_peak_bytes": 10.75 * 2**20,
+    "peak_live_bytes": 10 * 2**20,
+    "resident_bytes": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ({}, True),
+        ({"saved_bytes": 3 * 2**20 + 1}, False),
+        ({"graph_bytes": 3 * 2**20 - 1}, False),
+        ({"predicted_peak_bytes": 9.25 * 2**20}, True),
+        ({"predicted_peak_bytes": 11.25 * 2**20}, False),
+        ({"predicted_peak_bytes": 8.75 * 2**20}, False),
+    ],
+)
+def test_saved_bytes_must_be_equal_and_the_peak_near(changes, right):
+    assert is_right({**RIGHT, **changes}) is right
+
+
+def test_rows_of_the_table():
+    console = Console(file=io.StringIO(), width=120)
+    console.print(grid_table([RIGHT]))
+    rows = [line.split() for line in console.file.getvalue().splitlines()]
+    assert ["mlp", "edge", "40", "3.00", "3.00", "3.00", "10.75", "10.00", "1.075", "-"] in rows
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.memory_grid", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
+def test_a_step_of_the_grid(tmp_path):
+    done = run("--models", "mlp", "--presets", "edge-min", "--batches", "3", "--json", str(tmp_path / "grid.json"))
+    assert done.returncode == 0, done.stderr
+    assert "1 steps, 0 predicted wrong" in done.stdout
+    assert (tmp_path / "grid.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("--models", "mpl"), "there is no mpl"),
+        (("--batches", "1"), "at least 2"),
+        (("--batches", "a"), "--batches takes numbers"),
+    ],
+)
+def test_mistakes_are_told(words, part):
+    done = run(*words)
+    assert (done.returncode, part in done.stderr) == (2, True)

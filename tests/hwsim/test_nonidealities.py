@@ -1,0 +1,112 @@
+"""Spread and faults by seed, and the refusal of what is not physical."""
+
+import math
+
+import pytest
+import torch
+
+from hwsim.devices import Butler, presets
+from hwsim.nonidealities import NonIdealities, mapped
+
+JUNCTION = presets.consistent(model=Butler())
+SHAPE = (2, 100, 300)
+
+
+def test_off_by_default():
+    ideal = NonIdealities()
+    assert not ideal.varies
+    assert not ideal.faults
+    assert ideal.junction(JUNCTION) is JUNCTION
+
+
+@pytest.mark.parametrize(
+    ("spread", "constant"),
+    [
+        ("resistance_spread", "parallel_resistance_ohm"),
+        ("barrier_spread", "energy_barrier_J"),
+        ("critical_current_spread", "critical_current_A"),
+        ("tmr_spread", "tmr"),
+    ],
+)
+class TestSpread:
+    def array(self, spread: str, seed: int = 0):
+        return NonIdealities(**{spread: 0.1}).array(JUNCTION, SHAPE, seed)
+
+    def test_is_log_normal_about_the_nominal_value(self, spread, constant):
+        logs = (getattr(self.array(spread), constant) / getattr(JUNCTION, constant)).double().log()
+        n = math.prod(SHAPE)
+        assert abs(logs.mean()) < 4.5 * 0.1 / math.sqrt(n)
+        assert float(logs.std()) == pytest.approx(0.1, abs=4.5 * 0.1 / math.sqrt(2 * n))
+        assert float(((logs / 0.1).abs() < 1).double().mean()) == pytest.approx(0.6827, abs=0.01)
+
+    def test_leaves_the_other_constants(self, spread, constant):
+        values = vars(self.array(spread))
+        varied = {name for name, value in values.items() if isinstance(value, torch.Tensor)}
+        assert varied == {constant}
+        assert values[constant].shape == SHAPE
+
+    def test_is_a_function_of_the_seed(self, spread, constant):
+        one, again, other = (getattr(self.array(spread, seed), constant) for seed in (1, 1, 2))
+        assert torch.equal(one, again)
+        assert abs(torch.corrcoef(torch.stack([one.log().flatten(), other.log().flatten()]))[0, 1]) < 0.02
+
+
+def test_spreads_are_independent():
+    array = NonIdealities(resistance_spread=0.1, tmr_spread=0.1).array(JUNCTION, SHAPE, 0)
+    logs = torch.stack([array.parallel_resistance_ohm.log().flatten(), array.tmr.log().flatten()])
+    assert abs(torch.corrcoef(logs)[0, 1]) < 0.02
+
+
+def test_faults_are_shares_of_the_junctions_and_exclude_each_other():
+    flaws = NonIdealities(stuck_parallel=0.1, stuck_antiparallel=0.05, shorted=0.02)
+    kinds = flaws.stuck(SHAPE, 7)
+    assert kinds.sum(dim=0).max() == 1
+    n = math.prod(SHAPE)
+    for kind, share in zip(kinds, (0.1, 0.05, 0.02), strict=True):
+        assert abs(kind.double().mean() - share) < 4.5 * math.sqrt(share / n)
+    assert flaws.faults == pytest.approx(0.17)
+    assert not torch.equal(flaws.stuck(SHAPE, 8), kinds)
+
+
+def test_a_short_is_a_small_resistance_in_both_states():
+    flaws = NonIdealities(shorted=0.1, resistance_spread=0.05)
+    array, shorted = flaws.array(JUNCTION, SHAPE, 3), flaws.stuck(SHAPE, 3)[2]
+    for state in (False, True):
+        ohm = array.resistance_ohm(torch.full(SHAPE, state), voltage_V=0.1)
+        assert torch.allclose(ohm[shorted], torch.tensor(400.0))
+        assert ohm[~shorted].min() > 2000
+
+
+def test_temperature():
+    hot = NonIdealities(temperature_K=400.0)
+    assert hot.junction(JUNCTION).thermal_stability == pytest.approx(45)
+    assert not hot.varies
+    with pytest.raises(ValueError, match="temperature_K is of physical constants, which a MeasuredDevice"):
+        hot.junction(presets.sot())
+    with pytest.raises(ValueError, match="a spread is of physical constants"):
+        NonIdealities(tmr_spread=0.1).array(presets.sot(), SHAPE, 0)
+
+
+def test_parts_of_an_array():
+    array = NonIdealities(tmr_spread=0.1).array(JUNCTION, SHAPE, 0)
+    part = mapped(array, lambda constant: constant[:, 3:5])
+    assert torch.equal(part.tmr, array.tmr[:, 3:5])
+    assert part.damping == array.damping
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tmr_spread": -0.1}, "tmr_spread is a finite number of 0 or more, got -0.1"),
+        ({"barrier_spread": math.nan}, "barrier_spread is a finite"),
+        ({"idle_s": math.inf}, "idle_s is a finite"),
+        ({"temperature_K": 0.0}, "temperature_K is above 0, got 0"),
+        ({"short_resistance_ohm": 0.0}, "short_resistance_ohm is above 0"),
+        ({"stuck_parallel": 0.6, "shorted": 0.6}, "shares are at most 1, got 1.2"),
+        ({"write_error": 1.5}, "a write error of 1.5"),
+        ({"endurance_cycles": 0}, "endurance_cycles is above 0"),
+    ],
+)
+def test_refuses_what_is_not_physical(options, message):
+    with pytest.raises(ValueError, match=message):
+        NonIdealities(**options)

@@ -1,0 +1,170 @@
+"""Tables and single junctions against the device's own law, and the energy of the pulses."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from hwsim.devices import Butler, presets
+from hwsim.pulses import ENERGY_UNIT_J, AlikeJunctions, Array, VariedJunctions, alike, look_up, uniform_pairs
+from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme
+
+JUNCTION = presets.consistent(model=Butler())
+HOT = dataclasses.replace(JUNCTION, temperature_K=350.0)
+CPU = torch.device("cpu")
+ALL = slice(None)
+# A row for each probability that is asked for.
+ASKED = torch.tensor([0.0, 1e-6, 1e-3, 0.03, 0.3, 0.5, 0.9, 0.995, 1.0])
+COLUMNS = 4000
+
+
+def arrays(scheme: WriteScheme, junction=JUNCTION) -> dict[str, Array]:
+    """The same junctions by tables and one by one."""
+    each = torch.full((2, len(ASKED), COLUMNS), float(junction.parallel_resistance_ohm))
+    varied = dataclasses.replace(junction, parallel_resistance_ohm=each)
+    return {
+        "tables": AlikeJunctions(JUNCTION, scheme, junction, CPU),
+        "each": VariedJunctions(JUNCTION, scheme, varied, CPU),
+    }
+
+
+def states(antiparallel: bool, out_of: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What `pulse` takes."""
+    shape = (2, len(ASKED), COLUMNS)
+    numbers = uniform_pairs(torch.Size(shape[1:]), CPU, torch.Generator().manual_seed(3))
+    return torch.full(shape, antiparallel), torch.full(shape, out_of), ASKED[:, None].expand(shape).clone(), numbers
+
+
+@pytest.mark.parametrize("which", ["tables", "each"])
+@pytest.mark.parametrize("scheme", [LinearPulse(), Pedestal(), PreDistorted()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("junction", [JUNCTION, HOT], ids=["nominal", "hot"])
+@pytest.mark.parametrize("antiparallel", [False, True])
+def test_switches_with_the_probability_of_the_law(which, scheme, junction, antiparallel):
+    outcome = arrays(scheme, junction)[which].pulse(*states(antiparallel, antiparallel), ALL)
+    p = scheme.delivered(JUNCTION, antiparallel, ASKED, junction=junction)
+    n = 2 * COLUMNS
+    share = outcome.switched.double().mean(dim=(0, 2))
+    # 4.5 standard deviations; the resolution of the tables on top.
+    assert bool(((share - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt() + 1e-4).all())
+    assert outcome.switches == int(outcome.switched.sum())
+    assert not outcome.switched[:, 0].any()
+
+
+@pytest.mark.parametrize("which", ["tables", "each"])
+def test_junctions_that_are_there_already_stay_and_cost(which):
+    antiparallel, out_of, asked, numbers = states(True, False)
+    outcome = arrays(PreDistorted())[which].pulse(antiparallel, out_of, asked, numbers, ALL)
+    assert outcome.switches == 0
+    width_s = PreDistorted().width_s(JUNCTION, False, ASKED).sum() * 2 * COLUMNS
+    voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
+    expected_J = voltage_V**2 / JUNCTION.resistance_ohm(True, voltage_V=voltage_V) * width_s
+    assert outcome.energy_units * ENERGY_UNIT_J == pytest.approx(float(expected_J), rel=2e-3)
+
+
+@pytest.mark.parametrize("scheme", [PreDistorted(), Pedestal()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("antiparallel", [False, True])
+@pytest.mark.parametrize("which", ["tables", "each"])
+def test_energy_is_that_of_the_device_s_own_pulse(which, antiparallel, scheme):
+    """`DeviceModel.pulse` and `pulse_energy_J`, with the same random numbers in effect: their mean."""
+    before, out_of, asked, numbers = states(antiparallel, antiparallel)
+    outcome = arrays(scheme)[which].pulse(before, out_of, asked, numbers, ALL)
+    voltage_V = scheme.write_voltage_V(JUNCTION, antiparallel)
+    width_s = scheme.width_s(JUNCTION, antiparallel, asked)
+    time_s = JUNCTION.switching_time_s(antiparallel, voltage_V=voltage_V, probability=numbers.double())
+    ohm = [float(JUNCTION.resistance_ohm(state, voltage_V=voltage_V)) for state in (antiparallel, not antiparallel)]
+    old_s = torch.minimum(time_s, width_s)
+    expected_J = voltage_V**2 * (old_s / ohm[0] + (width_s - old_s) / ohm[1]).sum()
+    assert outcome.energy_units * ENERGY_UNIT_J == pytest.approx(float(expected_J), rel=1e-3)
+
+
+def test_tables_and_single_junctions_agree_number_by_number():
+    before, out_of, asked, numbers = states(False, False)
+    one, other = (array.pulse(before, out_of, asked, numbers, ALL) for array in arrays(PreDistorted()).values())
+    # Only where the number is as near to the probability as the rounding of the width.
+    assert (one.switched != other.switched).float().mean() < 2e-3
+    assert one.energy_units == pytest.approx(other.energy_units, rel=1e-3)
+
+
+def test_each_junction_has_its_own_constants():
+    """Rows of junctions with the nominal resistance, and with more: their current is smaller."""
+    ohm = torch.full((2, 3, COLUMNS), float(JUNCTION.parallel_resistance_ohm))
+    ohm[:, 1] *= 1.2
+    ohm[:, 2] *= 0.8
+    array = VariedJunctions(
+        JUNCTION, PreDistorted(), dataclasses.replace(JUNCTION, parallel_resistance_ohm=ohm), CPU
+    )  # fmt: skip
+    shape = (2, 2, COLUMNS)
+    numbers = uniform_pairs(torch.Size(shape[1:]), CPU, torch.Generator().manual_seed(3))
+    none, half = torch.zeros(shape, dtype=torch.bool), torch.full(shape, 0.5)
+    share = array.pulse(none, none, half, numbers, slice(1, 3)).switched.double().mean(dim=(0, 2))
+    voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
+    for factor, found in zip((1.2, 0.8), share, strict=True):
+        junction = dataclasses.replace(JUNCTION, parallel_resistance_ohm=JUNCTION.parallel_resistance_ohm * factor)
+        p = float(PreDistorted().delivered(JUNCTION, False, torch.tensor(0.5), junction=junction))
+        assert float(found) == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / 2 / COLUMNS))
+    assert voltage_V > 0
+
+
+class TestUniformPairs:
+    """The ground truth of a Bernoulli layer."""
+
+    N = 100_000
+
+    def numbers(self, *shape: int, seed: int = 0) -> torch.Tensor:
+        return uniform_pairs(torch.Size(shape), CPU, torch.Generator().manual_seed(seed))
+
+    @pytest.mark.parametrize("p", [0.01, 0.1, 0.5, 0.9, 0.99])
+    def test_frequencies_cells_and_correlation(self, p):
+        events = (self.numbers(self.N) < p).double()
+        for plane in events:
+            assert abs(plane.mean() - p) < 4 * math.sqrt(p * (1 - p) / self.N)
+            lag = ((plane[1:] - p) * (plane[:-1] - p)).mean() / (p * (1 - p))
+            assert abs(lag) < 4 / math.sqrt(self.N)
+        both = ((events[0] - p) * (events[1] - p)).mean() / (p * (1 - p))
+        assert abs(both) < 4 / math.sqrt(self.N), "the two junctions of a cell are independent"
+        # χ² over 100 cells of 1000 numbers, within 5 standard deviations of its mean.
+        counts = events[0].view(100, -1).sum(dim=1)
+        chi2 = ((counts - 1000 * p) ** 2 / (1000 * p * (1 - p))).sum()
+        assert abs(chi2 - 100) < 5 * math.sqrt(200)
+
+    def test_same_seed_same_numbers_on_any_shape(self):
+        flat = self.numbers(6000)
+        assert torch.equal(self.numbers(60, 100).reshape(2, -1), flat)
+        assert torch.equal(self.numbers(4, 3, 500).reshape(2, -1), flat)
+        assert not torch.equal(self.numbers(6000, seed=1), flat)
+        generator = torch.Generator().manual_seed(0)
+        parts = [uniform_pairs(torch.Size((n, 100)), CPU, generator).reshape(2, -1) for n in (7, 20, 33)]
+        assert torch.equal(torch.cat(parts, dim=1), flat)
+
+    def test_stays_within_0_and_1_and_has_31_bits(self):
+        numbers = self.numbers(1_000_000)
+        assert 0 < numbers.min() < 1e-5
+        assert numbers.max() < 1
+        small = numbers[numbers < 1 / 512]  # exact in float32
+        small = small.double() * 2**32
+        assert (small % 2 == 1).all()
+        assert (small % 256 != 128).any(), "more than 24 bits"
+
+
+def test_the_nearest_point_of_the_right_table_is_taken():
+    """A table of its own points' odds, and one of their negatives."""
+    points = (24 + 32) * 128 + 1
+    k = torch.arange(points, dtype=torch.float64)
+    odds = torch.exp2((k / 128).floor() - 32) * (1 + k.remainder(128) / 128)
+    table = torch.cat([odds, -odds]).float()
+    p = torch.rand(10_000, generator=torch.Generator().manual_seed(0)).clamp_min(1e-6)
+    exact = (p.double() / (1 - p.double())).clamp(2.0**-32, 2.0**24)
+    for which, sign in ((0, 1), (1, -1)):
+        found = look_up(table, p, torch.full((10_000,), which, dtype=torch.int32)) * sign
+        error = found.double() / exact - 1
+        assert error.abs().max() < 1 / 256 + 1e-4
+        assert abs(error.mean()) < 1e-4
+    ends = look_up(table, torch.tensor([0.0, 1.0]), torch.zeros(2, dtype=torch.int32))
+    assert ends.tolist() == [2.0**-32, 2.0**24]
+
+
+def test_tables_are_made_once_for_all_layers():
+    scheme = PreDistorted()
+    assert alike(JUNCTION, scheme, None, CPU) is alike(JUNCTION, PreDistorted(), None, CPU)
+    assert alike(JUNCTION, scheme, 350.0, CPU) is not alike(JUNCTION, scheme, None, CPU)

@@ -1,0 +1,381 @@
+"""The store: ideal limits bit for bit, the law of the cell, reproducibility, resuming, and every non-ideality."""
+
+import copy
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from bnn.discrete_store import DiscreteStore
+from bnn.errors import NonFiniteError
+from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.optim import SGD, Adam
+from bnn.optim.dst import DST
+from bnn.quantizers import Ternary
+from bnn.training.checkpoint import load, save
+from bnn.training.snapshot import capture, restore
+from hwsim.devices import Butler, MeasuredDevice, MeasuredTable, presets
+from hwsim.nonidealities import NonIdealities
+from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
+from hwsim.synapse import transition_matrix
+from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted
+
+JUNCTION = presets.consistent(model=Butler())
+SCHEMES = {
+    "linear": LinearPulse(),
+    "pedestal": Pedestal(),
+    "pre-distorted": PreDistorted(),
+    "read-first": PreDistorted(read_first=True),
+}
+# P rises with the width to 1 at 1 ns: a switch, whose full pulse is certain.
+_TABLE = MeasuredTable(torch.tensor([1.0]), torch.tensor([1e-9]), torch.tensor([[1.0]]))
+SWITCH = MeasuredDevice(
+    to_antiparallel=_TABLE, to_parallel=_TABLE, parallel_resistance_ohm=1e3, antiparallel_resistance_ohm=2e3
+)
+IDEAL = partial(
+    DeviceStore, device=SWITCH, scheme=PreDistorted(voltage_V=(1.0, -1.0), certain=1.0, read_first=True)
+)  # fmt: skip
+
+
+def make(shape=(30, 50), *, scheme="read-first", seed: int = 0, **flaws) -> DeviceStore:
+    store = DeviceStore(shape, device=JUNCTION, scheme=SCHEMES[scheme], nonidealities=NonIdealities(**flaws))
+    store.initialize(torch.Generator().manual_seed(seed))
+    return store
+
+
+def codes(store: DeviceStore) -> torch.Tensor:
+    first, second = store.antiparallel().long()
+    return first + 2 * second
+
+
+def at(store: DeviceStore, code: int) -> DeviceStore:
+    """Puts every cell into a state."""
+    shape = (2, store.shape[0], store._columns)
+    store._keep(slice(None), torch.tensor([code & 1, code >> 1]).bool()[:, None, None].expand(shape))
+    return store
+
+
+def program(store, delta: float | torch.Tensor, seed: int = 1):
+    change = delta if isinstance(delta, torch.Tensor) else torch.full(store.shape, delta)
+    store.program(change, torch.Generator().manual_seed(seed))
+    return store
+
+
+@pytest.mark.filterwarnings("ignore::hwsim.devices.ValidityWarning")
+class TestLimits:
+    """Probabilities of 0 and 1 are the ideal store's, bit for bit."""
+
+    @pytest.mark.parametrize("m", [1e30, 1e-30])
+    def test_steep_and_flat_transitions(self, m, generator):
+        stores = [DiscreteStore((40, 50)), IDEAL((40, 50))]
+        step = torch.randn((40, 50), generator=generator) * 1.5
+        step[:5] = 0
+        for store in stores:
+            store.initialize(torch.Generator().manual_seed(5))
+            store.weight.grad = -step
+            DST(SGD([store.weight], lr=1.0), m=m).step()
+        ideal, device = (store.levels() for store in stores)
+        assert torch.equal(ideal, device)
+        assert len(ideal.unique()) == 3
+
+    def test_a_training_of_certain_steps(self):
+        def trained(store) -> list[torch.Tensor]:
+            model = nn.Sequential(
+                BinaryConv2d(2, 6, 3, store=store, input_quantizer=None),
+                nn.BatchNorm2d(6),
+                nn.Flatten(),
+                BinaryLinear(96, 4, store=store, input_quantizer=Ternary(threshold=0.5)),
+            )
+            for layer in (model[0], model[3]):
+                layer.store.initialize(torch.Generator().manual_seed(5))
+            optimizer = DST(SGD(model.parameters(), lr=0.5), m=1e30)
+            for step in range(4):
+                generator = torch.Generator().manual_seed(step)
+                x, y = torch.randn((8, 2, 6, 6), generator=generator), torch.randint(4, (8,), generator=generator)
+                nn.functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            return [layer.store.levels() for layer in (model[0], model[3])] + [
+                x.detach() for x in model[1].parameters()
+            ]
+
+        for ideal, device in zip(trained(DiscreteStore), trained(IDEAL), strict=True):
+            assert torch.equal(ideal, device)
+
+
+class TestLaw:
+    @pytest.mark.parametrize("scheme", SCHEMES)
+    @pytest.mark.parametrize("steps", [0.3, -0.3, 0.9, 1.4, -2.0])
+    def test_transitions_are_those_of_the_cell(self, scheme, steps):
+        def delivered(p: torch.Tensor, antiparallel: torch.Tensor) -> torch.Tensor:
+            result = torch.zeros_like(p)
+            for state in (False, True):
+                result[antiparallel == state] = SCHEMES[scheme].delivered(JUNCTION, state, p[antiparallel == state])
+            return result
+
+        read_first = SCHEMES[scheme].read_first
+        matrix = transition_matrix(steps, read_first=read_first, delivered=delivered)
+        for code in range(4):
+            after = codes(program(at(make((100, 200), scheme=scheme), code), steps))
+            for other in range(4):
+                p = min(1.0, float(matrix[code, other]))
+                share = float((after == other).double().mean())
+                assert share == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / 20_000) + 2e-4)
+
+    @pytest.mark.parametrize("nu", [0.01, 0.1, -0.4])
+    def test_the_jump_has_the_probability_tanh(self, nu):
+        store = at(make((200, 300)), 3)
+        store.weight.grad = torch.full(store.shape, -nu)
+        DST(SGD([store.weight], lr=1.0), m=3.0).step()
+        p = math.tanh(3 * abs(nu))
+        share = float((store.levels() == math.copysign(1, nu)).double().mean())
+        assert share == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / store.size))
+
+    def test_nothing_happens_without_a_step(self):
+        store = make()
+        before = store.planes.clone()
+        program(store, 0.0)
+        assert torch.equal(store.planes, before)
+        assert store.totals == {"writes": 1, "pulses": 0, "switches": 0, "write_energy_J": 0}
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_refuses_what_is_not_finite(self, value):
+        store = make()
+        before = {name: x.clone() for name, x in store.state_dict().items()}
+        with pytest.raises(NonFiniteError, match="lower the learning rate"):
+            program(store, value)
+        assert all(torch.equal(x, before[name]) for name, x in store.state_dict().items())
+
+
+class TestCounts:
+    def test_blind_writes_pulse_both_junctions_and_others_one_at_most(self):
+        blind, first = (program(make(scheme=scheme), 0.2) for scheme in ("pre-distorted", "read-first"))
+        assert blind.totals["pulses"] == 2 * blind.size
+        start = make()
+        assert first.totals["pulses"] == int((start.levels() < 1).sum())
+        assert first.totals["write_energy_J"] < 0.6 * blind.totals["write_energy_J"]
+
+    def test_switches_are_what_has_changed(self):
+        store = make()
+        before = store.antiparallel()
+        program(store, torch.linspace(-1, 1, store.size).view(store.shape))
+        assert store.totals["switches"] == int((store.antiparallel() != before).sum()) > 100
+
+    def test_energy_of_pulses_that_hold(self):
+        """At +1 both junctions are where an upward change drives them: V² t / R of the new states."""
+        store = program(at(make(scheme="pre-distorted"), 2), 0.5)
+        expected_J = 0.0
+        for state in (False, True):
+            voltage_V = store.scheme.write_voltage_V(JUNCTION, state)
+            width_s = float(store.scheme.width_s(JUNCTION, state, torch.tensor(0.5)))
+            expected_J += voltage_V**2 * width_s / float(JUNCTION.resistance_ohm(not state, voltage_V=voltage_V))
+        assert store.totals["write_energy_J"] == pytest.approx(store.size * expected_J, rel=2e-3)
+        assert store.totals["switches"] == 0
+
+
+class TestReproducibility:
+    @pytest.mark.parametrize(
+        "flaws", [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}], ids=["alike", "varied"]
+    )
+    def test_the_generator_decides_and_not_the_threads(self, flaws):
+        def states(seed: int, threads: int) -> dict[str, torch.Tensor]:
+            store = make((300, 500), **flaws)
+            state = torch.get_rng_state()
+            torch.set_num_threads(threads)
+            program(store, 0.3, seed)
+            torch.set_num_threads(1)
+            assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
+            return store.state_dict()
+
+        one, again, other = states(1, 1), states(1, 3), states(2, 1)
+        assert all(torch.equal(x, again[name]) for name, x in one.items())
+        assert not torch.equal(one["planes"], other["planes"])
+
+    def test_the_bits_do_not_depend_on_the_shape(self):
+        """Of the weight: rows of another length, in other chunks."""
+        flat, square = (at(make(shape, scheme="pre-distorted"), 1) for shape in ((1, 90_000), (300, 300)))
+        for store in (flat, square):
+            program(store, 0.3)
+        assert torch.equal(flat.antiparallel().flatten(), square.antiparallel().flatten())
+
+    def test_starts_with_the_weights_of_the_ideal_store(self):
+        ideal, device = DiscreteStore((30, 50)), make(seed=4)
+        ideal.initialize(torch.Generator().manual_seed(4))
+        assert torch.equal(device.levels(), ideal.levels())
+        assert not (codes(device) == 0).any()
+
+    @pytest.mark.parametrize(
+        "flaws", [{}, {"barrier_spread": 0.1, "tmr_spread": 0.1, "shorted": 0.01, "endurance_cycles": 2}]
+    )
+    def test_a_checkpoint_resumes_bit_for_bit(self, flaws, tmp_path):
+        def training(seed: int):
+            layer = BinaryLinear(50, 30, store=lambda _: make(seed=seed, **flaws))
+            return layer, DST(Adam(layer.parameters(), lr=0.1))
+
+        def train(layer, optimizer, first: int, last: int) -> None:
+            for step in range(first, last):
+                x = torch.randn((8, 50), generator=torch.Generator().manual_seed(step))
+                layer(x).square().mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        (whole, a), (before, b), (after, c) = training(0), training(0), training(9)
+        train(whole, a, 0, 6)
+        train(before, b, 0, 3)
+        save(tmp_path, capture(3, before, b, {}, {}))
+        train(after, c, 0, 1)  # it has made its junctions from another seed
+        restore(load(tmp_path), after, c, {})
+        train(after, c, 3, 6)
+        state = whole.state_dict()
+        assert all(torch.equal(x, state[name]) for name, x in after.state_dict().items())
+        assert torch.equal(whole.store.levels(), after.store.levels())
+        assert whole.store.totals["switches"] > 0
+
+    def test_copies_are_independent(self):
+        store = make(resistance_spread=0.1)
+        copied = copy.deepcopy(store)
+        assert copied.weight.store is copied
+        before = store.planes.clone()
+        program(copied, 2.0)
+        assert torch.equal(store.planes, before)
+        assert torch.equal(copied.conductances_S() > 0, store.conductances_S() > 0)
+
+    def test_a_change_of_dtype_keeps_the_counts(self):
+        layer = BinaryLinear(50, 30, store=lambda _: program(make(), 0.3))
+        totals = layer.store.totals
+        layer.to(torch.bfloat16)
+        assert layer.store.totals == totals
+        assert layer.store.levels().dtype == torch.bfloat16
+        assert set(layer.store.levels().unique().tolist()) == {-1, 0, 1}
+
+
+class TestMemory:
+    def test_a_state_takes_two_bits(self):
+        layer = BinaryLinear(256, 100, store=DeviceStore)
+        assert list(layer.state_dict()) == ["store.planes", "store.tally", "store.variation_seed"]
+        assert 8 * layer.store.planes.nbytes == 2 * layer.store.size == layer.store.storage_bits * layer.store.size
+
+    def test_can_be_made_without_memory(self):
+        with torch.device("meta"):
+            for store in (
+                DeviceStore((5, 3, 2, 2)),
+                DeviceStore((5, 3, 2, 2), nonidealities=NonIdealities(resistance_spread=0.1, shorted=0.1)),
+            ):
+                assert store.read().shape == (5, 3, 2, 2)
+
+    def test_convolutions_and_their_gradients_are_those_of_the_ideal_store(self, generator):
+        layers = [
+            BinaryConv2d(4, 6, 3, padding=1, store=store, input_quantizer=None)
+            for store in (DiscreteStore, DeviceStore)
+        ]
+        x = torch.randn(2, 4, 7, 8, generator=generator)
+        for layer in layers:
+            layer.store.initialize(torch.Generator().manual_seed(2))
+            layer(x).square().sum().backward()
+        assert torch.equal(layers[0].store.weight.grad, layers[1].store.weight.grad)
+
+
+class TestNonIdealities:
+    def test_stuck_junctions_stay(self):
+        store = make((100, 200), stuck_parallel=0.1, stuck_antiparallel=0.05)
+        parallel, antiparallel, _ = store._faults()
+        for delta in (2.0, -2.0, 1.0):
+            program(store, delta)
+            states = store.antiparallel()
+            assert not states[parallel].any()
+            assert states[antiparallel].all()
+        # At the lower end after a full step up from there, but for the rare failures.
+        free = ~store._faults().any(dim=0).any(dim=0)
+        assert float((store.levels()[free] == 0).double().mean()) > 0.99
+
+    def test_shorts_are_read_as_large_weights(self):
+        store = make((100, 200), shorted=0.05)
+        shorted = store._faults()[2]
+        levels = store.levels()
+        assert (levels[shorted[0] & ~shorted[1]] > 10).all()
+        assert (levels[shorted[1] & ~shorted[0]] < -10).all()
+        assert set(levels[~shorted.any(dim=0)].round(decimals=5).unique().tolist()) == {-1, 0, 1}
+
+    def test_spread_of_the_resistance_is_that_of_what_is_read(self):
+        store = at(make((200, 300), resistance_spread=0.05), 2)
+        levels = store.levels().double()
+        parallel_S, antiparallel_S = store.nominal_conductances_S
+        # Both conductances vary by 5 %, independently.
+        deviation = 0.05 * math.hypot(parallel_S, antiparallel_S) / (parallel_S - antiparallel_S)
+        assert float(levels.std()) == pytest.approx(deviation, rel=0.03)
+        assert float(levels.mean()) == pytest.approx(1, abs=0.01)
+        assert not torch.equal(at(store, 3).levels(), torch.zeros(store.shape)), "0 is not quite 0"
+
+    def test_0_s_is_noisier_than_0_w(self):
+        deviations = [float(at(make((200, 300), resistance_spread=0.05), code).levels().std()) for code in (0, 3)]
+        parallel_S, antiparallel_S = make().nominal_conductances_S
+        assert deviations[0] / deviations[1] == pytest.approx(parallel_S / antiparallel_S, rel=0.03)
+
+    def test_the_barrier_changes_what_switches_and_not_what_is_read(self):
+        store = make((200, 300), barrier_spread=0.1)
+        assert set(store.levels().unique().tolist()) == {-1, 0, 1}
+        p = float((program(at(store, 3), 0.5).levels() == 1).double().mean())
+        assert p == pytest.approx(0.5, abs=0.02)
+
+    def test_heat_makes_pulses_switch_more_often(self):
+        shares = [
+            float((program(at(make((100, 200), temperature_K=kelvin), 3), 0.3).levels() == 1).double().mean())
+            for kelvin in (260.0, 300.0, 360.0)
+        ]
+        assert shares[0] < 0.27 < shares[1] < 0.33 < shares[2]
+
+    @pytest.mark.parametrize("error", [0.4, 1.0])
+    @pytest.mark.parametrize("spread", [0.0, 1e-6])
+    def test_write_errors_are_pulses_that_do_nothing(self, error, spread):
+        store = program(at(make((100, 200), write_error=error, critical_current_spread=spread), 3), 0.5)
+        p = 0.5 * (1 - error)
+        share = float((store.levels() == 1).double().mean())
+        assert share == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / store.size) + 1e-4)
+
+    def test_retention_and_read_disturb_are_the_device_s_law(self):
+        """A junction of low stability, and voltages and times at which something happens."""
+        weak = presets.consistent()
+        store = DeviceStore((200, 300), device=weak, nonidealities=NonIdealities(temperature_K=900.0))
+        junction = NonIdealities(temperature_K=900.0).junction(weak)
+        for voltage_V, seconds in ((0.0, 2.0), (0.1, 1e-3)):
+            at(store, 2)
+            p = junction.switch_probability(torch.tensor([False, True]), voltage_V=voltage_V, pulse_width_s=seconds)
+            store.expose(voltage_V=voltage_V, seconds=seconds, generator=torch.Generator().manual_seed(2))
+            first, second = store.antiparallel()
+            shares = [float(first.double().mean()), float((~second).double().mean())]
+            assert shares == pytest.approx(p.tolist(), abs=0.01)
+            assert max(shares) > 0.05
+
+    def test_ten_years_and_ten_million_reads_leave_the_default_alone(self):
+        store = DeviceStore((200, 300), nonidealities=NonIdealities(idle_s=3.15e8, reads_per_write=1e7))
+        before = store.planes.clone()
+        program(store, 0.0)
+        assert torch.equal(store.planes, before)
+
+    def test_reads_at_more_than_the_read_voltage_disturb(self):
+        """At 0.1 V, half of the critical current, ten million reads of a nanosecond turn parallel junctions over."""
+        store = at(DeviceStore((20, 30)), 0)
+        store.expose(voltage_V=2 * READ_VOLTAGE_V, seconds=1e7 * READ_WIDTH_S, generator=torch.Generator())
+        assert store.antiparallel().double().mean() > 0.9
+
+    def test_worn_out_junctions_stay_as_they_are(self):
+        store = make((50, 60), endurance_cycles=3)
+        for step in range(20):
+            program(store, 2.0 if step % 2 else -2.0)
+        assert store.cycles.max() == 3
+        before = store.planes.clone()
+        worn = (store.cycles == 3).all(dim=0)
+        assert worn.double().mean() > 0.9
+        program(store, 2.0)
+        changed = (store.planes != before).sum()
+        assert changed == 0 or not worn.all()
+        assert store.totals["switches"] == int(store.cycles.sum())
+
+
+def test_default_is_the_ideal_law_on_the_default_junction():
+    store = DeviceStore((4, 5))
+    assert store.scheme == PreDistorted(read_first=True)
+    assert store.device is DeviceStore((4, 5)).device, "one table for all layers"
+    assert "PreDistorted" in repr(store)

@@ -1,0 +1,155 @@
+"""Widths and probabilities of each scheme, in both directions."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwsim.devices import Butler, Erf, MeasuredDevice, MeasuredTable, presets
+from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme, scheme_named
+
+JUNCTION = presets.consistent(model=Butler())
+IN_PLANE = dataclasses.replace(JUNCTION, model=Erf())  # Δ 60: θ0 0.091
+PAPER = presets.paper()  # θ0 0.02
+SCHEMES = {cls.__name__: cls() for cls in (LinearPulse, Pedestal, PreDistorted)}
+schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+directions = pytest.mark.parametrize("antiparallel", [False, True])
+V = torch.linspace(0, 1, 201, dtype=torch.float64)
+
+
+def off_by(scheme: WriteScheme, device, antiparallel: bool = False) -> torch.Tensor:
+    """Of the probability that is wanted, for v from 0 (which is gated off) to 1."""
+    wanted = torch.tanh(3 * V)
+    return (scheme.delivered(device, antiparallel, wanted) - wanted).abs()
+
+
+@pytest.mark.parametrize("device", [JUNCTION, IN_PLANE, PAPER], ids=["perpendicular", "in-plane", "paper"])
+@directions
+class TestError:
+    def test_pre_distortion_is_exact(self, device, antiparallel):
+        assert off_by(PreDistorted(), device, antiparallel)[:199].max() < 1e-6
+
+    def test_a_pedestal_is_close(self, device, antiparallel):
+        error = off_by(Pedestal(), device, antiparallel)
+        assert error.max() < 0.08
+        assert error.square().mean().sqrt() < 0.015
+        p = Pedestal().delivered(device, antiparallel, torch.tensor([0.0, 1e-9]))
+        assert p[0] < 1e-30, "a step of 0 is gated off"
+        assert 0.05 < p[1] < 0.1, "the pedestal alone switches a few per cent"
+
+    def test_a_linear_pulse_is_far_away(self, device, antiparallel):
+        assert off_by(LinearPulse(), device, antiparallel).max() > 0.3
+        # Before the angle has grown nothing happens.
+        assert LinearPulse().delivered(device, antiparallel, torch.tanh(3 * V[20])) < 1e-3
+
+
+@pytest.mark.parametrize(("device", "least"), [(PAPER, 0.33), (IN_PLANE, 0.27)], ids=["paper", "in-plane"])
+def test_the_best_linear_pulse_of_the_reference(device, least):
+    """Over all lengths of the full pulse, which `certain` stands for here."""
+    certain = 1 - torch.logspace(-1, -12, 45, dtype=torch.float64)
+    errors = [off_by(LinearPulse(certain=float(c)), device).max() for c in certain]
+    assert float(min(errors)) == pytest.approx(least, abs=0.01)
+
+
+@pytest.mark.parametrize(("device", "least"), [(IN_PLANE, 2.2), (PAPER, 3.7)], ids=["in-plane", "paper"])
+def test_the_fitted_pedestal_in_the_units_of_the_law(device, least):
+    """x = (i - 1)τ; at equal θ0 the two differ by the logarithm of θ0 alone."""
+    least_s, slope_s = Pedestal().fit_s(device, antiparallel=False)
+    x_per_s = 2 / device.time_unit_s
+    assert least_s * x_per_s == pytest.approx(least, abs=0.05)
+    assert slope_s * x_per_s == pytest.approx(5.56, abs=0.05)
+    assert off_by(Pedestal(), device).max() < 0.055
+
+
+@schemes
+class TestEveryScheme:
+    @directions
+    def test_widths_rise_from_none_to_the_full_pulse(self, scheme, antiparallel):
+        p = torch.cat([V.float(), torch.tensor([1e-7, 1 - 2**-24])]).sort().values
+        width_s = scheme.width_s(JUNCTION, antiparallel, p)
+        full_s = scheme.full_width_s(JUNCTION, antiparallel)
+        assert width_s[0] == 0
+        assert width_s[-1] == full_s
+        assert bool((width_s.diff() >= 0).all())
+        at_full = JUNCTION.switch_probability(
+            antiparallel, voltage_V=scheme.write_voltage_V(JUNCTION, antiparallel), pulse_width_s=full_s
+        )
+        assert float(at_full) == pytest.approx(0.999, abs=1e-9)
+
+    def test_the_voltage_depends_on_the_direction(self, scheme):
+        up, down = (scheme.write_voltage_V(JUNCTION, state) for state in (False, True))
+        assert 0 < up < -down
+        for state, voltage_V in ((False, up), (True, down)):
+            assert float(JUNCTION.overdrive(state, voltage_V=voltage_V)) == pytest.approx(3)
+
+    @directions
+    def test_given_voltages(self, scheme, antiparallel):
+        """At one voltage for both directions antiparallel junctions take longer pulses."""
+        given_V = dataclasses.replace(scheme, voltage_V=(0.8, -0.8))
+        assert given_V.write_voltage_V(JUNCTION, antiparallel) == (-0.8 if antiparallel else 0.8)
+        widths = [given_V.full_width_s(JUNCTION, state) for state in (False, True)]
+        assert widths[1] > 1.2 * widths[0]
+
+    def test_another_junction_gets_the_nominal_one_s_pulses(self, scheme):
+        hot = dataclasses.replace(JUNCTION, temperature_K=360.0)
+        p = torch.tensor([0.3])
+        nominal, warm = (scheme.delivered(JUNCTION, False, p, junction=j) for j in (None, hot))
+        assert warm > nominal
+
+    @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
+    def test_refuses_what_is_no_probability(self, scheme, p):
+        with pytest.raises(ValueError, match=r"probability is in 0..1"):
+            scheme.width_s(JUNCTION, False, torch.tensor([0.5, p]))
+
+
+@given(p=st.floats(1e-6, 0.99), m=st.sampled_from([None, 1.0, 3.0]))
+def test_a_linear_pulse_is_v_of_a_full_one(p, m):
+    width_s = LinearPulse(m=m).width_s(JUNCTION, False, torch.tensor([p], dtype=torch.float64))
+    share = p if m is None else min(1.0, math.atanh(p) / m)
+    assert float(width_s) == pytest.approx(share * LinearPulse(m=m).full_width_s(JUNCTION, False))
+
+
+def test_pre_distortion_through_the_fokker_planck_table():
+    junction = presets.consistent()
+    assert off_by(PreDistorted(), junction)[:199].max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"certain": 0.0}, r"in \(0, 1\], got 0"),
+        ({"certain": 1.5}, "got 1.5"),
+        ({"voltage_V": (-0.6, 0.6)}, "out of parallel, above 0"),
+        ({"voltage_V": (0.6, 0.6)}, "out of antiparallel, below 0"),
+    ],
+)
+def test_refuses_what_is_no_pulse(options, message):
+    with pytest.raises(ValueError, match=message):
+        PreDistorted(**options)
+
+
+def test_a_pulse_that_never_gets_there_is_an_error():
+    with pytest.raises(ValueError, match=r"no pulse of 0.601 V switches with a probability of 1: lower `certain`"):
+        PreDistorted(certain=1.0).full_width_s(JUNCTION, False)
+    with pytest.raises(ValueError, match="overdrive is a finite number above 0"):
+        PreDistorted(overdrive=-3.0).full_width_s(JUNCTION, False)
+
+
+def test_a_measured_junction_needs_its_voltages():
+    table = MeasuredTable(torch.tensor([1.0]), torch.tensor([1e-9]), torch.tensor([[1.0]]))
+    device = MeasuredDevice(
+        to_antiparallel=table, to_parallel=table, parallel_resistance_ohm=1e3, antiparallel_resistance_ohm=2e3
+    )
+    with pytest.raises(ValueError, match="MeasuredDevice has no critical current: give the scheme its voltage_V"):
+        PreDistorted().width_s(device, False, torch.tensor([0.5]))
+
+
+def test_names():
+    assert scheme_named("linear", m=2.0) == LinearPulse(m=2.0)
+    assert scheme_named("pedestal", m=None, overdrive=4.0) == Pedestal(m=None, overdrive=4.0)
+    assert scheme_named("pre-distorted") == PreDistorted()
+    assert scheme_named("read-first") == PreDistorted(read_first=True)
+    assert {type(scheme) for scheme in SCHEMES.values()} == set(WriteScheme.__subclasses__())

@@ -1,0 +1,98 @@
+"""What the recipes on simulated junctions promise beyond every recipe's promises."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bnn.cli import main
+from bnn.errors import Interrupted
+from bnn.optim.dst import DST
+from bnn.training import Run, Trainer
+from bnn.training.directory import read_json
+from bnn.training.recipe import load_recipe
+from hwsim.store import DeviceStore
+from hwsim.write_schemes import LinearPulse, PreDistorted
+from tests.training.tiny_runs import SignalAt, assert_same_state, training_state
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def write_mnist(folder: Path, images: int = 40) -> None:
+    """Images of noise."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name, count in (("train", images), ("t10k", 10)):
+        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        sizes = np.array([count, 28, 28], ">i4").tobytes()
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
+
+
+def test_swaps_the_store_and_nothing_else(tmp_path):
+    write_mnist(tmp_path)
+    ideal, device = (
+        load_recipe(RECIPES / f"mnist_{name}.py").function(data_dir=tmp_path, seed=3) for name in ("gxnor", "mtj")
+    )
+    assert isinstance(device.optimizer, DST)
+    for one, other in zip(ideal.model, device.model, strict=True):
+        if hasattr(one, "store"):
+            assert isinstance(other.store, DeviceStore)
+            assert other.store.scheme == PreDistorted(read_first=True)
+            assert torch.equal(one.store.levels(), other.store.levels())
+    assert device.optimizer.defaults == ideal.optimizer.defaults
+    assert device.identity == ideal.identity
+
+
+def test_options_reach_the_junctions(tmp_path):
+    write_mnist(tmp_path)
+    recipe = load_recipe(RECIPES / "mnist_mtj.py").function
+    run = recipe(
+        data_dir=tmp_path, scheme="linear", m=2.0, overdrive=4.0, preset="paper", spread=0.05, stuck=0.02,
+        temperature_K=330.0, shift=0.1,
+    )  # fmt: skip
+    stores = [module for module in run.model.modules() if isinstance(module, DeviceStore)]
+    assert len(stores) == 4
+    assert len(run.augment) == 1
+    for store in stores:
+        assert store.scheme == LinearPulse(m=2.0, overdrive=4.0)
+        assert store.device.parallel_resistance_ohm == 1500
+        flaws = store.nonidealities
+        assert flaws.faults == pytest.approx(0.02)
+        assert (flaws.resistance_spread, flaws.tmr_spread, flaws.barrier_spread, flaws.critical_current_spread) == (
+            (0.05,) * 4
+        )
+        assert flaws.temperature_K == 330
+
+
+def test_trains_through_the_command_line(tmp_path):
+    write_mnist(tmp_path / "data")
+    words = ["--data-dir", tmp_path / "data", "--batch-size", 10, "--epochs", 1, "--out", tmp_path / "run"]
+    words += ["--scheme", "pre-distorted", "--spread", "0.05", "--temperature-K", "320"]
+    assert main(["train", str(RECIPES / "mnist_mtj.py"), *map(str, words)]) == 0
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["bits_per_weight"] == 2.0
+    assert summary["skipped_steps"] == 0
+    assert summary["device"]["synapses"] == 581_408
+    assert summary["device"]["write_energy_J"] > 0
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
+    write_mnist(tmp_path)
+    recipe = load_recipe(RECIPES / "mnist_mtj.py").function
+
+    def run() -> Run:
+        return recipe(data_dir=tmp_path, batch_size=10, epochs=2, stuck=0.01)
+
+    whole, resumed = run(), run()
+    Trainer(whole, tmp_path / "whole").fit()
+    part = run()
+    with pytest.raises(Interrupted):
+        Trainer(part, tmp_path / "part", callbacks=[SignalAt(("step ends", 1, 1))]).fit()
+    Trainer(resumed, tmp_path / "part", callbacks=[SignalAt(("never", 0, 0))]).resume()
+    assert_same_state(training_state(whole), training_state(resumed))
+    figures = [read_json(tmp_path / name / "summary.json")["device"] for name in ("whole", "part")]
+    assert figures[0] == figures[1]
