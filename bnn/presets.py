@@ -27,6 +27,7 @@ Preset = Literal["standard", "edge", "edge-min"]
 # network is not cut, for the sake of its statistics.
 _SLICE_ELEMENTS = 50 * 128 * 32 * 32
 _NORM_RATE = 1e-2
+_HYSTERESIS = 0.05
 
 Build = Callable[..., nn.Module]
 """Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do."""
@@ -87,10 +88,11 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1
     return Prepared(model, optimizer, generators={"rounding": rounding})
 
 
-def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-3, seed: int = 0) -> Prepared:
+def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 5e-3, seed: int = 0) -> Prepared:
     """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
-    The accumulators move by the learning rate against the sign of their gradient; the few other parameters, those of
+    The accumulators move by the learning rate against the sign of their gradient, and beyond 0 where they change their
+    own, so that noise does not flip a weight to and fro; the few other parameters, those of
     norms, are stepped by Adam at a rate of its own. Each slice of a batch steps every layer as soon as its gradient is
     known, so that no gradient of the network's size exists. A gradient that is not finite then stops the step where it
     appears; layers behind it have been stepped already.
@@ -98,7 +100,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     model, rounding = _of_bits(build, input_shape, torch.int8, seed)
     accumulators = [parameter for parameter in model.parameters() if isinstance(parameter, Accumulator)]
     others = [parameter for parameter in model.parameters() if not isinstance(parameter, Accumulator)]
-    by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0)}
+    by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
     bnn.optim.step_in_backward(optimizer)
     return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=_slice_size(model, input_shape))

@@ -28,9 +28,9 @@ inline void store_at_random(Float16* to, Octet v, Words random, int64_t count) {
     std::memcpy(static_cast<void*>(to), &halves, count * sizeof(Float16));
 }
 
-// mean_part and square_part are 1 - beta1 and 1 - beta2; rate and eps hold the corrections of both moments.
+// A weight that changes its sign goes at least `beyond` from 0. mean_part and square_part are 1 - beta1 and 1 - beta2; rate and eps hold the corrections of both moments.
 struct AdamStep {
-    float mean_part, beta2, square_part, rate, eps;
+    float mean_part, beta2, square_part, rate, eps, beyond;
     uint32_t key;
 
     // Up to eight elements, whose signs are the bits of one byte.
@@ -41,7 +41,9 @@ struct AdamStep {
         Octet weight = load_octet(weights, count), mean = load_octet(means, count), root = load_octet(roots, count);
         mean = mean + (sign - mean) * mean_part;
         root = root_of(root * root * beta2 + square_part);
-        weight = weight - mean * rate / (root + eps);
+        const Octet moved = weight - mean * rate / (root + eps), far = Octet{} + beyond;
+        const Mask negative = greater(Octet{}, moved), changed = negative ^ greater(Octet{}, weight);
+        weight = choose(changed & greater(far, magnitude(moved)), choose(negative, -far, far), moved);
         weight = choose(greater(magnitude(weight), one), choose(if_negative((Mask)weight), -one, one), weight);
         const Words place = (Words{0, 1, 2, 3, 4, 5, 6, 7} + index) * 2;
         const Words first = random_bits(key, place), second = random_bits(key, place + 1);
@@ -52,8 +54,9 @@ struct AdamStep {
 };
 
 void adam_by_signs(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
-                   float mean_part, float beta2, float square_part, float rate, float eps, uint32_t key, int threads) {
-    const AdamStep step{mean_part, beta2, square_part, rate, eps, key};
+                   float mean_part, float beta2, float square_part, float rate, float eps, float beyond, uint32_t key,
+                   int threads) {
+    const AdamStep step{mean_part, beta2, square_part, rate, eps, beyond, key};
     for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
         const int64_t start = row * row_elements + first;
         Float16* weights = static_cast<Float16*>(weight) + start;

@@ -72,13 +72,14 @@ struct Kernels {
                         int64_t infinity, int64_t window, int threads);
     void (*mask)(const void* grad, const uint8_t* inside, void* out, int64_t rows, int64_t n, int itemsize,
                  int threads);
-    // `codes` [rows][n] move by `whole`, or in `limit` of 65,536 cases by one more, against the packed `signs`.
+    // `codes` [rows][n] move by `whole`, or in `limit` of 65,536 cases by one more, against the packed `signs`; where
+    // their sign changes, at least `beyond` from 0.
     void (*step_by_signs)(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, int32_t limit,
-                          uint32_t key, int threads);
+                          int32_t beyond, uint32_t key, int threads);
     // Float16 `weight`, `mean` and `root` [rows][n] take a step of Adam by the packed `signs`; see adam.h.
     void (*adam_by_signs)(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
-                          float mean_part, float beta2, float square_part, float rate, float eps, uint32_t key,
-                          int threads);
+                          float mean_part, float beta2, float square_part, float rate, float eps, float beyond,
+                          uint32_t key, int threads);
 };
 
 namespace amx {

@@ -185,19 +185,19 @@ NB_MODULE(_native, module) {
     module.def(
         "step_by_signs",
         [](const std::string& isa, int threads, uintptr_t codes, uintptr_t signs, int64_t rows, int64_t n, int32_t whole,
-           int32_t limit, uint32_t key) {
-            kernels(isa).step_by_signs(pointer<int8_t>(codes), pointer<const uint8_t>(signs), rows, n, whole, limit, key,
-                                       threads);
+           int32_t limit, int32_t beyond, uint32_t key) {
+            kernels(isa).step_by_signs(pointer<int8_t>(codes), pointer<const uint8_t>(signs), rows, n, whole, limit,
+                                       beyond, key, threads);
         },
         unlocked);
     module.def(
         "adam_by_signs",
         [](const std::string& isa, int threads, uintptr_t weight, uintptr_t mean, uintptr_t root, uintptr_t signs,
            int64_t rows, int64_t n, float mean_part, float beta2, float square_part, float rate, float eps,
-           uint32_t key) {
+           float beyond, uint32_t key) {
             kernels(isa).adam_by_signs(pointer<void>(weight), pointer<void>(mean), pointer<void>(root),
                                        pointer<const uint8_t>(signs), rows, n, mean_part, beta2, square_part, rate, eps,
-                                       key, threads);
+                                       beyond, key, threads);
         },
         unlocked);
     module.def(

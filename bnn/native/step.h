@@ -15,15 +15,18 @@ constexpr StepShorts kBitOfStep = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 
                                 1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, static_cast<int16_t>(1 << 15)};
 
 // Element i moves by one more than `whole` where its random half word is below `limit`: the lower half of the word of
-// i / 2 for an even i, the upper one for an odd i.
+// i / 2 for an even i, the upper one for an odd i. A code that changes its sign goes at least `beyond` from 0.
 struct Step {
-    int32_t whole, limit;
+    int32_t whole, limit, beyond;
     uint32_t key;
 
     int8_t of_one(int8_t code, bool set, uint32_t index) const {
         const int32_t random = random_bits(key, index / 2) >> index % 2 * 16 & 0xFFFF;
         const int32_t move = whole + (random < limit);
-        const int32_t moved = code + (set ? -move : move);  // a gradient above 0 moves the accumulator down
+        int32_t moved = code + (set ? -move : move);  // a gradient above 0 moves the accumulator down
+        if ((moved < 0) != (code < 0)) {
+            moved = moved < 0 ? (moved < -beyond ? moved : -beyond) : (moved > beyond ? moved : beyond);
+        }
         return static_cast<int8_t>(moved > 127 ? 127 : moved < -128 ? -128 : moved);
     }
 
@@ -38,7 +41,11 @@ struct Step {
         const StepShorts move = static_cast<int16_t>(whole) - more;
         StepCodes code;
         std::memcpy(&code, codes, sizeof code);
-        StepShorts moved = __builtin_convertvector(code, StepShorts) + ((move ^ set) - set);
+        const StepShorts wide = __builtin_convertvector(code, StepShorts);
+        StepShorts moved = wide + ((move ^ set) - set);
+        const StepShorts negative = moved < 0, near = (negative ? -moved : moved) < static_cast<int16_t>(beyond);
+        const StepShorts away = near & ((wide ^ moved) < 0);
+        moved = (away & (((StepShorts{} + static_cast<int16_t>(beyond)) ^ negative) - negative)) | (~away & moved);
         const StepShorts above = moved > 127, below = moved < -128;
         moved = (above & 127) | (below & -128) | (~(above | below) & moved);
         code = __builtin_convertvector(moved, StepCodes);
@@ -47,8 +54,8 @@ struct Step {
 };
 
 void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, int32_t limit,
-                   uint32_t key, int threads) {
-    const Step step{whole, limit, key};
+                   int32_t beyond, uint32_t key, int threads) {
+    const Step step{whole, limit, beyond, key};
     for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
         int8_t* out = codes + row * row_elements + first;
         const uint8_t* bits = signs + row * packed_bytes(row_elements) + first / 8;

@@ -14,7 +14,7 @@ from bnn.ops.reference import unpack
 torch.library.define(
     "bnn::adam_by_signs",
     "(Tensor(a!) weight, Tensor(b!) mean, Tensor(c!) root, Tensor signs,"
-    " float lr, float[2] betas, float eps, int step, int seed) -> ()",
+    " float lr, float[2] betas, float eps, float hysteresis, int step, int seed) -> ()",
 )
 
 _MIN_NORMAL = 2.0**-14
@@ -30,6 +30,7 @@ def adam_by_signs(
     lr: float,
     betas: list[float],
     eps: float,
+    hysteresis: float,
     step: int,
     seed: int,
 ) -> None:
@@ -38,6 +39,8 @@ def adam_by_signs(
         mean = mean + (1 - b1) (g - mean)
         root = sqrt(b2 root^2 + (1 - b2))
         weight = clamp(weight - lr mean / (1 - b1^step) / (root / sqrt(1 - b2^step) + eps), -1, 1)
+
+    A weight whose sign changes, from negative to not or back, goes at least `hysteresis` away from 0.
 
     The last fraction is reduced by sqrt(1 - b2^step). Source: Kingma and Ba 2015, arXiv 1412.6980, algorithm 1 and the
     more efficient order below it.
@@ -56,17 +59,22 @@ def adam_by_signs(
         lr: learning rate, at least 0.
         betas: b1 and b2, in [0, 1).
         eps: added to the root, at least 0.
+        hysteresis: in 0..1.
         step: counts the steps, from 1.
         seed: a new one for every step.
     """
-    mean_part, beta2, square_part, rate, eps = _check(weight, mean, root, signs, lr, betas, eps, step)
+    mean_part, beta2, square_part, rate, eps, beyond = _check(
+        weight, mean, root, signs, lr, betas, eps, hysteresis, step
+    )
     gradient = unpack(signs, weight.shape[1], torch.float32)
     values = mean.float()
     means = values + (gradient - values) * mean_part
     values = root.float()
     # torch's square root of float32 is not always the nearest float32.
     roots = (values * values * beta2 + square_part).double().sqrt().float()
-    weights = (weight.float() - means * rate / (roots + eps)).clamp_(-1, 1)
+    moved = weight.float() - means * rate / (roots + eps)
+    near = ((moved < 0) != (weight < 0)) & (moved.abs() < beyond)
+    weights = torch.where(near, torch.where(moved < 0, -beyond, beyond), moved).clamp_(-1, 1)
     words = random_bits(seed, 2 * weight.numel(), weight.device).view(*weight.shape, 2)
     weight.copy_(_round(weights, words[..., 0]))
     mean.copy_(_round(means, words[..., 0] >> 32 - _RANDOM_BITS))
@@ -91,10 +99,11 @@ def _adam_by_signs_native(
     lr: float,
     betas: list[float],
     eps: float,
+    hysteresis: float,
     step: int,
     seed: int,
 ) -> None:
-    factors = _check(weight, mean, root, signs, lr, betas, eps, step)
+    factors = _check(weight, mean, root, signs, lr, betas, eps, hysteresis, step)
     pointers = (x.data_ptr() for x in (weight, mean, root, signs))
     cpu._native.adam_by_signs(*_isa_and_threads(), *pointers, *weight.shape, *factors, hash_key(seed))
 
@@ -107,9 +116,10 @@ def _check(
     lr: float,
     betas: list[float],
     eps: float,
+    hysteresis: float,
     step: int,
-) -> tuple[float, float, float, float, float]:
-    """1 - b1, b2, 1 - b2, and the learning rate and eps with the corrections of the moments."""
+) -> tuple[float, float, float, float, float, float]:
+    """1 - b1, b2, 1 - b2, learning rate and eps with the corrections of the moments, and the hysteresis as float32."""
     for x in (weight, mean, root):
         if x.dtype is not torch.float16 or x.dim() != 2 or x.shape != weight.shape or not x.is_contiguous():
             raise ValueError(
@@ -122,9 +132,11 @@ def _check(
             "lr and eps are at least 0, betas lie in [0, 1), and steps count from 1,"
             f" got lr {lr}, betas {betas}, eps {eps}, step {step}"
         )
+    if not 0 <= hysteresis <= 1:
+        raise ValueError(f"a hysteresis lies in 0..1, got {hysteresis}")
     beta1, beta2 = betas
     correction = math.sqrt(1 - beta2**step)
-    return 1 - beta1, beta2, 1 - beta2, lr * correction / (1 - beta1**step), eps * correction
+    return 1 - beta1, beta2, 1 - beta2, lr * correction / (1 - beta1**step), eps * correction, hysteresis
 
 
 torch.library.impl("bnn::adam_by_signs", "CompositeExplicitAutograd")(adam_by_signs)

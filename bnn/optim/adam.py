@@ -24,6 +24,8 @@ class Adam(LowBitOptimizer):
             its own, there is no state, and a weight moves by `lr` against the sign of its gradient.
         eps: added to the root, above 0.
         state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
+        hysteresis: in [0, 1]; an `Accumulator` that changes its sign goes at least this far beyond 0. Steps by noisy
+            signs would else carry it to and fro across 0, and its weight with it.
         seed: of the stochastic rounding.
     """
 
@@ -35,15 +37,21 @@ class Adam(LowBitOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         state_dtype: torch.dtype = torch.float32,
+        hysteresis: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "seed": seed}, state_dtype=state_dtype)
+        super().__init__(
+            params,
+            {"lr": lr, "betas": betas, "eps": eps, "hysteresis": hysteresis, "seed": seed},
+            state_dtype=state_dtype,
+        )
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options that are out of their range."""
         super().check_group(group)
         require(all(0 <= beta < 1 for beta in group["betas"]), "betas lie in [0, 1)", group["betas"])
         require(group["eps"] > 0, "eps is above 0", group["eps"])
+        require(0 <= group["hysteresis"] <= 1, "hysteresis lies in [0, 1]", group["hysteresis"])
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
         """The mean and the mean square, unless their decay is 0."""
@@ -72,5 +80,6 @@ class Adam(LowBitOptimizer):
         if not all(group["betas"]):
             return False
         mean, root = stored
-        torch.ops.bnn.adam_by_signs(weight, mean, root, signs, group["lr"], group["betas"], group["eps"], step, seed)
+        options = (group[name] for name in ("lr", "betas", "eps", "hysteresis"))
+        torch.ops.bnn.adam_by_signs(weight, mean, root, signs, *options, step, seed)
         return True

@@ -160,12 +160,12 @@ class LowBitOptimizer(torch.optim.Optimizer):
         state["step"] = step = state.get("step", 0) + 1
         seed = step_seed(group, place, step)
         signs = _signs_in_order_of(parameter, gradient)
-        rate = self.sign_step(group)
+        rate, hysteresis = self.sign_step(group), group.get("hysteresis", 0.0)
         if signs is not None and rate is not None and isinstance(parameter, FixedPoint):
             # One pass over the codes in the kernels, with the mean of the formula.
             _, codes = in_memory_order(parameter.detach())
             change = STEPS_PER_UNIT * rate
-            torch.ops.bnn.step_by_signs(codes, signs, change, seed)
+            torch.ops.bnn.step_by_signs(codes, signs, change, STEPS_PER_UNIT * hysteresis, seed)
             return
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
@@ -181,8 +181,11 @@ class LowBitOptimizer(torch.optim.Optimizer):
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):
             weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
+            negative = weight < 0 if hysteresis else None
             self.update(weight, _float_rows(gradients, rows), values, group, step)
             if isinstance(parameter, Accumulator):
+                if negative is not None:
+                    _go_beyond_zero_(weight, negative, hysteresis)
                 weight.clamp_(-1, 1)
             _write(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
@@ -240,6 +243,13 @@ def _float_rows(gradient: Tensor, rows: slice) -> Tensor:
     if isinstance(gradient, BitTensor):
         return slice_rows(gradient, rows).dense(torch.float32)
     return gradient[rows].float()
+
+
+def _go_beyond_zero_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:
+    """Moves what has changed its sign at least `hysteresis` away from 0."""
+    negative = weight < 0
+    near = (negative != was_negative) & (weight.abs() < hysteresis)
+    weight.copy_(torch.where(near, torch.where(negative, -hysteresis, hysteresis), weight))
 
 
 def _write(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:

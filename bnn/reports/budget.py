@@ -38,7 +38,7 @@ def print_budget(
         table.add_column(name, justify="right", no_wrap=True)
     if len(tables) > 1:
         table.add_column("ratio", justify="right", no_wrap=True)
-    for name, lifetime in _names(tables.values()):
+    for name, lifetime in variable_names(tables.values()):
         rows = [[variable for variable in of.variables if variable.name == name] for of in tables.values()]
         sizes = [sum(variable.bytes for variable in row) for row in rows]
         cells = [cell for row, size in zip(rows, sizes, strict=True) for cell in (_bits(row), _mib(size))]
@@ -108,7 +108,7 @@ def _mib(size_bytes: float) -> str:
     return f"{size_bytes / _MIB:,.2f}"
 
 
-def _names(tables: Iterable[MemoryTable]) -> list[tuple[str, str]]:
+def variable_names(tables: Iterable[MemoryTable]) -> list[tuple[str, str]]:
     """Names and lifetimes of the variables of all tables, in the order of the longest."""
     longest_first = sorted(tables, key=lambda of: -len({variable.name for variable in of.variables}))
     return list(

@@ -1,7 +1,7 @@
 """What is known of a run: the files of its directory, and the network and choices that its recipe tells."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ from bnn.accounting.step import require_counted
 from bnn.errors import BnnError, RunError
 from bnn.reports.memory import MemoryFigures, memory_figures
 from bnn.training import Run, directory
-from bnn.training.recipe import build, load_recipe, values_from_json
+from bnn.training.recipe import Recipe, build, load_recipe, values_from_json
+
+_REFERENCE = "standard"
+_OWN = "this run"
 
 WEIGHT_STATES = (
     "never_flipped",
@@ -61,6 +64,8 @@ class Network:
     card: Mapping[str, str] = field(default_factory=dict)
     """See `quantization_card`."""
     memory: MemoryFigures | None = None
+    memory_note: str = ""
+    """Why there is no memory."""
     uncounted: Sequence[str] = ()
     """What has arithmetic that is not known."""
     note: str = ""
@@ -141,10 +146,11 @@ def _network(configuration: Mapping[str, Any], strict: bool) -> Network:
         return Network(note=str(error))
     changed = recipe.sha256 != configuration.get("recipe_sha256")
     note = f"{path} has changed since the run began: these are the layers as it makes them now." if changed else ""
-    return _counted(run, arguments, note, strict)
+    network = _counted(run, note, strict)
+    return _with_memory(network, _compared(recipe, arguments, run)) if network.layers else network
 
 
-def _counted(run: Run, arguments: Mapping[str, Any], note: str, strict: bool) -> Network:
+def _counted(run: Run, note: str, strict: bool) -> Network:
     try:
         count = count_network(run.model, run.data.image_shape)
         card = quantization_card(run)
@@ -158,7 +164,27 @@ def _counted(run: Run, arguments: Mapping[str, Any], note: str, strict: bool) ->
         layers=[layer for layer in count.layers if layer.weights or layer.other_parameters],
         data=run.data.source,
         card=card,
-        memory=memory_figures(run, arguments),
         uncounted=count.uncounted,
         note=note,
     )
+
+
+def _compared(recipe: Recipe, arguments: Mapping[str, Any], run: Run) -> dict[str, Run]:
+    """The run and, where its recipe takes the presets, the same with the preset that others are compared with."""
+    preset = arguments.get("preset")
+    if preset == _REFERENCE:
+        return {preset: run}
+    if preset is None:
+        return {_OWN: run}
+    try:
+        reference = build(recipe, values_from_json(recipe, {**arguments, "preset": _REFERENCE}))
+    except BnnError:  # presets of something else
+        return {_OWN: run}
+    return {preset: run, _REFERENCE: reference}
+
+
+def _with_memory(network: Network, runs: Mapping[str, Run]) -> Network:
+    try:
+        return replace(network, memory=memory_figures(runs))
+    except Exception as error:  # a user's module may raise anything
+        return replace(network, memory_note=(str(error).splitlines() or [type(error).__name__])[0])

@@ -1,54 +1,108 @@
-"""What a report shows of a training step's memory."""
+"""What a report shows of a training step's memory: predicted by shapes alone, and measured in a real step."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from bnn.accounting.memory_model import MemoryTable, network_shape
-from bnn.accounting.paper_model import MASK_QUIRKS, PAPER_OPTIMIZERS, PAPER_PRESETS, MaskQuirk, paper_table
-from bnn.errors import RunError
+import torch
+from torch import Tensor, nn
+
+from bnn.accounting.exact_model import StepMemory, predict_step
+from bnn.accounting.measured_step import MeasuredMemory, measure_step
+from bnn.accounting.training_step import TrainingStep
 from bnn.training import Run
 
-_REFERENCE = "standard"
+LARGEST_MEASURED_BYTES = 2**30
+"""Steps that are predicted to take more are not taken for a report."""
 
 
 @dataclass(frozen=True)
 class MemoryFigures:
-    """Predictions of one step's memory, variable by variable."""
+    """One training step's memory on the CPU."""
 
-    model: str
-    """Whose prediction it is."""
-    tables: Mapping[str, MemoryTable]
-    """By preset, with the same variables: the run's own first, then what it is compared with."""
+    predicted: Mapping[str, StepMemory]
+    """By name: the run's own step first, then what it is compared with."""
+    measured: MeasuredMemory | None
+    """The run's own; None where the step is too large or fails."""
 
 
-def memory_figures(run: Run, arguments: Mapping[str, Any]) -> MemoryFigures | None:
-    """The memory of a step of a run: this function alone decides which model predicts it.
+def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
+    """The memory of a step: this function alone decides how it is predicted and measured.
 
     Args:
-        run: as its recipe makes it.
-        arguments: of the recipe; `preset` and `model` are looked at.
+        runs: by name, new from their recipe and on the CPU; the run itself first, then what it is compared with.
+            Steps are taken with the first, which changes its weights.
 
-    Returns:
-        The figures; None where the model knows nothing of the run's preset, optimizer or network.
+    Raises:
+        RunError: a model cannot run on shapes alone.
     """
-    preset, optimizer = arguments.get("preset") or _REFERENCE, type(run.optimizer).__name__.lower()
-    if preset not in PAPER_PRESETS or optimizer not in PAPER_OPTIMIZERS:
-        return None
-    try:
-        shape = network_shape(run.model, run.data.image_shape)
-    except RunError:
-        return None
-    tables = {
-        name: paper_table(
-            shape,
-            PAPER_PRESETS[name],
-            PAPER_OPTIMIZERS[optimizer],
-            batch_size=run.batch_size,
-            quirk=MASK_QUIRKS.get(str(arguments.get("model")), MaskQuirk()),
-        )
-        for name in dict.fromkeys((preset, _REFERENCE))
+    steps = {
+        name: TrainingStep(run.model, [run.optimizer], run.data.image_shape, run.batch_size, run.slice_size)
+        for name, run in runs.items()
     }
-    return MemoryFigures(
-        f"the published model of Wang et al., arXiv 2102.04270, with {type(run.optimizer).__name__}", tables
-    )
+    predicted = {name: _predicted(step) for name, step in steps.items()}
+    own = next(iter(steps))
+    is_small = predicted[own].table.total_bytes <= LARGEST_MEASURED_BYTES
+    return MemoryFigures(predicted, _measured(steps[own]) if is_small else None)
+
+
+def _predicted(step: TrainingStep) -> StepMemory:
+    with _on_meta(step.model):
+        try:
+            return predict_step(step)
+        finally:
+            for optimizer in step.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+                optimizer.state.clear()
+
+
+def _measured(step: TrainingStep) -> MeasuredMemory | None:
+    try:
+        with _silent_errors():
+            return measure_step(step)
+    except Exception:  # a user's module may raise anything
+        return None
+
+
+@contextmanager
+def _on_meta(model: nn.Module) -> Iterator[None]:
+    """Meanwhile the model's parameters and buffers are on the meta device.
+
+    They stay the same objects, so that optimizers and hooks still find them.
+    """
+    swaps = [(tensor, _meta_twin(tensor)) for tensor in [*model.parameters(), *model.buffers()]]
+    _swap(swaps)
+    try:
+        yield
+    finally:
+        _swap(swaps)
+
+
+def _swap(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    for one, other in pairs:
+        torch.utils.swap_tensors(one, other)  # type: ignore[no-untyped-call]
+
+
+def _meta_twin(tensor: Tensor) -> Tensor:
+    """A tensor on the meta device with the class, strides, attributes and hooks of another."""
+    twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        twin = torch.Tensor._make_subclass(type(tensor), twin, tensor.requires_grad)
+        twin.grad_dtype = tensor.grad_dtype
+        twin._post_accumulate_grad_hooks = tensor._post_accumulate_grad_hooks
+        vars(twin).update(vars(tensor))
+    return twin
+
+
+@contextmanager
+def _silent_errors() -> Iterator[None]:
+    """Meanwhile the process's standard error goes nowhere: torch's profiler writes there when it starts and stops."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

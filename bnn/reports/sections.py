@@ -7,6 +7,7 @@ from typing import Any, get_args
 from bnn.accounting import PRICE_TABLES, LayerCount, Ledger
 from bnn.accounting.ledger import LEVEL_BITS
 from bnn.accounting.memory_model import Lifetime, MemoryTable
+from bnn.reports.budget import variable_names
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 from bnn.reports.figures import bars, paired_bars, shares
 from bnn.reports.known import KnownRun
@@ -65,45 +66,67 @@ def other_energies(run: KnownRun, table_name: str) -> Iterator[str]:
 
 
 def _memory(run: KnownRun) -> Part | None:
-    memory = run.network.memory
+    memory, note = run.network.memory, run.network.memory_note
     if memory is None:
-        return None
-    (own, own_table), *others = memory.tables.items()
-    text = f"Predicted by {memory.model}: {size(own_table.total_bytes)} with {own}"
-    text += "".join(f", {size(table.total_bytes)} with {name}" for name, table in others) + "."
-    measured = run.summary.get("peak_rss_mib")
-    if measured is not None:
-        text += (
-            f" Measured: {measured:,.0f} MiB resident in the whole process at its peak, with Python, torch and the"
-            " data. The two are not of the same things, and do not add up."
-        )
-    presets = dict(zip(memory.tables, range(1, 3), strict=False)) if others else {}
+        return Part("Memory of a step", alert=f"No memory is predicted: {note}") if note else None
+    tables = {name: step.table for name, step in memory.predicted.items()}
+    (own, own_table), *others = tables.items()
+    text = (
+        f"Tensors of one step on the CPU at the moment when they take most: {size(own_table.total_bytes)} with {own}"
+        + "".join(f", {size(table.total_bytes)} with {name}" for name, table in others)
+        + ". Predicted on shapes alone"
+    )
+    if memory.measured is not None:
+        text += ", and measured while the report was made, in a step with random data"
+    text += "."
+    resident = run.summary.get("peak_rss_mib")
+    if resident is not None:
+        text += f" The whole process of the training, with Python, torch and the data, took {resident:,.0f} MiB."
     figures = {
-        "Predicted, by variable": _memory_bars(memory),
-        "Predicted, by how long it is kept": _memory_shares(memory),
+        "Predicted, by variable": _memory_bars(tables),
+        "Predicted, by how long it is kept": _memory_shares(tables),
     }
-    return Part("Memory of a step", text, figures, {**presets, **LIFETIMES})
+    presets = dict(zip(tables, range(1, 3), strict=False)) if others else {}
+    return Part("Memory of a step", text, figures, {**presets, **LIFETIMES}, _memory_table(memory))
 
 
-def _memory_bars(memory: MemoryFigures) -> str:
-    tables = list(memory.tables.values())
-    sizes = [[variable.bytes for variable in table.variables] for table in tables]
+def _memory_bars(tables: Mapping[str, MemoryTable]) -> str:
+    kept = variable_names(tables.values())
+    names = [name for name, _ in kept]
+    sizes = [[sum(v.bytes for v in table.variables if v.name == name) for name in names] for table in tables.values()]
     labels = [[size(n) for n in lengths] for lengths in sizes]
-    names = [variable.name for variable in tables[0].variables]
     if len(tables) > 1:
         return paired_bars(names, sizes, labels, salt="memory")
-    colors = [LIFETIMES[variable.lifetime] for variable in tables[0].variables]
-    return bars(names, sizes, labels[0], salt="memory", colors=colors)
+    return bars(names, sizes, labels[0], salt="memory", colors=[LIFETIMES[lifetime] for _, lifetime in kept])
 
 
-def _memory_shares(memory: MemoryFigures) -> str:
+def _memory_shares(tables: Mapping[str, MemoryTable]) -> str:
     def kept(table: MemoryTable, lifetime: str) -> float:
         return sum(variable.bytes for variable in table.variables if variable.lifetime == lifetime)
 
-    tables = memory.tables.values()
-    parts = [[kept(table, lifetime) for table in tables] for lifetime in LIFETIMES]
-    totals = [size(table.total_bytes) for table in tables]
-    return shares(list(memory.tables), parts, totals, salt="lifetimes", first_color=min(LIFETIMES.values()))
+    parts = [[kept(table, lifetime) for table in tables.values()] for lifetime in LIFETIMES]
+    totals = [size(table.total_bytes) for table in tables.values()]
+    return shares(list(tables), parts, totals, salt="lifetimes", first_color=min(LIFETIMES.values()))
+
+
+def _memory_table(memory: MemoryFigures) -> Table:
+    measured, steps = memory.measured, memory.predicted
+    own = next(iter(steps))
+    return Table(
+        ["", f"{own}, measured", *(f"{name}, predicted" for name in steps)],
+        [
+            [
+                "saved for backward",
+                size(measured.saved_bytes) if measured else ABSENT,
+                *(size(step.saved_bytes) for step in steps.values()),
+            ],
+            [
+                "peak of live tensors",
+                size(measured.peak_live_bytes) if measured else ABSENT,
+                *(size(step.table.total_bytes) for step in steps.values()),
+            ],
+        ],
+    )
 
 
 def _energy(run: KnownRun) -> Part | None:

@@ -22,22 +22,23 @@ class TestNative:
         rows=st.integers(0, 5),
         n=st.integers(1, 700),
         step=st.floats(0, 300),
+        hysteresis=st.floats(0, 127),
         seed=st.integers(0, 2**62),
         threads=st.sampled_from([1, 2, 5]),
     )
-    def test_equals_the_specification(self, rows, n, step, seed, threads):
+    def test_equals_the_specification(self, rows, n, step, hysteresis, seed, threads):
         codes, signs = operands(rows, n)
         expected = codes.clone()
-        accumulate.step_by_signs(expected, signs, step, seed)
+        accumulate.step_by_signs(expected, signs, step, hysteresis, seed)
         torch.set_num_threads(threads)
-        torch.ops.bnn.step_by_signs(codes, signs, step, seed)
+        torch.ops.bnn.step_by_signs(codes, signs, step, hysteresis, seed)
         assert torch.equal(codes, expected)
 
     def test_large_tensors(self):
         codes, signs = operands(3, 100_001)
         expected = codes.clone()
-        accumulate.step_by_signs(expected, signs, 2.5, 9)
-        torch.ops.bnn.step_by_signs(codes, signs, 2.5, 9)
+        accumulate.step_by_signs(expected, signs, 2.5, 6.5, 9)
+        torch.ops.bnn.step_by_signs(codes, signs, 2.5, 6.5, 9)
         assert torch.equal(codes, expected)
 
 
@@ -45,7 +46,7 @@ class TestNative:
 def test_moves_against_the_sign_by_the_step_on_average(step):
     codes = torch.zeros((4, 50_000), dtype=torch.int8)
     _, signs = operands(4, 50_000)
-    accumulate.step_by_signs(codes, signs, step, 5)
+    accumulate.step_by_signs(codes, signs, step, 0.0, 5)
     along = -(codes * unpack_bits(signs, 50_000, torch.int8)).float()
     # The standard error of a mean of 200,000 choices between two neighbours is below 0.0012.
     assert along.mean().item() == pytest.approx(step, abs=0.006)
@@ -56,15 +57,28 @@ def test_moves_against_the_sign_by_the_step_on_average(step):
 def test_stays_within_its_range():
     codes = torch.tensor([[127, -128, 126, -127]], dtype=torch.int8)
     up = pack(torch.tensor([[-1.0, 1, -1, 1]]))
-    accumulate.step_by_signs(codes, up, 1000.0, 0)
+    accumulate.step_by_signs(codes, up, 1000.0, 0.0, 0)
     assert codes.tolist() == [[127, -128, 127, -128]]
+
+
+def test_a_code_that_changes_its_sign_goes_beyond_zero():
+    codes = torch.tensor([[1, -1, 3, -3, 0, -1, 40]], dtype=torch.int8)
+    signs = pack(torch.tensor([[1.0, -1, 1, -1, 1, 1, 1]]))
+    accumulate.step_by_signs(codes, signs, 2.0, 4.5, 0)
+    assert codes.tolist() == [[-5, 5, 1, -1, -5, -3, 38]]
+
+
+def test_refuses_a_hysteresis_beyond_the_codes():
+    codes, signs = operands(2, 9)
+    with pytest.raises(ValueError, match="hysteresis"):
+        torch.ops.bnn.step_by_signs(codes, signs, 1.0, 128.0, 0)
 
 
 def test_another_seed_rounds_otherwise():
     one, signs = operands(2, 1000)
     other = one.clone()
-    accumulate.step_by_signs(one, signs, 0.5, 1)
-    accumulate.step_by_signs(other, signs, 0.5, 2)
+    accumulate.step_by_signs(one, signs, 0.5, 0.0, 1)
+    accumulate.step_by_signs(other, signs, 0.5, 0.0, 2)
     assert not torch.equal(one, other)
 
 
@@ -79,4 +93,4 @@ def test_another_seed_rounds_otherwise():
 )
 def test_refuses_what_does_not_fit(codes, signs, step, message):
     with pytest.raises(ValueError, match=message):
-        torch.ops.bnn.step_by_signs(codes, signs, step, 0)
+        torch.ops.bnn.step_by_signs(codes, signs, step, 0.0, 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bnn.ops import adam
 from bnn.ops.reference import pack, unpack
 
-OPTIONS = {"lr": 0.01, "betas": [0.9, 0.999], "eps": 1e-8, "step": 3, "seed": 5}
+OPTIONS = {"lr": 0.01, "betas": [0.9, 0.999], "eps": 1e-8, "hysteresis": 0.0, "step": 3, "seed": 5}
 
 
 def operands(rows, n, *, smallest=-20.0):
@@ -42,16 +42,17 @@ class TestNative:
         lr=st.sampled_from([0.0, 1e-7, 1e-3, 0.01, 3.0]),
         betas=st.tuples(st.floats(0, 0.9999), st.floats(0, 0.99999)),
         eps=st.sampled_from([0.0, 1e-8, 0.1]),
+        hysteresis=st.sampled_from([0.0, 1e-3, 0.05, 1.0]),
         step=st.integers(1, 10_000),
         seed=st.integers(0, 2**62),
         threads=st.sampled_from([1, 2, 5]),
     )
-    def test_equals_the_specification(self, rows, n, lr, betas, eps, step, seed, threads):
+    def test_equals_the_specification(self, rows, n, lr, betas, eps, hysteresis, step, seed, threads):
         *expected, signs = operands(rows, n)
         stepped = copies(expected)
-        adam.adam_by_signs(*expected, signs, lr, list(betas), eps, step, seed)
+        adam.adam_by_signs(*expected, signs, lr, list(betas), eps, hysteresis, step, seed)
         torch.set_num_threads(threads)
-        torch.ops.bnn.adam_by_signs(*stepped, signs, lr, list(betas), eps, step, seed)
+        torch.ops.bnn.adam_by_signs(*stepped, signs, lr, list(betas), eps, hysteresis, step, seed)
         assert equal_bits(stepped, expected)
 
     def test_large_tensors(self):
@@ -68,7 +69,7 @@ class TestNative:
         finite = every[every.isfinite()].view(1, -1)
         expected = [finite.clone(), finite.clone(), finite.abs()]
         stepped, signs = copies(expected), pack(-finite)
-        options = (0.0, [1 - 1e-7, 1 - 1e-7], 1e-8, 7, 1)
+        options = (0.0, [1 - 1e-7, 1 - 1e-7], 1e-8, 0.5, 7, 1)
         adam.adam_by_signs(*expected, signs, *options)
         torch.ops.bnn.adam_by_signs(*stepped, signs, *options)
         assert equal_bits(stepped, expected)
@@ -107,7 +108,7 @@ def test_is_right_on_average(size):
     tensors = [torch.full((1, count), size).half() for _ in range(3)]
     signs = pack(torch.ones(1, count))
     part = 0.01 * spacing(torch.tensor(size)).item()
-    options = {"lr": part, "betas": [1 - part, 1 - part], "eps": 1e-8, "step": 10, "seed": 11}
+    options = {"lr": part, "betas": [1 - part, 1 - part], "eps": 1e-8, "hysteresis": 0.0, "step": 10, "seed": 11}
     exact = in_double(*tensors, signs, **options)
     adam.adam_by_signs(*tensors, signs, *options.values())
     for x, truth in zip(tensors, exact, strict=True):
@@ -128,8 +129,20 @@ def test_the_three_results_are_rounded_independently():
 def test_the_weight_stays_within_its_range():
     tensors = [torch.tensor([[1.0, -1.0, 0.9]]).half() for _ in range(2)]
     weight, mean, root = *tensors, torch.ones(1, 3).half()
-    adam.adam_by_signs(weight, mean.neg_(), root, pack(torch.tensor([[-1.0, 1.0, -1.0]])), 5.0, [0.9, 0.9], 1e-8, 9, 0)
+    adam.adam_by_signs(
+        weight, mean.neg_(), root, pack(torch.tensor([[-1.0, 1.0, -1.0]])), 5.0, [0.9, 0.9], 1e-8, 0.0, 9, 0
+    )
     assert weight.tolist() == [[1, -1, 1]]
+
+
+def test_a_weight_that_changes_its_sign_goes_beyond_zero():
+    weight = torch.tensor([[0.01, -0.01, 0.2, -0.2, 0.0]]).half()
+    mean, root = (torch.zeros(1, 5).half() for _ in range(2))
+    signs = pack(torch.tensor([[1.0, -1, 1, -1, 1]]))
+    adam.adam_by_signs(weight, mean, root, signs, 0.03125, [0.0, 0.0], 1e-8, 0.125, 1, 0)
+    assert weight[0, :2].tolist() == [-0.125, 0.125]
+    assert weight[0, 4].item() == -0.125
+    torch.testing.assert_close(weight[0, 2:4].float(), torch.tensor([0.16875, -0.16875]), atol=2e-4, rtol=0)
 
 
 def test_another_seed_rounds_otherwise():
@@ -150,6 +163,7 @@ def test_another_seed_rounds_otherwise():
         ({"lr": math.nan}, "got lr nan"),
         ({"betas": [0.9, 1.0]}, r"betas lie in \[0, 1\)"),
         ({"eps": -1.0}, "at least 0"),
+        ({"hysteresis": 1.5}, r"lies in 0\.\.1"),
         ({"step": 0}, "steps count from 1"),
     ],
 )

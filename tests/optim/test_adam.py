@@ -6,6 +6,7 @@ from torch import nn
 
 from bnn.accumulator import Accumulator
 from bnn.bits import BitTensor
+from bnn.fixed_point import FixedPoint, decode
 from bnn.optim import DST, Adam
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
@@ -144,3 +145,23 @@ def test_a_checkpoint_resumes_bit_for_bit(tmp_path):
     restore(load(tmp_path), after.model, after.optimizer, {})
     after.train(3, 6)
     assert all(same(tensors_of(after.params, after.optimizer), tensors_of(whole.params, whole.optimizer)))
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.999)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+def test_an_accumulator_that_changes_its_sign_goes_beyond_zero(dtype, betas):
+    start = torch.tensor([[0.0625, -0.0625, 0.5, -0.5]])
+    gradient = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    data = (start * 128).to(torch.int8) if dtype is torch.int8 else start.to(dtype)
+    accumulator = FixedPoint(data) if dtype is torch.int8 else Accumulator(data)
+    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=0.25)
+    accumulator.accumulate(gradient)
+    optimizer.step()
+    values = decode(accumulator.detach()) if dtype is torch.int8 else accumulator.detach().float()
+    expected = torch.tensor([[-0.25, 0.25, 0.375, -0.375]])
+    torch.testing.assert_close(values, expected, atol=0.02, rtol=0)
+
+
+def test_a_hysteresis_lies_between_0_and_1():
+    with pytest.raises(ValueError, match=r"hysteresis lies in \[0, 1\]"):
+        Adam([torch.nn.Parameter(torch.zeros(1))], hysteresis=-0.1)

@@ -3,41 +3,120 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from bnn.models import binarynet
+from bnn.accounting.exact_model import predict_step
+from bnn.accounting.training_step import TrainingStep
+from bnn.discrete_store import DiscreteStore
+from bnn.errors import RunError
+from bnn.layers import BinaryLinear
+from bnn.models import mlp
+from bnn.optim import Adam
+from bnn.optim.dst import DST
+from bnn.presets import prepare
+from bnn.reports import memory
 from bnn.reports.memory import memory_figures
 
-MIB = 2**20
+PRESETS = ("standard", "edge", "edge-min")
 
 
-def a_run(*, optimizer=torch.optim.Adam):
+def a_run(model, optimizer, *, batch_size=20, slice_size=None):
+    data = SimpleNamespace(image_shape=(1, 8, 8))
+    return SimpleNamespace(model=model, optimizer=optimizer, data=data, batch_size=batch_size, slice_size=slice_size)
+
+
+def of_preset(preset: str):
+    made = prepare(preset, partial(mlp, classes=10, hidden=(64, 64)), input_shape=(1, 8, 8))
+    return a_run(made.model, made.optimizer, slice_size=8)
+
+
+def discrete():
+    model = nn.Sequential(
+        nn.Flatten(), BinaryLinear(64, 32, store=DiscreteStore), nn.BatchNorm1d(32), nn.Linear(32, 10)
+    )
+    return a_run(model, DST(Adam(model.parameters())))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_figures_are_those_of_the_same_model_made_on_the_meta_device(preset):
+    predicted = memory_figures({preset: of_preset(preset)}).predicted[preset]
     with torch.device("meta"):
-        model = binarynet()
-    data = SimpleNamespace(image_shape=(3, 32, 32))
-    return SimpleNamespace(model=model, data=data, batch_size=100, optimizer=optimizer(model.parameters(), lr=0.1))
+        run = of_preset(preset)
+    expected = predict_step(TrainingStep(run.model, [run.optimizer], (1, 8, 8), 20, 8))
+    assert predicted == expected
 
 
-def totals(arguments, **options) -> dict[str, float]:
-    figures = memory_figures(a_run(**options), arguments)
-    return {name: round(table.total_bytes / MIB, 2) for name, table in figures.tables.items()}
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_measured_is_what_is_predicted(preset):
+    figures = memory_figures({preset: of_preset(preset)})
+    step = figures.predicted[preset]
+    assert figures.measured.saved_bytes == figures.measured.graph_bytes == step.saved_bytes
+    assert figures.measured.peak_live_bytes == pytest.approx(step.table.total_bytes, abs=300)
 
 
-def test_figures_are_those_of_the_published_model():
-    assert totals({"preset": "edge"}) == {"edge": 138.13, "standard": 512.81}
-    assert totals({}) == {"standard": 512.81}
-    momentum = partial(torch.optim.SGD, momentum=0.9)
-    assert totals({"preset": "edge"}, optimizer=momentum) == {"edge": 111.38, "standard": 459.32}
+def test_discrete_weights_take_no_memory_of_floats():
+    figures = memory_figures({"own": discrete()})
+    step = figures.predicted["own"]
+    (latent,) = (variable for variable in step.table.variables if variable.name == "latent weights")
+    assert latent.bytes == 4  # the zero that stands for all of them
+    assert figures.measured.saved_bytes == step.saved_bytes
+    assert figures.measured.peak_live_bytes == pytest.approx(step.table.total_bytes, rel=0.25)
 
 
-def test_the_run_s_own_preset_comes_first_and_the_model_is_named():
-    figures = memory_figures(a_run(), {"preset": "edge"})
-    assert list(figures.tables) == ["edge", "standard"]
-    assert "2102.04270" in figures.model
-    assert "Adam" in figures.model
+def test_the_run_s_own_comes_first_and_is_measured():
+    figures = memory_figures({"edge-min": of_preset("edge-min"), "standard": of_preset("standard")})
+    assert list(figures.predicted) == ["edge-min", "standard"]
+    assert figures.measured.peak_live_bytes < figures.predicted["standard"].table.total_bytes / 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "optimizer"), [({"preset": "edge-min"}, torch.optim.Adam), ({}, torch.optim.RMSprop)]
-)
-def test_what_the_model_knows_nothing_of_has_no_figures(arguments, optimizer):
-    assert memory_figures(a_run(optimizer=optimizer), arguments) is None
+def test_model_and_optimizer_are_themselves_again():
+    run = of_preset("edge-min")
+    with memory._on_meta(run.model):
+        assert {tensor.device.type for tensor in [*run.model.parameters(), *run.model.buffers()]} == {"meta"}
+    before = {name: (id(value), value.clone()) for name, value in run.model.state_dict(keep_vars=True).items()}
+    classes = [type(parameter) for parameter in run.model.parameters()]
+    memory._predicted(TrainingStep(run.model, [run.optimizer], (1, 8, 8), 20, 8))
+    for name, value in run.model.state_dict(keep_vars=True).items():
+        assert id(value) == before[name][0], name
+        assert torch.equal(value, before[name][1]), name
+    assert [type(parameter) for parameter in run.model.parameters()] == classes
+    assert not run.optimizer.state
+
+
+def test_large_steps_are_not_taken(monkeypatch):
+    monkeypatch.setattr(memory, "LARGEST_MEASURED_BYTES", 1000)
+    figures = memory_figures({"standard": of_preset("standard")})
+    assert figures.measured is None
+    assert figures.predicted["standard"].table.total_bytes > 1000
+
+
+def test_profiler_is_silent(capfd):
+    memory_figures({"standard": of_preset("standard")})
+    assert capfd.readouterr() == ("", "")
+
+
+class ReadsValues(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_model_that_reads_values_is_named():
+    model = nn.Sequential(nn.Flatten(), ReadsValues(), nn.Linear(64, 10))
+    run = a_run(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(RunError, match=r"1 \(ReadsValues\)"):
+        memory_figures({"own": run})
+    assert model[2].weight.device.type == "cpu"
+
+
+class Refuses(nn.Module):
+    def forward(self, x):
+        if not x.is_meta:
+            raise ValueError("not today")
+        return x
+
+
+def test_step_that_fails_is_not_measured():
+    model = nn.Sequential(nn.Flatten(), Refuses(), nn.Linear(64, 10))
+    figures = memory_figures({"own": a_run(model, torch.optim.SGD(model.parameters(), lr=0.1))})
+    assert figures.measured is None
+    assert figures.predicted["own"].saved_bytes

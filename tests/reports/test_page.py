@@ -19,6 +19,7 @@ from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operation
 from bnn.reports.memory import memory_figures
 from bnn.reports.sections import LIFETIMES
 from bnn.reports.texts import energy, engineering, size
+from bnn.training import Run
 from bnn.training.directory import read_json, read_metrics
 from bnn.training.recipe import build, load_recipe, values_from_json
 
@@ -39,6 +40,12 @@ def run(trained, tmp_path, capsys) -> Path:
     """A complete run to change at will."""
     capsys.readouterr()
     return Path(shutil.copytree(trained, tmp_path / "small"))
+
+
+def made_again(run: Path) -> Run:
+    """As its recipe makes it."""
+    recipe = load_recipe(Path(DIGITS))
+    return build(recipe, values_from_json(recipe, read_json(run / "config.json")["arguments"]))
 
 
 def change(path: Path, **values) -> None:
@@ -207,27 +214,75 @@ def test_bars_of_energy_are_as_long_as_the_ledger_says(run):
     assert np.allclose(drawn / drawn.sum(), layers / layers.sum(), atol=1e-4)
 
 
-def test_memory_is_the_model_s(run):
-    page = report(run)
-    recipe = load_recipe(Path(DIGITS))
-    made = build(recipe, values_from_json(recipe, read_json(run / "config.json")["arguments"]))
-    (table,) = memory_figures(made, {}).tables.values()
+def test_memory_is_that_of_the_exact_model(run):
+    page, said = report(run), text((run / "report.html").read_text(encoding="utf-8"))
+    figures = memory_figures({"this run": made_again(run)})
+    (step,) = figures.predicted.values()
+    table = step.table
     drawn = [widths(figure(page, "Predicted, by variable"), color) for color in LIFETIMES.values()]
-    sizes = [[v.bytes for v in table.variables if v.lifetime == lifetime] for lifetime in LIFETIMES]
-    assert np.allclose(
-        np.concatenate(drawn) / sum(map(sum, drawn)), np.concatenate(sizes) / table.total_bytes, atol=1e-3
-    )
-    shares = [widths(figure(page, "Predicted, by how long it is kept"), color)[0] for color in LIFETIMES.values()]
-    assert np.allclose(np.array(shares) / sum(shares), [sum(kept) / table.total_bytes for kept in sizes], atol=1e-3)
-    assert f"{size(table.total_bytes)} with standard" in text(page)
-    assert f"Measured: {read_json(run / 'summary.json')['peak_rss_mib']:,.0f} MiB resident" in text(page)
+    kept = [sum(v.bytes for v in table.variables if v.lifetime == lifetime) for lifetime in LIFETIMES]
+    assert np.allclose([sum(bars) for bars in drawn], np.array(kept) / table.total_bytes * sum(map(sum, drawn)), atol=1)
+    shares = [sum(widths(figure(page, "Predicted, by how long it is kept"), color)) for color in LIFETIMES.values()]
+    assert np.allclose(np.array(shares) / sum(shares), np.array(kept) / table.total_bytes, atol=1e-3)
+    predicted, measured = (step.saved_bytes, table.total_bytes), figures.measured
+    of_both = zip((measured.saved_bytes, measured.peak_live_bytes), predicted, strict=True)
+    cells = [[size(n) for n in row] for row in of_both]
+    assert [row[1:] for row in rows(page, 3) if row[0] in ("saved for backward", "peak of live tensors")] == cells
+    assert f"when they take most: {size(table.total_bytes)} with this run." in said
+    assert f"with Python, torch and the data, took {read_json(run / 'summary.json')['peak_rss_mib']:,.0f} MiB" in said
+
+
+PRESETS = """
+from bnn.data import digits
+from bnn.models import mlp
+from bnn.presets import prepare
+from bnn.training import Run
+from functools import partial
+
+
+def recipe(*, preset: str = "standard", odd: bool = False) -> Run:
+    data = digits()
+    build = partial(mlp, classes=10, hidden=(16, 16))
+    made = prepare(preset, build, input_shape=data.image_shape)
+    if odd:
+        made.optimizer.register_step_pre_hook(lambda *_: made.model[1].running_mean.nonzero())
+    return Run(made.model, data, made.optimizer, 1, 32, 0, slice_size=made.slice_size, callbacks=made.callbacks)
+"""
+
+
+@pytest.fixture
+def of_presets(run, tmp_path):
+    """The run as if a recipe with presets had made it, with given arguments."""
+    recipe = tmp_path / "presets.py"
+    recipe.write_text(PRESETS)
+
+    def changed(**arguments) -> Path:
+        change(run / "config.json", recipe=str(recipe), arguments=arguments)
+        return run
+
+    return changed
+
+
+def test_memory_of_a_preset_stands_beside_that_of_standard(of_presets):
+    page = report(of_presets(preset="edge-min"))
+    saved, peak = (row[1:] for row in rows(page, 4) if row[0] in ("saved for backward", "peak of live tensors"))
+    assert saved[0] == saved[1]
+    assert peak[0] == peak[1] != peak[2]
+    assert f"when they take most: {peak[1]} with edge-min, {peak[2]} with standard." in text(page)
+    for number in (1, 2):
+        assert widths(figure(page, "Predicted, by variable"), number)
+
+
+def test_memory_that_cannot_be_predicted_is_a_line(of_presets):
+    page = report(of_presets(odd=True))
+    assert "No memory is predicted: the step behind forward cannot run on the shape" in text(page)
+    assert "Predicted, by variable" not in captions(page)
+    assert "<h2>Layers</h2>" in page
 
 
 def test_card_is_the_run_s(run):
-    recipe = load_recipe(Path(DIGITS))
-    made = build(recipe, values_from_json(recipe, read_json(run / "config.json")["arguments"]))
     said = text(report(run))
-    for name, choice in quantization_card(made).items():
+    for name, choice in quantization_card(made_again(run)).items():
         assert f"{name} {choice}" in said, name
 
 
@@ -251,21 +306,21 @@ def test_weights_over_the_epochs_are_shown_where_they_were_measured(run):
     assert steps[0] / steps[1] == pytest.approx((0.25 - 0.5) / (0.5 / 3 - 0.25), rel=1e-3)
     assert "ReCU's tau" in captions(page)
     assert len(captions(page)) == 8 + 2
-    assert rows(page, 3) == [["1", "0.25", "1"], ["3", "0.125", "—"]]
+    assert rows(page, 3)[-2:] == [["1", "0.25", "1"], ["3", "0.125", "—"]]
 
 
 def test_device_is_shown_where_one_was_simulated(run):
     rows_of_energy = [{"name": "write", "joule": 0.0025, "table": "a device"}]
     change(
         run / "summary.json",
-        device={"pulses": 12345, "scheme": "linear", "write_energy_J": 3e-8, "energy": rows_of_energy},
+        junctions={"pulses": 12345, "scheme": "linear", "write_energy_J": 3e-8, "energy": rows_of_energy},
     )
     page = report(run)
     assert ["pulses", "12,345"] in rows(page, 2)
     assert ["scheme", "linear"] in rows(page, 2)
     assert ["write_energy_J", "30 nJ"] in rows(page, 2)
     assert ["write", "2.5 mJ", "a device"] in rows(page, 3)
-    change(run / "summary.json", device="cpu")
+    change(run / "summary.json", junctions=None)
     assert "<h2>Device</h2>" not in report(run)
 
 
