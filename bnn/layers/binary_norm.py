@@ -10,17 +10,21 @@ from bnn.layers.norm import channel_layout
 
 
 class BinaryNorm(nn.Module):
-    """sign(x) of the l1 batch norm x = (y - mean) / (psi + eps) + beta, with psi = mean|y - mean|, for each channel.
+    """sign(x) of the l1 batch norm x = (y - mean) / (psi + eps) + beta, for each channel.
 
-    The batch norm that Wang et al. propose for binary networks (arXiv 2102.04270, sec. 5), fused with the sign that
-    follows it. Backward keeps one bit of sign(x), which is the activation itself, one bit of the straight-through
-    window |x| <= 1, and per channel psi and omega = mean|x|. With v = g [|x| <= 1] / psi it returns
+    psi = sqrt(pi/2) mean|y - mean|. It is the batch norm that Wang et al. propose for binary networks (arXiv
+    2102.04270, sec. 5), fused with the sign that follows it. Backward keeps one bit of sign(x), which is the activation
+    itself, one bit of the straight-through window |x| <= 1, and per channel psi and omega = mean|x|. With
+    v = g [|x| <= 1] / psi it returns
 
         dL/dy = v - mean(v) - omega mean(v sign(x)) sign(x)     and     dL/dbeta = sum(g [|x| <= 1]),
 
     which puts omega sign(x) where the exact gradient of the l1 norm has x. sign(x) and omega are taken after beta is
     added, as in the authors' C++ code, so that the retained bit is the activation; their Python code takes both
     before it. There is no gamma: the sign would ignore it.
+
+    The factor sqrt(pi/2) (Hoffer et al. 2018, arXiv 1803.01814) makes psi the standard deviation of normal values. The
+    authors have no factor; their window lets 58 instead of 68 % of normal values pass, and CNV learned more slowly.
 
     Args:
         num_features: channels.

@@ -12,11 +12,11 @@ _bnn = torch.ops.bnn
 
 
 class BitBatchNorm(BinaryNorm):
-    """x = (y - mean) / (psi + eps) + beta, with psi = mean|y - mean|, for each channel: `BinaryNorm` without its sign.
+    """x = (y - mean) / (psi + eps) + beta, for each channel: `BinaryNorm` without its sign.
 
-    For what is added to a shortcut before its sign is taken. Backward keeps one bit of sign(x) and, per channel, psi
-    and omega = mean|x|, and puts omega sign(x) where the exact gradient of the l1 norm has x. Source: Wang et al.,
-    arXiv 2102.04270, sec. 5.
+    For what is added to a shortcut before its sign is taken. psi = sqrt(pi/2) mean|y - mean|. Backward keeps one bit of
+    sign(x) and, per channel, psi and omega = mean|x|, and puts omega sign(x) where the exact gradient of the l1 norm
+    has x. Source: Wang et al., arXiv 2102.04270, sec. 5.
 
     Args:
         num_features: channels.

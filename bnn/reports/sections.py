@@ -81,7 +81,9 @@ def _memory(run: KnownRun) -> Part | None:
     text += "."
     resident = run.summary.get("peak_rss_mib")
     if resident is not None:
-        text += f" The whole process of the training, with Python, torch and the data, took {resident:,.0f} MiB."
+        text += (
+            f" The whole process of training, with Python, torch and the data, took {resident:,.0f} MiB at its peak."
+        )
     figures = {
         "Predicted, by variable": _memory_bars(tables),
         "Predicted, by how long it is kept": _memory_shares(tables),
