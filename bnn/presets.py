@@ -78,13 +78,16 @@ def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     return Prepared(model, torch.optim.Adam(model.parameters(), lr=learning_rate), [ClipLatents()])
 
 
-def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
+def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
     """Norms that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
 
-    Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out.
+    Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out. The
+    parameters of norms have a learning rate of their own.
     """
     model, rounding = _of_bits(build, input_shape, torch.float16, seed)
-    optimizer = bnn.optim.Adam(model.parameters(), lr=learning_rate, state_dtype=torch.float16, seed=seed)
+    accumulators, others = _parameters(model)
+    groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
+    optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
     return Prepared(model, optimizer, generators={"rounding": rounding})
 
 
@@ -98,8 +101,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     appears; layers behind it have been stepped already.
     """
     model, rounding = _of_bits(build, input_shape, torch.int8, seed)
-    accumulators = [parameter for parameter in model.parameters() if isinstance(parameter, Accumulator)]
-    others = [parameter for parameter in model.parameters() if not isinstance(parameter, Accumulator)]
+    accumulators, others = _parameters(model)
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
     bnn.optim.step_in_backward(optimizer)
@@ -124,6 +126,15 @@ def _of_bits(
             module.grad_quantizer = Int8Gradient(generator=rounding)
     fuse(model)
     return model, rounding
+
+
+def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The accumulators, and all others."""
+    parameters = list(model.parameters())
+    return (
+        [parameter for parameter in parameters if isinstance(parameter, Accumulator)],
+        [parameter for parameter in parameters if not isinstance(parameter, Accumulator)],
+    )
 
 
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:

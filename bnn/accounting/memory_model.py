@@ -147,7 +147,7 @@ def failures_named(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[N
         raise
     except Exception as error:  # a user's module may raise anything
         shape = "x".join(map(str, input_shape))
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise RunError(
             f"{entered[-1] if entered else 'the step behind forward'} cannot run on the shape of one {shape} example:"
             f" {reason}; check the input's shape, and let forward and backward use shapes alone, not values"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnn.layers.binary_norm import BinaryNorm
-from bnn.layers.norm import channel_layout
+from bnn.layers.norm import channel_layout, expected_between
 
 _bnn = torch.ops.bnn
 
@@ -15,8 +15,8 @@ class BitBatchNorm(BinaryNorm):
     """x = (y - mean) / (psi + eps) + beta, for each channel: `BinaryNorm` without its sign.
 
     For what is added to a shortcut before its sign is taken. psi = sqrt(pi/2) mean|y - mean|. Backward keeps one bit of
-    sign(x) and, per channel, psi and omega = mean|x|, and puts omega sign(x) where the exact gradient of the l1 norm
-    has x. Source: Wang et al., arXiv 2102.04270, sec. 5.
+    sign(x) and psi of each channel; where the exact gradient has x - beta it takes what a standard normal value is on
+    average, given the sign. After Wang et al., arXiv 2102.04270, sec. 5; see `BinaryNorm`.
 
     Args:
         num_features: channels.
@@ -38,16 +38,17 @@ class BitBatchNorm(BinaryNorm):
 class _BitNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        bits, _, mean, deviation, omega = _bnn.norm_sign(y, bias, eps)
+        bits, _, mean, deviation = _bnn.norm_sign(y, bias, eps)
         channels, _ = channel_layout(y)
         psi = deviation + eps
-        ctx.save_for_backward(bits, psi, omega)
+        ctx.save_for_backward(bits, psi, bias)
         ctx.mark_non_differentiable(mean, deviation)
         x = (y - mean.view(channels)).div_(psi.view(channels)).add_(bias.view(channels))
         return x, mean, deviation
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        bits, psi, omega = ctx.saved_tensors
+        bits, psi, bias = ctx.saved_tensors
+        by_sign = expected_between(-bias[None]).repeat_interleave(2, dim=0)
         everywhere = torch.full_like(bits, 0xFF)
-        return *_bnn.norm_sign_backward(grads[0], bits, everywhere, psi, omega), None
+        return *_bnn.norm_sign_backward(grads[0], bits, everywhere, psi, by_sign), None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor, cat_rows, slice_rows
 from bnn.layers import products
-from bnn.layers.binary_norm import BinaryNorm
+from bnn.layers.binary_norm import BinaryNorm, levels
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
@@ -138,10 +138,10 @@ class _Block(torch.autograd.Function):
         y, choices, ctx.shape = _pooled(x, weight, block)
         if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
-        bits, inside, mean, deviation, omega = _bnn.norm_sign(y, bias, block.norm.eps)
+        bits, inside, mean, deviation = _bnn.norm_sign(y, bias, block.norm.eps)
         # A channel without deviation would bring a gradient of 1 / eps, whose scale erases that of all others.
         psi = torch.where(deviation > 0, deviation + block.norm.eps, torch.inf)
-        ctx.save_for_backward(x, weight, bits, inside, psi, omega, choices)
+        ctx.save_for_backward(x, weight, bits, inside, psi, bias, choices)
         ctx.block = block
         ctx.mark_non_differentiable(mean, deviation)
         strides = torch.empty(y.movedim(1, -1).shape, device="meta").movedim(-1, 1).stride()
@@ -149,10 +149,10 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, weight, bits, inside, psi, omega, choices = ctx.saved_tensors
+        x, weight, bits, inside, psi, bias, choices = ctx.saved_tensors
         product, pool = ctx.block.product, ctx.block.pool
         seed = draw_seed(product.grad_quantizer.generator)
-        q, scale, grad_bias = _bnn.norm_sign_backward_int8(grads[0], bits, inside, psi, omega, seed)
+        q, scale, grad_bias = _bnn.norm_sign_backward_int8(grads[0], bits, inside, psi, levels(bias), seed)
         if pool is not None:
             q = _bnn.max_pool2d_scatter(q, choices, ctx.shape, *_pool_window(pool))
         grad_x = grad_weight = None

@@ -52,15 +52,14 @@ struct Kernels {
                                         int64_t outputs, int64_t groups, uint32_t key, int threads);
     // Of [rows][pixels][channels]; floats of any dtype.
     void (*norm_sign)(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
-                      float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int dtype,
-                      int threads);
+                      float* deviation, int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
     void (*norm_sign_backward)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                               const float* omega, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
+                               const float* levels, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
                                int64_t channels, int dtype, int threads);
     // The same gradient as int8 over the scale that is returned, rounded at random by the bits of `key`; if it has
     // a value that is not finite, so is what is returned, and the rest is undefined.
     float (*norm_sign_backward_int8)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                                     const float* omega, int8_t* grad_y, float* grad_bias, int64_t rows,
+                                     const float* levels, int8_t* grad_y, float* grad_bias, int64_t rows,
                                      int64_t pixels, int64_t channels, int dtype, uint32_t key, int threads);
     // Channels last, of any dtype; the windows of int8 do not overlap.
     void (*max_pool2d_choices)(const void* x, void* values, uint8_t* choices, const Window& window, int planes,

@@ -234,32 +234,32 @@ NB_MODULE(_native, module) {
     module.def(
         "norm_sign",
         [](const std::string& isa, int threads, uintptr_t y, uintptr_t bias, float eps, uintptr_t bits,
-           uintptr_t inside, uintptr_t mean, uintptr_t deviation, uintptr_t omega, int64_t rows, int64_t pixels,
+           uintptr_t inside, uintptr_t mean, uintptr_t deviation, int64_t rows, int64_t pixels,
            int64_t channels, int dtype) {
             kernels(isa).norm_sign(pointer<const void>(y), pointer<const float>(bias), eps, pointer<uint8_t>(bits),
                                    pointer<uint8_t>(inside), pointer<float>(mean), pointer<float>(deviation),
-                                   pointer<float>(omega), rows, pixels, channels, dtype, threads);
+                                   rows, pixels, channels, dtype, threads);
         },
         unlocked);
     module.def(
         "norm_sign_backward",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
-           uintptr_t omega, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
+           uintptr_t levels, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
            int dtype) {
             kernels(isa).norm_sign_backward(pointer<const void>(grad), pointer<const uint8_t>(bits),
                                             pointer<const uint8_t>(inside), pointer<const float>(psi),
-                                            pointer<const float>(omega), pointer<void>(grad_y),
+                                            pointer<const float>(levels), pointer<void>(grad_y),
                                             pointer<float>(grad_bias), rows, pixels, channels, dtype, threads);
         },
         unlocked);
     module.def(
         "norm_sign_backward_int8",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
-           uintptr_t omega, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
+           uintptr_t levels, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
            int dtype, uint32_t key) {
             return kernels(isa).norm_sign_backward_int8(
                 pointer<const void>(grad), pointer<const uint8_t>(bits), pointer<const uint8_t>(inside),
-                pointer<const float>(psi), pointer<const float>(omega), pointer<int8_t>(grad_y),
+                pointer<const float>(psi), pointer<const float>(levels), pointer<int8_t>(grad_y),
                 pointer<float>(grad_bias), rows, pixels, channels, dtype, key, threads);
         },
         unlocked);

@@ -109,7 +109,7 @@ class OfPlace {
 
 template <class Float>
 void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
-                  float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int threads) {
+                  float* deviation, int64_t rows, int64_t pixels, int64_t channels, int threads) {
     const Layout layout(rows, pixels, channels);
     const Buffer sum_buffer(1, channels * 8), psi_buffer(1, channels * 4);
     double* sums = sum_buffer.part<double>(0);
@@ -133,23 +133,22 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
     const OfPlace psis(layout, psi), biases(layout, bias);
     const float *scale = psis.data(), *shift = biases.data();
 
-    channel_sums<1>(layout, sums, nullptr, threads,
-                    [=](int64_t element, int64_t byte, int64_t place, int64_t count, Octet* values) {
-                        const Octet centred = load_octet(y + element, count) - load_octet(centre + place);
-                        const Octet x = centred / load_octet(scale + place) + load_octet(shift + place);
-                        values[0] = magnitude(x);
-                        bits[byte] = byte_of(~greater(Octet{}, x) & first_lanes(count));
-                        inside[byte] = byte_of(~greater(values[0], Octet{} + 1) & first_lanes(count));
-                    });
-    set_means(omega, 1);
+    parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            const Octet centred = load_octet(y + element, count) - load_octet(centre + place);
+            const Octet x = centred / load_octet(scale + place) + load_octet(shift + place);
+            bits[byte] = byte_of(~greater(Octet{}, x) & first_lanes(count));
+            inside[byte] = byte_of(~greater(magnitude(x), Octet{} + 1) & first_lanes(count));
+        });
+    });
 }
 
 void norm_sign(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
-               float* deviation, float* omega, int64_t rows, int64_t pixels, int64_t channels, int dtype,
+               float* deviation, int64_t rows, int64_t pixels, int64_t channels, int dtype,
                int threads) {
     with_dtype(dtype, [=](auto of) {
         const auto* floats = static_cast<const decltype(of)*>(y);
-        norm_sign_of(floats, bias, eps, bits, inside, mean, deviation, omega, rows, pixels, channels, threads);
+        norm_sign_of(floats, bias, eps, bits, inside, mean, deviation, rows, pixels, channels, threads);
     });
 }
 
@@ -169,58 +168,67 @@ template <class Float>
 class NormGradient {
    public:
     NormGradient(const Layout& layout, const Float* grad, const uint8_t* bits, const uint8_t* inside,
-                 const float* psi, const float* omega, float* grad_bias, float* bound, int64_t pixels, int threads)
-        : grad_(grad), bits_(bits), inside_(inside), pluses_(layout, psi), minuses_(layout, psi) {
+                 const float* psi, const float* levels, float* grad_bias, float* bound, int64_t pixels, int threads)
+        : grad_(grad), bits_(bits), inside_(inside),
+          offsets_{{layout, psi}, {layout, psi}, {layout, psi}, {layout, psi}} {
         const int64_t channels = layout.channels;
-        const Buffer sum_buffer(1, 2 * channels * 8), offsets(2, channels * 4), sizes(1, channels * 4);
+        const Buffer sum_buffer(1, 2 * channels * 8), offsets(1, 4 * channels * 4), sizes(1, channels * 4);
         double* sums = sum_buffer.part<double>(0);
-        float *if_plus = offsets.part<float>(0), *if_minus = offsets.part<float>(1), *largest = sizes.part<float>(0);
+        float *offset = offsets.part<float>(0), *largest = sizes.part<float>(0);
         channel_sums<2>(layout, sums, bound ? largest : nullptr, threads,
                         [=](int64_t element, int64_t byte, int64_t, int64_t count, Octet* values) {
                             values[0] = select(mask_of(inside[byte]), load_octet(grad + element, count));
                             values[1] = choose(mask_of(bits[byte]), values[0], -values[0]);
                         });
         for (int64_t c = 0; c < channels; ++c) {
-            const double along_signs = omega[c] * (sums[channels + c] / pixels), mean = sums[c] / pixels;
+            const double mean = sums[c] / pixels, by_sign = sums[channels + c] / pixels;
+            const double minus = levels[channels + c] * ((mean - by_sign) / 2);
+            const double along = minus + levels[2 * channels + c] * ((mean + by_sign) / 2);
             grad_bias[c] = static_cast<float>(sums[c]);
-            if_plus[c] = static_cast<float>(mean + along_signs);
-            if_minus[c] = static_cast<float>(mean - along_signs);
+            for (int64_t i = c; i < 4 * channels; i += channels) {
+                offset[i] = static_cast<float>(mean + along * levels[i]);
+            }
         }
-        if (bound) set_bound(bound, largest, if_plus, if_minus, psi, channels);
-        pluses_.set(layout, if_plus);
-        minuses_.set(layout, if_minus);
+        if (bound) set_bound(bound, largest, offset, psi, channels);
+        for (int i = 0; i < 4; ++i) offsets_[i].set(layout, offset + i * channels);
     }
 
     // The gradient times psi.
     Octet centred(int64_t element, int64_t byte, int64_t place, int64_t count) const {
         const Octet passed = select(mask_of(inside_[byte]), load_octet(grad_ + element, count));
-        const Octet plus = load_octet(pluses_.data() + place), minus = load_octet(minuses_.data() + place);
-        return passed - choose(mask_of(bits_[byte]), plus, minus);
+        const Mask plus = mask_of(bits_[byte]), within = mask_of(inside_[byte]);
+        const auto offset = [&](int i) { return load_octet(offsets_[i].data() + place); };
+        const Octet of_plus = choose(within, offset(2), offset(3)), of_minus = choose(within, offset(1), offset(0));
+        return passed - choose(plus, of_plus, of_minus);
     }
 
    private:
     // See bnn/ops/fused.py.
-    static void set_bound(float* bound, const float* largest, const float* if_plus, const float* if_minus,
-                          const float* psi, int64_t channels) {
+    static void set_bound(float* bound, const float* largest, const float* offset, const float* psi,
+                          int64_t channels) {
         for (int64_t c = 0; c < channels; ++c) {
-            const float plus = __builtin_fabsf(if_plus[c]), minus = __builtin_fabsf(if_minus[c]);
-            const float most = (largest[c] + (plus > minus ? plus : minus)) / psi[c];
+            float size = 0;
+            for (int64_t i = c; i < 4 * channels; i += channels) {
+                const float of_level = __builtin_fabsf(offset[i]);
+                if (size == size && !(of_level <= size)) size = of_level;  // a NaN stays
+            }
+            const float most = (largest[c] + size) / psi[c];
             if (*bound == *bound && !(most <= *bound)) *bound = most;  // a NaN stays
         }
     }
 
     const Float* grad_;
     const uint8_t *bits_, *inside_;
-    OfPlace pluses_, minuses_;
+    OfPlace offsets_[4];  // what is taken off: below -1, below 0, up to 1, above
 };
 
 void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                        const float* omega, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
+                        const float* levels, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
                         int64_t channels, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     with_dtype(dtype, [&](auto of) {
         using Float = decltype(of);
-        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, omega,
+        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, levels,
                                            grad_bias, nullptr, rows * pixels, threads);
         const OfPlace psis(layout, psi);
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
@@ -233,14 +241,14 @@ void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* in
 }
 
 float norm_sign_backward_int8(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                              const float* omega, int8_t* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
+                              const float* levels, int8_t* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
                               int64_t channels, int dtype, uint32_t key, int threads) {
     const Layout layout(rows, pixels, channels);
     float scale = 0;
     with_dtype(dtype, [&](auto of) {
         using Float = decltype(of);
         float bound = 0;
-        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, omega,
+        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, levels,
                                            grad_bias, &bound, rows * pixels, threads);
         scale = bound / 127;
         if (scale < 0x1p-126f) scale = 0;

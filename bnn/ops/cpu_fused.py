@@ -20,7 +20,7 @@ _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _NO_DILATION = [1, 1]
 
 
-def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Native `bnn.ops.fused.norm_sign`: three passes over `y`, without a copy of it if its channels lie last."""
     if y.dtype not in _FLOATS or not y.numel():
         return fused.norm_sign(y, bias, eps)
@@ -28,41 +28,43 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
     bias = _per_channel("bias", bias, channels)
     y = y.movedim(1, -1).contiguous()
     bits, inside = (y.new_empty((len(y), packed_bytes(y[0].numel())), dtype=torch.uint8) for _ in range(2))
-    mean, deviation, omega = (y.new_empty(channels, dtype=torch.float32) for _ in range(3))
-    out = (x.data_ptr() for x in (bits, inside, mean, deviation, omega))
+    mean, deviation = (y.new_empty(channels, dtype=torch.float32) for _ in range(2))
+    out = (x.data_ptr() for x in (bits, inside, mean, deviation))
     cpu._native.norm_sign(
         *_isa_and_threads(), y.data_ptr(), bias.data_ptr(), eps, *out, *_rows(y), _DTYPE_CODES[y.dtype]
     )
-    fused.check_normalised(omega)
-    return bits, inside, mean, deviation, omega
+    fused.check_normalised(deviation, bias, eps)
+    return bits, inside, mean, deviation
 
 
-def norm_sign_backward(grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
+def norm_sign_backward(
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, levels: Tensor
+) -> tuple[Tensor, Tensor]:
     """Native `bnn.ops.fused.norm_sign_backward`: two passes over `grad`."""
     if grad.dtype not in _FLOATS or not grad.numel():
-        return fused.norm_sign_backward(grad, bits, inside, psi, omega)
+        return fused.norm_sign_backward(grad, bits, inside, psi, levels)
     channels, row_elements = grad.shape[1], math.prod(grad.shape[1:])
     bits, inside = _packed("bits", bits, row_elements), _packed("inside", inside, row_elements)
-    psi, omega = _per_channel("psi", psi, channels), _per_channel("omega", omega, channels)
+    psi, levels = _per_channel("psi", psi, channels), _of_levels(levels, channels)
     grad = grad.movedim(1, -1).contiguous()
     grad_y, grad_bias = torch.empty_like(grad), psi.new_empty(channels)
-    pointers = (x.data_ptr() for x in (grad, bits, inside, psi, omega, grad_y, grad_bias))
+    pointers = (x.data_ptr() for x in (grad, bits, inside, psi, levels, grad_y, grad_bias))
     cpu._native.norm_sign_backward(*_isa_and_threads(), *pointers, *_rows(grad), _DTYPE_CODES[grad.dtype])
     return grad_y.movedim(-1, 1), grad_bias
 
 
 def norm_sign_backward_int8(
-    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor, seed: int
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, levels: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Native `bnn.ops.fused.norm_sign_backward_int8`: two passes over `grad`."""
     if grad.dtype not in _FLOATS or not grad.numel():
-        return fused.norm_sign_backward_int8(grad, bits, inside, psi, omega, seed)
+        return fused.norm_sign_backward_int8(grad, bits, inside, psi, levels, seed)
     channels, row_elements = grad.shape[1], math.prod(grad.shape[1:])
     bits, inside = _packed("bits", bits, row_elements), _packed("inside", inside, row_elements)
-    psi, omega = _per_channel("psi", psi, channels), _per_channel("omega", omega, channels)
+    psi, levels = _per_channel("psi", psi, channels), _of_levels(levels, channels)
     grad = grad.movedim(1, -1).contiguous()
     q, grad_bias = torch.empty_like(grad, dtype=torch.int8), psi.new_empty(channels)
-    pointers = (x.data_ptr() for x in (grad, bits, inside, psi, omega, q, grad_bias))
+    pointers = (x.data_ptr() for x in (grad, bits, inside, psi, levels, q, grad_bias))
     scale = torch.tensor(
         cpu._native.norm_sign_backward_int8(
             *_isa_and_threads(), *pointers, *_rows(grad), _DTYPE_CODES[grad.dtype], hash_key(seed)
@@ -139,6 +141,12 @@ def _per_channel(name: str, x: Tensor, channels: int) -> Tensor:
     if tuple(x.shape) != (channels,):
         raise ValueError(f"{name} must have {channels} values, one a channel, has the shape {tuple(x.shape)}")
     return x.float().contiguous()
+
+
+def _of_levels(levels: Tensor, channels: int) -> Tensor:
+    if tuple(levels.shape) != (4, channels):
+        raise ValueError(f"levels are 4 for each of {channels} channels, have the shape {tuple(levels.shape)}")
+    return levels.float().contiguous()
 
 
 if cpu.instruction_set() != "reference":

@@ -17,10 +17,10 @@ from bnn.ops.int8 import round_at_random, scale_of
 from bnn.ops.reference import pack, unpack
 
 SCHEMAS = {
-    "norm_sign": "(Tensor y, Tensor bias, float eps) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    "norm_sign_backward": "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor omega) -> (Tensor, Tensor)",
+    "norm_sign": "(Tensor y, Tensor bias, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
+    "norm_sign_backward": "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor levels) -> (Tensor, Tensor)",
     "norm_sign_backward_int8": (
-        "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor omega, int seed) -> (Tensor, Tensor, Tensor)"
+        "(Tensor grad, Tensor bits, Tensor inside, Tensor psi, Tensor levels, int seed) -> (Tensor, Tensor, Tensor)"
     ),
     "max_pool2d_choices": "(Tensor x, int[2] kernel_size, int[2] stride, int[2] padding) -> (Tensor, Tensor)",
     "max_pool2d_scatter": (
@@ -43,7 +43,7 @@ for _name, _schema in SCHEMAS.items():
 # --- the specification ---------------------------------------------------------------------------------------------
 
 
-def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Signs of the l1 batch norm x = (y - mean) / (deviation + eps) + bias, for each channel.
 
     Args:
@@ -53,8 +53,7 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
 
     Returns:
         The packed signs of x and the packed truth values of |x| <= 1, with N rows of (..., C); and float32 [C] (or
-        float64, if `y` is) mean, deviation sqrt(pi/2) mean|y - mean|, which is the standard deviation of normal values,
-        and omega = mean|x|.
+        float64, if `y` is) mean and deviation sqrt(pi/2) mean|y - mean|, the standard deviation of normal values.
 
     Raises:
         NonFiniteError: the norm of `y` is not a number.
@@ -64,60 +63,64 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
     mean = _channel_means(y).to(dtype)
     deviation = (_channel_means((y - mean).abs()) * SPREAD_OF_NORMAL).to(dtype)
     x = (y - mean) / (deviation + eps) + bias.to(dtype)
-    magnitude = x.abs()
-    omega = _channel_means(magnitude).to(dtype)
-    check_normalised(omega)
-    return pack(x.flatten(1)), pack((magnitude <= 1).flatten(1)), mean, deviation, omega
+    check_normalised(deviation, bias, eps)
+    return pack(x.flatten(1)), pack((x.abs() <= 1).flatten(1)), mean, deviation
 
 
-def norm_sign_backward(grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient that Wang et al. (arXiv 2102.04270, sec. 5) take for `norm_sign`.
+def norm_sign_backward(
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, levels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradient of `norm_sign`, with one of four levels in the place of each normalised value.
 
-    With g = grad where `inside` and zero elsewhere, s the signs, and means over a channel,
-    dL/dy = (g - mean(g) - omega mean(g s) s) / psi and dL/dbias = sum(g).
+    With g = grad where `inside` and zero elsewhere, q the level that the sign and `inside` tell, and means over a
+    channel, dL/dy = (g - mean(g) - mean(g q) q) / psi and dL/dbias = sum(g): the gradient of a batch norm, as Wang et
+    al. (arXiv 2102.04270, sec. 5) approximate it with two levels.
 
     Args:
         grad: float [N, C, ...], for the signs.
         bits: the first result of `norm_sign`.
         inside: the second.
         psi: float [C], deviation + eps.
-        omega: float [C].
+        levels: float [4, C], of x < -1, -1 <= x < 0, 0 <= x <= 1 and 1 < x.
 
     Returns:
         dL/dy of `grad`'s shape and dtype, its memory in (N, ..., C) order, and dL/dbias [C] of the dtype of psi.
     """
-    passed, plus, minus = _norm_gradient(grad, bits, inside, omega, psi.dtype)
-    signs = unpack(bits, math.prod(passed.shape[1:]), torch.bool).view(passed.shape)
-    grad_y = ((passed - torch.where(signs, plus, minus)) / psi).to(grad.dtype)
+    passed, offset, _ = _norm_gradient(grad, bits, inside, levels, psi.dtype)
+    grad_y = ((passed - offset) / psi).to(grad.dtype)
     return grad_y.contiguous().movedim(-1, 1), _channel_sums(passed).to(psi.dtype)
 
 
 def _norm_gradient(
-    grad: Tensor, bits: Tensor, inside: Tensor, omega: Tensor, dtype: torch.dtype
+    grad: Tensor, bits: Tensor, inside: Tensor, levels: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g [N, ..., C], and what the norm takes off it where the sign is plus and where it is minus, [C]."""
+    """g [N, ..., C], what the norm takes off each, and what it takes off at each level, [4, C]."""
     last = grad.movedim(1, -1)
     row_elements = math.prod(last.shape[1:])
     signs, window = (unpack(packed, row_elements, torch.bool).view(last.shape) for packed in (bits, inside))
     passed = torch.where(window, last, 0)
-    mean, along_signs = _channel_means(passed), omega.double() * _channel_means(torch.where(signs, passed, -passed))
-    return passed, (mean + along_signs).to(dtype), (mean - along_signs).to(dtype)
+    mean, by_sign = _channel_means(passed), _channel_means(torch.where(signs, passed, -passed))
+    wide = levels.double()
+    along = wide[1] * ((mean - by_sign) / 2) + wide[2] * ((mean + by_sign) / 2)
+    offsets = (mean + along * wide).to(dtype)
+    of_minus, of_plus = torch.where(window, offsets[1], offsets[0]), torch.where(window, offsets[2], offsets[3])
+    return passed, torch.where(signs, of_plus, of_minus), offsets
 
 
 def norm_sign_backward_int8(
-    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor, seed: int
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, levels: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`norm_sign_backward` whose dL/dy is formed in float32 and rounded at random to int8, as `bnn.ops.int8` does.
 
     The scale is 1/127 of a bound of |dL/dy| instead of the largest value, so that one pass less is needed: the largest
-    of (max|g| + max(|mean(g) + omega mean(g s)|, |mean(g) - omega mean(g s)|)) / psi of all channels.
+    of (max|g| + the largest |mean(g) + mean(g q) q| of the four levels) / psi of all channels.
 
     Args:
         grad: as in `norm_sign_backward`, as are the arguments that follow.
         bits: see `grad`.
         inside: see `grad`.
         psi: see `grad`.
-        omega: see `grad`.
+        levels: see `grad`.
         seed: of the rounding.
 
     Returns:
@@ -126,12 +129,11 @@ def norm_sign_backward_int8(
     Raises:
         NonFiniteError: dL/dy has a NaN or an infinity.
     """
-    passed, plus, minus = _norm_gradient(grad.float(), bits, inside, omega, psi.dtype)
-    signs = unpack(bits, math.prod(passed.shape[1:]), torch.bool).view(passed.shape)
+    passed, offset, offsets = _norm_gradient(grad.float(), bits, inside, levels, psi.dtype)
     largest = passed.abs().flatten(0, -2).amax(0) if passed.numel() else torch.zeros_like(psi)
-    bound = ((largest + torch.maximum(plus.abs(), minus.abs())) / psi).amax()
+    bound = ((largest + offsets.abs().amax(0)) / psi).amax()
     scale, inverse = scale_of(bound)
-    in_steps = (passed - torch.where(signs, plus, minus)) * (inverse / psi)
+    in_steps = (passed - offset) * (inverse / psi)
     q = round_at_random(in_steps.contiguous().movedim(-1, 1), seed)
     return q, scale, _channel_sums(passed).to(psi.dtype)
 
@@ -217,9 +219,9 @@ def mask(grad: Tensor, inside: Tensor) -> Tensor:
     return torch.where(unpack(inside, grad.shape[1], torch.bool), grad, 0)
 
 
-def check_normalised(omega: Tensor) -> None:
-    """Refuses a norm whose mean magnitude is not a number: so is a value then, and its sign would be lost."""
-    if torch.isnan(omega).any():
+def check_normalised(deviation: Tensor, bias: Tensor, eps: float) -> None:
+    """Refuses a norm that gives values which are not numbers: their signs would be lost."""
+    if torch.isnan(deviation / (deviation + eps) + bias).any():
         raise NonFiniteError("cannot take the sign of NaN: the tensor to normalise has NaN or infinite values, or none")
 
 
@@ -269,21 +271,21 @@ def _channel_means(last: Tensor) -> Tensor:
 # --- shape rules ---------------------------------------------------------------------------------------------------
 
 
-def _norm_sign_shape(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _norm_sign_shape(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows = (y.shape[0], packed_bytes(math.prod(y.shape[1:])))
     bits, inside = (y.new_empty(rows, dtype=torch.uint8) for _ in range(2))
-    mean, deviation, omega = (y.new_empty(y.shape[1], dtype=_statistics_dtype(y)) for _ in range(3))
-    return bits, inside, mean, deviation, omega
+    mean, deviation = (y.new_empty(y.shape[1], dtype=_statistics_dtype(y)) for _ in range(2))
+    return bits, inside, mean, deviation
 
 
 def _norm_sign_backward_shape(
-    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, levels: Tensor
 ) -> tuple[Tensor, Tensor]:
     return torch.empty_like(grad.movedim(1, -1).contiguous()).movedim(-1, 1), torch.empty_like(psi)
 
 
 def _norm_sign_backward_int8_shape(
-    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, omega: Tensor, seed: int
+    grad: Tensor, bits: Tensor, inside: Tensor, psi: Tensor, levels: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     q = torch.empty_like(grad.movedim(1, -1).contiguous(), dtype=torch.int8).movedim(-1, 1)
     return q, grad.new_empty((), dtype=torch.float32), torch.empty_like(psi)

@@ -1,5 +1,7 @@
 """The norm of bits with a real result: its formula, its gradient and what it keeps."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,11 +32,14 @@ def test_forward_and_backward_follow_the_formulas(shape, seed):
     dims = [d for d in range(y.dim()) if d != 1]
     wide = y.detach().double()
     centred = wide - wide.mean(dims, keepdim=True)
-    psi = centred.abs().mean(dims, keepdim=True) + norm.eps
+    psi = math.sqrt(math.pi / 2) * centred.abs().mean(dims, keepdim=True) + norm.eps
     expected = centred / psi + of_channel(norm.bias.detach(), y)
     torch.testing.assert_close(x.double(), expected, rtol=1e-5, atol=1e-5)
-    v, signs, omega = grad.double() / psi, torch.where(x >= 0, 1.0, -1.0).double(), expected.abs().mean(dims, True)
-    expected_grad = v - v.mean(dims, keepdim=True) - omega * (v * signs).mean(dims, keepdim=True) * signs
+    v, beta = grad.double() / psi, norm.bias.detach().double()
+    # Means of a normal value above and below -beta: the inverse Mills ratios.
+    density, share = torch.exp(-beta.square() / 2) / math.sqrt(2 * math.pi), torch.special.ndtr(beta)
+    q = torch.where(x >= 0, of_channel(density / share, y), of_channel(-density / (1 - share), y))
+    expected_grad = v - v.mean(dims, keepdim=True) - (v * q).mean(dims, keepdim=True) * q
     torch.testing.assert_close(y.grad.double(), expected_grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.bias.grad.double(), grad.double().sum(dims), rtol=1e-4, atol=1e-4)
 

@@ -67,8 +67,8 @@ class TestSchemas:
     WINDOW = ([3, 2], [2, 1], [1, 0])
     SAMPLES: ClassVar = {
         "norm_sign": (Y, randn(5), 1e-5),
-        "norm_sign_backward": (Y, BITS, BITS, torch.ones(5), torch.ones(5)),
-        "norm_sign_backward_int8": (Y, BITS, BITS, torch.ones(5), torch.ones(5), 3),
+        "norm_sign_backward": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5)),
+        "norm_sign_backward_int8": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5), 3),
         "max_pool2d_choices": (Y, *WINDOW),
         "max_pool2d_scatter": (randn(2, 5, 2, 2), torch.zeros(3, 2, 3, dtype=torch.uint8), [2, 5, 3, 3], *WINDOW),
         "sign_window": (randn(3, 13), 0.5),
@@ -96,17 +96,20 @@ def norm_inputs(shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor, Tens
     return (y + 1) * spread(scale, y), 0.5 * randn(shape[1], seed=seed + 1), randn(*shape, seed=seed + 2)
 
 
+def some_levels(channels: int) -> Tensor:
+    return torch.tensor([[-1.5], [-0.5], [0.5], [1.5]]) + 0.25 * randn(4, channels, seed=77).clamp(-1, 1)
+
+
 class TestNormSign:
     @given(shape=shapes, seed=seeds)
     def test_forward_follows_the_formula(self, shape: tuple[int, ...], seed: int) -> None:
         y, bias, _ = norm_inputs(shape, seed)
-        bits, inside, mean, deviation, omega = bnn.norm_sign(y, bias, 1e-5)
+        bits, inside, mean, deviation = bnn.norm_sign(y, bias, 1e-5)
         wide, dims = y.double(), channel_dims(y)
         torch.testing.assert_close(mean, wide.mean(dims).float())
         centred = wide - spread(mean.double(), y)
         torch.testing.assert_close(deviation, math.sqrt(math.pi / 2) * centred.abs().mean(dims).float())
         x = centred / spread(deviation.double() + 1e-5, y) + spread(bias.double(), y)
-        torch.testing.assert_close(omega, x.abs().mean(dims).float(), rtol=1e-5, atol=1e-6)
         # A value at an edge may fall on either side of it.
         assert torch.equal(unpacked(bits, y) | (x.abs() < 1e-4), (x >= 0) | (x.abs() < 1e-4))
         at_edge = (x.abs() - 1).abs() < 1e-4
@@ -115,14 +118,17 @@ class TestNormSign:
     @given(shape=shapes, seed=seeds)
     def test_backward_follows_the_formula(self, shape: tuple[int, ...], seed: int) -> None:
         y, bias, grad = norm_inputs(shape, seed)
-        bits, inside, _, deviation, omega = bnn.norm_sign(y, bias, 1e-2)
+        bits, inside, _, deviation = bnn.norm_sign(y, bias, 1e-2)
         psi = deviation + 1e-2
-        grad_y, grad_bias = bnn.norm_sign_backward(grad, bits, inside, psi, omega)
+        levels = some_levels(shape[1])
+        grad_y, grad_bias = bnn.norm_sign_backward(grad, bits, inside, psi, levels)
         dims = channel_dims(y)
-        passed, signs = grad.double() * unpacked(inside, y), unpacked(bits, y).double() * 2 - 1
+        within, plus = unpacked(inside, y), unpacked(bits, y)
+        passed = grad.double() * within
         v = passed / spread(psi.double(), y)
-        along_signs = spread(omega * (v * signs).mean(dims), y)
-        expected = v - spread(v.mean(dims), y) - along_signs * signs
+        below, minus, small, above = (spread(level.double(), y) for level in levels)
+        q = torch.where(plus, torch.where(within, small, above), torch.where(within, minus, below))
+        expected = v - spread(v.mean(dims), y) - spread((v * q).mean(dims), y) * q
         torch.testing.assert_close(grad_y.double(), expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(grad_bias.double(), passed.sum(dims), rtol=1e-5, atol=1e-5)
 
@@ -135,21 +141,21 @@ class TestNormSign:
         y, grad = y.to(dtype), grad.to(dtype)
         if last:
             y, grad = (x.movedim(1, -1).contiguous().movedim(-1, 1) for x in (y, grad))
-        bits, inside, _, deviation, omega = check("norm_sign", y, bias, 1e-5)
-        check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, omega)
-        check("norm_sign_backward_int8", grad, bits, inside, deviation + 1e-5, omega, seed)
+        bits, inside, _, deviation = check("norm_sign", y, bias, 1e-5)
+        check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]))
+        check("norm_sign_backward_int8", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]), seed)
 
     @pytest.mark.parametrize("shape", [(2, 128, 17, 16), (3, 33, 21, 19), (1000, 5), (700, 64), (2, 3, 60, 5), (5, 1)])
     def test_native_of_many_runs_and_of_short_rows(self, isa: str, shape: tuple[int, ...]) -> None:
         y, grad = ((randn(*shape, seed=seed) * 64).round() / 64 for seed in (0, 1))  # whose sums are exact
-        bits, inside, _, deviation, omega = check("norm_sign", y, torch.zeros(shape[1]), 1e-5)
-        check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, omega)
-        check("norm_sign_backward_int8", grad, bits, inside, deviation + 1e-5, omega, 5)
+        bits, inside, _, deviation = check("norm_sign", y, torch.zeros(shape[1]), 1e-5)
+        check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]))
+        check("norm_sign_backward_int8", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]), 5)
 
     def test_int8_gradient_is_the_gradient_rounded(self) -> None:
         y, bias, grad = norm_inputs((6, 9, 4, 4), 0)
-        bits, inside, _, deviation, omega = bnn.norm_sign(y, bias, 1e-5)
-        rest = (grad, bits, inside, deviation + 1e-5, omega)
+        bits, inside, _, deviation = bnn.norm_sign(y, bias, 1e-5)
+        rest = (grad, bits, inside, deviation + 1e-5, some_levels(9))
         expected, expected_bias = bnn.norm_sign_backward(*rest)
         q, scale, grad_bias = bnn.norm_sign_backward_int8(*rest, 11)
         assert q.dtype is torch.int8
@@ -164,12 +170,12 @@ class TestNormSign:
         grad[1, 5] = value
         bits = reference.pack(torch.ones(3, 8))
         with pytest.raises(NonFiniteError, match="int8"):
-            bnn.norm_sign_backward_int8(grad, bits, bits, ones, ones, 0)
+            bnn.norm_sign_backward_int8(grad, bits, bits, ones, some_levels(8), 0)
 
     def test_int8_gradient_too_small_to_scale_is_zero(self) -> None:
         grad, ones = torch.full((3, 8), 1e-44), torch.ones(8)
         bits = reference.pack(randn(3, 8))
-        q, scale, _ = check("norm_sign_backward_int8", grad, bits, bits, ones, ones, 0)
+        q, scale, _ = check("norm_sign_backward_int8", grad, bits, bits, ones, some_levels(8), 0)
         assert scale.item() == 0
         assert not q.any()
 
@@ -184,10 +190,9 @@ class TestNormSign:
 
     def test_a_tie_and_an_edge_are_plus_one_and_inside(self) -> None:
         y = torch.tensor([[-1.0], [1.0], [0.0], [0.0], [2.0], [-2.0]])  # mean 0, mean magnitude 1
-        bits, inside, mean, deviation, omega = bnn.norm_sign(y, torch.zeros(1), 0.0)
+        bits, inside, mean, deviation = bnn.norm_sign(y, torch.zeros(1), 0.0)
         assert mean.item() == 0
         assert deviation.item() == pytest.approx(math.sqrt(math.pi / 2), rel=1e-7)
-        assert omega.item() == pytest.approx(math.sqrt(2 / math.pi), rel=1e-6)
         assert bits.flatten().tolist() == [0, 1, 1, 1, 1, 0]
         assert inside.flatten().tolist() == [1, 1, 1, 1, 0, 0]
         bits, inside, *_ = bnn.norm_sign(y, torch.ones(1), 0.0)  # where y is 0, x is 1
@@ -207,14 +212,14 @@ class TestNormSign:
         with pytest.raises(NonFiniteError):
             bnn.norm_sign(torch.empty(0, 4), torch.zeros(4), 1e-5)
         empty = torch.empty(0, 1, dtype=torch.uint8)
-        grad_y, grad_bias = bnn.norm_sign_backward(torch.empty(0, 4), empty, empty, torch.ones(4), torch.ones(4))
+        grad_y, grad_bias = bnn.norm_sign_backward(torch.empty(0, 4), empty, empty, torch.ones(4), torch.ones(4, 4))
         assert grad_y.shape == (0, 4)
         assert grad_bias.tolist() == [0] * 4
 
     def test_a_gradient_that_does_not_pass_may_be_anything(self) -> None:
         bits, inside = reference.pack(torch.ones(3, 1)), torch.tensor([[1], [0], [1]], dtype=torch.uint8)
         grad = torch.tensor([[1.0], [torch.nan], [3.0]])
-        _, grad_bias = bnn.norm_sign_backward(grad, bits, inside, torch.ones(1), torch.ones(1))
+        _, grad_bias = bnn.norm_sign_backward(grad, bits, inside, torch.ones(1), torch.ones(4, 1))
         assert grad_bias.item() == 4
 
 
@@ -378,7 +383,7 @@ ONES = reference.pack(torch.ones(1800, 40))
     "run",
     [
         lambda: bnn.norm_sign(UNEVEN[0], randn(40), 1e-5),
-        lambda: bnn.norm_sign_backward(UNEVEN[1], ONES, ONES, torch.ones(40), torch.ones(40)),
+        lambda: bnn.norm_sign_backward(UNEVEN[1], ONES, ONES, torch.ones(40), torch.ones(4, 40)),
         lambda: bnn.max_pool2d_choices(UNEVEN[0], [3, 3], [2, 2], [1, 1]),
         lambda: bnn.sign_window(UNEVEN[1].view(3, -1), 1.0),
     ],
@@ -419,7 +424,7 @@ def test_wrong_arguments_are_told(name: str, args: tuple[Any, ...], message: str
     [
         ("norm_sign", (FLOATS, torch.zeros(3), 1e-5), "bias must have 4 values"),
         ("norm_sign_backward", (FLOATS, ROW, ROW[:, :0], torch.ones(4), torch.ones(4)), "inside must be uint8"),
-        ("norm_sign_backward", (FLOATS, ROW, ROW, torch.ones(4), torch.ones(1)), "omega must have 4 values"),
+        ("norm_sign_backward", (FLOATS, ROW, ROW, torch.ones(4), torch.ones(1)), "levels are 4 for each of 4"),
         ("mask", (torch.zeros(2, 9), ROW), "2 bytes a row"),
         ("sign_window", (torch.zeros(3), 1.0), "x must be a matrix"),
     ],
