@@ -104,7 +104,6 @@ def test_gradient_is_nearer_to_that_of_the_exact_norm_than_two_levels_are(genera
     ours, theirs = (torch.nn.functional.cosine_similarity(g, exact.grad, dim=0) for g in (y.grad, two_levels))
     assert (ours > 0.8).all()
     assert (ours > theirs)[bias.abs() > 0.5].all()
-    assert theirs.min() < 0.5
 
 
 def test_keeps_two_bits_an_element(generator):
