@@ -81,7 +81,8 @@ def expected_between(edges: Tensor) -> Tensor:
     share = torch.special.ndtr(high) - torch.special.ndtr(low)
     # Far from 0 both vanish; then the nearer edge is close enough.
     means = ((density[:-1] - density[1:]) / share).nan_to_num(0.0)
-    return means.clamp(low, high).to(edges.dtype)
+    nearest: Tensor = means.clamp(low, high).to(edges.dtype)
+    return nearest
 
 
 class _L1Norm(torch.autograd.Function):
