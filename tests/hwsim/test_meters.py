@@ -48,9 +48,9 @@ def run(*, threshold: float = 0.5, **flaws) -> Run:
 
 def test_figures_are_those_of_the_stores(tmp_path):
     training = run()
-    figures = Trainer(training, tmp_path).fit()["device"]
+    figures = Trainer(training, tmp_path).fit()["junctions"]
     stores = [module for module in training.model.modules() if isinstance(module, DeviceStore)]
-    assert figures == read_json(tmp_path / "summary.json")["device"]
+    assert figures == read_json(tmp_path / "summary.json")["junctions"]
     synapses = sum(store.size for store in stores)
     assert figures["synapses"] == synapses
     assert 2 <= figures["bits_per_synapse"] < 3, "rows are filled up to bytes"
@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_stores(tmp_path):
 def test_inputs_of_0_take_no_energy(tmp_path):
     """Those of the second layer, if its threshold is out of reach; the first one's are real."""
     training = run(threshold=1e9)
-    figures = Trainer(training, tmp_path).fit()["device"]
+    figures = Trainer(training, tmp_path).fit()["junctions"]
     stores = [module for module in training.model.modules() if isinstance(module, DeviceStore)]
     first, second = (
         store.size * float(store.conductances_S().sum(dim=0).mean()) * READ_VOLTAGE_V**2 * READ_WIDTH_S
@@ -80,7 +80,7 @@ def test_inputs_of_0_take_no_energy(tmp_path):
 
 def test_counted_switches(tmp_path):
     training = run(endurance_cycles=50)
-    figures = Trainer(training, tmp_path).fit()["device"]
+    figures = Trainer(training, tmp_path).fit()["junctions"]
     assert 66 <= figures["bits_per_synapse"] < 68
     cycles = [module.cycles for module in training.model.modules() if isinstance(module, DeviceStore)]
     assert figures["most_switches"] == max(int(counts.max()) for counts in cycles)
@@ -95,7 +95,7 @@ def test_a_network_without_junctions_has_no_figures(tmp_path):
     plain = Run(
         model=model, data=data, optimizer=optimizer, epochs=1, batch_size=4, seed=0, callbacks=[DeviceMeter()]
     )  # fmt: skip
-    assert Trainer(plain, tmp_path).fit()["device"] is None
+    assert Trainer(plain, tmp_path).fit()["junctions"] is None
 
 
 def test_the_meter_does_not_disturb_the_training(tmp_path):

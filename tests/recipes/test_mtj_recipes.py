@@ -76,8 +76,8 @@ def test_trains_through_the_command_line(tmp_path):
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["bits_per_weight"] == 2.0
     assert summary["skipped_steps"] == 0
-    assert summary["device"]["synapses"] == 581_408
-    assert summary["device"]["write_energy_J"] > 0
+    assert summary["junctions"]["synapses"] == 581_408
+    assert summary["junctions"]["write_energy_J"] > 0
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
@@ -94,5 +94,5 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
         Trainer(part, tmp_path / "part", callbacks=[SignalAt(("step ends", 1, 1))]).fit()
     Trainer(resumed, tmp_path / "part", callbacks=[SignalAt(("never", 0, 0))]).resume()
     assert_same_state(training_state(whole), training_state(resumed))
-    figures = [read_json(tmp_path / name / "summary.json")["device"] for name in ("whole", "part")]
+    figures = [read_json(tmp_path / name / "summary.json")["junctions"] for name in ("whole", "part")]
     assert figures[0] == figures[1]
