@@ -22,10 +22,9 @@ class BinaryNorm(nn.Module):
     where q is what a standard normal value z = x - beta has on average, given the two bits of x.
 
     The authors have omega sign(x) for q, with omega = mean|x| and beta in both. The farther beta is from 0, which it is
-    after some epochs, the less that has to do with z: in a trained CNV the weight gradients then have cosines of
-    0.7 to 0.96 with those of the exact norm, here 0.9 to 0.997. And they have no factor in psi; sqrt(pi/2) (Hoffer et
-    al. 2018, arXiv 1803.01814) makes it the standard deviation of normal values, of which the window lets 68 instead of
-    58 % pass. There is no gamma: the sign would ignore it.
+    after some epochs, the less that has to do with z. And they have no factor in psi; sqrt(pi/2) (Hoffer et al. 2018,
+    arXiv 1803.01814) makes it the standard deviation of normal values, of which the window lets 68 instead of 58 %
+    pass. There is no gamma: the sign would ignore it.
 
     Args:
         num_features: channels.

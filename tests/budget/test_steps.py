@@ -53,7 +53,10 @@ def test_slices_are_the_preset_s_unless_they_are_given():
 def test_tiny_steps_can_be_taken():
     for preset in PRESETS:
         tiny = tiny_step(Way(preset, "adam", 500))
+        before = [parameter.detach().clone() for parameter in tiny.model.parameters()]
         tiny.take(torch.randn(2, 1, 2, 2), torch.tensor([0, 1]))
+        changed = [not torch.equal(*pair) for pair in zip(before, tiny.model.parameters(), strict=True)]
+        assert any(changed), preset
 
 
 def test_what_does_not_go_together():
