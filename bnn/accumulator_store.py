@@ -32,6 +32,8 @@ class AccumulatorStore(WeightStore):
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
         dtype: of an accumulator: int8 (a `FixedPoint`), float16, bfloat16 or float32.
+        gain: the accumulators begin with a standard deviation of gain / sqrt(fan-in), and never go beyond 1. Of 8 bits
+            few are used near 0, where signs change, unless it is above 1.
         gradient_quantizer: pattern that is copied; what becomes of the weight's gradient before the optimizer sees
             it. None leaves it as it comes.
     """
@@ -43,10 +45,12 @@ class AccumulatorStore(WeightStore):
         shape: Sequence[int],
         *,
         dtype: torch.dtype = torch.int8,
+        gain: float = 1.0,
         gradient_quantizer: GradientQuantizer | None = None,
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
+        self.gain = gain
         self.gradient_quantizer = copy.deepcopy(gradient_quantizer)
         memory_format = torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
         data = torch.empty(self.shape, dtype=dtype, memory_format=memory_format)
@@ -60,13 +64,13 @@ class AccumulatorStore(WeightStore):
         return _Signs.apply(leaf, self.weight, self.gradient_quantizer)  # type: ignore[no-any-return, no-untyped-call]
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
-        """Draws from a normal distribution of standard deviation 1 / sqrt(fan-in)."""
+        """Draws from a normal distribution of standard deviation gain / sqrt(fan-in)."""
         row_elements = math.prod(self.shape[1:])
         rows = max(1, _CHUNK_ELEMENTS // max(1, row_elements))
         for start in range(0, self.shape[0], rows):
             part = self.weight.detach()[start : start + rows]
             values = torch.empty_like(part, dtype=torch.float32)
-            values.normal_(std=1 / math.sqrt(row_elements), generator=generator)
+            values.normal_(std=self.gain / math.sqrt(row_elements), generator=generator)
             part.copy_(encode(values, None) if part.dtype is torch.int8 else values)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -27,7 +27,9 @@ Preset = Literal["standard", "edge", "edge-min"]
 # network is not cut, for the sake of its statistics.
 _SLICE_ELEMENTS = 50 * 128 * 32 * 32
 _NORM_RATE = 1e-2
-_HYSTERESIS = 0.05
+_HYSTERESIS = 20.0  # in learning rates
+# Of 8-bit accumulators: 256 codes from -1/4 to 1/4 of what a float16 one begins with.
+_GAIN = 4.0
 
 Build = Callable[..., nn.Module]
 """Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do."""
@@ -84,14 +86,14 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3
     Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out. The
     parameters of norms have a learning rate of their own.
     """
-    model, rounding = _of_bits(build, input_shape, torch.float16, seed)
+    model, rounding = _of_bits(build, input_shape, partial(AccumulatorStore, dtype=torch.float16), seed)
     accumulators, others = _parameters(model)
     groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
     return Prepared(model, optimizer, generators={"rounding": rounding})
 
 
-def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 5e-3, seed: int = 0) -> Prepared:
+def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> Prepared:
     """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
     The accumulators move by the learning rate against the sign of their gradient, and beyond 0 where they change their
@@ -100,7 +102,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     known, so that no gradient of the network's size exists. A gradient that is not finite then stops the step where it
     appears; layers behind it have been stepped already.
     """
-    model, rounding = _of_bits(build, input_shape, torch.int8, seed)
+    model, rounding = _of_bits(build, input_shape, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
@@ -109,7 +111,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
 
 def _of_bits(
-    build: Build, input_shape: tuple[int, ...], dtype: torch.dtype, seed: int
+    build: Build, input_shape: tuple[int, ...], store: Callable[..., AccumulatorStore], seed: int
 ) -> tuple[nn.Module, torch.Generator]:
     """A network of accumulators with packed sign gradients and fused blocks, and the generator of its roundings."""
     give_back_freed_memory()
@@ -117,7 +119,7 @@ def _of_bits(
     gradient = SignGradient(packed=True, scale="none", generator=rounding)
     model = build(
         input_shape=input_shape,
-        store=partial(AccumulatorStore, dtype=dtype, gradient_quantizer=gradient),
+        store=partial(store, gradient_quantizer=gradient),
         norm=BinaryNorm,
     )
     initialize(model, generator=torch.Generator().manual_seed(seed))

@@ -23,6 +23,14 @@ def test_reads_the_signs_of_its_accumulators(generator):
     assert store.read().dense().mean().abs() < 0.1, "no sign is favoured, although many accumulators are near zero"
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16])
+def test_accumulators_begin_with_the_gain_over_the_root_of_the_fan_in(generator, dtype):
+    store = AccumulatorStore((100, 16, 5, 5), dtype=dtype, gain=4.0)
+    store.initialize(generator)
+    values = decode(store.weight.detach()) if dtype is torch.int8 else store.weight.detach().float()
+    assert values.std().item() == pytest.approx(4 / 20, rel=0.02)
+
+
 def test_the_gradient_reaches_the_accumulators():
     store = AccumulatorStore((5, 7))
     gradient = torch.arange(35.0).view(5, 7)

@@ -24,8 +24,9 @@ class Adam(LowBitOptimizer):
             its own, there is no state, and a weight moves by `lr` against the sign of its gradient.
         eps: added to the root, above 0.
         state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
-        hysteresis: in [0, 1]; an `Accumulator` that changes its sign goes at least this far beyond 0. Steps by noisy
-            signs would else carry it to and fro across 0, and its weight with it.
+        hysteresis: in learning rates, at least 0; an `Accumulator` that changes its sign goes at least this far beyond
+            0, though not beyond 1. Steps by noisy signs would else carry it to and fro across 0, and its weight with
+            it.
         seed: of the stochastic rounding.
     """
 
@@ -51,7 +52,7 @@ class Adam(LowBitOptimizer):
         super().check_group(group)
         require(all(0 <= beta < 1 for beta in group["betas"]), "betas lie in [0, 1)", group["betas"])
         require(group["eps"] > 0, "eps is above 0", group["eps"])
-        require(0 <= group["hysteresis"] <= 1, "hysteresis lies in [0, 1]", group["hysteresis"])
+        require(0 <= group["hysteresis"] < math.inf, "hysteresis is finite and at least 0", group["hysteresis"])
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
         """The mean and the mean square, unless their decay is 0."""
@@ -61,6 +62,10 @@ class Adam(LowBitOptimizer):
     def sign_step(self, group: dict[str, Any]) -> float | None:
         """The learning rate where both decays are 0: g / sqrt(g^2) is the sign."""
         return float(group["lr"]) if not any(group["betas"]) else None
+
+    def least_beyond_zero(self, group: dict[str, Any]) -> float:
+        """The hysteresis, in units of the accumulators."""
+        return min(1.0, float(group["hysteresis"] * group["lr"]))
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Adam's formula."""
@@ -80,6 +85,6 @@ class Adam(LowBitOptimizer):
         if not all(group["betas"]):
             return False
         mean, root = stored
-        options = (group[name] for name in ("lr", "betas", "eps", "hysteresis"))
+        options = (group["lr"], group["betas"], group["eps"], self.least_beyond_zero(group))
         torch.ops.bnn.adam_by_signs(weight, mean, root, signs, *options, step, seed)
         return True

@@ -80,6 +80,10 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """How far a step goes against a gradient of ±1, if that is all there is to it; else None."""
         return None
 
+    def least_beyond_zero(self, group: dict[str, Any]) -> float:
+        """How far beyond 0, in 0..1, an accumulator goes at least when it changes its sign."""
+        return 0.0
+
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Changes some rows of a parameter and of its moments, in place.
 
@@ -160,12 +164,12 @@ class LowBitOptimizer(torch.optim.Optimizer):
         state["step"] = step = state.get("step", 0) + 1
         seed = step_seed(group, place, step)
         signs = _signs_in_order_of(parameter, gradient)
-        rate, hysteresis = self.sign_step(group), group.get("hysteresis", 0.0)
+        rate, beyond = self.sign_step(group), self.least_beyond_zero(group)
         if signs is not None and rate is not None and isinstance(parameter, FixedPoint):
             # One pass over the codes in the kernels, with the mean of the formula.
             _, codes = in_memory_order(parameter.detach())
-            change = STEPS_PER_UNIT * rate
-            torch.ops.bnn.step_by_signs(codes, signs, change, STEPS_PER_UNIT * hysteresis, seed)
+            least = min(STEPS_PER_UNIT * beyond, STEPS_PER_UNIT - 1)
+            torch.ops.bnn.step_by_signs(codes, signs, STEPS_PER_UNIT * rate, least, seed)
             return
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
@@ -181,11 +185,11 @@ class LowBitOptimizer(torch.optim.Optimizer):
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):
             weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
-            negative = weight < 0 if hysteresis else None
+            negative = weight < 0 if beyond else None
             self.update(weight, _float_rows(gradients, rows), values, group, step)
             if isinstance(parameter, Accumulator):
                 if negative is not None:
-                    _go_beyond_zero_(weight, negative, hysteresis)
+                    _go_beyond_zero_(weight, negative, beyond)
                 weight.clamp_(-1, 1)
             _write(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
@@ -245,11 +249,11 @@ def _float_rows(gradient: Tensor, rows: slice) -> Tensor:
     return gradient[rows].float()
 
 
-def _go_beyond_zero_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:
-    """Moves what has changed its sign at least `hysteresis` away from 0."""
+def _go_beyond_zero_(weight: Tensor, was_negative: Tensor, beyond: float) -> None:
+    """Moves what has changed its sign at least `beyond` away from 0."""
     negative = weight < 0
-    near = (negative != was_negative) & (weight.abs() < hysteresis)
-    weight.copy_(torch.where(near, torch.where(negative, -hysteresis, hysteresis), weight))
+    near = (negative != was_negative) & (weight.abs() < beyond)
+    weight.copy_(torch.where(near, torch.where(negative, -beyond, beyond), weight))
 
 
 def _write(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:

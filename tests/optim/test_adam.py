@@ -1,5 +1,7 @@
 """Adam's pass over float16 accumulators by the signs of their gradient: the formula's step, and nothing else."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -154,7 +156,7 @@ def test_an_accumulator_that_changes_its_sign_goes_beyond_zero(dtype, betas):
     gradient = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
     data = (start * 128).to(torch.int8) if dtype is torch.int8 else start.to(dtype)
     accumulator = FixedPoint(data) if dtype is torch.int8 else Accumulator(data)
-    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=0.25)
+    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=2.0)
     accumulator.accumulate(gradient)
     optimizer.step()
     values = decode(accumulator.detach()) if dtype is torch.int8 else accumulator.detach().float()
@@ -162,6 +164,18 @@ def test_an_accumulator_that_changes_its_sign_goes_beyond_zero(dtype, betas):
     torch.testing.assert_close(values, expected, atol=0.02, rtol=0)
 
 
-def test_a_hysteresis_lies_between_0_and_1():
-    with pytest.raises(ValueError, match=r"hysteresis lies in \[0, 1\]"):
-        Adam([torch.nn.Parameter(torch.zeros(1))], hysteresis=-0.1)
+@pytest.mark.parametrize("hysteresis", [-0.1, math.inf, math.nan])
+def test_a_hysteresis_is_finite_and_not_negative(hysteresis):
+    with pytest.raises(ValueError, match="hysteresis is finite and at least 0"):
+        Adam([torch.nn.Parameter(torch.zeros(1))], hysteresis=hysteresis)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.999)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_a_hysteresis_of_many_learning_rates_ends_at_1(dtype, betas):
+    one = torch.ones(1, 1, dtype=dtype)
+    accumulator = FixedPoint(one) if dtype is torch.int8 else Accumulator(one / 64)
+    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=1e3)
+    accumulator.accumulate(torch.ones(1, 1))
+    optimizer.step()
+    assert decode(accumulator.detach()) < -0.98 if dtype is torch.int8 else accumulator.item() == -1
