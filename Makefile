@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow lint bench bench-larq report setup oracle golden clean
+.PHONY: train test test-slow lint bench bench-larq report figures setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py
@@ -31,6 +31,14 @@ bench-larq: setup oracle
 
 report: setup
 	run=runs/report-$$(date +%Y%m%d-%H%M%S) && $(BIN)/bnn train recipes/digits.py --out $$run && $(BIN)/bnn report $$run
+
+# Those of docs/hwsim.md that need no training.
+figures: setup
+	$(BIN)/hwsim sweep switching --over pulse-width-s --from 0 --to 2.5e-9 --points 51 \
+	    --models fokker-planck,butler,llg --out docs/hwsim
+	$(BIN)/hwsim sweep switching --over overdrive --from 0.8 --to 2 --points 25 --pulse-width-s 5e-9 \
+	    --models fokker-planck,butler,llg --trajectories 1000 --out docs/hwsim
+	$(BIN)/hwsim sweep schemes --out docs/hwsim
 
 setup: $(READY)
 

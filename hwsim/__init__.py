@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hwsim.crossbar import Crossbar, Readout
     from hwsim.devices import (
         MTJ,
         Butler,
@@ -20,23 +21,55 @@ if TYPE_CHECKING:
         ValidityWarning,
         presets,
     )
+    from hwsim.meters import DeviceMeter
+    from hwsim.nonidealities import NonIdealities
+    from hwsim.store import DeviceStore
+    from hwsim.write_schemes import scheme_named
+
+_HOMES = {
+    "crossbar": ("Crossbar", "Readout"),
+    "devices": (
+        "MTJ",
+        "Butler",
+        "DeviceModel",
+        "Erf",
+        "FokkerPlanck",
+        "MeasuredDevice",
+        "MeasuredTable",
+        "NeelBrown",
+        "SwitchingModel",
+        "ValidityWarning",
+        "presets",
+    ),
+    "meters": ("DeviceMeter",),
+    "nonidealities": ("NonIdealities",),
+    "store": ("DeviceStore",),
+    "write_schemes": ("scheme_named",),
+}
 
 __all__ = [
     "MTJ",
     "Butler",
+    "Crossbar",
+    "DeviceMeter",
     "DeviceModel",
+    "DeviceStore",
     "Erf",
     "FokkerPlanck",
     "MeasuredDevice",
     "MeasuredTable",
     "NeelBrown",
+    "NonIdealities",
+    "Readout",
     "SwitchingModel",
     "ValidityWarning",
     "presets",
+    "scheme_named",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module("hwsim.devices"), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"hwsim.{module}"), name)
     raise AttributeError(f"module 'hwsim' has no attribute {name!r}")

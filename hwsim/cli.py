@@ -22,8 +22,11 @@ _HELP = """usage: hwsim COMMAND ...
 Simulated magnetic tunnel junctions as the weights of a network.
 
 commands:
-  hwsim switching [options]   probability that a pulse switches a junction
-  hwsim switching --help      its options
+  hwsim switching [options]        probability that a pulse switches a junction
+  hwsim switching --help           its options
+  hwsim sweep switching [options]  the same over pulse width, overdrive, voltage or temperature: CSV and figure
+  hwsim sweep schemes [options]    what each write scheme makes of a step
+  hwsim sweep accuracy RECIPE ...  trainings over an option of a recipe, such as spread, stuck or temperature-K
 """
 
 # Of `hwsim.devices`, by their names on the command line; "llg" is the simulation.
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words in (["-h"], ["--help"]):
         print(_HELP, end="")
         return 0 if words else 2
-    commands: dict[str, Callable[[list[str]], None]] = {"switching": _switching}
+    commands: dict[str, Callable[[list[str]], None]] = {"switching": _switching, "sweep": _sweep}
     try:
         if words[0] not in commands:
             raise UsageError(f"there is no command {words[0]!r}; see `hwsim --help`")
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BnnError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted; what was finished is as it was", 130)
     return 0
 
 
@@ -76,6 +79,12 @@ def _one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+def _sweep(words: list[str]) -> None:
+    from hwsim.cli_sweep import sweep
+
+    sweep(_ArgumentParser(prog="hwsim sweep", description="Tables and figures over one quantity."), words)
 
 
 # --- switching ------------------------------------------------------------------------------------------------------

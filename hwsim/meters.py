@@ -23,6 +23,7 @@ class DeviceMeter(Callback):
     - `reads`, `read_energy_J`: products of the forward passes of training and, where the scheme reads first, reads
       before writes; and the energy of those whose input is not 0, which gates a cell off. The share of these inputs is
       that of one batch at the end, and so are the conductances.
+    - `share_of_0_s`: of the synapses, at the end, those whose 0 is two parallel junctions.
     - `switches_per_junction`, and `most_switches` where they are counted for each junction.
     """
 
@@ -38,6 +39,7 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
     totals["writes"] = stores[0].totals["writes"]
     synapses = sum(store.size for store in stores)
     kept = sum(8 * (store.planes.nbytes + (0 if store.cycles is None else store.cycles.nbytes)) for store in stores)
+    parallel_pairs = sum(int((~store.antiparallel()).all(dim=0).sum()) for store in stores)
     reads, read_energy_J = _reads(trainer)
     figures: dict[str, float | str] = {
         "scheme": repr(stores[0].scheme),
@@ -46,6 +48,7 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
         **totals,
         "write_energy_per_update_J": totals["write_energy_J"] / max(1, totals["writes"] * synapses),
         "write_energy_per_pulse_J": totals["write_energy_J"] / max(1, totals["pulses"]),
+        "share_of_0_s": parallel_pairs / synapses,
         "switches_per_junction": totals["switches"] / (2 * synapses),
         "reads": reads,
         "read_energy_J": read_energy_J,

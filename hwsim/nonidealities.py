@@ -81,6 +81,28 @@ class NonIdealities:
                 f" {self.write_error:g}"
             )
 
+    @classmethod
+    def uniform(cls, *, spread: float = 0.0, stuck: float = 0.0, temperature_K: float | None = None) -> "NonIdealities":
+        """A few numbers in the place of many.
+
+        Args:
+            spread: of resistance, magnetoresistance, barrier and critical current each.
+            stuck: share of junctions that never switch; half of them parallel, half antiparallel.
+            temperature_K: of the array, where it is not that for which the pulses are made.
+
+        Raises:
+            ValueError: a value is out of its range.
+        """
+        return cls(
+            resistance_spread=spread,
+            barrier_spread=spread,
+            critical_current_spread=spread,
+            tmr_spread=spread,
+            stuck_parallel=stuck / 2,
+            stuck_antiparallel=stuck / 2,
+            temperature_K=temperature_K,
+        )
+
     @property
     def faults(self) -> float:
         """Share of junctions that never switch."""

@@ -15,7 +15,7 @@ def recipe(
     preset: Preset = "standard",
     epochs: int = 50,
     batch_size: int = 100,
-    learning_rate: float = 1e-2,
+    learning_rate: float | None = None,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -30,7 +30,7 @@ def recipe(
         preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: at the start; a cosine takes it to 0.
+        learning_rate: at the start; a cosine takes it to 0. By default the preset's own.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images and the validation split.
         download: fetch MNIST into data_dir if it is not there.

@@ -63,20 +63,11 @@ def recipe(
         download: fetch MNIST into data_dir if it is not there.
     """
     data = mnist(data_dir, download=download)
-    flaws = NonIdealities(
-        resistance_spread=spread,
-        barrier_spread=spread,
-        critical_current_spread=spread,
-        tmr_spread=spread,
-        stuck_parallel=stuck / 2,
-        stuck_antiparallel=stuck / 2,
-        temperature_K=temperature_K,
-    )
     store = partial(
         DeviceStore,
         device=getattr(presets, preset)(),
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
-        nonidealities=flaws,
+        nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )
     model = gxnor_cnn(input_shape=data.image_shape, classes=data.num_classes, store=store)
     initialize(model, generator=torch.Generator().manual_seed(seed))

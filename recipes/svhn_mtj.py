@@ -39,9 +39,9 @@ def recipe(
 ) -> Run:
     """Trains a ternary VGG-like network on SVHN whose weights are junctions that switch at random.
 
-    Network and optimizer are those of cifar10_gxnor.py; images are cropped at random, but not mirrored, as they are
-    digits. The transitions come from pulses on junctions. The schemes linear, pedestal and pre-distorted write without
-    knowledge of a cell's state; read-first is pre-distorted and reads the cell before.
+    Everything but the store is that of svhn_gxnor.py: the transitions come from pulses on junctions. The schemes
+    linear, pedestal and pre-distorted write without knowledge of a cell's state; read-first is pre-distorted and reads
+    the cell before.
 
     Args:
         data_dir: folder of torchvision's SVHN, with train_32x32.mat and test_32x32.mat.
@@ -62,20 +62,11 @@ def recipe(
         download: fetch SVHN into data_dir if it is not there.
     """
     data = svhn(data_dir, download=download)
-    flaws = NonIdealities(
-        resistance_spread=spread,
-        barrier_spread=spread,
-        critical_current_spread=spread,
-        tmr_spread=spread,
-        stuck_parallel=stuck / 2,
-        stuck_antiparallel=stuck / 2,
-        temperature_K=temperature_K,
-    )
     store = partial(
         DeviceStore,
         device=getattr(presets, preset)(),
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
-        nonidealities=flaws,
+        nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )
     model = gxnor_vgg(input_shape=data.image_shape, classes=data.num_classes, store=store)
     initialize(model, generator=torch.Generator().manual_seed(seed))

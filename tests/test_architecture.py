@@ -91,7 +91,7 @@ def test_rules_are_without_a_circle():
 
 # The same of `hwsim`, besides what it takes from `bnn`.
 SIMULATOR_MAY_IMPORT = {
-    "__init__": {"devices"},
+    "__init__": {"crossbar", "devices", "meters", "nonidealities", "store", "write_schemes"},
     "devices": set(),
     "synapse": set(),
     "write_schemes": {"devices"},
@@ -101,7 +101,9 @@ SIMULATOR_MAY_IMPORT = {
     "crossbar": {"store"},
     "prices": {"devices", "store"},
     "meters": {"store"},
-    "cli": {"hwsim", "devices"},
+    "studies": {"devices", "nonidealities", "write_schemes"},
+    "cli_sweep": {"devices", "studies", "write_schemes"},
+    "cli": {"hwsim", "devices", "cli_sweep"},
     "__main__": {"cli"},
 }
 SIMULATOR = sorted((ROOT / "hwsim").rglob("*.py"))

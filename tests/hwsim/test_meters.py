@@ -63,6 +63,15 @@ def test_figures_are_those_of_the_stores(tmp_path):
     # Every weight meets each of the four images of a step once, and is read before it is written.
     assert figures["reads"] == (4 + 1) * steps * synapses
     assert "most_switches" not in figures
+    assert figures["share_of_0_s"] == 0, "cells that are read first never come to it"
+
+
+def test_share_of_the_zeros_of_two_parallel_junctions(tmp_path):
+    training = run(stuck_parallel=0.5)
+    share = Trainer(training, tmp_path).fit()["junctions"]["share_of_0_s"]
+    states = torch.cat([m.antiparallel().flatten(1) for m in training.model.modules() if isinstance(m, DeviceStore)], 1)
+    assert share == pytest.approx(float((states.sum(dim=0) == 0).double().mean()))
+    assert share > 0.1
 
 
 def test_inputs_of_0_take_no_energy(tmp_path):

@@ -87,6 +87,17 @@ def test_temperature():
         NonIdealities(tmr_spread=0.1).array(presets.sot(), SHAPE, 0)
 
 
+def test_a_few_numbers_in_the_place_of_many():
+    assert NonIdealities.uniform() == NonIdealities()
+    flaws = NonIdealities.uniform(spread=0.05, stuck=0.02, temperature_K=330)
+    assert flaws == NonIdealities(
+        resistance_spread=0.05, barrier_spread=0.05, critical_current_spread=0.05, tmr_spread=0.05,
+        stuck_parallel=0.01, stuck_antiparallel=0.01, temperature_K=330,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"shares are at most 1, got 1.5"):
+        NonIdealities.uniform(stuck=1.5)
+
+
 def test_parts_of_an_array():
     array = NonIdealities(tmr_spread=0.1).array(JUNCTION, SHAPE, 0)
     part = mapped(array, lambda constant: constant[:, 3:5])

@@ -1,0 +1,160 @@
+"""Trainings of one recipe where one of its options is swept, each in a process and a folder of its own.
+
+A folder that holds the summary of its run is left alone, so the same command goes on where it was broken off, and
+further values and seeds can be added later.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bnn.errors import RecipeError, RunError, UsageError
+from bnn.training.directory import CHECKPOINTS, CONFIGURATION, SUMMARY, read_json, write_json, writing
+from bnn.training.recipe import Recipe, load_recipe, parse_words, recipe_parser, values_to_json
+from hwsim.studies.tables import Table, write_csv
+
+SWEEP = "sweep.json"
+"""In a sweep's folder: what all of its runs share."""
+RESULTS = "accuracy.csv"
+
+_FIGURES = ("test_accuracy", "validation_accuracy", "epochs")
+_OF_JUNCTIONS = ("pulses", "switches", "write_energy_J", "read_energy_J", "share_of_0_s")
+
+
+def train(words: Sequence[str]) -> int:
+    """Runs `bnn train` in a process of its own, so that what ends it ends nothing else; gives its exit status."""
+    with subprocess.Popen([sys.executable, "-m", "bnn", "train", *words]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # It got the signal as well, and keeps its state.
+            process.wait()
+            raise
+
+
+def sweep(
+    recipe_path: Path,
+    over: str,
+    values: Sequence[str],
+    *,
+    seeds: Sequence[int] = (0,),
+    words: Sequence[str] = (),
+    out: Path,
+    train: Callable[[Sequence[str]], int] = train,
+) -> list[str]:
+    """Trains a recipe with each value of one of its options, and with each seed.
+
+    Args:
+        recipe_path: a recipe with an option `--seed`.
+        over: the option, without dashes in front.
+        values: of it, as on a command line.
+        seeds: of the recipe.
+        words: other options of all runs, as on a command line.
+        out: folder of the runs and of `accuracy.csv`.
+        train: gets the words after `bnn train`, and gives the exit status.
+
+    Returns:
+        What is to be said of runs that failed: their folders' names and exit statuses. `results` has the others.
+
+    Raises:
+        UsageError: an option or a value does not fit the recipe; nothing has been trained.
+        RunError: the folder is of another sweep; nothing has been trained.
+    """
+    over = over.lstrip("-")
+    recipe = load_recipe(recipe_path)
+    runs = {}
+    for value, seed in product(values, seeds):
+        options = [f"--{over}={value}", f"--seed={seed}", *words]
+        runs[_folder_name(_parsed(recipe, over, options)[_parameter(over)], seed)] = options
+    _claim(out, {"recipe": str(recipe.path), "over": over, "options": list(words)})
+    failed = []
+    for name, options in runs.items():
+        folder = out / name
+        if not (folder / SUMMARY).exists():
+            if any((folder / CHECKPOINTS).glob("*.json")):
+                status = train(["--resume", str(folder)])
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                status = train([str(recipe_path), *options, "--out", str(folder)])
+            if status or not (folder / SUMMARY).exists():
+                failed.append(f"{name} (exit status {status})")
+        write_csv(out / RESULTS, results(out))
+    return failed
+
+
+def results(out: Path) -> Table:
+    """What the complete runs of a sweep's folder came to, in the order of values and seeds.
+
+    Returns:
+        The values by the option's name; `seed`; `test_accuracy`, and `validation_accuracy` after the last epoch; and
+        those of the junctions, see `DeviceMeter`. What a run does not have is None.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    over = read_json(out / SWEEP)["over"]
+    rows = []
+    for path in out.glob(f"*/{SUMMARY}"):
+        summary, arguments = read_json(path), read_json(path.with_name(CONFIGURATION))["arguments"]
+        junctions: Mapping[str, Any] = summary.get("junctions") or {}
+        rows.append(
+            (
+                arguments[_parameter(over)],
+                arguments["seed"],
+                *(summary.get(name) for name in _FIGURES),
+                *(junctions.get(name) for name in _OF_JUNCTIONS),
+            )
+        )
+    # Numbers by size, and words after them.
+    rows.sort(key=lambda row: (isinstance(row[0], str), row[0] if is_number(row[0]) else 0, str(row[0]), row[1]))
+    names = (over, "seed", *_FIGURES, *_OF_JUNCTIONS)
+    return {name: [row[column] for row in rows] for column, name in enumerate(names)}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of an option has a place on an axis."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _parsed(recipe: Recipe, over: str, words: Sequence[str]) -> dict[str, Any]:
+    """A recipe's arguments, as `bnn train` would understand them."""
+    parser = recipe_parser(recipe, prog=f"bnn train {recipe.path.name}")
+    # An option of every run; the others would collide with what a sweep does.
+    parser.add_argument("--device", type=str, default="auto")
+    for option in (over, "seed"):
+        if sum(word.partition("=")[0] == f"--{option}" for word in words) > 1:
+            raise UsageError(f"--{option} is swept: leave it away after `--`")
+    values = parse_words(parser, words)
+    values.pop("device")
+    if _parameter(over) not in values:
+        raise UsageError(f"a sweep is over an option of the recipe, and {recipe.path.name} has no --{over}")
+    try:
+        return values_to_json(values)
+    except RecipeError as error:
+        raise UsageError(str(error)) from None
+
+
+def _parameter(option: str) -> str:
+    return option.replace("-", "_")
+
+
+def _folder_name(value: Any, seed: int) -> str:
+    return re.sub(r"[^\w.+-]", "_", str(value)) + f"-seed-{seed}"
+
+
+def _claim(out: Path, sweep: dict[str, Any]) -> None:
+    """Notes what is swept, or makes sure that it is what was swept before."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    if not (out / SWEEP).exists():
+        write_json(out / SWEEP, sweep)
+    elif (before := read_json(out / SWEEP)) != sweep:
+        raise RunError(
+            f"{out} has a sweep of {before.get('recipe')} over {before.get('over')} with the options"
+            f" {' '.join(before.get('options', [])) or 'by default'}: name another folder with --out"
+        )

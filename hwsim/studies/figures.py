@@ -1,0 +1,163 @@
+"""Figures of the studies' tables: SVG or PNG, by the ending of the file's name."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from bnn.training.directory import writing
+from hwsim.studies.accuracy import is_number
+from hwsim.studies.physics import SIMULATION, STANDARD_ERROR
+from hwsim.studies.tables import Table
+
+# Colours that the colour-blind tell apart, by M. Okabe and K. Ito; each with a stroke of its own.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+_STROKES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_INK = "#222222"
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _INK,
+    "axes.grid": True,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 150,
+    "font.size": 10,
+    "grid.alpha": 0.2,
+    "grid.color": _INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hwsim",
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_LABELS = {
+    "overdrive": "overdrive I/Ic0",
+    "pulse-width-s": "pulse width",
+    "temperature-K": "temperature",
+    "voltage-V": "voltage",
+}
+_UNITS = {"pulse-width-s": "s", "temperature-K": "K", "voltage-V": "V"}
+# Of accuracy, on the axis, so that chance does not look like a law.
+_LEAST_PERCENT = 3.0
+# Points of a simulation that are drawn.
+_MOST_MARKS = 20
+
+
+def switching(table: Table, path: Path, *, title: str = "") -> None:
+    """Draws probabilities of switching against what was swept; simulated ones with two standard errors.
+
+    Args:
+        table: as of `physics.switching`.
+        path: of the file, .svg or .png.
+        title: above.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    over, *names = table
+    with _figure(path, title) as (axes,):
+        for number, name in enumerate(name for name in names if name not in (SIMULATION, STANDARD_ERROR)):
+            axes.plot(table[over], table[name], label=name, color=_COLORS[number], linestyle=_STROKES[number])
+        if SIMULATION in table:
+            every = slice(None, None, -(-len(table[over]) // _MOST_MARKS))
+            axes.errorbar(
+                table[over][every],
+                table[SIMULATION][every],
+                yerr=[2 * error for error in table[STANDARD_ERROR][every]],
+                fmt="o",
+                label=f"{SIMULATION}, ± 2 standard errors",
+                color=_INK,
+                markersize=3.5,
+                elinewidth=1.2,
+                capsize=2.5,
+            )
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("probability of switching")
+        _name_axis(axes, over)
+        axes.legend()
+
+
+def schemes(table: Table, path: Path, *, title: str = "") -> None:
+    """Draws the laws of write schemes twice: over all steps, and over small ones in logarithms.
+
+    Args:
+        table: as of `physics.schemes`.
+        path: of the file, .svg or .png.
+        title: above.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    with _figure(path, title, panels=2) as panels:
+        for axes in panels:
+            axes.plot(table["v"], table["wanted"], color=_INK, alpha=0.3, linewidth=5, label="wanted")
+            for number, name in enumerate(name for name in table if name not in ("v", "wanted")):
+                axes.plot(table["v"], table[name], label=name, color=_COLORS[number], linestyle=_STROKES[number])
+            axes.set_xlabel("size of the step v")
+        everything, small = panels
+        everything.set_ylim(-0.03, 1.03)
+        everything.set_ylabel("probability of a transition")
+        everything.legend()
+        small.set(xscale="log", yscale="log", xlim=(1e-4, 1), ylim=(1e-4, 1.2))
+
+
+def accuracy(table: Table, path: Path, *, title: str = "") -> None:
+    """Draws test accuracy against the option that was swept: a point for each run, and their mean by a line.
+
+    Args:
+        table: as of `accuracy.results`, with a run at least.
+        path: of the file, .svg or .png.
+        title: above.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    over, values = next(iter(table.items()))
+    by_value: dict[Any, list[float]] = {}
+    for value, share in zip(values, table["test_accuracy"], strict=True):
+        by_value.setdefault(value, []).append(100 * share)
+    numbers = all(is_number(value) for value in by_value)
+    places: Sequence[float] = list(by_value) if numbers else range(len(by_value))
+    with _figure(path, title) as (axes,):
+        for place, shares in zip(places, by_value.values(), strict=True):
+            axes.plot([place] * len(shares), shares, "o", color=_COLORS[0], markersize=5)
+        if numbers:
+            axes.plot(places, [sum(shares) / len(shares) for shares in by_value.values()], color=_COLORS[0])
+            _name_axis(axes, over)
+        else:
+            axes.set_xticks(places, [str(value) for value in by_value])
+            axes.margins(x=0.15)
+            axes.set_xlabel(over)
+        axes.set_ylabel("test accuracy (%)")
+        axes.ticklabel_format(axis="y", useOffset=False)
+        low, high = axes.get_ylim()
+        if (missing := _LEAST_PERCENT - (high - low)) > 0:
+            axes.set_ylim(low - missing / 2, high + missing / 2)
+
+
+def _name_axis(axes: Axes, over: str) -> None:
+    axes.set_xlabel(_LABELS.get(over, over))
+    if over in _UNITS:
+        axes.xaxis.set_major_formatter(EngFormatter(unit=_UNITS[over]))
+
+
+@contextmanager
+def _figure(path: Path, title: str, *, panels: int = 1) -> Iterator[Sequence[Axes]]:
+    """Axes to draw on, which are written to a file afterwards."""
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=(2.2 + 3.4 * panels, 3.4))
+        if title:
+            figure.suptitle(title, fontsize=10)
+        yield figure.subplots(1, panels, squeeze=False)[0]
+        with writing(path):
+            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

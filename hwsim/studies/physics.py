@@ -1,0 +1,148 @@
+"""Sweeps that need no training: the probability of switching by model, and the law of each write scheme."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from hwsim.devices import MTJ, Butler, Erf, FokkerPlanck, NeelBrown, SwitchingModel, llg
+from hwsim.devices.base import Real, require_positive
+from hwsim.nonidealities import NonIdealities
+from hwsim.studies.tables import Table
+from hwsim.write_schemes import SchemeName, scheme_named
+
+Quantity = Literal["pulse-width-s", "overdrive", "voltage-V", "temperature-K"]
+
+SIMULATION = "llg"
+LAWS: dict[str, type[SwitchingModel]] = {law.name: law for law in (FokkerPlanck, Butler, NeelBrown, Erf)}
+"""By name; besides these there is the simulation."""
+
+STANDARD_ERROR = f"{SIMULATION}_standard_error"
+"""Name of a column."""
+
+_SEED_OF_SPREAD = 0
+
+
+def switching(
+    device: MTJ,
+    over: Quantity,
+    values: Sequence[float],
+    *,
+    models: Sequence[str] = ("fokker-planck",),
+    antiparallel: bool = False,
+    overdrive: float = 3.0,
+    voltage_V: float | None = None,
+    pulse_width_s: float | None = None,
+    trajectories: int = 2_000,
+    seed: int = 0,
+) -> Table:
+    """Probability that a pulse switches a junction, where one quantity of it is swept.
+
+    Args:
+        device: the junction; the law of its own is not used.
+        over: what is swept.
+        values: of it.
+        models: names of `LAWS`, and "llg" for the simulation.
+        antiparallel: the state before.
+        overdrive: current over the critical current, where it is not swept.
+        voltage_V: in place of the overdrive; positive drives out of parallel.
+        pulse_width_s: 0 or more; needed where it is not swept.
+        trajectories: of the simulation.
+        seed: of the simulation.
+
+    Returns:
+        The values, and the probabilities by each model. The simulation's have a column of standard errors beside them.
+
+    Raises:
+        ValueError: a quantity is missing or out of its range, or the simulation would take too long.
+    """
+    if over != "pulse-width-s" and pulse_width_s is None:
+        raise ValueError(f"a sweep over {over} needs a pulse_width_s")
+    require_positive("the number of trajectories", trajectories)
+
+    width_elsewhere_s = pulse_width_s or 0.0
+
+    def point(value: float) -> tuple[float, float, float]:
+        """Thermal stability, overdrive and reduced time."""
+        junction = replace(device, temperature_K=value) if over == "temperature-K" else device
+        at_V = value if over == "voltage-V" else voltage_V
+        if over == "overdrive":
+            current: Real = value
+        else:
+            current = overdrive if at_V is None else junction.overdrive(antiparallel, voltage_V=at_V)
+        width_s = value if over == "pulse-width-s" else width_elsewhere_s
+        return float(junction.thermal_stability), float(current), float(width_s / junction.time_unit_s)
+
+    points = torch.tensor([point(value) for value in values], dtype=torch.float64).view(-1, 3)
+    table: dict[str, list[float]] = {over: list(values)}
+    for name in models:
+        if name == SIMULATION:
+            share = _simulated(points, float(device.damping), trajectories, seed)
+            table[name] = share.tolist()
+            table[STANDARD_ERROR] = (share * (1 - share) / trajectories).sqrt().tolist()
+        else:
+            table[name] = LAWS[name]().probability(*points.T).tolist()
+    return table
+
+
+def _simulated(points: torch.Tensor, damping: float, trajectories: int, seed: int) -> torch.Tensor:
+    """Shares of simulated junctions; points that differ in time alone are of the same junctions."""
+    share = torch.empty(len(points), dtype=torch.float64)
+    conditions, which = torch.unique(points[:, :2], dim=0, return_inverse=True)
+    for number, (delta, overdrive) in enumerate(conditions.tolist()):
+        share[which == number] = llg.switched(
+            delta,
+            overdrive,
+            points[which == number, 2],
+            generator=torch.Generator().manual_seed(seed + number),
+            damping=damping,
+            trajectories=trajectories,
+        )
+    return share
+
+
+def schemes(
+    device: MTJ,
+    names: Sequence[SchemeName],
+    *,
+    antiparallel: bool = False,
+    m: float | None = 3.0,
+    overdrive: float = 3.0,
+    spread: float = 0.0,
+    temperature_K: float | None = None,
+    points: int = 41,
+    junctions: int = 2_000,
+) -> Table:
+    """Probability of a transition against the size of a step, as wanted and by the pulses of each write scheme.
+
+    Args:
+        device: the nominal junction, for which pulses are made.
+        names: of the schemes.
+        antiparallel: the state before.
+        m: steepness of the tanh that is wanted; None wants v itself.
+        overdrive: current over the critical current.
+        spread: of the junctions, see `NonIdealities.uniform`; the probability is then the mean over them.
+        temperature_K: of the junctions, where it is not that for which the pulses are made.
+        points: number of steps in 0..1; as many more are spaced evenly in the logarithm, from 1e-4.
+        junctions: number of those that differ.
+
+    Returns:
+        `v`, rising; `wanted`; and a column for each scheme.
+
+    Raises:
+        ValueError: a quantity is out of its range.
+    """
+    if m is not None:
+        require_positive("m", m)
+    flaws = NonIdealities.uniform(spread=spread, temperature_K=temperature_K)
+    junction = flaws.array(device, (1, junctions), _SEED_OF_SPREAD) if flaws.varies else flaws.junction(device)
+    even = torch.linspace(0, 1, points, dtype=torch.float64)
+    v = torch.unique(torch.cat([even, torch.logspace(-4, 0, points, dtype=torch.float64)]))
+    wanted = v if m is None else torch.tanh(m * v)
+    table = {"v": v.tolist(), "wanted": wanted.tolist()}
+    for name in names:
+        scheme = scheme_named(name, m=m, overdrive=overdrive)
+        delivered = scheme.delivered(device, antiparallel, wanted[:, None], junction=junction)
+        table[name] = delivered.mean(dim=1).tolist()
+    return table
