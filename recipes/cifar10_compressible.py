@@ -20,7 +20,7 @@ from bnn.penalties import (
     Ternarize,
     trapezoid,
 )
-from bnn.training import Callback, Run, warmup_cosine
+from bnn.training import Callback, Run, one_then, warmup_cosine
 
 _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 
@@ -29,10 +29,11 @@ def recipe(
     *,
     data_dir: Path,
     width: int = 64,
-    density: float | None = 0.08,
+    density: float | None = 0.09,
     penalty: Literal["compressibility", "hoyer_square"] = "compressibility",
     scope: Literal["layer", "network"] = "layer",
     strength: float = 1e-3,
+    shrink: float = 0.3,
     real_epochs: int = 20,
     epochs: int = 40,
     batch_size: int = 128,
@@ -46,10 +47,11 @@ def recipe(
     """Trains a ResNet-8 of real activations on CIFAR-10 whose weights become sparse and ternary, or stay real.
 
     The loss has a penalty whose strength rises for a quarter of the real epochs, stays, and falls to 0 over their last
-    quarter (see Compressibility for the reason). Then the largest weights are kept and become -a or a, one magnitude a
-    layer, the others 0 for good, and training goes on. The stem and the classifier stay real. Compress what comes
-    out with `bnn compress`; density null trains the same network without penalty and leaves its weights as they are.
-    Source of the penalty: Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; what follows it is this project's own.
+    quarter (see Compressibility for the reason). Then the largest weights are kept (see Ternarize) and become -a or a,
+    one magnitude a layer, the others 0 for good, and they are tuned. The stem and the classifier stay real. Compress
+    what comes out with `bnn compress`; density null trains the same network without penalty and leaves its weights as
+    they are. Source of the penalty: Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; what follows it is this
+    project's own.
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
@@ -58,10 +60,12 @@ def recipe(
         penalty: on the weights while they are real.
         scope: whether each layer has its penalty or all are one vector.
         strength: largest factor of the penalty.
+        shrink: factor of the weights when they become ternary; see Ternarize.
         real_epochs: epochs before the weights become ternary.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: of SGD with momentum 0.9, after a warm-up of an epoch; a cosine takes it to 0.
+        learning_rate: of SGD with momentum 0.9, after a warm-up of an epoch; a cosine takes it to 0, and another one
+            for the ternary weights.
         weight_decay: of every parameter.
         train_images: take this many of the training images, at random; null takes all.
         validation: part of the training images to hold out.
@@ -80,10 +84,16 @@ def recipe(
     initialize(network, generator=torch.Generator().manual_seed(seed))
     callbacks: list[Callback] = [WeightMeter()]
     loss = PenalizedLoss(network, _PENALTIES[penalty](scope=scope))
+    schedule = warmup_cosine(epochs, warmup_epochs=min(1, epochs / 4))
     if density is not None:
+        real = warmup_cosine(real_epochs, warmup_epochs=min(1, real_epochs / 4))
+        schedule = one_then(real, real_epochs, warmup_cosine(epochs - real_epochs))
         quarter = real_epochs / 4
         rise_and_fall = trapezoid(real_epochs, peak=strength, rise_epochs=quarter, fall_epochs=quarter)
-        callbacks += [PenaltySchedule(loss, rise_and_fall), Ternarize(epoch=real_epochs, density=density)]
+        callbacks += [
+            PenaltySchedule(loss, rise_and_fall),
+            Ternarize(epoch=real_epochs, density=density, shrink=shrink),
+        ]
     return Run(
         model=network,
         data=data,
@@ -93,7 +103,7 @@ def recipe(
         seed=seed,
         loss=loss,
         validation=validation,
-        schedule=warmup_cosine(epochs, warmup_epochs=min(1, epochs / 4)),
+        schedule=schedule,
         augment=[RandomCrop(padding=4), RandomFlip()],
         callbacks=callbacks,
     )

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import math
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Sequence
@@ -74,6 +75,9 @@ def read(path: Path) -> list[Entry]:
         FormatError: a field has a value that the format forbids.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a named pipe would wait for its writer.
+            raise CodecError("this cannot be read, it is not a regular file: name a model file")
         with path.open("rb") as file:
             # Of a file that is something else, however large, no more than the header is read.
             header = file.read(HEADER_BYTES)

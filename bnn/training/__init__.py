@@ -4,7 +4,7 @@ from bnn.training.callback import Callback
 from bnn.training.gradient_scaling import AdaptiveGradientScaling
 from bnn.training.latents import ClipLatents, ProjectLatents
 from bnn.training.run import Run
-from bnn.training.schedules import TauSchedule, recu_tau, warmup_cosine
+from bnn.training.schedules import TauSchedule, one_then, recu_tau, warmup_cosine
 from bnn.training.silence_decay import SilenceAwareDecay
 from bnn.training.trainer import Trainer
 
@@ -17,6 +17,7 @@ __all__ = [
     "SilenceAwareDecay",
     "TauSchedule",
     "Trainer",
+    "one_then",
     "recu_tau",
     "warmup_cosine",
 ]

@@ -32,6 +32,13 @@ def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float
     return factor
 
 
+def one_then(
+    first: Callable[[float], float], epochs: float, second: Callable[[float], float]
+) -> Callable[[float], float]:
+    """One schedule for so many epochs, then another, which begins at its own epoch 0."""
+    return lambda epoch: first(epoch) if epoch < epochs else second(epoch - epochs)
+
+
 def recu_tau(epoch: int, epochs: int, *, start: float = 0.85, end: float = 0.99) -> float:
     """ReCU's tau at an epoch: A exp(epoch / epochs) + B, from `start` at 0 to `end` at `epochs`.
 

@@ -1,6 +1,7 @@
 """The file: its bytes are those of the specification, and every way in which one can be wrong has its error."""
 
 import hashlib
+import os
 import struct
 import tracemalloc
 import zlib
@@ -104,8 +105,15 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(CodecError, match=r"none\.bnnz cannot be read: No such file"):
         read(tmp_path / "none.bnnz")
-    with pytest.raises(CodecError, match="cannot be read"):
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    with pytest.raises(CodecError, match="not a regular file"):
         read(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(CodecError, match="not a regular file"):
+            read(tmp_path / "pipe")
 
 
 CONTENT = to_bytes(ENTRIES)

@@ -28,7 +28,7 @@ from tests.training.tiny_runs import SignalAt, assert_same_state, tiny_dataset, 
 EPOCHS = 4
 
 
-def sparse_run(*, density: float = 0.25, epoch: int = 2, **options) -> Run:
+def sparse_run(*, density: float = 0.25, epoch: int = 2, shrink: float = 1.0, **options) -> Run:
     model = nn.Sequential(
         nn.Flatten(),
         BinaryLinear(36, 20, store=SparseStore, input_quantizer=None),
@@ -51,7 +51,7 @@ def sparse_run(*, density: float = 0.25, epoch: int = 2, **options) -> Run:
         loss=loss,
         callbacks=[
             PenaltySchedule(loss, trapezoid(2, peak=0.01, fall_epochs=1)),
-            Ternarize(epoch=epoch, density=density),
+            Ternarize(epoch=epoch, density=density, shrink=shrink),
         ],
         **options,
     )
@@ -68,10 +68,27 @@ def test_keeps_the_asked_share_and_nothing_smaller_than_what_it_drops(seed, dens
     assert [mask.shape for mask in kept] == [w.shape for w in weights]
     number = sum(w.numel() for w in weights)
     assert sum(int(mask.sum()) for mask in kept) == max(1, round(density * number))
-    relative = [w.abs() * w.abs().sum() / w.square().sum() for w in weights]
-    inside = torch.cat([r[mask] for r, mask in zip(relative, kept, strict=True)])
-    outside = torch.cat([r[~mask] for r, mask in zip(relative, kept, strict=True)])
-    assert len(outside) == 0 or inside.min() >= outside.max() * (1 - 1e-5)
+    inside, outside = [], []
+    for w, mask in zip(weights, kept, strict=True):
+        for magnitude, is_kept in zip(w.flatten(), mask.flatten(), strict=True):
+            not_smaller = w[w.abs() >= magnitude.abs()]
+            (inside if is_kept else outside).append(float(magnitude.square() / not_smaller.square().sum()))
+    assert not outside or min(inside) >= max(outside) * (1 - 1e-5)
+
+
+def test_the_score_by_hand():
+    """4/4, 1/5 and 1/6 in one layer, 9/9, 9/18 in the other, whose scale is another."""
+    weights = [torch.tensor([1.0, -2.0, 1.0]), torch.tensor([[300.0], [-300.0]])]
+    assert [mask.sum().item() for mask in keep_largest(weights, density=0.4)] == [1, 1]
+    assert [mask.sum().item() for mask in keep_largest(weights, density=0.6)] == [1, 2]
+    assert [mask.sum().item() for mask in keep_largest(weights, density=0.8)] == [2, 2]
+
+
+def test_small_layers_keep_a_larger_share_and_every_layer_something():
+    weights = [randn(10, 10, seed=1), randn(100, 100, seed=2)]
+    small, large = (mask.float().mean().item() for mask in keep_largest(weights, density=0.1))
+    assert small > 2 * large
+    assert [mask.sum().item() for mask in keep_largest(weights, density=2 / 10_100)] == [1, 1]
 
 
 def test_the_scale_of_a_layer_does_not_matter_and_a_zero_layer_is_emptied():
@@ -142,9 +159,25 @@ def test_bits_of_a_random_ternary_weight_are_those_of_its_density(tmp_path):
     assert described["bits_per_weight"] == pytest.approx(0.3364, rel=0.03)
 
 
-@pytest.mark.parametrize("options", [{"epoch": -1, "density": 0.5}, {"epoch": 0, "density": 0.0}])
+def test_weights_shrink_once_when_they_become_ternary(tmp_path):
+    runs = {shrink: sparse_run(epoch=0, shrink=shrink) for shrink in (1.0, 0.25)}
+    for shrink, run in runs.items():
+        run.epochs = 2
+        for group in run.optimizer.param_groups:
+            group["lr"] = 0.0
+        Trainer(run, tmp_path / str(shrink)).fit()
+    for place in (1, 4):
+        whole, shrunk = (run.model[place].store for run in runs.values())
+        assert torch.equal(whole.kept, shrunk.kept)
+        assert torch.equal(0.25 * whole.weight, shrunk.weight)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"epoch": -1, "density": 0.5}, {"epoch": 0, "density": 0.0}, *({"shrink": s} for s in (0.0, 1.5, math.nan))],
+)
 def test_options_out_of_their_range_are_refused(options):
-    with pytest.raises(RecipeError, match=r"epoch at which|share of weights"):
-        Ternarize(**options)
+    with pytest.raises(RecipeError, match=r"epoch at which|share of weights|shrink by a factor"):
+        Ternarize(**{"epoch": 0, "density": 0.5} | options)
     with pytest.raises(RecipeError, match=r"lies in \(0, 1\], got nan"):
         Ternarize(epoch=0, density=math.nan)

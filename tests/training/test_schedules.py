@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bnn.errors import RecipeError
 from bnn.quantizers import ReCU
-from bnn.training import Callback, TauSchedule, Trainer, recu_tau, warmup_cosine
+from bnn.training import Callback, TauSchedule, Trainer, one_then, recu_tau, warmup_cosine
 from tests.training.tiny_runs import recu_run
 
 
@@ -20,6 +20,11 @@ def test_warmup_is_linear_and_then_comes_half_a_cosine(epoch, factor):
 
 def test_without_warmup_it_starts_at_one():
     assert [warmup_cosine(4)(epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0], abs=1e-12)
+
+
+def test_one_schedule_after_another_begins_at_its_own_start():
+    factor = one_then(warmup_cosine(4), 4, warmup_cosine(2))
+    assert [factor(epoch) for epoch in (0, 2, 3.999, 4, 5, 6)] == pytest.approx([1, 0.5, 0, 1, 0.5, 0], abs=1e-6)
 
 
 @given(
