@@ -72,7 +72,7 @@ def recipe(
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
-    if not 0 < real_epochs < epochs:
+    if density is not None and not 0 < real_epochs < epochs:
         raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
     data = cifar10(data_dir, download=download)
     if train_images is not None:

@@ -130,7 +130,7 @@ def test_a_compressible_network_takes_half_a_bit_a_weight(images, tmp_path, caps
 
 
 def test_without_a_density_weights_stay_real_and_are_not_penalized(images):
-    run = COMPRESSIBLE(data_dir=images, density=None, width=4, epochs=2, real_epochs=1)
+    run = COMPRESSIBLE(data_dir=images, density=None, width=4, epochs=2)
     assert kinds(run) == set()
     assert run.loss.strength == 0
     penalized = COMPRESSIBLE(data_dir=images, width=4, epochs=2, real_epochs=1)
