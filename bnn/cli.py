@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `bnn --help`")
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
 def _fail(message: str, code: int) -> int:

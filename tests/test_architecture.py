@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "codec": {"errors", "bits", "stores"},
     "penalties": {"errors", "stores", "training"},
     "reports": TRAINING | {"training", "accounting"},
-    "budget": TRAINING | {"presets", "accounting", "reports"},
+    "budget": TRAINING | {"training", "presets", "accounting", "reports"},
     "cli_budget": {"errors", "accounting", "budget"},
     "cli": TRAINING | {"training", "accounting", "reports", "codec", "cli_budget"},
     "__main__": {"cli"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bnn.cli_budget import budget
-from bnn.errors import RunError, UsageError
+from bnn.errors import RecipeError, RunError, UsageError
 
 MY_MODEL = """
 from torch import nn
@@ -169,7 +169,7 @@ def test_a_network_of_one_s_own(command, my_model):
         ("branches", "4", RunError, ["0 (Branches)", "shapes alone, not values"]),
         ("biuld", "3,4,4", UsageError, ["no function", "'biuld'", "but there is 'build'"]),
         ("_hidden", "3,4,4", UsageError, ["no function"]),
-        ("fails", "3,4,4", RunError, ["cannot be built: OSError"]),
+        ("fails", "3,4,4", RunError, ["cannot be built for examples of 3x4x4: OSError"]),
         ("gives_a_number", "3,4,4", RunError, ["must return a torch.nn.Module, not int"]),
     ],
 )
@@ -183,7 +183,7 @@ def test_files_that_cannot_be_used(command, tmp_path):
     assert "is not a Python file" in refusal(command, UsageError, f"{tmp_path}/none.py:build", "--input", "3")
     assert "is not a Python file" in refusal(command, UsageError, f"{tmp_path}:build", "--input", "3")
     (tmp_path / "broken.py").write_text("import nothing_of_this_name")
-    message = refusal(command, RunError, f"{tmp_path}/broken.py:build", "--input", "3")
+    message = refusal(command, RecipeError, f"{tmp_path}/broken.py:build", "--input", "3")
     assert "broken.py cannot be executed: ModuleNotFoundError" in message
 
 
@@ -195,6 +195,8 @@ def test_files_that_cannot_be_used(command, tmp_path):
     [
         (("binarynt",), ["no network 'binarynt', but there is 'binarynet'", "path/to/file.py:function"]),
         (("initialize",), ["no network"]),
+        (("mine/net.py",), ["which function of mine/net.py", "mine/net.py:build"]),
+        (("mlp", "--preset", "edge-min"), ["edge-min is no preset of the published model", "--mode exact"]),
         (("mlp", "--preset", "edgy"), ["no preset 'edgy', but there is 'edge'"]),
         (("mlp", "--optimizer", "adm"), ["no optimizer 'adm', but there is 'adam'", "adam, sgd, bop"]),
         (("mlp", "--mode", "x"), ["no mode 'x'; there are: paper, exact"]),
@@ -223,7 +225,9 @@ def test_mistakes_are_told_with_what_there_is(command, words, parts):
 
 
 def test_a_shape_that_the_network_refuses(command):
-    assert "cnv cannot be built: ValueError" in refusal(command, RunError, "cnv", "--input", "3,16,16")
+    assert "cnv cannot be built for examples of 3x16x16: ValueError" in refusal(
+        command, RunError, "cnv", "--input", "3,16,16"
+    )
 
 
 def test_help_needs_no_torch():

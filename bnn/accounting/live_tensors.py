@@ -19,6 +19,9 @@ from bnn.bits import BitTensor
 _UNWRITTEN = ("aten::empty", "aten::new_empty")
 # What makes tensors of packed bits, if they are of uint8.
 _PACKS = ("bnn::", "aten::new_empty")
+# Elementwise operations whose truth values stay as they are.
+_TAKES_MASK = ("aten::where", "aten::masked_fill")
+_FEW_CHANNELS = 4
 _READ_NUMBER = "aten::_local_scalar_dense"
 
 
@@ -103,7 +106,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not _only_views(func):
             for x in inputs + outputs if is_written else inputs:
                 self._use(x)
-            if workspace := workspace_bytes(name, inputs):
+            if workspace := workspace_bytes(func, inputs):
                 memory = Memory(workspace, 4, False, 1, (name, len(outputs)), False)
                 self._log += [(memory, workspace), (memory, -workspace)]
         return results
@@ -132,22 +135,37 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._log.append((memory, -memory.nbytes))
 
 
-def workspace_bytes(name: str, inputs: list[Tensor]) -> int:
+def workspace_bytes(func: Any, inputs: list[Tensor]) -> int:
     """What a few operations take on the CPU, beside their results, while they run.
 
-    Seen in the allocations of torch 2.13 with oneDNN: the gradient of a convolution's weight, unless its kernel is
-    1x1, is formed in a layout of its own and copied; that of a batch norm begins with a copy of the output's
-    gradient; and operations on bits copy images whose channels do not lie last.
+    Seen in the allocations of torch 2.13 with oneDNN: a convolution's backward pass copies operands whose layout is
+    not its own; where channels lie last it then forms the weight's gradient, unless the kernel is 1x1, in a layout of
+    its own and copies that, and else has all operands in such layouts, but for images of few channels. The backward
+    pass of a batch norm begins with a copy of the output's gradient; elementwise operations on several dtypes copy the
+    narrower operands; and operations on bits copy images whose channels do not lie last.
     """
+    name = func._schema.name
     if name == "aten::convolution_backward":
-        weight = inputs[2]
-        return 2 * _nbytes(weight) if weight.shape[2:].numel() > 1 else 0
+        gradient, x, weight = operands = inputs[:3]
+        last = _channels_lie_last(x) or _channels_lie_last(weight)
+        layout = torch.channels_last if last else torch.contiguous_format
+        copies = sum(_nbytes(operand) for operand in operands if not operand.is_contiguous(memory_format=layout))
+        if last:
+            return copies + (2 * _nbytes(weight) if weight.shape[2:].numel() > 1 else 0)
+        return copies + _nbytes(gradient) + _nbytes(weight) + (_nbytes(x) if x.shape[1] > _FEW_CHANNELS else 0)
     if name == "aten::native_batch_norm_backward":
         return _nbytes(inputs[0])
     if name.startswith("bnn::"):
         images = [x for x in inputs if x.dim() == 4 and not x.is_contiguous(memory_format=torch.channels_last)]
         return sum(_nbytes(x) for x in images)
+    if torch.Tag.pointwise in func.tags and not name.startswith(_TAKES_MASK):
+        wide = max((x.itemsize for x in inputs), default=0)
+        return sum(wide * x.numel() for x in inputs if x.itemsize < wide)
     return 0
+
+
+def _channels_lie_last(x: Tensor) -> bool:
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _nbytes(x: Tensor) -> int:

@@ -148,9 +148,14 @@ def failures_named(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[N
     except Exception as error:  # a user's module may raise anything
         shape = "x".join(map(str, input_shape))
         reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        if entered:
+            raise RunError(
+                f"{entered[-1]} cannot run on the shape of one {shape} example: {reason}; check the input's shape, and"
+                " let forward use shapes alone, not values"
+            ) from None
         raise RunError(
-            f"{entered[-1] if entered else 'the step behind forward'} cannot run on the shape of one {shape} example:"
-            f" {reason}; check the input's shape, and let forward and backward use shapes alone, not values"
+            f"backward or update cannot run on shapes alone: {reason}; where they need values, as simulated devices do,"
+            " memory is only measured: see peak_rss_mib in the summary of a run"
         ) from None
     finally:
         for hook in hooks:

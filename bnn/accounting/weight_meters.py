@@ -2,6 +2,8 @@
 
 import base64
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,12 @@ from bnn.discrete_store import ProgrammableStore
 from bnn.quantizers import ReCU
 from bnn.stores import LatentStore, WeightStore
 from bnn.training import Callback, Trainer
-from bnn.training.weight_state import count_ones, named_stores, sign_planes, trained_value
+from bnn.training.weight_state import count_ones, named_stores, ones_of_bytes, sign_planes, trained_value
 
 Figures = dict[str, float]
 
+# Flips are counted once there are so many bytes of them: calls for fewer take longer than their work.
+_COUNTED_BYTES = 1 << 18
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -38,36 +42,41 @@ class WeightMeter(Callback):
     Those of the network are means over all weights that have the figure. Where none has it, it is left out. In the
     summary, `weight_state` is {layer: {figure: value}}.
 
-    Between steps the meter keeps the signs and one more bit a weight: 2 bits for binary weights, 3 for others. A
-    checkpoint keeps the one.
+    Between steps the meter keeps the signs and one more bit a weight, 2 bits for binary weights and 3 for others, and
+    at most 256 KiB besides. A checkpoint keeps the one bit.
     """
 
     def __init__(self) -> None:
         self._steps = 0
-        self._layers: dict[str, _Layer] = {}
+        self._groups: list[_Group] = []
         # Of all layers, when the epoch began.
         self._earlier = {"steps": 0, "flips": 0, "reflips": 0}
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Looks at the signs, unless a resumed state is in place."""
-        if not self._layers:
-            self._layers = {name: _Layer.of(store) for name, store in named_stores(trainer.run.model)}
+        if not self._groups:
+            self._groups = _groups(trainer)
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """Counts the flips of a step."""
         self._steps += 1
-        for layer in self._layers.values():
-            layer.look()
+        for group in self._groups:
+            group.look()
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Adds the figures of the network."""
-        if not self._layers:
+        if not self._groups:
             return
-        figures = [(layer.store.size, layer.figures(self._steps)) for layer in self._layers.values()]
+        layers = self._layers().values()
+        figures = [(layer.store.size, layer.figures(self._steps)) for layer in layers]
         for name in dict.fromkeys(name for _, of in figures for name in of):
             have = [(size, of[name]) for size, of in figures if name in of]
             record[name] = sum(size * value for size, value in have) / sum(size for size, _ in have)
-        now = self._sums()
+        now = {
+            "steps": self._steps,
+            "flips": sum(layer.flips for layer in layers),
+            "reflips": sum(layer.reflips for layer in layers),
+        }
         steps, flips, reflips = (now[name] - self._earlier[name] for name in ("steps", "flips", "reflips"))
         chances = max(1, steps) * sum(size for size, _ in figures)
         record["flip_rate"], record["reflip_rate"] = flips / chances, reflips / chances
@@ -75,59 +84,109 @@ class WeightMeter(Callback):
 
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
         """Adds the figures of each layer."""
-        summary["weight_state"] = {name: layer.figures(self._steps) for name, layer in self._layers.items()}
+        layers = self._layers()
+        names = [name for name, _ in named_stores(trainer.run.model)]
+        summary["weight_state"] = {name: layers[name].figures(self._steps) for name in names}
 
     def state(self) -> dict[str, Any]:
         """The counts, and which weights have flipped, as the base64 of packed bits."""
-        layers = {name: layer.state() for name, layer in self._layers.items()}
+        layers = {name: layer.state() for name, layer in self._layers().items()}
         return {"steps": self._steps, "earlier": self._earlier, "layers": layers}
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes them back."""
         if state:
             self._steps, self._earlier = state["steps"], dict(state["earlier"])
-            self._layers = {name: _Layer.of(store) for name, store in named_stores(trainer.run.model)}
-            for name, layer in self._layers.items():
-                layer.restore(state["layers"][name])
+            self._groups = _groups(trainer)
+            for group in self._groups:
+                group.restore(state["layers"])
 
-    def _sums(self) -> dict[str, int]:
-        layers = self._layers.values()
-        flips, reflips = (sum(int(layer.counts[i]) for layer in layers) for i in (0, 1))
-        return {"steps": self._steps, "flips": flips, "reflips": reflips}
+    def _layers(self) -> "dict[str, _Layer]":
+        return {name: layer for group in self._groups for name, layer in group.layers().items()}
 
 
-@dataclass
-class _Layer:
-    store: WeightStore
-    signs: tuple[Tensor, ...]
-    flipped: Tensor
-    """Bits: which weights have ever flipped; laid out as the planes of signs."""
-    counts: Tensor
-    """Flips and re-flips, int64 [2]; on the device, so that no step waits for them."""
+def _groups(trainer: Trainer) -> "list[_Group]":
+    """The stores of a model: those of binary weights, and those of others."""
+    stores: dict[int, dict[str, WeightStore]] = {}
+    for name, store in named_stores(trainer.run.model):
+        stores.setdefault(len(sign_planes(store)), {})[name] = store
+    return [_Group(group) for group in stores.values()]
 
-    @classmethod
-    def of(cls, store: WeightStore) -> "_Layer":
-        signs = sign_planes(store)
-        counts = torch.zeros(2, dtype=torch.int64, device=signs[0].device)
-        return cls(store, signs, torch.zeros_like(signs[0]), counts)
+
+class _Group:
+    """Layers whose signs take equally many planes of bits; these lie side by side, so that a step has few calls."""
+
+    def __init__(self, stores: dict[str, WeightStore]) -> None:
+        self._stores = stores
+        self._sizes = [sign_planes(store)[0].numel() for store in stores.values()]
+        self._signs = self._read()
+        # Which weights have ever flipped; laid out as a plane of signs.
+        self._flipped = torch.zeros_like(self._signs[0])
+        self._uncounted: list[Tensor] = []
+        # Of each layer; on the device, so that no step waits for them.
+        self._flips = torch.zeros(len(stores), dtype=torch.int64, device=self._signs.device)
 
     def look(self) -> None:
-        signs = sign_planes(self.store)
-        changed = torch.zeros_like(self.flipped)
-        for now, before in zip(signs, self.signs, strict=True):
-            changed |= now ^ before
-        self.counts += torch.stack([count_ones(changed), count_ones(changed & self.flipped)])
-        self.flipped |= changed
-        self.signs = signs
+        signs = self._read()
+        changed = reduce(or_, signs ^ self._signs)
+        self._flipped |= changed
+        self._signs = signs
+        self._uncounted.append(changed)
+        if len(self._uncounted) * changed.numel() >= _COUNTED_BYTES:
+            self._count()
+
+    def layers(self) -> "dict[str, _Layer]":
+        self._count()
+        parts = zip(
+            self._stores.items(),
+            torch.split_with_sizes(self._signs, self._sizes, dim=1),
+            torch.split_with_sizes(self._flipped, self._sizes),
+            self._flips.tolist(),
+            strict=True,
+        )
+        return {name: _Layer(store, *counts) for (name, store), *counts in parts}
+
+    def restore(self, layers: dict[str, dict[str, Any]]) -> None:
+        bits = b"".join(base64.b64decode(layers[name]["flipped"]) for name in self._stores)
+        self._flipped.copy_(torch.frombuffer(bytearray(bits), dtype=torch.uint8))
+        self._flips.copy_(torch.tensor([layers[name]["flips"] for name in self._stores]))
+
+    def _count(self) -> None:
+        if self._uncounted:
+            ones = torch.split_with_sizes(ones_of_bytes(torch.stack(self._uncounted)), self._sizes, dim=1)
+            self._flips += torch.stack([part.sum() for part in ones])
+            self._uncounted.clear()
+
+    def _read(self) -> Tensor:
+        """The signs, uint8 [planes, bytes]."""
+        planes = zip(*(sign_planes(store) for store in self._stores.values()), strict=True)
+        return torch.cat([part.view(-1) for plane in planes for part in plane]).view(-1, sum(self._sizes))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    store: WeightStore
+    signs: Tensor
+    flipped: Tensor
+    flips: int
+
+    @property
+    def ever_flipped(self) -> int:
+        return int(count_ones(self.flipped))
+
+    @property
+    def reflips(self) -> int:
+        """Every flip of a weight but its first."""
+        return self.flips - self.ever_flipped
 
     def figures(self, steps: int) -> Figures:
         size = self.store.size
-        flips, reflips = (int(count) / (max(1, steps) * size) for count in self.counts)
+        chances = max(1, steps) * size
         shares = [int(count_ones(plane)) / size for plane in self.signs]
         figures = {
-            "never_flipped": 1 - int(count_ones(self.flipped)) / size,
-            "flip_rate": flips,
-            "reflip_rate": reflips,
+            "never_flipped": 1 - self.ever_flipped / size,
+            "flip_rate": self.flips / chances,
+            "reflip_rate": self.reflips / chances,
             "sign_entropy": _entropy_bits([*shares, 1 - sum(shares)]),
         }
         if len(self.signs) > 1:
@@ -136,12 +195,7 @@ class _Layer:
 
     def state(self) -> dict[str, Any]:
         bits = base64.b64encode(self.flipped.cpu().numpy().tobytes()).decode("ascii")
-        return {"flipped": bits, "counts": self.counts.tolist()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        bits = np.frombuffer(base64.b64decode(state["flipped"]), np.uint8).copy()
-        self.flipped.copy_(torch.from_numpy(bits).view(self.flipped.shape))
-        self.counts.copy_(torch.tensor(state["counts"]))
+        return {"flipped": bits, "flips": self.flips}
 
 
 def _entropy_bits(shares: list[float]) -> float:

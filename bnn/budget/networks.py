@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import nn
 import bnn.models
 from bnn.budget.words import require_known
 from bnn.errors import BnnError, RunError, UsageError
+from bnn.training.execute import execute, is_python_file
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,9 @@ class Network:
         except (BnnError, MemoryError):
             raise
         except Exception as error:  # a user's function may raise anything
-            raise RunError(f"{self.name} cannot be built: {type(error).__name__}: {error}") from error
+            shape = "x".join(map(str, self.input_shape))
+            reason = f"{type(error).__name__}: {error}"
+            raise RunError(f"{self.name} cannot be built for examples of {shape}: {reason}") from error
         if not isinstance(model, nn.Module):
             raise RunError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
         return model
@@ -69,8 +70,10 @@ def find_network(name: str, input_shape: tuple[int, ...] | None) -> Network:
 
     Raises:
         UsageError: there is no such network, or the shape is missing.
-        RunError: the file fails.
+        RecipeError: the file fails.
     """
+    if name.endswith(".py"):
+        raise UsageError(f"say which function of {name} makes the network, as in {name}:build")
     path, colon, function_name = name.rpartition(":")
     if colon:
         if input_shape is None:
@@ -87,19 +90,11 @@ def find_network(name: str, input_shape: tuple[int, ...] | None) -> Network:
 
 
 def _function_of_file(path: Path, name: str) -> Callable[..., Any]:
-    if path.suffix != ".py" or not path.is_file():
+    if not is_python_file(path):
         raise UsageError(f"{path} is not a Python file: name one and its function, as in my_model.py:build")
-    spec = importlib.util.spec_from_file_location(f"network_{path.stem}", path)
-    assert spec is not None  # so for every file that ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and annotations look their module up there.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise RunError(f"{path} cannot be executed: {type(error).__name__}: {error}") from error
-    callables = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
-    require_known(f"function in {path}", name, callables)
+    callables = {
+        key: value for key, value in vars(execute(path)).items() if callable(value) and not key.startswith("_")
+    }
+    require_known("function", name, callables, where=f" in {path}")
     function: Callable[..., Any] = callables[name]
     return function

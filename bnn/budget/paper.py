@@ -13,6 +13,7 @@ from bnn.accounting.fit import LEAST_BATCH, ways_that_fit
 from bnn.accounting.memory_model import MemoryTable, network_shape
 from bnn.accounting.paper_model import MASK_QUIRKS, PAPER_OPTIMIZERS, PAPER_PRESETS, MaskQuirk, paper_table
 from bnn.budget.networks import Network
+from bnn.budget.steps import PRESETS
 from bnn.budget.words import MIB, REFERENCE, print_json, refuse_budget, require_known
 from bnn.errors import UsageError
 from bnn.reports.budget import print_budget, print_fits
@@ -29,6 +30,8 @@ class Paper:
     """
 
     def __init__(self, network: Network, options: argparse.Namespace) -> None:
+        if options.preset in PRESETS and options.preset not in PAPER_PRESETS:
+            raise UsageError(f"{options.preset} is no preset of the published model: say --mode exact")
         require_known("preset", options.preset, PAPER_PRESETS)
         require_known("optimizer", options.optimizer, PAPER_OPTIMIZERS)
         for option in ("slice", "measure"):

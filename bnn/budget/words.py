@@ -42,8 +42,14 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in re.split("[,x]", text))
 
 
-def require_known(kind: str, name: str | None, known: Iterable[str]) -> None:
+def require_known(kind: str, name: str | None, known: Iterable[str], *, where: str = "") -> None:
     """Refuses a name that is neither known nor None, and says which one is near.
+
+    Args:
+        kind: of what has the name.
+        name: what was typed.
+        known: the names that there are.
+        where: words behind the name, such as " in FILE".
 
     Raises:
         UsageError: there is no such name.
@@ -52,7 +58,7 @@ def require_known(kind: str, name: str | None, known: Iterable[str]) -> None:
     if name is not None and name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f", but there is {near[0]!r}" if near else ""
-        raise UsageError(f"there is no {kind} {name!r}{hint}; there are: {', '.join(known)}")
+        raise UsageError(f"there is no {kind} {name!r}{where}{hint}; there are: {', '.join(known)}")
 
 
 def refuse_budget(options: argparse.Namespace, least_bytes: float, preset: str, optimizer: str, size: str) -> RunError:

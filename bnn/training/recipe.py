@@ -1,10 +1,8 @@
 """Recipes: Python files whose function `recipe` returns a `Run`. Its parameters are its command line."""
 
 import hashlib
-import importlib.util
 import inspect
 import json
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import docstring_parser
 import jsonargparse
 
 from bnn.errors import BnnError, RecipeError, UsageError
+from bnn.training.execute import execute, is_python_file
 from bnn.training.run import Run
 
 
@@ -35,18 +34,9 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: there is no such file, or it cannot be executed or has no such function.
     """
-    if path.suffix != ".py" or not path.is_file():
+    if not is_python_file(path):
         raise RecipeError(f"{path} is not a recipe: name a Python file with a function `recipe`, as recipes/digits.py")
-    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    assert spec is not None  # so for every file that ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses and annotations look their module up there.
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise RecipeError(f"{path} cannot be executed: {type(error).__name__}: {error}") from error
+    module = execute(path)
     function = getattr(module, "recipe", None)
     if not inspect.isfunction(function):
         raise RecipeError(f"{path} has no function `recipe` that returns a bnn.training.Run")

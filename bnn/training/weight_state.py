@@ -5,10 +5,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from bnn.bits import BitTensor
+from bnn.accumulator_store import AccumulatorStore
+from bnn.bits import BitTensor, in_memory_order
 from bnn.discrete_store import ProgrammableStore
 from bnn.fixed_point import FixedPoint, decode
-from bnn.stores import WeightStore
+from bnn.quantizers import Sign
+from bnn.stores import LatentStore, WeightStore
 
 
 def named_stores(model: nn.Module) -> Iterator[tuple[str, WeightStore]]:
@@ -35,22 +37,39 @@ def trained_value(store: WeightStore) -> Tensor:
     return decode(parameter) if isinstance(trained_parameter(store), FixedPoint) else parameter
 
 
-@torch.no_grad()
 def sign_planes(store: WeightStore) -> tuple[Tensor, ...]:
     """A copy of the weight's signs as bits: which are above 0 and, unless all weights are -1 or +1, which are below.
 
     Returns:
         uint8 [rows, bytes] each, as in `BitTensor.packed`; the bits that fill up a row are 0.
     """
-    levels = store.read()
+    if (weight := _signed_as_it_lies(store)) is not None:
+        # By the operation itself, since meters ask after every step: a BitTensor takes longer than the bits.
+        return (torch.ops.bnn.pack(in_memory_order(weight.detach())[1]),)
+    with torch.no_grad():
+        levels = store.read()
     if isinstance(levels, BitTensor):
         return (levels.packed.clone(),)
     return BitTensor.from_dense(levels > 0).packed, BitTensor.from_dense(levels < 0).packed
 
 
+def _signed_as_it_lies(store: WeightStore) -> Tensor | None:
+    """The parameter, if the weight is just its sign, so that this can be packed without a read."""
+    if isinstance(store, AccumulatorStore) and type(store).read is AccumulatorStore.read:
+        return store.weight
+    if isinstance(store, LatentStore) and type(store).read is LatentStore.read:
+        return store.weight if type(store.quantizer).forward is Sign.forward else None
+    return None
+
+
 def count_ones(packed: Tensor) -> Tensor:
     """The number of bits that are set in a uint8 tensor, as a scalar of int64."""
+    return ones_of_bytes(packed).sum(dtype=torch.int64)
+
+
+def ones_of_bytes(packed: Tensor) -> Tensor:
+    """The number of bits that are set in each element of a uint8 tensor, uint8 in its shape."""
     # Sums of neighbouring bits, then of pairs, then of halves.
     x = packed - ((packed >> 1) & 0x55)
     x = (x & 0x33) + ((x >> 2) & 0x33)
-    return ((x + (x >> 4)) & 0x0F).sum(dtype=torch.int64)
+    return (x + (x >> 4)) & 0x0F

@@ -98,7 +98,7 @@ class Backward(nn.Module):
     [
         ([nn.Linear(4, 3), Branches()], ["1 (Branches) cannot run", "one 4 example", "shapes alone"]),
         ([nn.Linear(5, 3)], ["0 (Linear) cannot run", "check the input's shape"]),
-        ([nn.Linear(4, 3), Backward()], ["the step behind forward cannot run", "no;"]),
+        ([nn.Linear(4, 3), Backward()], ["backward or update cannot run on shapes alone: no;", "peak_rss_mib"]),
         ([nn.Linear(4, 3), nn.Unflatten(1, (3, 1))], ["must give logits", "[6, 3, 1]"]),
     ],
 )

@@ -6,6 +6,7 @@ import torch
 from bnn.accounting.live_tensors import LiveTensors, workspace_bytes
 from bnn.bits import BitTensor
 
+aten = torch.ops.aten
 DEVICES = ["cpu", "meta"]
 
 
@@ -104,13 +105,30 @@ def test_a_number_is_read_from_shapes_only_where_it_may_be():
 
 def test_workspace_of_operations():
     image, weight = torch.ones(2, 4, 5, 5), torch.ones(8, 4, 3, 3)
-    nbytes = 4 * 8 * 4 * 9
-    assert workspace_bytes("aten::convolution_backward", [image, image, weight]) == 2 * nbytes
-    assert workspace_bytes("aten::convolution_backward", [image, image, weight[:, :, :1, :1]]) == 0
-    assert workspace_bytes("aten::native_batch_norm_backward", [image]) == 4 * 200
-    assert workspace_bytes("bnn::norm_sign", [image, torch.ones(4)]) == 4 * 200
-    assert workspace_bytes("bnn::norm_sign", [image.contiguous(memory_format=torch.channels_last)]) == 0
-    assert workspace_bytes("aten::add", [image]) == 0
+    last = image.contiguous(memory_format=torch.channels_last)
+    assert workspace_bytes(aten.native_batch_norm_backward.default, [image]) == 4 * 200
+    assert workspace_bytes(torch.ops.bnn.norm_sign.default, [image, torch.ones(4)]) == 4 * 200
+    assert workspace_bytes(torch.ops.bnn.norm_sign.default, [last]) == 0
+    assert workspace_bytes(aten.add.Tensor, [image, image]) == 0
+    assert workspace_bytes(aten.mm.default, [weight[0, 0], weight[0, 0].double()]) == 0
+    assert workspace_bytes(aten.lt.Tensor, [image.double(), image]) == 8 * 200
+    assert workspace_bytes(aten.where.self, [image > 0, image, image]) == 0
+
+
+def test_workspace_of_a_convolution_s_backward():
+    def workspace(gradient, x, weight):
+        return workspace_bytes(aten.convolution_backward.default, [gradient, x, weight])
+
+    gradient, x, weight = torch.ones(2, 8, 3, 3), torch.ones(2, 5, 5, 5), torch.ones(8, 5, 3, 3)
+    nbytes = [4 * tensor.numel() for tensor in (gradient, x, weight)]
+    last = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (gradient, x, weight)]
+    assert workspace(*last) == 2 * nbytes[2]
+    assert workspace(last[0], last[1], last[2][:, :, :1, :1]) == 4 * 8 * 5  # a slice that is copied, and no more
+    assert workspace(gradient, last[1], last[2]) == nbytes[0] + 2 * nbytes[2]
+    assert workspace(last[0], last[1], weight) == nbytes[2] + 2 * nbytes[2]
+    assert workspace(gradient, x, weight) == sum(nbytes)
+    assert workspace(last[0], x, weight) == sum(nbytes) + nbytes[0]
+    assert workspace(gradient, x[:, :1].contiguous(), weight[:, :1].contiguous()) == nbytes[0] + nbytes[2] // 5
 
 
 def test_workspace_belongs_to_the_peak():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bnn.accounting import weight_meters
 from bnn.accounting.weight_meters import WeightMeter
 from bnn.accumulator_store import AccumulatorStore
 from bnn.discrete_store import DiscreteStore
@@ -56,7 +57,9 @@ class ByHand:
         return summary["weight_state"]["0"]
 
 
-def test_flips_by_hand():
+@pytest.mark.parametrize("counted_bytes", [1, 3, 1 << 18])
+def test_flips_by_hand(counted_bytes, monkeypatch):
+    monkeypatch.setattr(weight_meters, "_COUNTED_BYTES", counted_bytes)
     net = ByHand([1, 1, 1, -1])
     net.step([1, -1, 1, -1], [1, 1, -1, -1])  # flips of the 2nd; of the 2nd again and the 3rd
     record = net.epoch()
@@ -79,6 +82,27 @@ def test_a_zero_is_a_sign_of_its_own():
     assert record["flip_rate"] == record["never_flipped"] == 0.5
     assert record["sparsity"] == 0.75
     assert record["sign_entropy"] == pytest.approx(0.25 * 2 + 0.75 * math.log2(4 / 3))
+    net.step([0, -1, 1, 0.3])  # 0 to -
+    assert net.epoch()["flip_rate"] == 0.25
+
+
+def test_binary_and_ternary_layers_side_by_side():
+    layers = [BinaryLinear(2, 2, store=DiscreteStore), BinaryLinear(9, 1), BinaryLinear(2, 1, store=DiscreteStore)]
+    trainer = SimpleNamespace(run=SimpleNamespace(model=nn.Sequential(*layers)))
+    with torch.no_grad():
+        layers[1].store.weight.fill_(1)
+    meter = WeightMeter()
+    meter.on_fit_begin(trainer)
+    with torch.no_grad():
+        layers[1].store.weight[0, 8] = -1
+    meter.on_step_end(trainer, 0.0)
+    summary: dict = {}
+    meter.on_fit_end(trainer, summary)
+    state = summary["weight_state"]
+    assert list(state) == ["0", "1", "2"]
+    assert [figures["flip_rate"] for figures in state.values()] == [0, 1 / 9, 0]
+    assert [1 - figures["never_flipped"] for figures in state.values()] == pytest.approx([0, 1 / 9, 0])
+    assert ["sparsity" in figures for figures in state.values()] == [True, False, True]
 
 
 @pytest.mark.parametrize(("ones", "bits"), [(4, 1.0), (0, 0.0), (8, 0.0), (1, 0.5435644431995964)])

@@ -3,9 +3,10 @@ import torch
 from torch import nn
 
 from bnn.accumulator_store import AccumulatorStore
+from bnn.bits import BitTensor
 from bnn.discrete_store import DiscreteStore
 from bnn.layers import BinaryConv2d, BinaryLinear
-from bnn.quantizers import Ternary
+from bnn.quantizers import ReCU, Sign, Ternary
 from bnn.stores import LatentStore
 from bnn.training.weight_state import count_ones, named_stores, sign_planes, trained_parameter, trained_value
 from tests.contracts import dense
@@ -52,6 +53,22 @@ def test_the_trained_value_is_real_and_has_the_signs_of_the_weight(store):
     levels = dense(store.read().detach())
     assert torch.equal(value.sign()[levels != 0].float(), levels.sign()[levels != 0])
     assert trained_parameter(store) is store.weight
+
+
+class Flipped(Sign):
+    def forward(self, x):
+        return super().forward(-x)
+
+
+@pytest.mark.parametrize("quantizer", [Flipped(), ReCU()])
+def test_a_quantizer_that_moves_the_weight_is_asked(quantizer, generator):
+    store = LatentStore((5, 3, 3, 3), quantizer=quantizer)
+    store.initialize(generator)
+    with torch.no_grad():
+        store.weight.add_(0.1)
+        (plane,) = sign_planes(store)
+        assert torch.equal(plane, store.read().packed)
+        assert not torch.equal(plane, BitTensor.from_dense(store.weight).packed)
 
 
 @pytest.mark.parametrize("n", [1, 7, 256, 1000])

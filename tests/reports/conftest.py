@@ -1,0 +1,24 @@
+"""A small run that has been trained."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bnn.cli import main
+from tests.reports.pages import DIGITS
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "small"
+    words = ("--epochs", "3", "--width", "16", "--hidden-layers", "1", "--batch-size", "128")
+    assert main(["train", DIGITS, *words, "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path, capsys) -> Path:
+    """A complete run to change at will."""
+    capsys.readouterr()
+    return Path(shutil.copytree(trained, tmp_path / "small"))
