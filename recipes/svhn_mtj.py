@@ -26,6 +26,7 @@ def recipe(
     epochs: int = 100,
     batch_size: int = 100,
     learning_rate: float = 1e-2,
+    momentum: float = 0.997,
     m: float | None = 3.0,
     scheme: SchemeName = "read-first",
     preset: Literal["consistent", "paper", "ut_austin"] = "consistent",
@@ -48,6 +49,7 @@ def recipe(
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam at the start; a cosine takes it to 0.
+        momentum: decay of Adam's mean; see DST for why it is long.
         m: steepness of the tanh that gives the probability of a transition; null keeps every step on average.
         scheme: how a probability becomes pulses.
         preset: the junction, see docs/hwsim.md; the figures of paper are recalled and not verified.
@@ -73,7 +75,7 @@ def recipe(
     return Run(
         model=model,
         data=data,
-        optimizer=DST(Adam(model.parameters(), lr=learning_rate, seed=seed), m=m),
+        optimizer=DST(Adam(model.parameters(), lr=learning_rate, betas=(momentum, 0.999), seed=seed), m=m),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
