@@ -28,7 +28,7 @@ Preset = Literal["standard", "edge", "edge-min"]
 _SLICE_ELEMENTS = 50 * 128 * 32 * 32
 _NORM_RATE = 1e-2
 _HYSTERESIS = 20.0  # in learning rates
-# Of 8-bit accumulators: 256 codes from -1/4 to 1/4 of what a float16 one begins with.
+# 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
 
 Build = Callable[..., nn.Module]
@@ -96,9 +96,9 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3
 def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> Prepared:
     """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
-    The accumulators move by the learning rate against the sign of their gradient, and beyond 0 where they change their
-    own, so that noise does not flip a weight to and fro; the few other parameters, those of
-    norms, are stepped by Adam at a rate of its own. Each slice of a batch steps every layer as soon as its gradient is
+    The accumulators move by the learning rate against the sign of their gradient, and 20 learning rates beyond 0 where
+    they change their own, so that noise does not flip a weight to and fro; the few other parameters, those of norms,
+    are stepped by Adam at a rate of its own. Each slice of a batch steps every layer as soon as its gradient is
     known, so that no gradient of the network's size exists. A gradient that is not finite then stops the step where it
     appears; layers behind it have been stepped already.
     """
