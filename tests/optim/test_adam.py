@@ -170,12 +170,14 @@ def test_a_hysteresis_is_finite_and_not_negative(hysteresis):
         Adam([torch.nn.Parameter(torch.zeros(1))], hysteresis=hysteresis)
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("betas", [(0.0, 0.0), (0.9, 0.999)])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
-def test_a_hysteresis_of_many_learning_rates_ends_at_1(dtype, betas):
+def test_a_hysteresis_of_many_learning_rates_ends_at_1(dtype, betas, packed):
     one = torch.ones(1, 1, dtype=dtype)
     accumulator = FixedPoint(one) if dtype is torch.int8 else Accumulator(one / 64)
     optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=1e3)
-    accumulator.accumulate(torch.ones(1, 1))
+    gradient = torch.ones(1, 1)
+    accumulator.accumulate(BitTensor.from_dense(gradient) if packed else gradient)
     optimizer.step()
     assert decode(accumulator.detach()) < -0.98 if dtype is torch.int8 else accumulator.item() == -1
