@@ -10,7 +10,7 @@ from bnn.models import initialize
 from bnn.models.gxnor_cnn import gxnor_vgg
 from bnn.optim import Adam
 from bnn.optim.dst import DST
-from bnn.training import Run, warmup_cosine
+from bnn.training import Precision, Run, warmup_cosine
 
 
 def recipe(
@@ -21,6 +21,7 @@ def recipe(
     learning_rate: float = 1e-2,
     momentum: float = 0.997,
     m: float | None = 3.0,
+    precision: Precision = "bfloat16",
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -38,6 +39,8 @@ def recipe(
         learning_rate: of Adam at the start; a cosine takes it to 0.
         momentum: decay of Adam's mean; see DST for why it is long.
         m: steepness of the tanh that gives the probability of a transition; null keeps every step on average.
+        precision: of the products in training and evaluation; levels are exact in either, gradients are rounded to
+            bfloat16, which some processors multiply several times as fast.
         validation: part of the training images to hold out.
         seed: of the weights, the transitions, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
@@ -53,6 +56,7 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         validation=validation,
+        precision=precision,
         schedule=warmup_cosine(epochs),
         augment=[RandomCrop(padding=4), RandomFlip()],
         callbacks=[GatedXnorMeter()],

@@ -12,7 +12,7 @@ from bnn.models import initialize
 from bnn.models.gxnor_cnn import gxnor_vgg
 from bnn.optim import Adam
 from bnn.optim.dst import DST
-from bnn.training import Run, warmup_cosine
+from bnn.training import Precision, Run, warmup_cosine
 from hwsim.devices import presets
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
@@ -34,6 +34,7 @@ def recipe(
     spread: float = 0.0,
     stuck: float = 0.0,
     temperature_K: float | None = None,
+    precision: Precision = "bfloat16",
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -58,6 +59,8 @@ def recipe(
             current each; the pulses are made for the mean.
         stuck: part of the junctions that never switch; half of them parallel, half antiparallel.
         temperature_K: of the array, where it is not the 300 K that the pulses are made for.
+        precision: of the products in training and evaluation; levels are exact in either, gradients are rounded to
+            bfloat16, which some processors multiply several times as fast.
         validation: part of the training images to hold out.
         seed: of the weights, the junctions, the transitions, the order of the images, the augmentation and the
             validation split.
@@ -80,6 +83,7 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         validation=validation,
+        precision=precision,
         schedule=warmup_cosine(epochs),
         augment=[RandomCrop(padding=4), RandomFlip()],
         callbacks=[GatedXnorMeter(), DeviceMeter()],

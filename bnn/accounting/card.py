@@ -78,6 +78,8 @@ def _of_training(run: Run) -> dict[str, str]:
     train, validation = hold_out(run.data.train, fraction=run.validation, seed=run.seed)
     sliced = run.slice_size is not None and run.slice_size < run.batch_size
     return {
+        "precision": f"products of {run.precision}"
+        + ("; memory and energy are predicted for float32" if run.precision != "float32" else ""),
         "batch": f"{run.batch_size}"
         + (f", at most {run.slice_size} at a time, of which norms take statistics" if sliced else ""),
         "loss": getattr(run.loss, "__name__", type(run.loss).__name__),

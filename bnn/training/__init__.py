@@ -3,7 +3,7 @@
 from bnn.training.callback import Callback
 from bnn.training.gradient_scaling import AdaptiveGradientScaling
 from bnn.training.latents import ClipLatents, ProjectLatents
-from bnn.training.run import Run
+from bnn.training.run import Precision, Run
 from bnn.training.schedules import TauSchedule, one_then, recu_tau, warmup_cosine
 from bnn.training.silence_decay import SilenceAwareDecay
 from bnn.training.trainer import Trainer
@@ -12,6 +12,7 @@ __all__ = [
     "AdaptiveGradientScaling",
     "Callback",
     "ClipLatents",
+    "Precision",
     "ProjectLatents",
     "Run",
     "SilenceAwareDecay",

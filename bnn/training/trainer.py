@@ -204,8 +204,8 @@ class Trainer:
         try:
             for x_slice, y_slice in zip(x.tensor_split(slices), y.tensor_split(slices), strict=True):
                 with _model_errors(x_slice):
-                    logits = self.run.model(x_slice)
-                    part = self.run.loss(logits, y_slice) * (len(y_slice) / len(y))
+                    logits, mean = self._forward(x_slice, y_slice)
+                    part = mean * (len(y_slice) / len(y))
                     loss += part.item()
                     if not math.isfinite(loss):
                         return None
@@ -219,6 +219,15 @@ class Trainer:
         self._sums["correct"] += correct
         self._sums["examples"] += len(y)
         return loss
+
+    def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss, which is of float32."""
+        narrow = self.run.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
+            logits = self.run.model(x)
+        if narrow:
+            logits = logits.float()
+        return logits, self.run.loss(logits, y)
 
     def _step(self) -> bool:
         """Steps the optimizer; False where it refuses a gradient that is not finite."""
@@ -300,8 +309,8 @@ class Trainer:
         with torch.no_grad():
             for x, y in batches.epoch(0):
                 with _model_errors(x):
-                    logits = model(x)
-                    loss += self.run.loss(logits, y).item() * len(y)
+                    logits, mean = self._forward(x, y)
+                    loss += mean.item() * len(y)
                 correct += _correct(logits, y)
                 examples += len(y)
                 self._leave_if_interrupted()

@@ -32,6 +32,7 @@ def make(**options) -> Run:
         ("validation", 1.0, r"the validation part lies in \[0, 1\), got 1.0"),
         ("validation", -0.1, "the validation part"),
         ("validation", math.nan, "the validation part"),
+        ("precision", "float16", "the precision is one of float32, bfloat16, got 'float16'"),
     ],
 )
 def test_value_out_of_range_is_refused(name, value, message):

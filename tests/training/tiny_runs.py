@@ -117,7 +117,12 @@ def sliced_run(**options) -> Run:
     return adam_run(slice_size=5, **options)
 
 
-RUNS = {"adam": adam_run, "sgd": sgd_run, "recu": recu_run, "sliced": sliced_run}
+def bfloat16_run(**options) -> Run:
+    """As `recu_run`, with products of bfloat16."""
+    return recu_run(precision="bfloat16", **options)
+
+
+RUNS = {"adam": adam_run, "sgd": sgd_run, "recu": recu_run, "sliced": sliced_run, "bfloat16": bfloat16_run}
 
 
 class Losses(Callback):
