@@ -11,6 +11,7 @@ from bnn.models.gxnor_cnn import gxnor_cnn, gxnor_vgg
 from bnn.models.mlp import mlp
 from bnn.models.resnet_cifar import resnet8, resnet18, resnet20
 from bnn.models.resnet_imagenet import birealnet18, resnete18
+from bnn.models.vgg7 import vgg7
 from bnn.models.vgg_small import vgg_small
 from bnn.stores import WeightStore
 
@@ -43,5 +44,6 @@ __all__ = [
     "resnet18",
     "resnet20",
     "resnete18",
+    "vgg7",
     "vgg_small",
 ]

@@ -23,6 +23,7 @@ from bnn.models import (
     resnet18,
     resnet20,
     resnete18,
+    vgg7,
     vgg_small,
 )
 
@@ -33,6 +34,7 @@ WEIGHTS = {
     gxnor_cnn: (581_408, 581_408),
     gxnor_vgg: (12_973_440, 12_973_440),
     binarynet: (14_022_016, 14_022_016),
+    vgg7: (12_973_440, 12_959_744),
     vgg_small: (4_656_512, 4_571_136),
     resnet8: (74_800, 73_728),
     resnet18: (10_992_320, 10_985_472),
@@ -48,6 +50,7 @@ SMALL = {
     gxnor_cnn: {"input_shape": (2, 17, 20), "classes": 3},
     gxnor_vgg: {"input_shape": (1, 8, 16), "classes": 3},
     binarynet: {"input_shape": (1, 8, 16), "classes": 3},
+    vgg7: {"input_shape": (1, 8, 16), "classes": 3, "width": 8, "hidden": 12},
     vgg_small: {"input_shape": (1, 16, 8), "classes": 3},
     resnet8: {"input_shape": (2, 12, 8), "classes": 3},
     resnet18: {"input_shape": (1, 16, 8), "classes": 3},
@@ -116,6 +119,7 @@ MULTIPLY_ACCUMULATES = {
     binarynet: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 1024, 1024, 10]),
     gxnor_cnn: 460_800 + 3_276_800 + 524_288 + 5_120,
     gxnor_vgg: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 1024, 10]),
+    vgg7: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 1024, 10]),
     vgg_small: chain(VGG, [32, 32, 16, 16, 8, 8], [8192, 10]),
     resnet8: 3_060_352,
     resnet18: cifar_residual([64, 128, 256, 512], 4),
