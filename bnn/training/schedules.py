@@ -33,10 +33,10 @@ def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float
 
 
 def one_then(
-    first: Callable[[float], float], epochs: float, second: Callable[[float], float]
+    first: Callable[[float], float], epochs: float, second: Callable[[float], float], *, scale: float = 1.0
 ) -> Callable[[float], float]:
-    """One schedule for so many epochs, then another, which begins at its own epoch 0."""
-    return lambda epoch: first(epoch) if epoch < epochs else second(epoch - epochs)
+    """One schedule for so many epochs, then another, which begins at its own epoch 0 and is multiplied by `scale`."""
+    return lambda epoch: first(epoch) if epoch < epochs else scale * second(epoch - epochs)
 
 
 def recu_tau(epoch: int, epochs: int, *, start: float = 0.85, end: float = 0.99) -> float:

@@ -116,24 +116,37 @@ def test_training_with_both_methods_writes_what_became_of_the_weights(images, tm
 
 
 def test_a_compressible_network_takes_half_a_bit_a_weight(images, tmp_path, capsys):
-    words = ["--data-dir", str(images), "--width", "8", "--real-epochs", "1", "--epochs", "2", "--batch-size", "6"]
+    words = [
+        "--data-dir",
+        str(images),
+        "--width",
+        "8",
+        "--hidden",
+        "64",
+        "--real-epochs",
+        "1",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "6",
+    ]
     run = tmp_path / "run"
     assert main(["train", str(RECIPES / "cifar10_compressible.py"), *words, "--out", str(run)]) == 0
-    assert [record["sparsity"] for record in read_metrics(run)] == [0, pytest.approx(0.91, abs=0.001)]
+    assert [record["sparsity"] for record in read_metrics(run)] == [0, pytest.approx(0.92, abs=0.001)]
     assert main(["compress", str(run), "-o", str(tmp_path / "m.bnnz")]) == 0
     capsys.readouterr()
     assert main(["inspect", "--json", str(tmp_path / "m.bnnz")]) == 0
     described = json.loads(capsys.readouterr().out)
-    assert described["weights"] == 9 * 64 * 32
+    assert described["weights"] == 9 * 8 * 8 * (1 + 2 + 4 + 8 + 16) + 512 * 64
     assert described["bits_per_weight"] <= 0.5
     assert {len(tensor["levels"]) for tensor in described["tensors"] if tensor["levels"]} == {3}
 
 
 def test_without_a_density_weights_stay_real_and_are_not_penalized(images):
-    run = COMPRESSIBLE(data_dir=images, density=None, width=4, epochs=2)
+    run = COMPRESSIBLE(data_dir=images, density=None, width=4, hidden=8, epochs=2)
     assert kinds(run) == set()
     assert run.loss.strength == 0
-    penalized = COMPRESSIBLE(data_dir=images, width=4, epochs=2, real_epochs=1)
+    penalized = COMPRESSIBLE(data_dir=images, width=4, hidden=8, epochs=2, real_epochs=1)
     assert kinds(penalized) == {PenaltySchedule, Ternarize}
     assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), penalized.model.parameters(), strict=True))
     assert sum(isinstance(module, SparseStore) for module in run.model.modules()) == 6
@@ -143,3 +156,16 @@ def test_without_a_density_weights_stay_real_and_are_not_penalized(images):
 def test_real_epochs_leave_some_for_tuning(real_epochs, epochs, images):
     with pytest.raises(RecipeError, match=f"of {epochs} epochs, {real_epochs} cannot be real"):
         COMPRESSIBLE(data_dir=images, epochs=epochs, real_epochs=real_epochs)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.1])
+def test_a_tuning_rate_is_above_0(rate, images):
+    with pytest.raises(RecipeError, match=f"the tuning rate is above 0, got {rate}"):
+        COMPRESSIBLE(data_dir=images, tuning_rate=rate)
+
+
+def test_the_rate_of_tuning_is_another(images):
+    run = COMPRESSIBLE(data_dir=images, width=4, hidden=8, epochs=4, real_epochs=2, learning_rate=0.1, tuning_rate=0.02)
+    assert [0.1 * run.schedule(epoch) for epoch in (0.5, 1.99999, 2, 3)] == pytest.approx(
+        [0.1, 0, 0.02, 0.01], abs=1e-4
+    )

@@ -25,6 +25,8 @@ def test_without_warmup_it_starts_at_one():
 def test_one_schedule_after_another_begins_at_its_own_start():
     factor = one_then(warmup_cosine(4), 4, warmup_cosine(2))
     assert [factor(epoch) for epoch in (0, 2, 3.999, 4, 5, 6)] == pytest.approx([1, 0.5, 0, 1, 0.5, 0], abs=1e-6)
+    lower = one_then(warmup_cosine(4), 4, warmup_cosine(2), scale=0.1)
+    assert [lower(epoch) for epoch in (0, 2, 4, 5)] == pytest.approx([1, 0.5, 0.1, 0.05], abs=1e-6)
 
 
 @given(
