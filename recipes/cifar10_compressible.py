@@ -33,7 +33,6 @@ def recipe(
     penalty: Literal["compressibility", "hoyer_square"] = "compressibility",
     scope: Literal["layer", "network"] = "layer",
     strength: float = 1e-3,
-    shrink: float = 0.3,
     real_epochs: int = 16,
     epochs: int = 32,
     batch_size: int = 128,
@@ -50,10 +49,10 @@ def recipe(
 
     The loss has a penalty whose strength rises for a quarter of the real epochs, stays, and falls to 0 over their last
     quarter (see Compressibility for the reason). Then the largest weights are kept (see Ternarize) and become -a or a,
-    one magnitude a layer, the others 0 for good, and they are tuned. The stem and the classifier stay real. Compress
-    what comes out with `bnn compress`; density null trains the same network without penalty and leaves its weights as
-    they are. Source of the penalty: Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; what follows it is this
-    project's own.
+    one magnitude a layer, the others 0. They are tuned, and which are kept changes, but for the last quarter of the
+    ternary epochs. The stem and the classifier stay real. Compress what comes out with `bnn compress`; density null
+    trains the same network without penalty and leaves its weights as they are. Source of the penalty: Aytekin, Cricri
+    and Aksu 2019, arXiv 1905.01044; of what follows it, see Ternarize.
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
@@ -63,7 +62,6 @@ def recipe(
         penalty: on the weights while they are real.
         scope: whether each layer has its penalty or all are one vector.
         strength: largest factor of the penalty.
-        shrink: factor of the weights when they become ternary; see Ternarize.
         real_epochs: epochs before the weights become ternary.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -99,7 +97,7 @@ def recipe(
         rise_and_fall = trapezoid(real_epochs, peak=strength, rise_epochs=quarter, fall_epochs=quarter)
         callbacks += [
             PenaltySchedule(loss, rise_and_fall),
-            Ternarize(epoch=real_epochs, density=density, shrink=shrink),
+            Ternarize(epoch=real_epochs, density=density, final_epoch=epochs - (epochs - real_epochs) // 4),
         ]
     return Run(
         model=network,

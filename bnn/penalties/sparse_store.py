@@ -17,7 +17,8 @@ class SparseStore(WeightStore):
     """A real weight, until `ternarize_`; from then on -a, 0 and a, with one magnitude a for the layer.
 
     While it is real, it is read as it is. When it is ternary, a is the mean |w| of the weights that are kept; a kept
-    weight is read as a sign(w) and passes its gradient, every other one is 0 and has none. Where all are kept, the
+    weight is read as a sign(w), every other one as 0. The real weight has the gradient of what is read, whether it is
+    kept or not: what is read as 0 learns as well, and may be among those that are kept next. Where all are kept, the
     weight is binary. State dicts tell which of the two it is.
 
     Args:
@@ -44,7 +45,7 @@ class SparseStore(WeightStore):
         self.initialize()
 
     def ternarize_(self, kept: Tensor) -> None:
-        """Makes the weight ternary, for good.
+        """Makes the weight ternary, for good; or chooses anew what is kept.
 
         Args:
             kept: bool, of the weight's shape.
@@ -84,11 +85,9 @@ class _KeptSign(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, kept: Tensor) -> Tensor:
         if not weight.is_meta and weight.isnan().any():
             raise NonFiniteError("cannot take the sign of NaN: a weight has become NaN")
-        ctx.save_for_backward(kept)
         magnitude = (weight.abs() * kept).sum() / kept.sum().clamp_min(1)
         return torch.where(weight >= 0, magnitude, -magnitude) * kept
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (kept,) = ctx.saved_tensors
-        return grads[0] * kept, None
+        return grads[0], None

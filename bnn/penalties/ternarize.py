@@ -10,32 +10,39 @@ from bnn.errors import RecipeError
 from bnn.penalties.sparse_store import SparseStore
 from bnn.training import Callback, Trainer
 
+# Rare enough that sorting costs little beside the steps.
+_STEPS_BETWEEN_CHOICES = 16
+
 
 class Ternarize(Callback):
     """Makes every `SparseStore` ternary at the start of an epoch; adds `sparsity`, the share of zeros, to each record.
 
-    The weights that are largest, by `keep_largest`, are kept; the rest of the training tunes them. A density d leaves
-    at most h(d) + d bits a weight with h(d) = -d log2 d - (1 - d) log2 (1 - d): 0.48 bits at 0.08; less where the
-    layers differ in theirs.
+    The weights that are largest, by `keep_largest`, are kept. From then on, every 16 steps, each layer keeps the
+    largest of the real weights behind its levels, as many as before, until the choice is final; the rest of the
+    training tunes it. What is read as 0 has a gradient all the same, so that a weight that is missed comes back.
+    Source of that: Lin, Stich, Barba, Dmitriev and Jaggi 2020 (dynamic pruning with feedback), arXiv 2006.07253; that
+    what is kept has two levels is this project's own.
+
+    A density d leaves at most h(d) + d bits a weight with h(d) = -d log2 d - (1 - d) log2 (1 - d): 0.48 bits at 0.08;
+    less where the layers differ in theirs.
 
     Args:
         epoch: at the start of which the weights become ternary, from 0.
         density: share of the weights of the network that is kept, in (0, 1]; at 1 it becomes binary.
-        shrink: factor of the real weights at that moment, in (0, 1]. The largest weights are so far from 0 that they
-            hardly change their signs any more; smaller ones do. The levels shrink as well, so below 1 each layer needs
-            a norm behind it.
+        final_epoch: at the start of which the choice becomes final; by default `epoch`, so that the first one is.
     """
 
-    def __init__(self, *, epoch: int, density: float, shrink: float = 1.0) -> None:
+    def __init__(self, *, epoch: int, density: float, final_epoch: int | None = None) -> None:
+        final_epoch = epoch if final_epoch is None else final_epoch
         if epoch < 0:
             raise RecipeError(f"the epoch at which weights become ternary is at least 0, got {epoch}")
+        if final_epoch < epoch:
+            raise RecipeError(f"a choice of epoch {epoch} cannot be final in epoch {final_epoch}")
         if not 0 < density <= 1:
             raise RecipeError(f"the share of weights to keep lies in (0, 1], got {density}")
-        if not 0 < shrink <= 1:
-            raise RecipeError(f"weights that become ternary shrink by a factor in (0, 1], got {shrink}")
         self.epoch = epoch
         self.density = density
-        self.shrink = shrink
+        self.final_epoch = final_epoch
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Ternarizes, once."""
@@ -45,8 +52,12 @@ class Ternarize(Callback):
         kept = keep_largest([store.weight.detach() for store in stores], density=self.density)
         for store, mask in zip(stores, kept, strict=True):
             store.ternarize_(mask)
-            with torch.no_grad():
-                store.weight.mul_(self.shrink)
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Chooses anew, from time to time."""
+        if self.epoch <= trainer.epoch < self.final_epoch and trainer.step % _STEPS_BETWEEN_CHOICES == 0:
+            for store in _stores(trainer):
+                store.ternarize_(_largest(store.weight.detach(), int(store.kept.sum())))
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Counts the zeros."""
@@ -72,9 +83,15 @@ def keep_largest(weights: Sequence[Tensor], *, density: float) -> list[Tensor]:
     """
     scores = [_scores(w.flatten()) for w in weights]
     joined = torch.cat(scores)
-    kept = torch.zeros_like(joined, dtype=torch.bool)
-    kept[joined.topk(max(1, round(density * len(joined))), sorted=False).indices] = True
+    kept = _largest(joined, max(1, round(density * len(joined))))
     return [mask.view(w.shape) for mask, w in zip(torch.split(kept, [len(s) for s in scores]), weights, strict=True)]
+
+
+def _largest(x: Tensor, number: int) -> Tensor:
+    """Where the elements of largest magnitude are, so many of them: bool, of the shape of `x`."""
+    kept = torch.zeros(x.numel(), dtype=torch.bool, device=x.device)
+    kept[x.flatten().abs().topk(number, sorted=False).indices] = True
+    return kept.view(x.shape)
 
 
 def _scores(w: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from bnn.codec import save
 from bnn.codec.commands import _describe
@@ -20,7 +20,7 @@ from bnn.penalties import (
     keep_largest,
     trapezoid,
 )
-from bnn.training import Run, Trainer
+from bnn.training import Callback, Run, Trainer
 from bnn.training.directory import read_metrics
 from tests.contracts import randn
 from tests.training.tiny_runs import SignalAt, assert_same_state, tiny_dataset, training_state
@@ -28,7 +28,7 @@ from tests.training.tiny_runs import SignalAt, assert_same_state, tiny_dataset, 
 EPOCHS = 4
 
 
-def sparse_run(*, density: float = 0.25, epoch: int = 2, shrink: float = 1.0, **options) -> Run:
+def sparse_run(*, density: float = 0.25, epoch: int = 2, final_epoch: int | None = None, **options) -> Run:
     model = nn.Sequential(
         nn.Flatten(),
         BinaryLinear(36, 20, store=SparseStore, input_quantizer=None),
@@ -51,7 +51,7 @@ def sparse_run(*, density: float = 0.25, epoch: int = 2, shrink: float = 1.0, **
         loss=loss,
         callbacks=[
             PenaltySchedule(loss, trapezoid(2, peak=0.01, fall_epochs=1)),
-            Ternarize(epoch=epoch, density=density, shrink=shrink),
+            Ternarize(epoch=epoch, density=density, final_epoch=final_epoch),
         ],
         **options,
     )
@@ -132,14 +132,53 @@ def test_a_density_of_one_makes_a_binary_network(tmp_path):
     assert read_metrics(tmp_path / "run")[-1]["sparsity"] == 0
 
 
+class Choices(Callback):
+    """What each layer keeps, and its real weights, after each step with ternary weights."""
+
+    def __init__(self) -> None:
+        self.by_step: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        stores = [trainer.run.model[place].store for place in (1, 4)]
+        if stores[0].is_ternary:
+            self.by_step[trainer.step] = [(store.kept.clone(), store.weight.detach().clone()) for store in stores]
+
+
+def test_the_largest_of_each_layer_are_chosen_every_16_steps_until_the_choice_is_final(tmp_path):
+    run, choices = sparse_run(epoch=1, final_epoch=9), Choices()
+    run.epochs = 12
+    run.optimizer.param_groups[0]["lr"] = 0.3
+    Trainer(run, tmp_path / "run", callbacks=[choices]).fit()
+    # Four steps an epoch: the weights are ternary from step 5, and final from step 37.
+    changed = [
+        step
+        for step in range(6, 49)
+        if any(
+            not torch.equal(a, b)
+            for (a, _), (b, _) in zip(*(choices.by_step[i] for i in (step - 1, step)), strict=True)
+        )
+    ]
+    assert changed == [16, 32]
+    for step in changed:
+        for (kept, weight), (before, _) in zip(choices.by_step[step], choices.by_step[5], strict=True):
+            assert kept.sum() == before.sum()
+            assert weight[kept].abs().min() >= weight[~kept].abs().max()
+
+
 @pytest.mark.parametrize(
-    "moment", [("step ends", 1, 2), ("epoch ends", 1, 4), ("epoch begins", 2, 0), ("step ends", 2, 1)]
+    "moment",
+    [("step ends", 1, 2), ("epoch ends", 1, 4), ("epoch begins", 2, 0), ("step ends", 2, 1), ("epoch ends", 3, 4)],
 )
 def test_an_interrupted_run_goes_on_bit_for_bit(moment, tmp_path):
-    whole, resumed = sparse_run(), sparse_run()
+    def run() -> Run:
+        run = sparse_run(final_epoch=5)
+        run.epochs = 6
+        return run
+
+    whole, resumed = run(), run()
     Trainer(whole, tmp_path / "whole").fit()
     with pytest.raises(Interrupted):
-        Trainer(sparse_run(), tmp_path / "parts", callbacks=[SignalAt(moment)]).fit()
+        Trainer(run(), tmp_path / "parts", callbacks=[SignalAt(moment)]).fit()
     Trainer(resumed, tmp_path / "parts").resume()
     assert_same_state(training_state(whole), training_state(resumed))
 
@@ -159,25 +198,12 @@ def test_bits_of_a_random_ternary_weight_are_those_of_its_density(tmp_path):
     assert described["bits_per_weight"] == pytest.approx(0.3364, rel=0.03)
 
 
-def test_weights_shrink_once_when_they_become_ternary(tmp_path):
-    runs = {shrink: sparse_run(epoch=0, shrink=shrink) for shrink in (1.0, 0.25)}
-    for shrink, run in runs.items():
-        run.epochs = 2
-        for group in run.optimizer.param_groups:
-            group["lr"] = 0.0
-        Trainer(run, tmp_path / str(shrink)).fit()
-    for place in (1, 4):
-        whole, shrunk = (run.model[place].store for run in runs.values())
-        assert torch.equal(whole.kept, shrunk.kept)
-        assert torch.equal(0.25 * whole.weight, shrunk.weight)
-
-
 @pytest.mark.parametrize(
     "options",
-    [{"epoch": -1, "density": 0.5}, {"epoch": 0, "density": 0.0}, *({"shrink": s} for s in (0.0, 1.5, math.nan))],
+    [{"epoch": -1, "density": 0.5}, {"epoch": 0, "density": 0.0}, {"epoch": 3, "final_epoch": 2}],
 )
 def test_options_out_of_their_range_are_refused(options):
-    with pytest.raises(RecipeError, match=r"epoch at which|share of weights|shrink by a factor"):
+    with pytest.raises(RecipeError, match=r"epoch at which|share of weights|cannot be final in epoch 2"):
         Ternarize(**{"epoch": 0, "density": 0.5} | options)
     with pytest.raises(RecipeError, match=r"lies in \(0, 1\], got nan"):
         Ternarize(epoch=0, density=math.nan)
