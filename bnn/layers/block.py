@@ -20,7 +20,8 @@ from bnn.quantizers.gradients import draw_seed
 
 _bnn = torch.ops.bnn
 
-# Products that exist at a time before they are pooled (2 MiB of float16), and in evaluation (4 MiB of float32).
+# Products of a real input that exist at a time before they are pooled (2 MiB of float16), and of any in evaluation
+# (4 MiB of float32).
 _CHUNK_ELEMENTS = 1 << 20
 
 
@@ -171,6 +172,9 @@ def _pooled(x: Tensor, weight: BitTensor, block: BinaryBlock) -> tuple[Tensor, T
         y = products.multiply(x, weight, window, torch.float16)
         return y, None, y.shape
     shape = block._product_shape(x)
+    if isinstance(x, BitTensor):
+        packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))
+        return *_bnn.conv2d_max_pool2d(*packed, *window, *_pool_window(pool)), shape
     pooled = pooled_shape(shape, *_pool_window(pool))
     choices = weight.packed.new_empty(choices_shape(pooled, [pool.kernel_size] * 2))
     y = torch.empty(pooled, dtype=torch.float16, device=x.device, memory_format=torch.channels_last)

@@ -103,29 +103,46 @@ struct Planes {
     int64_t count, outputs, channels, row_bytes, plane_bytes;
 };
 
-template <class Float>
-void pool_floats(const void* x, void* values, uint8_t* choices, const Window& window, int plane_count, int threads) {
-    const Planes planes(window, plane_count);
-    const int64_t channels = window.channels, image_elements = window.size[0] * window.size[1] * channels;
-    const int64_t runs = divide_up(planes.outputs, kRunOutputs);
-    const Buffer buffer(threads, kRunOutputs * channels + kChoiceSlack);
-    parallel_for(window.images * runs, threads, [&](int64_t index, int thread) {
-        const int64_t image = index / runs, first = index % runs * kRunOutputs;
-        const int64_t outputs = minimum(kRunOutputs, planes.outputs - first), bytes = packed_bytes(outputs * channels);
-        uint8_t* chosen = buffer.part<uint8_t>(thread);
+// A pooling that is ready to be applied, with room for each thread's choices.
+class Pooling {
+   public:
+    Pooling(const Window& window, int planes, int threads)
+        : window_(window), planes_(window, planes), chosen_(threads, kRunOutputs * window.channels + kChoiceSlack) {}
+
+    int64_t runs() const { return divide_up(planes_.outputs, kRunOutputs); }  // of an image
+
+    // One run of the values and choices of an image, whose number is `index`.
+    template <class Float>
+    void apply(const Float* image, int64_t index, int64_t run, int thread, Float* values, uint8_t* choices) const {
+        const int64_t channels = window_.channels, first = run * kRunOutputs;
+        const int64_t outputs = minimum(kRunOutputs, planes_.outputs - first), bytes = packed_bytes(outputs * channels);
+        uint8_t* chosen = chosen_.part<uint8_t>(thread);
         for (int64_t i = 0; i < outputs; ++i) {
-            pool_window(static_cast<const Float*>(x) + image * image_elements, WindowTaps(window, first + i), channels,
-                        static_cast<Float*>(values) + (image * planes.outputs + first + i) * channels,
-                        chosen + i * channels);
+            pool_window(image, WindowTaps(window_, first + i), channels,
+                        values + (index * planes_.outputs + first + i) * channels, chosen + i * channels);
         }
         std::memset(chosen + outputs * channels, 0, kChoiceSlack);  // the bits past the end are clear
-        for (int64_t plane = 0; plane < planes.count; ++plane) {
-            uint8_t* to = choices + plane * planes.plane_bytes + image * planes.row_bytes + first * channels / 8;
+        for (int64_t plane = 0; plane < planes_.count; ++plane) {
+            uint8_t* to = choices + plane * planes_.plane_bytes + index * planes_.row_bytes + first * channels / 8;
             for (int64_t i = 0; i < bytes; ++i) {
                 const uint64_t truths = load_word(chosen + 8 * i) >> plane & 0x0101010101010101;
                 to[i] = gather_byte(reinterpret_cast<const uint8_t*>(&truths));
             }
         }
+    }
+
+   private:
+    Window window_;
+    Planes planes_;
+    Buffer chosen_;
+};
+
+template <class Float>
+void pool_floats(const Float* x, Float* values, uint8_t* choices, const Window& window, int planes, int threads) {
+    const Pooling pooling(window, planes, threads);
+    const int64_t runs = pooling.runs(), image_elements = window.size[0] * window.size[1] * window.channels;
+    parallel_for(window.images * runs, threads, [&](int64_t index, int thread) {
+        pooling.apply(x + index / runs * image_elements, index / runs, index % runs, thread, values, choices);
     });
 }
 
@@ -163,7 +180,8 @@ void unpool_floats(const void* grad, const uint8_t* choices, void* out, const Wi
 void max_pool2d_choices(const void* x, void* values, uint8_t* choices, const Window& window, int planes, int dtype,
                         int threads) {
     with_dtype(dtype, [&](auto of) {
-        pool_floats<decltype(of)>(x, values, choices, window, planes, threads);
+        using Float = decltype(of);
+        pool_floats(static_cast<const Float*>(x), static_cast<Float*>(values), choices, window, planes, threads);
     });
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -27,15 +28,17 @@ inline uint64_t popcount_of_word(uint64_t word) {
     return ((word + (word >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101 >> 56;
 }
 
-// Zeroed memory that is freed with its scope, in equal parts, each on cache lines of its own.
+// Zeroed memory that is freed with its scope, in equal parts, each on cache lines of its own. If it is large, calloc
+// takes fresh pages, which are cleared where they are first touched: by several threads at a time.
 class Buffer {
    public:
     Buffer(int64_t parts, int64_t part_bytes)
         : part_bytes_(round_up(maximum(part_bytes, 1), 64)),
-          data_(static_cast<uint8_t*>(::operator new(parts * part_bytes_, std::align_val_t(64)))) {
-        std::memset(data_, 0, parts * part_bytes_);
+          memory_(std::calloc(parts * part_bytes_ + 64, 1)),
+          data_(reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory_) + 63) / 64 * 64)) {
+        if (!memory_) throw std::bad_alloc();
     }
-    ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
+    ~Buffer() { std::free(memory_); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 
@@ -46,6 +49,7 @@ class Buffer {
 
    private:
     int64_t part_bytes_;
+    void* memory_;
     uint8_t* data_;
 };
 

@@ -1,6 +1,7 @@
 // Convolution as a product of patches: a few rows of output pixels at a time, gathered as bits into a small buffer.
 #pragma once
 
+#include "choice.h"
 #include "octet.h"
 #include "product.h"
 #include "window.h"
@@ -111,34 +112,57 @@ inline void store_row(Float16* to, const float* from, int64_t count) {
     }
 }
 
+// A convolution that is ready to be applied: the prepared weights, and room for each thread to work in.
+class Convolver {
+   public:
+    Convolver(const uint8_t* weight, const Window& window, int64_t outputs, int64_t groups, int threads)
+        : conv_(window, outputs, groups),
+          panels_(groups * conv_.group_panels * kPanel, conv_.words),
+          tap_sums_(1, conv_.taps * outputs * sizeof(float)),
+          bands_(threads, conv_.band_bytes()),
+          patches_(threads, conv_.patches_bytes()),
+          sums_(threads, conv_.band_rows * window.out_size[1] * outputs * sizeof(float)) {
+        prepare_weights(conv_, weight, panels_, tap_sums_.part<float>(0), threads);
+    }
+
+    int64_t bands() const { return divide_up(conv_.window.out_size[0], conv_.band_rows); }  // of an image
+    int64_t out_elements() const { return conv_.window.out_size[0] * conv_.window.out_size[1] * conv_.outputs; }
+
+    // One band of the result's image, `out`, from the packed image `x`.
+    template <class Float>
+    void apply(const uint8_t* x, int64_t index, int thread, Float* out) const {
+        const Window& window = conv_.window;
+        const int64_t row = index * conv_.band_rows, width = window.out_size[1];
+        const int64_t rows = minimum(conv_.band_rows, window.out_size[0] - row);
+        uint8_t* band = bands_.part<uint8_t>(thread);
+        uint64_t* words = patches_.part<uint64_t>(thread);
+        float* to = sums_.part<float>(thread);
+        load_image(band, x, window, conv_.pixels, row * window.stride[0] - window.padding[0], extent(window, 0, rows),
+                   -window.padding[1], conv_.band_columns);
+        for (int64_t group = 0; group < conv_.groups; ++group) {
+            gather_patches(conv_, band, rows, group, words);
+            multiply_rows(words, rows * width, panels_, group * conv_.group_panels, conv_.group_outputs,
+                          conv_.elements(), to + group * conv_.group_outputs, conv_.outputs);
+        }
+        restore_padding(conv_, tap_sums_.part<float>(0), to, row, rows);
+        store_row(out + row * width * conv_.outputs, to, rows * width * conv_.outputs);
+    }
+
+   private:
+    Convolution conv_;
+    Panels panels_;
+    Buffer tap_sums_, bands_, patches_, sums_;
+};
+
 template <class Float>
 void convolve(const uint8_t* x, const uint8_t* weight, Float* out, const Window& window, int64_t outputs,
               int64_t groups, int threads) {
-    const Convolution conv(window, outputs, groups);
-    Panels panels(groups * conv.group_panels * kPanel, conv.words);
-    const Buffer tap_sums(1, conv.taps * outputs * sizeof(float));
-    prepare_weights(conv, weight, panels, tap_sums.part<float>(0), threads);
-
-    const int64_t height = window.out_size[0], width = window.out_size[1];
-    const Buffer bands(threads, conv.band_bytes()), patches(threads, conv.patches_bytes());
-    const Buffer sums(threads, conv.band_rows * width * outputs * sizeof(float));
-    const int64_t image_bands = divide_up(height, conv.band_rows);
-    parallel_for(window.images * image_bands, threads, [&](int64_t index, int thread) {
-        const int64_t image = index / image_bands, row = index % image_bands * conv.band_rows;
-        const int64_t rows = minimum(conv.band_rows, height - row);
-        uint8_t* band = bands.part<uint8_t>(thread);
-        uint64_t* words = patches.part<uint64_t>(thread);
-        float* to = sums.part<float>(thread);
-        load_image(band, x + image * image_bytes(window), window, conv.pixels,
-                   row * window.stride[0] - window.padding[0], extent(window, 0, rows), -window.padding[1],
-                   conv.band_columns);
-        for (int64_t group = 0; group < groups; ++group) {
-            gather_patches(conv, band, rows, group, words);
-            multiply_rows(words, rows * width, panels, group * conv.group_panels, conv.group_outputs,
-                          conv.elements(), to + group * conv.group_outputs, outputs);
-        }
-        restore_padding(conv, tap_sums.part<float>(0), to, row, rows);
-        store_row(out + (image * height + row) * width * outputs, to, rows * width * outputs);
+    const Convolver convolver(weight, window, outputs, groups, threads);
+    const int64_t bands = convolver.bands();
+    parallel_for(window.images * bands, threads, [&](int64_t index, int thread) {
+        const int64_t image = index / bands;
+        convolver.apply(x + image * image_bytes(window), index % bands, thread,
+                        out + image * convolver.out_elements());
     });
 }
 
@@ -146,6 +170,23 @@ void conv2d(const uint8_t* x, const uint8_t* weight, void* out, const Window& wi
             int dtype, int threads) {
     dtype == bnn::kFloat16 ? convolve(x, weight, static_cast<Float16*>(out), window, outputs, groups, threads)
                            : convolve(x, weight, static_cast<float*>(out), window, outputs, groups, threads);
+}
+
+// The max-pooling, of `pool`, of a convolution's float16 result, an image of which exists at a time in each thread.
+void conv2d_max_pool2d(const uint8_t* x, const uint8_t* weight, void* values, uint8_t* choices, const Window& window,
+                       const Window& pool, int planes, int64_t outputs, int64_t groups, int threads) {
+    const Convolver convolver(weight, window, outputs, groups, threads);
+    const Pooling pooling(pool, planes, threads);
+    const Buffer images(threads, convolver.out_elements() * sizeof(Float16));
+    parallel_for(window.images, threads, [&](int64_t image, int thread) {
+        Float16* products = images.part<Float16>(thread);
+        for (int64_t band = 0; band < convolver.bands(); ++band) {
+            convolver.apply(x + image * image_bytes(window), band, thread, products);
+        }
+        for (int64_t run = 0; run < pooling.runs(); ++run) {
+            pooling.apply(products, image, run, thread, static_cast<Float16*>(values), choices);
+        }
+    });
 }
 
 }  // namespace

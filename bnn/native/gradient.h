@@ -2,18 +2,19 @@
 // A fully connected layer is a convolution of images and kernels of one pixel.
 #pragma once
 
+#include "octet.h"
 #include "random.h"
 #include "taps.h"
 #include "tile.h"
+#include "transpose.h"
 
 namespace {
 
-constexpr int64_t kBlockPixels = 128;         // of the input, whose gradient is formed at a time
-constexpr int64_t kDepth = 512;               // of a panel that stays in the nearest cache
-constexpr int64_t kPanelsBytes = 4 << 20;     // of weights that are bytes at a time
-constexpr int64_t kScratchBytes = 512 << 10;  // of a thread's transposed gradient, and of its sums
-constexpr int64_t kTransposed = 64;           // outputs that are transposed at a time
-constexpr int64_t kTasksPerThread = 2;        // for threads to end at about the same time
+constexpr int64_t kBlockPixels = 128;           // of the input, whose gradient is formed at a time
+constexpr int64_t kDepth = kColumns * kBlocks;  // of a panel that stays in the nearest cache
+constexpr int64_t kPanelsBytes = 4 << 20;       // of weights that are bytes at a time
+constexpr int64_t kScratchBytes = 512 << 10;    // of a thread's panels of gradients, and of its sums
+constexpr int64_t kPixelsAhead = 8;             // that are fetched early, of a gradient that no cache holds
 
 struct Layer {
     Layer(const Window& window, int64_t outputs, int64_t groups)
@@ -30,6 +31,8 @@ struct Layer {
     int64_t panel_channels(int64_t channel_panel) const {
         return minimum(kColumns, group_channels - channel_panel * kColumns);
     }
+
+    int64_t panel_outputs(int64_t panel) const { return minimum(kColumns, group_outputs - panel * kColumns); }
 
     Window window;
     int64_t outputs, groups, group_outputs, group_channels, taps, channel_panels, out_pixels;
@@ -129,8 +132,8 @@ void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Floa
                 const int8_t* bytes = prepared.part<int8_t>(panel - first_panel);
                 for (int64_t k = 0; k < depth; k += kDepth) {
                     for (int64_t row = 0; row < count; row += kRows) {
-                        multiply_tile(rows + row * stride + k, stride, bytes + k * kColumns,
-                                      minimum(kDepth, depth - k), sums + row * kColumns);
+                        multiply_tile<false>(rows + row * stride + k, stride, bytes + k * kColumns,
+                                             minimum(kDepth, depth - k), sums + row * kColumns);
                     }
                 }
                 Float* to = out + first * window.channels + group * layer.group_channels + channel_panel * kColumns;
@@ -158,105 +161,131 @@ void conv2d_backward_input(const int8_t* grad, float scale, const uint8_t* weigh
 
 // --- the gradient of the weight -------------------------------------------------------------------------------------
 
-using Lanes [[gnu::vector_size(64)]] = uint64_t;  // the compiler makes it of what vectors there are
-
-// Swaps the bits `low` of some rows with those `shift` higher of the rows `distance` before them.
-template <int distance>
-inline void swap_bits(Lanes (&rows)[8], uint64_t low) {
-    constexpr int shift = 8 * distance;
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-        if (i & distance) continue;
-        const Lanes change = ((rows[i] >> shift) ^ rows[i + distance]) & low;
-        rows[i + distance] ^= change;
-        rows[i] ^= change << shift;
-    }
+// Four pixels of 16 bytes each, side by side in a panel: the bytes of one column behind one another.
+inline void interleave_block(const Sixteen (&rows)[4], int8_t* to) {
+    const Pairs low = (Pairs)lower_halves(rows[0], rows[1]), other_low = (Pairs)lower_halves(rows[2], rows[3]);
+    const Pairs high = (Pairs)upper_halves(rows[0], rows[1]), other_high = (Pairs)upper_halves(rows[2], rows[3]);
+    const Pairs columns[4] = {lower_halves(low, other_low), upper_halves(low, other_low),
+                              lower_halves(high, other_high), upper_halves(high, other_high)};
+    for (int i = 0; i < 4; ++i) std::memcpy(to + 16 * i, columns + i, 16);
 }
 
-// Eight rows of 64 bytes to 64 rows of eight: in each of the eight lanes, a block of 8 x 8 bytes is transposed.
-inline void transpose_block(Lanes (&rows)[8], int8_t* to, int64_t stride) {
-    swap_bits<4>(rows, 0x00000000FFFFFFFF);
-    swap_bits<2>(rows, 0x0000FFFF0000FFFF);
-    swap_bits<1>(rows, 0x00FF00FF00FF00FF);
-    for (int lane = 0; lane < 8; ++lane) {
-        for (int row = 0; row < 8; ++row) {
-            std::memcpy(to + (8 * lane + row) * stride, reinterpret_cast<const uint64_t*>(rows + row) + lane, 8);
-        }
-    }
-}
-
-// `count` pixels of `outputs` bytes each, `pixel_step` apart, to rows of a pixel a byte; zeros up to `depth`.
-[[gnu::noinline]] void transpose(const int8_t* pixels, int64_t pixel_step, int64_t count, int64_t outputs,
-                                 int64_t depth, int64_t stride, int8_t* rows) {
-    for (int64_t first = 0; first < outputs; first += kTransposed) {
-        const int64_t bytes = minimum(kTransposed, outputs - first);
-        for (int64_t k = 0; k < depth; k += 8) {
+// `count` pixels of `outputs` bytes each, `pixel_step` apart, to panels of kColumns outputs; zeros up to `depth`.
+[[gnu::noinline]] void interleave(const int8_t* pixels, int64_t pixel_step, int64_t count, int64_t outputs,
+                                  int64_t depth, int64_t panel_bytes, int8_t* panels) {
+    for (int64_t k = 0; k < depth; k += 4) {
+        for (int64_t first = 0; first < outputs; first += 16) {
             const int8_t* from = pixels + k * pixel_step + first;
-            Lanes block[8];
-            if (bytes == kTransposed && k + 8 <= count) {
-                for (int i = 0; i < 8; ++i) std::memcpy(block + i, from + i * pixel_step, kTransposed);
+            __builtin_prefetch(from + kPixelsAhead * pixel_step);
+            const int64_t bytes = minimum(16, outputs - first);
+            Sixteen rows[4] = {};
+            if (bytes == 16 && k + 4 <= count) {
+                for (int i = 0; i < 4; ++i) std::memcpy(rows + i, from + i * pixel_step, 16);
             } else {
-                std::memset(block, 0, sizeof block);
-                for (int64_t i = 0; i < count - k && i < 8; ++i) std::memcpy(block + i, from + i * pixel_step, bytes);
+                for (int64_t i = 0; i < count - k && i < 4; ++i) std::memcpy(rows + i, from + i * pixel_step, bytes);
             }
-            transpose_block(block, rows + first * stride + k, stride);
+            interleave_block(rows, panels + first / kColumns * panel_bytes + k * kColumns + first % kColumns * 4);
         }
     }
 }
 
-// Calls finish(output, first element, elements, sums) for parts of all rows of the weight's gradient. A task owns some
-// panels of a group's columns and goes through all pixels, `depth` at a time, so that its sums stay in its cache.
+// The pixels that a tap leads to: where they begin (anywhere, if they do not exist), and which exist.
+struct TapPixels {
+    void follow(const Taps& taps, int64_t tap, int64_t first, int64_t count) {
+        taps.follow(tap, first, count, offsets);
+        for (int64_t k = count; k < kDepth; ++k) offsets[k] = kNowhere;
+        uint8_t truths[kDepth];
+        for (int64_t k = 0; k < kDepth; ++k) {
+            truths[k] = offsets[k] != kNowhere;
+            offsets[k] = offsets[k] < 0 ? 0 : offsets[k];
+        }
+        for (int64_t i = 0; i < kDepth / 8; ++i) present[i] = gather_byte(truths + 8 * i);
+    }
+
+    int64_t offsets[kDepth];  // in bits
+    uint8_t present[kDepth / 8];
+};
+
+// A channel a row of ±1, for `depth` pixels; `in_bytes`: each pixel begins with a byte.
+inline void spread_channels(const uint8_t* x, const TapPixels& pixels, int64_t first_bit, int64_t channels,
+                            bool in_bytes, int64_t depth, int64_t stride, int8_t* rows) {
+    Blocks blocks[kColumns];  // at first, lane b of row i holds the channels of pixel 32 b + i
+    uint32_t* words = reinterpret_cast<uint32_t*>(blocks);
+    const int64_t* offset = pixels.offsets;
+    const bool whole = in_bytes && channels == kColumns;
+    for (int64_t b = 0; b < depth / kColumns; ++b) {
+        for (int64_t i = 0; i < kColumns; ++i, ++offset) {
+            if (whole) {
+                std::memcpy(words + i * kBlocks + b, x + static_cast<uint64_t>(*offset + first_bit) / 8, 4);
+            } else {
+                words[i * kBlocks + b] = load_bits(x, *offset + first_bit, channels);
+            }
+        }
+    }
+    transpose_bits(blocks);
+    const uint8_t* masks = reinterpret_cast<const uint8_t*>(blocks);
+    for (int64_t k = 0; k < depth; k += 64) {
+        const uint64_t present = load_word(pixels.present + k / 8);
+        for (int64_t c = 0; c < kColumns; ++c) {
+            spread_signs(rows + c * stride + k, load_word(masks + c * sizeof(Blocks) + k / 8), present);
+        }
+    }
+}
+
+// Calls finish(first output, outputs, first element, elements, sums[element][output]) for parts of the weight's
+// gradient, of kColumns outputs and elements at most. A task owns some panels of a group's elements and goes through
+// all pixels, a chunk at a time, so that its sums stay in its cache.
 template <class Finish>
 void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
     const Window& window = layer.window;
     const Taps taps(window, true, window.channels, image_bytes(window) * 8);
-    const int64_t pixels = window.images * layer.out_pixels, rows = round_up(layer.group_outputs, kTransposed);
-    const int64_t most = maximum(kScratchBytes / rows / kDepthStep * kDepthStep, kDepthStep);
-    const int64_t depth = minimum(minimum(kDepth, most), round_up(pixels, kDepthStep)), stride = depth + kDepthStep;
-    const int64_t panels = layer.taps * layer.channel_panels, panel_sums = rows * kColumns;
-    const int64_t share = divide_up(layer.groups * panels, kTasksPerThread * threads);
-    const int64_t task_panels = maximum(1, minimum(kScratchBytes / 4 / panel_sums, minimum(share, panels)));
-    const int64_t group_tasks = divide_up(panels, task_panels);
+    const int64_t pixels = window.images * layer.out_pixels;
+    const int64_t output_panels = divide_up(layer.group_outputs, kColumns), panels = layer.taps * layer.channel_panels;
+    const int64_t panel_sums = output_panels * kColumns * kColumns;
+    const int64_t most_panels = maximum(1, kScratchBytes / 4 / panel_sums);
+    const int64_t group_tasks = minimum(panels, round_up(divide_up(panels, most_panels), threads));
+    const int64_t most = maximum(kScratchBytes / (output_panels * kColumns) / kDepthStep * kDepthStep, kDepthStep);
+    const int64_t chunk = minimum(minimum(kDepth, most), round_up(pixels, kDepthStep));
+    // Not powers of two, which would crowd a cache's sets.
+    const int64_t stride = chunk + kDepthStep, output_panel_bytes = (chunk + 4) * kColumns;
 
-    const PanelRows panel_rows(threads, depth);
-    const Buffer panel_bytes(threads, depth * kColumns), transposed(threads, rows * stride),
-        offset_parts(threads, depth * sizeof(int64_t)), sum_parts(threads, task_panels * panel_sums * 4);
+    const Buffer channel_rows(threads, kColumns * stride), output_parts(threads, output_panels * output_panel_bytes),
+        sum_parts(threads, divide_up(panels, group_tasks) * panel_sums * 4);
     parallel_for(layer.groups * group_tasks, threads, [&](int64_t task, int thread) {
         const Tiles tiles;
-        const int64_t group = task / group_tasks, first_panel = task % group_tasks * task_panels;
-        const int64_t end_panel = minimum(first_panel + task_panels, panels);
-        int8_t *panel = panel_bytes.part<int8_t>(thread), *a = transposed.part<int8_t>(thread);
-        uint32_t* bits = panel_rows.bits.part<uint32_t>(thread);
-        uint8_t* present = panel_rows.present.part<uint8_t>(thread);
-        int64_t* offsets = offset_parts.part<int64_t>(thread);
+        const int64_t group = task / group_tasks, part = task % group_tasks;
+        const int64_t first_panel = part * panels / group_tasks, end_panel = (part + 1) * panels / group_tasks;
+        int8_t *rows = channel_rows.part<int8_t>(thread), *outputs = output_parts.part<int8_t>(thread);
         int32_t* sums = sum_parts.part<int32_t>(thread);
-        std::memset(sums, 0, task_panels * panel_sums * 4);
-        for (int64_t first = 0; first < pixels; first += depth) {
-            const int64_t count = minimum(depth, pixels - first), chunk = round_up(count, kDepthStep);
-            transpose(grad + first * layer.outputs + group * layer.group_outputs, layer.outputs, count,
-                      layer.group_outputs, chunk, stride, a);
+        TapPixels tap_pixels;
+        std::memset(sums, 0, (end_panel - first_panel) * panel_sums * 4);
+        for (int64_t first = 0; first < pixels; first += chunk) {
+            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kDepthStep);
+            interleave(grad + first * layer.outputs + group * layer.group_outputs, layer.outputs, count,
+                       layer.group_outputs, depth, output_panel_bytes, outputs);
             for (int64_t index = first_panel; index < end_panel; ++index) {
-                const int64_t tap = index / layer.channel_panels, channel_panel = index % layer.channel_panels;
-                const int64_t first_bit = group * layer.group_channels + channel_panel * kColumns;
-                const int64_t channels = layer.panel_channels(channel_panel);
-                if (channel_panel == 0 || index == first_panel) taps.follow(tap, first, count, offsets);
-                for (int64_t k = 0; k < count; ++k) {
-                    bits[k] = offsets[k] == kNowhere ? 0 : load_bits(x, offsets[k] + first_bit, channels);
-                    present[k] = offsets[k] == kNowhere ? 0 : 0xFF;
+                const int64_t channel_panel = index % layer.channel_panels;
+                if (channel_panel == 0 || index == first_panel) {
+                    tap_pixels.follow(taps, index / layer.channel_panels, first, count);
                 }
-                spread_panel(panel, bits, present, chunk);
+                const int64_t first_bit = group * layer.group_channels + channel_panel * kColumns;
+                spread_channels(x, tap_pixels, first_bit, layer.panel_channels(channel_panel),
+                                layer.group_channels % 8 == 0, depth, stride, rows);
                 int32_t* to = sums + (index - first_panel) * panel_sums;
-                for (int64_t row = 0; row < layer.group_outputs; row += kRows) {
-                    multiply_tile(a + row * stride, stride, panel, chunk, to + row * kColumns);
+                for (int64_t panel = 0; panel < output_panels; ++panel) {
+                    for (int64_t row = 0; row < kColumns; row += kRows, to += kRows * kColumns) {
+                        multiply_tile<true>(rows + row * stride, stride, outputs + panel * output_panel_bytes, depth,
+                                            to);
+                    }
                 }
             }
         }
         for (int64_t index = first_panel; index < end_panel; ++index) {
             const int64_t tap = index / layer.channel_panels, channel_panel = index % layer.channel_panels;
-            for (int64_t output = 0; output < layer.group_outputs; ++output) {
-                finish(group * layer.group_outputs + output,
+            for (int64_t panel = 0; panel < output_panels; ++panel) {
+                finish(group * layer.group_outputs + panel * kColumns, layer.panel_outputs(panel),
                        tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
-                       sums + (index - first_panel) * panel_sums + output * kColumns);
+                       sums + ((index - first_panel) * output_panels + panel) * kColumns * kColumns);
             }
         }
     });
@@ -265,36 +294,64 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
 void conv2d_backward_weight(const int8_t* grad, float scale, const uint8_t* x, float* out, const Window& window,
                             int64_t outputs, int64_t groups, int threads) {
     const Layer layer(window, outputs, groups);
-    backward_weight(grad, x, layer, threads, [&](int64_t row, int64_t first, int64_t count, const int32_t* sums) {
-        float* to = out + row * layer.row_elements() + first;
-        for (int64_t i = 0; i < count; ++i) to[i] = static_cast<float>(sums[i]) * scale;
-    });
+    backward_weight(grad, x, layer, threads,
+                    [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums) {
+                        for (int64_t i = 0; i < rows; ++i) {
+                            float* to = out + (row + i) * layer.row_elements() + first;
+                            for (int64_t k = 0; k < count; ++k) {
+                                to[k] = static_cast<float>(sums[k * kColumns + i]) * scale;
+                            }
+                        }
+                    });
 }
+
+// Which of a part's sums are above zero, and which are zero: a word of elements for each output.
+struct SignWords {
+    explicit SignWords(const int32_t* sums) {
+        for (int64_t k = 0; k < kColumns; ++k) {
+            for (int64_t i = 0; i < kColumns; i += 8) {
+                Mask v;
+                std::memcpy(&v, sums + k * kColumns + i, sizeof v);
+                positive[k] |= static_cast<uint32_t>(byte_of(if_negative(-v))) << i;
+                zero[k] |= static_cast<uint32_t>(byte_of(if_negative(~(v | -v)))) << i;
+            }
+        }
+        transpose_bits(positive);
+        transpose_bits(zero);
+    }
+
+    uint32_t positive[kColumns] = {}, zero[kColumns] = {};
+};
 
 // Packed signs into `out`, which is clear; the sign of 0 is random.
 void conv2d_backward_weight_sign(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
                                  int64_t outputs, int64_t groups, uint32_t key, int threads) {
     const Layer layer(window, outputs, groups);
     const bool shared_bytes = layer.group_channels % 8 && layer.taps > 1;  // by the end of a tap and the next
-    backward_weight(grad, x, layer, threads, [&](int64_t row, int64_t first, int64_t count, const int32_t* sums) {
-        const int64_t index = row * layer.row_elements() + first;
-        uint64_t bits = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            const uint64_t coin = random_bits(key, static_cast<uint32_t>(index + i)) >> 31;
-            bits |= (sums[i] == 0 ? coin : sums[i] > 0) << i;
-        }
-        uint8_t* to = out + row * packed_bytes(layer.row_elements()) + first / 8;
-        if (!shared_bytes) {
-            std::memcpy(to, &bits, packed_bytes(count));
-            return;
-        }
-        bits <<= first % 8;
-        for (int64_t i = 0; i < packed_bytes(first % 8 + count); ++i) {
-            const uint8_t byte = static_cast<uint8_t>(bits >> 8 * i);
+    const auto finish = [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums) {
+        const SignWords words(sums);
+        for (int64_t i = 0; i < rows; ++i) {
+            const int64_t index = (row + i) * layer.row_elements() + first;
+            uint64_t bits = words.positive[i];
+            for (uint32_t rest = words.zero[i]; rest; rest &= rest - 1) {
+                const int k = __builtin_ctz(rest);
+                bits |= static_cast<uint64_t>(random_bits(key, static_cast<uint32_t>(index + k)) >> 31) << k;
+            }
+            bits &= (uint64_t{1} << count) - 1;
+            uint8_t* to = out + (row + i) * packed_bytes(layer.row_elements()) + first / 8;
+            if (!shared_bytes) {
+                std::memcpy(to, &bits, packed_bytes(count));
+                continue;
+            }
+            bits <<= first % 8;
+            for (int64_t byte = 0; byte < packed_bytes(first % 8 + count); ++byte) {
+                const uint8_t value = static_cast<uint8_t>(bits >> 8 * byte);
 #pragma omp atomic
-            to[i] |= byte;
+                to[byte] |= value;
+            }
         }
-    });
+    };
+    backward_weight(grad, x, layer, threads, finish);
 }
 
 }  // namespace

@@ -66,6 +66,10 @@ struct Kernels {
                                int dtype, int threads);
     void (*max_pool2d_scatter)(const void* grad, const uint8_t* choices, void* out, const Window& window, int planes,
                                int dtype, int threads);
+    // The two in one: the pooling `pool` of the float16 result of the convolution.
+    void (*conv2d_max_pool2d)(const uint8_t* x, const uint8_t* weight, void* values, uint8_t* choices,
+                              const Window& window, const Window& pool, int planes, int64_t outputs, int64_t groups,
+                              int threads);
     // `infinity` and `window`: the bits of these values in x's dtype. Returns whether x holds a NaN.
     bool (*sign_window)(const void* x, uint8_t* bits, uint8_t* inside, int64_t rows, int64_t n, int itemsize,
                         int64_t infinity, int64_t window, int threads);

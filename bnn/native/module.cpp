@@ -283,6 +283,20 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "conv2d_max_pool2d",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t values, uintptr_t choices,
+           Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, Shape pool_shape,
+           Pair pool_kernel, Pair pool_stride, Pair pool_padding, Pair pool_dilation, Pair pool_size, int64_t groups,
+           int planes) {
+            const auto pool =
+                make_window(pool_shape, pool_kernel, pool_stride, pool_padding, pool_dilation, pool_size);
+            kernels(isa).conv2d_max_pool2d(pointer<const uint8_t>(x), pointer<const uint8_t>(weight),
+                                           pointer<void>(values), pointer<uint8_t>(choices),
+                                           make_window(shape, kernel, stride, padding, dilation, out_size), pool,
+                                           planes, pool.channels, groups, threads);
+        },
+        unlocked);
+    module.def(
         "sign_window",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t bits, uintptr_t inside, int64_t rows,
            int64_t n, int itemsize, int64_t infinity, int64_t window) {

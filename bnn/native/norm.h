@@ -154,16 +154,30 @@ void norm_sign(const void* y, const float* bias, float eps, uint8_t* bits, uint8
 
 // Whole numbers within ±127 that are `v` on average; see bnn/ops/int8.py.
 inline Octet round_at_random(Octet v, uint32_t key, uint32_t first_index) {
-    const Octet truncated = __builtin_convertvector(__builtin_convertvector(v, Mask), Octet);
-    const Octet floor = truncated - (Octet)(greater(truncated, v) & (Mask)(Octet{} + 1));
-    const Words index = Words{0, 1, 2, 3, 4, 5, 6, 7} + first_index;
-    const Octet uniform = __builtin_convertvector((Mask)(random_bits(key, index) >> 8), Octet) * 0x1p-24f;
+    const Words kFactors = Words{0, 1, 2, 3, 4, 5, 6, 7} * kIndexFactor;
+    const Words random = mix((kFactors + first_index * kIndexFactor) ^ key);  // random_bits of eight indices
+    const Octet uniform = __builtin_convertvector((Mask)(random >> 8), Octet) * 0x1p-24f, floor = floor_of(v);
     const Octet rounded = floor + (Octet)(greater(v - floor, uniform) & (Mask)(Octet{} + 1));
-    const Octet limit = Octet{} + 127;
-    return choose(greater(rounded, limit), limit, choose(greater(-limit, rounded), -limit, rounded));
+    return clamped(rounded, Octet{} + 127);
 }
 
-// What the gradient of a norm with sign is made of, for elements of a task.
+// The gradient of a norm times psi, element by element; passed by value, for loops that store bytes to keep it in
+// registers.
+template <class Float>
+struct CentredGradient {
+    Octet operator()(int64_t element, int64_t byte, int64_t place, int64_t count) const {
+        const Mask plus = mask_of(bits[byte]), within = mask_of(inside[byte]);
+        const Octet of_plus = choose(within, load_octet(offsets[2] + place), load_octet(offsets[3] + place));
+        const Octet of_minus = choose(within, load_octet(offsets[1] + place), load_octet(offsets[0] + place));
+        return select(within, load_octet(grad + element, count)) - choose(plus, of_plus, of_minus);
+    }
+
+    const Float* grad;
+    const uint8_t *bits, *inside;
+    const float* offsets[4];  // what is taken off: below -1, below 0, up to 1, above
+};
+
+// What the gradient of a norm with sign is made of.
 template <class Float>
 class NormGradient {
    public:
@@ -193,13 +207,8 @@ class NormGradient {
         for (int i = 0; i < 4; ++i) offsets_[i].set(layout, offset + i * channels);
     }
 
-    // The gradient times psi.
-    Octet centred(int64_t element, int64_t byte, int64_t place, int64_t count) const {
-        const Octet passed = select(mask_of(inside_[byte]), load_octet(grad_ + element, count));
-        const Mask plus = mask_of(bits_[byte]), within = mask_of(inside_[byte]);
-        const auto offset = [&](int i) { return load_octet(offsets_[i].data() + place); };
-        const Octet of_plus = choose(within, offset(2), offset(3)), of_minus = choose(within, offset(1), offset(0));
-        return passed - choose(plus, of_plus, of_minus);
+    CentredGradient<Float> centred() const {
+        return {grad_, bits_, inside_, {offsets_[0].data(), offsets_[1].data(), offsets_[2].data(), offsets_[3].data()}};
     }
 
    private:
@@ -219,7 +228,7 @@ class NormGradient {
 
     const Float* grad_;
     const uint8_t *bits_, *inside_;
-    OfPlace offsets_[4];  // what is taken off: below -1, below 0, up to 1, above
+    OfPlace offsets_[4];
 };
 
 void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
@@ -231,9 +240,11 @@ void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* in
         const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, levels,
                                            grad_bias, nullptr, rows * pixels, threads);
         const OfPlace psis(layout, psi);
+        const float* psi_of_place = psis.data();
+        const auto centred = gradient.centred();
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-            for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                const Octet value = gradient.centred(element, byte, place, count) / load_octet(psis.data() + place);
+            for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                const Octet value = centred(element, byte, place, count) / load_octet(psi_of_place + place);
                 store_octet(static_cast<Float*>(grad_y) + element, value, count);
             });
         });
@@ -258,10 +269,11 @@ float norm_sign_backward_int8(const void* grad, const uint8_t* bits, const uint8
         float* factor = of_channels.part<float>(0);
         for (int64_t c = 0; c < channels; ++c) factor[c] = inverse / psi[c];
         const OfPlace factors(layout, factor);
+        const float* factor_of_place = factors.data();
+        const auto centred = gradient.centred();
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-            for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                const Octet centred = gradient.centred(element, byte, place, count);
-                const Octet value = centred * load_octet(factors.data() + place);
+            for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                const Octet value = centred(element, byte, place, count) * load_octet(factor_of_place + place);
                 store_octet(grad_y + element, round_at_random(value, key, static_cast<uint32_t>(element)), count);
             });
         });

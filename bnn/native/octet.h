@@ -22,7 +22,15 @@ typedef uint16_t HalfWords __attribute__((vector_size(16)));
 constexpr Mask kBitOfLane = {1, 2, 4, 8, 16, 32, 64, 128};
 
 inline Mask if_negative(Mask v) { return v >> 31; }
-inline Mask mask_of(uint8_t byte) { return if_negative(-(kBitOfLane & static_cast<int32_t>(byte))); }
+
+inline Mask mask_of(uint8_t byte) {
+#ifdef __AVX512VL__
+    return (Mask)_mm256_movm_epi32(byte);
+#else
+    return if_negative(-(kBitOfLane & static_cast<int32_t>(byte)));
+#endif
+}
+
 inline Mask first_lanes(int64_t count) { return mask_of(static_cast<uint8_t>((1u << count) - 1)); }
 
 inline uint8_t byte_of(Mask mask) {
@@ -46,7 +54,7 @@ inline Mask is_nan(Octet v) { return if_negative(0x7F800000 - (Mask)magnitude(v)
 
 inline Mask greater(Octet a, Octet b) {
 #ifdef __AVX2__
-    return a > b;
+    return (Mask)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ);
 #else
     typedef float Half __attribute__((vector_size(16)));
     Half halves_of_a[2], halves_of_b[2];
@@ -57,16 +65,59 @@ inline Mask greater(Octet a, Octet b) {
 #endif
 }
 
+// Whole numbers at most as large, of numbers that int32 holds.
+inline Octet floor_of(Octet v) {
+#ifdef __AVX2__
+    return (Octet)_mm256_floor_ps((__m256)v);
+#else
+    const Octet truncated = __builtin_convertvector(__builtin_convertvector(v, Mask), Octet);
+    return truncated - (Octet)(greater(truncated, v) & (Mask)(Octet{} + 1));
+#endif
+}
+
+inline Octet clamped(Octet v, Octet limit) {
+#ifdef __AVX2__
+    return (Octet)_mm256_max_ps(_mm256_min_ps((__m256)v, (__m256)limit), (__m256)-limit);
+#else
+    return choose(greater(v, limit), limit, choose(greater(-limit, v), -limit, v));
+#endif
+}
+
+inline Mask larger(Mask a, Mask b) {
+#ifdef __AVX2__
+    return (Mask)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#else
+    return choose(if_negative(a - b), b, a);
+#endif
+}
+
 inline Octet load_octet(const float* from) {
     Octet v;
     std::memcpy(&v, from, sizeof v);
     return v;
 }
 
+// GCC takes __builtin_convertvector between elements of different sizes apart.
+inline Words widened(HalfWords halves) {
+#ifdef __AVX2__
+    return (Words)_mm256_cvtepu16_epi32((__m128i)halves);
+#else
+    return __builtin_convertvector(halves, Words);
+#endif
+}
+
+inline WideOctet widened(Octet v) {
+#ifdef __AVX512F__
+    return (WideOctet)_mm512_maskz_cvtps_pd(0xFF, (__m256)v);  // of the plain form GCC warns
+#else
+    return __builtin_convertvector(v, WideOctet);
+#endif
+}
+
 inline Octet load_octet(const BFloat16* from) {
     HalfWords halves;
     std::memcpy(&halves, from, sizeof halves);
-    return (Octet)(__builtin_convertvector(halves, Words) << 16);
+    return (Octet)(widened(halves) << 16);
 }
 
 inline Octet load_octet(const int8_t* from) {
@@ -81,7 +132,7 @@ inline Octet load_octet(const Float16* from) {
 #ifdef __F16C__
     return (Octet)_mm256_cvtph_ps((__m128i)halves);
 #else
-    const Words words = __builtin_convertvector(halves, Words), sign = (words & 0x8000) << 16;
+    const Words words = widened(halves), sign = (words & 0x8000) << 16;
     const Words special = (Words)if_negative(0x7BFF - (Mask)(words & 0x7FFF));
     // The exponents' biases differ by 112; the product also brings numbers below 2^-14 to their place.
     const Words scaled = (Words)((Octet)((words & 0x7FFF) << 13) * 0x1p112f);
@@ -154,14 +205,14 @@ void with_dtype(int dtype, const Run& run) {
 inline void raise_octet(int32_t* largest, Mask v) {
     Mask before;
     std::memcpy(&before, largest, sizeof before);
-    before = choose(if_negative(before - v), v, before);
+    before = larger(before, v);
     std::memcpy(largest, &before, sizeof before);
 }
 
 inline void add_octet(double* sums, Octet v) {
     WideOctet sum;
     std::memcpy(&sum, sums, sizeof sum);
-    sum += __builtin_convertvector(v, WideOctet);
+    sum += widened(v);
     std::memcpy(sums, &sum, sizeof sum);
 }
 

@@ -14,9 +14,11 @@ inline Word mix(Word word) {
     return word ^ word >> 16;
 }
 
+constexpr uint32_t kIndexFactor = 0x9E3779B9;
+
 template <class Word>
 inline Word random_bits(uint32_t key, Word index) {
-    return mix(index * 0x9E3779B9u ^ key);
+    return mix(index * kIndexFactor ^ key);
 }
 
 }  // namespace

@@ -36,10 +36,12 @@ class Taps {
         int64_t column = first % near_[1], row = first / near_[1] % near_[0], image = first / near_[1] / near_[0];
         for (int64_t i = 0; i < count;) {
             const int64_t begin = image * image_step_ + rows[row] * far_[1] * pixel_step_;
-            for (; column < near_[1] && i < count; ++column, ++i) {
-                const bool exists = rows[row] >= 0 && columns[column] >= 0;
-                offsets[i] = exists ? begin + columns[column] * pixel_step_ : kNowhere;
+            const int64_t run = minimum(near_[1] - column, count - i);
+            for (int64_t j = 0; j < run; ++j) {
+                const bool exists = rows[row] >= 0 && columns[column + j] >= 0;
+                offsets[i + j] = exists ? begin + columns[column + j] * pixel_step_ : kNowhere;
             }
+            i += run;
             column = 0;
             row = row + 1 == near_[0] ? 0 : row + 1;
             image += row == 0;

@@ -1,9 +1,10 @@
 // Products of int8 and ±1 bytes with int32 sums, under the instruction set that this translation unit is compiled for.
 //
 // A panel is a matrix of bytes [depth][kColumns] whose rows are interleaved by four, panel[depth / 4][column][4]: one
-// instruction then adds four products to every column's sum. Each definition offers the same three things:
-// Tiles, which lives while tiles are multiplied; multiply_tile, which adds a[kRows][depth] times a panel to
-// sums[kRows][kColumns]; and spread_panel, which makes a panel of words of 32 bits.
+// instruction then adds four products to every column's sum. Each definition offers the same: Tiles, which lives while
+// tiles are multiplied; multiply_tile, which adds a[kRows][depth] times a panel to sums[kRows][kColumns], where the
+// bytes of `a` are within ±1 if kSignsInA, else those of the panel; spread_signs, which makes bytes of a row of bits;
+// and spread_panel, which makes a panel of words of 32 bits.
 #pragma once
 
 #include "vector.h"
@@ -46,6 +47,7 @@ class Tiles {
     Tiles& operator=(const Tiles&) = delete;
 };
 
+template <bool kSignsInA>
 [[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
     constexpr int64_t sums_stride = kColumns * sizeof(int32_t);
@@ -89,6 +91,7 @@ inline uint32_t load_quad(const int8_t* bytes) {
 constexpr int kRows = 8;
 
 // The instruction multiplies unsigned by signed bytes: a is offset by 128, and 128 times a column's sum taken away.
+template <bool kSignsInA>
 [[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
     const Vector offset = _mm512_set1_epi8(-128);
@@ -128,7 +131,13 @@ constexpr int kRows = 2;
 inline Vector load_bytes(const void* bytes) { return _mm256_loadu_si256(static_cast<const __m256i*>(bytes)); }
 inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast<__m256i*>(bytes), v); }
 
-// The instruction multiplies unsigned by signed bytes: the magnitude of a by the column with a's sign.
+// The instruction multiplies unsigned by signed bytes: the magnitude of one factor by the other one with its sign. That
+// must be the factor within ±1, since -128 cannot change its sign.
+inline Vector add_pairs(Vector bytes, Vector signs) {
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(bytes), _mm256_sign_epi8(signs, bytes));
+}
+
+template <bool kSignsInA>
 [[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
     const Vector ones = _mm256_set1_epi16(1);
@@ -142,11 +151,10 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
 #pragma GCC unroll 2
         for (int row = 0; row < kRows; ++row) {
             const Vector quad = _mm256_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
-            const Vector magnitude = _mm256_abs_epi8(quad);
 #pragma GCC unroll 4
             for (int v = 0; v < 4; ++v) {
-                const Vector signed_column = _mm256_sign_epi8(load_bytes(panel + k * kColumns + 32 * v), quad);
-                const Vector pairs = _mm256_maddubs_epi16(magnitude, signed_column);
+                const Vector column = load_bytes(panel + k * kColumns + 32 * v);
+                const Vector pairs = kSignsInA ? add_pairs(column, quad) : add_pairs(quad, column);
                 products[row][v] = _mm256_add_epi32(products[row][v], _mm256_madd_epi16(pairs, ones));
             }
         }
@@ -172,6 +180,7 @@ inline Shorts load_shorts(const void* bytes) {
 }
 
 // Eight columns at a time stay in registers. A short holds the sum of 128 products of a byte and 1, 0 or -1.
+template <bool kSignsInA>
 [[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
     constexpr int64_t kPart = 8, kMost = 4 * 128;
@@ -200,6 +209,24 @@ inline Shorts load_shorts(const void* bytes) {
 }
 
 #endif
+
+// The bytes of 64 bits: a set bit becomes 1, a clear one -1; one that is not present, 0.
+inline void spread_signs(int8_t* to, uint64_t bits, uint64_t present) {
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
+    const Vector plus = _mm512_maskz_set1_epi8(present, 1), minus = _mm512_maskz_set1_epi8(present, -1);
+    _mm512_storeu_si512(to, _mm512_mask_blend_epi8(bits, minus, plus));
+#else
+    for (int i = 0; i < 8; ++i) {
+        constexpr uint64_t kBits = 0x8040201008040201, kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
+        const auto truths = [=](uint64_t word) {  // eight bytes of 0 or 1
+            return (((word >> 8 * i & 0xFF) * kOnes & kBits) + ~kHigh) >> 7 & kOnes;
+        };
+        const uint64_t exist = truths(present), minus = exist & ~truths(bits & present);
+        const uint64_t signs = exist | minus * 0xFF;  // the product does not carry: it is 0 or 0xFF in every byte
+        std::memcpy(to + 8 * i, &signs, 8);
+    }
+#endif
+}
 
 // A set bit becomes 1, a clear one -1; a row whose byte of `present` is not all ones but 0 becomes zeros.
 void spread_panel(int8_t* panel, const uint32_t* rows, const uint8_t* present, int64_t depth) {

@@ -97,13 +97,9 @@ def conv2d(
     """Native `bnn.ops.reference.conv2d`."""
     if dtype not in (torch.float32, torch.float16):
         return reference.conv2d(x, x_shape, weight, weight_shape, stride, padding, dilation, groups, dtype)
-    channels, outputs, taps = x_shape[1], weight_shape[0], weight_shape[1:]
-    if groups < 1 or channels != taps[0] * groups or outputs % groups:
-        raise ValueError(f"a weight of {weight_shape} in {groups} groups does not fit an input of {x_shape}")
-    _check_exact(math.prod(taps))
+    window = _conv2d_window(x_shape, weight_shape, stride, padding, dilation, groups)
     x, weight = _packed_image("x", x, x_shape), _packed_image("weight", weight, weight_shape)
-    window = _window(x_shape, taps[1:], stride, padding, dilation)
-    height, width = window[-1]
+    outputs, (height, width) = weight_shape[0], window[-1]
     out = torch.empty((x_shape[0], height, width, outputs), dtype=dtype)
     pointers = (x.data_ptr(), weight.data_ptr(), out.data_ptr())
     _native.conv2d(*_isa_and_threads(), *pointers, *window, outputs, groups, _DTYPE_CODES[dtype])
@@ -153,6 +149,21 @@ def max_pool2d_backward(
 
 
 _Pair = tuple[int, int]
+
+
+def _conv2d_window(
+    x_shape: list[int],
+    weight_shape: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> tuple[list[int], _Pair, _Pair, _Pair, _Pair, _Pair]:
+    outputs, *taps = weight_shape
+    if groups < 1 or x_shape[1] != taps[0] * groups or outputs % groups:
+        raise ValueError(f"a weight of {weight_shape} in {groups} groups does not fit an input of {x_shape}")
+    _check_exact(math.prod(taps))
+    return _window(x_shape, taps[1:], stride, padding, dilation)
 
 
 def _isa_and_threads() -> tuple[str, int]:

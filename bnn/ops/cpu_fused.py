@@ -106,6 +106,32 @@ def max_pool2d_scatter(
     return out.movedim(-1, 1)
 
 
+def conv2d_max_pool2d(
+    x: Tensor,
+    x_shape: list[int],
+    weight: Tensor,
+    weight_shape: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    pool_size: list[int],
+    pool_stride: list[int],
+    pool_padding: list[int],
+) -> tuple[Tensor, Tensor]:
+    """Native `bnn.ops.fused.conv2d_max_pool2d`: the products of one image a thread exist at a time."""
+    window = cpu._conv2d_window(x_shape, weight_shape, stride, padding, dilation, groups)
+    x, weight = cpu._packed_image("x", x, x_shape), cpu._packed_image("weight", weight, weight_shape)
+    products = [x_shape[0], weight_shape[0], *window[-1]]
+    shape = images, channels, height, width = fused.pooled_shape(products, pool_size, pool_stride, pool_padding)
+    pool = (products, pool_size, pool_stride, pool_padding, _NO_DILATION, (height, width))
+    values = torch.empty((images, height, width, channels), dtype=torch.float16)
+    choices = x.new_empty(fused.choices_shape(shape, pool_size))
+    pointers = (x.data_ptr(), weight.data_ptr(), values.data_ptr(), choices.data_ptr())
+    cpu._native.conv2d_max_pool2d(*_isa_and_threads(), *pointers, *window, *pool, groups, len(choices))
+    return values.movedim(-1, 1), choices
+
+
 def sign_window(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
     """Native `bnn.ops.fused.sign_window`: one pass, which finds a NaN, too."""
     if x.dtype not in _INFINITY_BITS or x.dtype is torch.bool:
@@ -156,6 +182,7 @@ if cpu.instruction_set() != "reference":
         norm_sign_backward_int8,
         max_pool2d_choices,
         max_pool2d_scatter,
+        conv2d_max_pool2d,
         sign_window,
         mask,
     ):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bnn.errors import NonFiniteError
-from bnn.ops import packed_bytes, window_outputs
+from bnn.ops import _conv2d_shape, packed_bytes, window_outputs
 from bnn.ops.int8 import round_at_random, scale_of
 from bnn.ops.reference import pack, unpack
 
@@ -26,6 +26,10 @@ SCHEMAS = {
     "max_pool2d_scatter": (
         "(Tensor grad, Tensor choices, int[] x_shape, int[2] kernel_size, int[2] stride, int[2] padding) -> Tensor"
     ),
+    "conv2d_max_pool2d": (
+        "(Tensor x, int[] x_shape, Tensor weight, int[] weight_shape, int[2] stride, int[2] padding, int[2] dilation,"
+        " int groups, int[2] pool_size, int[2] pool_stride, int[2] pool_padding) -> (Tensor, Tensor)"
+    ),
     "sign_window": "(Tensor x, float window) -> (Tensor, Tensor)",
     "mask": "(Tensor grad, Tensor inside) -> Tensor",
 }
@@ -35,6 +39,9 @@ MAX_TAPS = 256
 
 SPREAD_OF_NORMAL = math.sqrt(math.pi / 2)
 """Standard deviation of normal values over their mean absolute deviation."""
+
+# Products before their pooling that exist at a time in the specification, about: 2 MiB of float16.
+_CHUNK_ELEMENTS = 1 << 20
 
 for _name, _schema in SCHEMAS.items():
     torch.library.define(f"bnn::{_name}", _schema)
@@ -198,6 +205,47 @@ def max_pool2d_scatter(
     return inner.contiguous(memory_format=torch.channels_last)
 
 
+def conv2d_max_pool2d(
+    x: Tensor,
+    x_shape: list[int],
+    weight: Tensor,
+    weight_shape: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    pool_size: list[int],
+    pool_stride: list[int],
+    pool_padding: list[int],
+) -> tuple[Tensor, Tensor]:
+    """`max_pool2d_choices` of the float16 result of a `bnn::conv2d`, of which few images exist at a time.
+
+    Args:
+        x: packed images, as in `bnn.ops.reference.conv2d`, as are the arguments that follow.
+        x_shape: see `x`.
+        weight: see `x`.
+        weight_shape: see `x`.
+        stride: see `x`.
+        padding: see `x`.
+        dilation: see `x`.
+        groups: see `x`.
+        pool_size: the kernel of the pooling.
+        pool_stride: its stride.
+        pool_padding: its padding.
+
+    Returns:
+        See `max_pool2d_choices`.
+    """
+    step = max(1, _CHUNK_ELEMENTS // (weight_shape[0] * math.prod(x_shape[2:])))
+    parts = []
+    for part in torch.split(x, step):
+        arguments = ([len(part), *x_shape[1:]], weight, weight_shape, stride, padding, dilation, groups)
+        products = torch.ops.bnn.conv2d(part, *arguments, torch.float16)
+        parts.append(max_pool2d_choices(products, pool_size, pool_stride, pool_padding))
+    values, choices = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(choices, 1)
+
+
 def sign_window(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
     """Packs the signs of a float matrix, and where |x| <= window.
 
@@ -305,6 +353,24 @@ def _max_pool2d_scatter_shape(
     return grad.new_empty(x_shape).to(memory_format=torch.channels_last)
 
 
+def _conv2d_max_pool2d_shape(
+    x: Tensor,
+    x_shape: list[int],
+    weight: Tensor,
+    weight_shape: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    pool_size: list[int],
+    pool_stride: list[int],
+    pool_padding: list[int],
+) -> tuple[Tensor, Tensor]:
+    convolution = (weight, weight_shape, stride, padding, dilation, groups, torch.float16)
+    products = _conv2d_shape(x, x_shape, *convolution)
+    return _max_pool2d_choices_shape(products, pool_size, pool_stride, pool_padding)
+
+
 def _sign_window_shape(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
     bits, inside = (x.new_empty((x.shape[0], packed_bytes(x.shape[1])), dtype=torch.uint8) for _ in range(2))
     return bits, inside
@@ -320,6 +386,7 @@ for _kernel, _shape_rule in (
     (norm_sign_backward_int8, _norm_sign_backward_int8_shape),
     (max_pool2d_choices, _max_pool2d_choices_shape),
     (max_pool2d_scatter, _max_pool2d_scatter_shape),
+    (conv2d_max_pool2d, _conv2d_max_pool2d_shape),
     (sign_window, _sign_window_shape),
     (mask, _mask_shape),
 ):

@@ -19,6 +19,9 @@ bnn = torch.ops.bnn
 
 NATIVE = cpu.instruction_set() != "reference"
 
+POOL = ([2, 2], [2, 2], [0, 0])
+BITS, CONVOLUTION = reference.pack(randn(2, 45, seed=1)), ([1, 1], [1, 1], [1, 1], 1)
+
 examples = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**31 - 1)
 dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
@@ -63,7 +66,7 @@ def unpacked(bits: Tensor, like: Tensor) -> Tensor:
 
 
 class TestSchemas:
-    Y, BITS = randn(2, 5, 3, 3), reference.pack(randn(2, 45, seed=1))
+    Y = randn(2, 5, 3, 3)
     WINDOW = ([3, 2], [2, 1], [1, 0])
     SAMPLES: ClassVar = {
         "norm_sign": (Y, randn(5), 1e-5),
@@ -71,6 +74,7 @@ class TestSchemas:
         "norm_sign_backward_int8": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5), 3),
         "max_pool2d_choices": (Y, *WINDOW),
         "max_pool2d_scatter": (randn(2, 5, 2, 2), torch.zeros(3, 2, 3, dtype=torch.uint8), [2, 5, 3, 3], *WINDOW),
+        "conv2d_max_pool2d": (BITS, [2, 5, 3, 3], BITS[:1, :3], [1, 5, 2, 2], [1, 1], [1, 1], [1, 1], 1, *WINDOW),
         "sign_window": (randn(3, 13), 0.5),
         "mask": (randn(2, 45), BITS),
     }
@@ -83,7 +87,8 @@ class TestSchemas:
     def test_schema_and_shape_rule_hold(self, name: str, dtype: torch.dtype) -> None:
         first, *rest = self.SAMPLES[name]
         operation = getattr(bnn, name).default
-        torch.library.opcheck(operation, (first.to(dtype), *rest), test_utils=("test_schema", "test_faketensor"))
+        first = first.to(dtype) if first.is_floating_point() else first
+        torch.library.opcheck(operation, (first, *rest), test_utils=("test_schema", "test_faketensor"))
 
 
 # --- norm and sign -------------------------------------------------------------------------------------------------
@@ -320,6 +325,28 @@ class TestMaxPool2d:
         check("max_pool2d_scatter", values, choices, [2, 3, 6, 6], [2, 2], [2, 2], [0, 0])
 
 
+class TestConv2dMaxPool2d:
+    @given(images=st.integers(0, 4), channels=st.integers(1, 40), groups=st.integers(1, 2), pool=pools(), seed=seeds)
+    @examples
+    def test_native_equals_the_reference(
+        self, isa: str, images: int, channels: int, groups: int, pool: tuple[list[int], list[list[int]]], seed: int
+    ) -> None:
+        size, window = pool
+        x_shape, weight_shape = [images, channels * groups, *size], [6 * groups, channels, 3, 2]
+        x = reference.pack(randn(images, math.prod(x_shape[1:]), seed=seed))
+        weight = reference.pack(randn(6 * groups, channels * 6, seed=seed + 1))
+        check("conv2d_max_pool2d", x, x_shape, weight, weight_shape, [1, 1], [1, 1], [1, 1], groups, *window)
+
+    def test_equals_the_two_one_after_the_other(self, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fused, "_CHUNK_ELEMENTS", 2 * 24 * 12 * 12)  # two images at a time
+        x, weight = reference.pack(randn(5, 16 * 12 * 12)), reference.pack(randn(24, 16 * 9, seed=1))
+        convolution = ([5, 16, 12, 12], weight, [24, 16, 3, 3], [1, 1], [1, 1], [1, 1], 1)
+        pooled = check("conv2d_max_pool2d", x, *convolution, *POOL)
+        products = bnn.conv2d(x, *convolution, torch.float16)
+        same(pooled, bnn.max_pool2d_choices(products, *POOL))
+        assert torch.equal(pooled[0], F.max_pool2d(products.float(), 2).half())
+
+
 # --- sign and its window -------------------------------------------------------------------------------------------
 
 
@@ -385,9 +412,10 @@ ONES = reference.pack(torch.ones(1800, 40))
         lambda: bnn.norm_sign(UNEVEN[0], randn(40), 1e-5),
         lambda: bnn.norm_sign_backward(UNEVEN[1], ONES, ONES, torch.ones(40), torch.ones(4, 40)),
         lambda: bnn.max_pool2d_choices(UNEVEN[0], [3, 3], [2, 2], [1, 1]),
+        lambda: bnn.conv2d_max_pool2d(BITS, [2, 5, 3, 3], BITS[:1, :3], [1, 5, 2, 2], *CONVOLUTION, *POOL),
         lambda: bnn.sign_window(UNEVEN[1].view(3, -1), 1.0),
     ],
-    ids=["norm_sign", "norm_sign_backward", "max_pool2d_choices", "sign_window"],
+    ids=["norm_sign", "norm_sign_backward", "max_pool2d_choices", "conv2d_max_pool2d", "sign_window"],
 )
 def test_the_number_of_threads_changes_nothing(run: Callable[[], Any]) -> None:
     results = []
@@ -400,7 +428,6 @@ def test_the_number_of_threads_changes_nothing(run: Callable[[], Any]) -> None:
 
 ROW, FLOATS = torch.zeros(2, 1, dtype=torch.uint8), torch.zeros(2, 4)
 IMAGE, CHOICES = torch.zeros(2, 4, 4, 4), torch.zeros(2, 2, 2, dtype=torch.uint8)
-POOL = ([2, 2], [2, 2], [0, 0])
 
 
 @pytest.mark.parametrize(
@@ -410,6 +437,7 @@ POOL = ([2, 2], [2, 2], [0, 0])
         ("max_pool2d_choices", (IMAGE, [2, 2], [0, 1], [0, 0]), "1 to 256 values"),
         ("max_pool2d_choices", (IMAGE, [2, 2], [2, 2], [1, 2]), "half of the kernel"),
         ("max_pool2d_choices", (IMAGE, [5, 2], [2, 2], [0, 0]), "does not fit an image"),
+        ("conv2d_max_pool2d", (BITS, [2, 5, 3, 3], BITS[:1], [1, 5, 9, 1], *CONVOLUTION, *POOL), "does not fit an"),
         ("max_pool2d_scatter", (IMAGE, CHOICES, [2, 4, 4, 4], *POOL), "grad must be"),
         ("max_pool2d_scatter", (IMAGE[:, :, :2, :2], CHOICES[:1], [2, 4, 4, 4], *POOL), "choices must be"),
     ],
@@ -425,6 +453,8 @@ def test_wrong_arguments_are_told(name: str, args: tuple[Any, ...], message: str
         ("norm_sign", (FLOATS, torch.zeros(3), 1e-5), "bias must have 4 values"),
         ("norm_sign_backward", (FLOATS, ROW, ROW[:, :0], torch.ones(4), torch.ones(4)), "inside must be uint8"),
         ("norm_sign_backward", (FLOATS, ROW, ROW, torch.ones(4), torch.ones(1)), "levels are 4 for each of 4"),
+        ("conv2d_max_pool2d", (ROW, [2, 4, 4, 4], ROW, [2, 4, 2, 2], *CONVOLUTION, *POOL), "8 bytes a row"),
+        ("conv2d_max_pool2d", (ROW, [2, 4, 4, 4], ROW, [2, 3, 2, 2], *CONVOLUTION, *POOL), "does not fit an input"),
         ("mask", (torch.zeros(2, 9), ROW), "2 bytes a row"),
         ("sign_window", (torch.zeros(3), 1.0), "x must be a matrix"),
     ],

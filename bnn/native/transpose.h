@@ -1,0 +1,52 @@
+// Small blocks of bits or bytes, transposed in vectors that the compiler makes of what registers there are.
+#pragma once
+
+#include "common.h"
+
+namespace {
+
+constexpr int kBlocks = 16;  // of 32 x 32 bits, that are transposed at a time
+
+typedef uint32_t Blocks __attribute__((vector_size(64)));  // one row of each block
+typedef uint8_t Sixteen __attribute__((vector_size(16)));
+typedef uint16_t Pairs __attribute__((vector_size(16)));  // of bytes
+
+// Swaps the bits `low` of some rows with those `distance` higher of the rows `distance` before them.
+template <int distance, class Row>
+inline void swap_bits(Row (&rows)[32], uint32_t low) {
+#pragma GCC unroll 32
+    for (int i = 0; i < 32; ++i) {
+        if (i & distance) continue;
+        const Row change = ((rows[i] >> distance) ^ rows[i + distance]) & low;
+        rows[i + distance] ^= change;
+        rows[i] ^= change << distance;
+    }
+}
+
+// Bit j of row i becomes bit i of row j. A row is a word, or a vector of a word of each of several blocks.
+template <class Row>
+[[gnu::noinline]] void transpose_bits(Row (&rows)[32]) {
+    swap_bits<16>(rows, 0x0000FFFF);
+    swap_bits<8>(rows, 0x00FF00FF);
+    swap_bits<4>(rows, 0x0F0F0F0F);
+    swap_bits<2>(rows, 0x33333333);
+    swap_bits<1>(rows, 0x55555555);
+}
+
+#ifdef __clang__
+#define BNN_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define BNN_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, decltype(a){__VA_ARGS__})
+#endif
+
+// The elements of two vectors' lower or upper halves in turns.
+inline Sixteen lower_halves(Sixteen a, Sixteen b) {
+    return BNN_SHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+inline Sixteen upper_halves(Sixteen a, Sixteen b) {
+    return BNN_SHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+inline Pairs lower_halves(Pairs a, Pairs b) { return BNN_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Pairs upper_halves(Pairs a, Pairs b) { return BNN_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+
+}  // namespace
