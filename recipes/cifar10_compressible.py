@@ -19,7 +19,7 @@ from bnn.penalties import (
     Ternarize,
     trapezoid,
 )
-from bnn.training import Callback, Precision, Run, one_then, warmup_cosine
+from bnn.training import Callback, Precision, Run, one_then, start_from, warmup_cosine
 
 _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 
@@ -27,6 +27,7 @@ _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 def recipe(
     *,
     data_dir: Path,
+    start: Path | None = None,
     width: int = 32,
     hidden: int = 1024,
     density: float | None = 0.08,
@@ -56,6 +57,8 @@ def recipe(
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        start: directory of a run of this recipe, such as one with density null; its weights take the place of the real
+            epochs.
         width: channels of the first convolution.
         hidden: outputs of the first linear layer, which has most of the weights.
         density: share of the weights that is kept, in (0, 1]; 1 makes them binary, null leaves them real.
@@ -74,7 +77,9 @@ def recipe(
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
-    if density is not None and not 0 < real_epochs < epochs:
+    if start is not None:
+        real_epochs = 0
+    elif density is not None and not 0 < real_epochs < epochs:
         raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
     if not tuning_rate > 0:
         raise RecipeError(f"the tuning rate is above 0, got {tuning_rate}")
@@ -86,19 +91,22 @@ def recipe(
         input_shape=data.image_shape, classes=data.num_classes, width=width, hidden=hidden, store=SparseStore
     )
     initialize(network, generator=torch.Generator().manual_seed(seed))
+    if start is not None:
+        start_from(start, network)
     callbacks: list[Callback] = [WeightMeter()]
     loss = PenalizedLoss(network, _PENALTIES[penalty](scope=scope))
     schedule = warmup_cosine(epochs, warmup_epochs=min(1, epochs / 4))
     if density is not None:
-        real = warmup_cosine(real_epochs, warmup_epochs=min(1, real_epochs / 4))
         ternary = warmup_cosine(epochs - real_epochs)
+        real = warmup_cosine(real_epochs, warmup_epochs=min(1, real_epochs / 4)) if real_epochs else ternary
         schedule = one_then(real, real_epochs, ternary, scale=tuning_rate / learning_rate)
+        callbacks.append(
+            Ternarize(epoch=real_epochs, density=density, final_epoch=epochs - (epochs - real_epochs) // 4)
+        )
+    if density is not None and real_epochs:
         quarter = real_epochs / 4
         rise_and_fall = trapezoid(real_epochs, peak=strength, rise_epochs=quarter, fall_epochs=quarter)
-        callbacks += [
-            PenaltySchedule(loss, rise_and_fall),
-            Ternarize(epoch=real_epochs, density=density, final_epoch=epochs - (epochs - real_epochs) // 4),
-        ]
+        callbacks.append(PenaltySchedule(loss, rise_and_fall))
     return Run(
         model=network,
         data=data,

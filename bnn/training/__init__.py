@@ -6,6 +6,7 @@ from bnn.training.latents import ClipLatents, ProjectLatents
 from bnn.training.run import Precision, Run
 from bnn.training.schedules import TauSchedule, one_then, recu_tau, warmup_cosine
 from bnn.training.silence_decay import SilenceAwareDecay
+from bnn.training.start import start_from
 from bnn.training.trainer import Trainer
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Trainer",
     "one_then",
     "recu_tau",
+    "start_from",
     "warmup_cosine",
 ]

@@ -11,11 +11,12 @@ from PIL import Image
 
 from bnn.accounting.weight_meters import WeightMeter
 from bnn.cli import main
-from bnn.errors import DataError, RecipeError
+from bnn.errors import CheckpointError, DataError, RecipeError
 from bnn.penalties import PenaltySchedule, SparseStore, Ternarize
 from bnn.quantizers import ReCU, Sign
 from bnn.stores import LatentStore
 from bnn.training import ProjectLatents, TauSchedule
+from bnn.training.checkpoint import load
 from bnn.training.directory import read_json, read_metrics
 from bnn.training.gradient_scaling import AdaptiveGradientScaling
 from bnn.training.recipe import load_recipe
@@ -169,3 +170,22 @@ def test_the_rate_of_tuning_is_another(images):
     assert [0.1 * run.schedule(epoch) for epoch in (0.5, 1.99999, 2, 3)] == pytest.approx(
         [0.1, 0, 0.02, 0.01], abs=1e-4
     )
+
+
+def test_a_run_of_real_weights_can_be_made_ternary(images, tmp_path):
+    words = ["train", str(RECIPES / "cifar10_compressible.py"), "--data-dir", str(images), "--width", "4"]
+    words += ["--hidden", "16", "--batch-size", "6"]
+    real = tmp_path / "real"
+    assert main([*words, "--density", "null", "--epochs", "1", "--out", str(real)]) == 0
+    run = COMPRESSIBLE(data_dir=images, start=real, width=4, hidden=16, epochs=2, learning_rate=0.1, tuning_rate=0.02)
+    weights = load(real / "checkpoints").tensors
+    assert all(torch.equal(tensor, weights[f"model.{name}"]) for name, tensor in run.model.state_dict().items())
+    assert kinds(run) == {Ternarize}
+    assert 0.1 * run.schedule(0) == pytest.approx(0.02)
+    assert main([*words, "--start", str(real), "--epochs", "1", "--out", str(tmp_path / "ternary")]) == 0
+    assert [record["sparsity"] for record in read_metrics(tmp_path / "ternary")] == [pytest.approx(0.92, abs=0.001)]
+
+
+def test_a_start_that_is_no_run_is_refused_in_one_line(images, tmp_path):
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        COMPRESSIBLE(data_dir=images, start=tmp_path, width=4, hidden=16)
