@@ -81,12 +81,13 @@ class Run:
     @property
     def identity(self) -> dict[str, Any]:
         """JSON values that tell this run from others of the same network; a checkpoint keeps them."""
-        return {
+        identity = {
             "data": self.data.name,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "slice_size": self.slice_size,
-            "precision": self.precision,
             "seed": self.seed,
             "validation": self.validation,
         }
+        # Checkpoints did not always name the precision; those that do not are of float32.
+        return identity if self.precision == "float32" else {**identity, "precision": self.precision}
