@@ -30,10 +30,10 @@ def recipe(
     start: Path | None = None,
     width: int = 32,
     hidden: int = 1024,
-    density: float | None = 0.08,
+    density: float | None = 0.105,
     penalty: Literal["compressibility", "hoyer_square"] = "compressibility",
     scope: Literal["layer", "network"] = "layer",
-    strength: float = 1e-3,
+    strength: float = 0.0,
     real_epochs: int = 16,
     epochs: int = 32,
     batch_size: int = 128,
@@ -48,8 +48,8 @@ def recipe(
 ) -> Run:
     """Trains a VGG-7 of real activations on CIFAR-10 whose weights become sparse and ternary, or stay real.
 
-    The loss has a penalty whose strength rises for a quarter of the real epochs, stays, and falls to 0 over their last
-    quarter (see Compressibility for the reason). Then the largest weights are kept (see Ternarize) and become -a or a,
+    The loss may have a penalty whose strength rises for a quarter of the real epochs, stays, and falls to 0 over their
+    last quarter (see Compressibility for the reason). Then the largest weights are kept (see Ternarize) and become -a or a,
     one magnitude a layer, the others 0. They are tuned, and which are kept changes, but for the last quarter of the
     ternary epochs. The stem and the classifier stay real. Compress what comes out with `bnn compress`; density null
     trains the same network without penalty and leaves its weights as they are. Source of the penalty: Aytekin, Cricri
@@ -64,7 +64,7 @@ def recipe(
         density: share of the weights that is kept, in (0, 1]; 1 makes them binary, null leaves them real.
         penalty: on the weights while they are real.
         scope: whether each layer has its penalty or all are one vector.
-        strength: largest factor of the penalty.
+        strength: largest factor of the penalty; what follows does as well without it, see benchmarks/records.md.
         real_epochs: epochs before the weights become ternary.
         epochs: passes over the training images.
         batch_size: images a step.
