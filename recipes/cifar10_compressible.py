@@ -49,9 +49,9 @@ def recipe(
     """Trains a VGG-7 of real activations on CIFAR-10 whose weights become sparse and ternary, or stay real.
 
     The loss may have a penalty whose strength rises for a quarter of the real epochs, stays, and falls to 0 over their
-    last quarter (see Compressibility for the reason). Then the largest weights are kept (see Ternarize) and become -a or a,
-    one magnitude a layer, the others 0. They are tuned, and which are kept changes, but for the last quarter of the
-    ternary epochs. The stem and the classifier stay real. Compress what comes out with `bnn compress`; density null
+    last quarter (see Compressibility for the reason). Then the largest weights are kept (see Ternarize) and become -a
+    or a, one magnitude a layer, the others 0. They are tuned, and which are kept changes, but for the last quarter of
+    the ternary epochs. The stem and the classifier stay real. Compress what comes out with `bnn compress`; density null
     trains the same network without penalty and leaves its weights as they are. Source of the penalty: Aytekin, Cricri
     and Aksu 2019, arXiv 1905.01044; of what follows it, see Ternarize.
 
