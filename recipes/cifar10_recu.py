@@ -13,7 +13,7 @@ from bnn.models import initialize, resnet18, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
 from bnn.quantizers import Quantizer, ReCU, Sign
 from bnn.stores import LatentStore
-from bnn.training import Callback, ProjectLatents, Run, TauSchedule, warmup_cosine
+from bnn.training import Callback, Precision, ProjectLatents, Run, TauSchedule, warmup_cosine
 from bnn.training.gradient_scaling import AdaptiveGradientScaling
 from bnn.training.silence_decay import SilenceAwareDecay
 
@@ -58,6 +58,7 @@ def recipe(
     tau_end: float = 0.99,
     gradient_ratio: float = 0.04,
     silence_decay: float = 9e-4,
+    precision: Precision = "float32",
     train_images: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
@@ -87,6 +88,7 @@ def recipe(
         tau_end: ReCU's quantile at the end.
         gradient_ratio: OvSW's least ratio of a filter's gradient and weights.
         silence_decay: OvSW's decay of weights that do not change their sign.
+        precision: of the products in training and evaluation; bfloat16 is several times as fast on some processors.
         train_images: take this many of the training images, at random; null takes all.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
@@ -121,6 +123,7 @@ def recipe(
         batch_size=batch_size,
         seed=seed,
         validation=validation,
+        precision=precision,
         schedule=warmup_cosine(epochs, warmup_epochs=min(warmup_epochs, epochs / 4)),
         augment=[RandomCrop(padding=4), RandomFlip()],
         callbacks=callbacks,

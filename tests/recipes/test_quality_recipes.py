@@ -191,3 +191,8 @@ def test_a_run_of_real_weights_can_be_made_ternary(images, tmp_path):
 def test_a_start_that_is_no_run_is_refused_in_one_line(images, tmp_path):
     with pytest.raises(CheckpointError, match="checkpoint"):
         COMPRESSIBLE(data_dir=images, start=tmp_path, width=4, hidden=16)
+
+
+def test_the_binary_networks_take_products_of_bfloat16(images):
+    assert RECU(data_dir=images, precision="bfloat16", **SMALL).precision == "bfloat16"
+    assert RECU(data_dir=images, **SMALL).precision == "float32"
