@@ -19,12 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnn.discrete_store import DiscreteStore
 from bnn.models import initialize
 from bnn.models.gxnor_cnn import gxnor_cnn
 from bnn.optim import Adam
 from bnn.optim.dst import DST
-from bnn.stores import StoreFactory
+from bnn.weights import DiscreteStore, StoreFactory
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
 from hwsim.write_schemes import scheme_named

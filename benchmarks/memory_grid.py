@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train_step import MODELS
-from bnn.accounting.exact_model import predict_step
-from bnn.budget.measure import measure
-from bnn.budget.networks import find_network
-from bnn.budget.steps import PRESETS, Way, step_on_meta
+from bnn.cli.budget.measure import measure
+from bnn.cli.budget.networks import find_network
+from bnn.cli.budget.steps import PRESETS, Way, step_on_meta
+from bnn.cost.memory.predicted import predict_step
 from bnn.errors import RunError
 
 BATCHES = (2, 40, 70, 100)

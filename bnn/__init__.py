@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from bnn.errors import BnnError
     from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
     from bnn.quantizers import ApproxSign, Quantizer, ReCU, ScaledSign, Sign, Ternary
-    from bnn.stores import LatentStore, WeightStore
-    from bnn.training import Run, Trainer
+    from bnn.training import Run, Trainer, TrainingStep
+    from bnn.weights import LatentStore, WeightStore
 
 __version__ = "0.1.0"
 
@@ -21,8 +21,8 @@ _HOMES = {
     "errors": ("BnnError",),
     "layers": ("BinaryConv2d", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"),
     "quantizers": ("ApproxSign", "Quantizer", "ReCU", "ScaledSign", "Sign", "Ternary"),
-    "stores": ("LatentStore", "WeightStore"),
-    "training": ("Run", "Trainer"),
+    "training": ("Run", "Trainer", "TrainingStep"),
+    "weights": ("LatentStore", "WeightStore"),
 }
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Sign",
     "Ternary",
     "Trainer",
+    "TrainingStep",
     "WeightStore",
 ]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -12,14 +11,13 @@ import torch
 from torch import nn
 
 import bnn.optim
-from bnn.accumulator import Accumulator
-from bnn.accumulator_store import AccumulatorStore
-from bnn.allocator import give_back_freed_memory
 from bnn.errors import RecipeError
 from bnn.layers import BinaryLayer, BinaryNorm, fuse
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
-from bnn.training import Callback, ClipLatents
+from bnn.training import TrainingStep
+from bnn.training.allocator import give_back_freed_memory
+from bnn.weights import Accumulator, AccumulatorStore, LatentStore
 
 Preset = Literal["standard", "edge", "edge-min"]
 
@@ -35,20 +33,9 @@ Build = Callable[..., nn.Module]
 """Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a preset makes, under the names that `bnn.training.Run` gives it."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    callbacks: Sequence[Callback] = ()
-    generators: dict[str, torch.Generator] = field(default_factory=dict)
-    slice_size: int | None = None
-
-
 def prepare(
     preset: str, build: Build, *, input_shape: tuple[int, ...], learning_rate: float | None = None, seed: int = 0
-) -> Prepared:
+) -> TrainingStep:
     """Makes a network and all that its training needs.
 
     Args:
@@ -70,17 +57,17 @@ def prepare(
     return presets[preset](build, input_shape, seed=seed, **options)
 
 
-def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1e-2, seed: int = 0) -> Prepared:
+def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1e-2, seed: int = 0) -> TrainingStep:
     """Float32 throughout: latent weights, batch norm, gradients and Adam. Only binary activations are kept as bits.
 
     Source: Courbariaux et al. 2016, arXiv 1602.02830.
     """
-    model = build(input_shape=input_shape)
+    model = build(input_shape=input_shape, store=partial(LatentStore, limit=1.0))
     initialize(model, generator=torch.Generator().manual_seed(seed))
-    return Prepared(model, torch.optim.Adam(model.parameters(), lr=learning_rate), [ClipLatents()])
+    return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate))
 
 
-def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> Prepared:
+def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> TrainingStep:
     """Norms that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
 
     Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out. The
@@ -90,10 +77,10 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3
     accumulators, others = _parameters(model)
     groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
-    return Prepared(model, optimizer, generators={"rounding": rounding})
+    return TrainingStep(model=model, optimizer=optimizer, generators={"rounding": rounding})
 
 
-def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> Prepared:
+def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> TrainingStep:
     """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
 
     The accumulators move by the learning rate against the sign of their gradient, and 20 learning rates beyond 0 where
@@ -107,7 +94,12 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
     bnn.optim.step_in_backward(optimizer)
-    return Prepared(model, optimizer, generators={"rounding": rounding}, slice_size=_slice_size(model, input_shape))
+    return TrainingStep(
+        model=model,
+        optimizer=optimizer,
+        slice_size=_slice_size(model, input_shape),
+        generators={"rounding": rounding},
+    )
 
 
 def _of_bits(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         NeelBrown,
         SwitchingModel,
         ValidityWarning,
-        presets,
+        junctions,
     )
     from hwsim.meters import DeviceMeter
     from hwsim.nonidealities import NonIdealities
@@ -39,7 +39,7 @@ _HOMES = {
         "NeelBrown",
         "SwitchingModel",
         "ValidityWarning",
-        "presets",
+        "junctions",
     ),
     "meters": ("DeviceMeter",),
     "nonidealities": ("NonIdealities",),
@@ -63,7 +63,7 @@ __all__ = [
     "Readout",
     "SwitchingModel",
     "ValidityWarning",
-    "presets",
+    "junctions",
     "scheme_named",
 ]
 

@@ -31,7 +31,7 @@ commands:
 
 # Of `hwsim.devices`, by their names on the command line; "llg" is the simulation.
 _MODELS = {"fokker-planck": "FokkerPlanck", "butler": "Butler", "neel-brown": "NeelBrown", "erf": "Erf", "llg": "llg"}
-# Functions of `hwsim.devices.presets`, by their names on the command line.
+# Functions of `hwsim.devices.junctions`, by their names on the command line.
 _PRESETS = {"consistent": "consistent", "paper": "paper", "ut-austin": "ut_austin", "sot": "sot"}
 
 
@@ -146,7 +146,7 @@ def _reduced_probability(options: argparse.Namespace) -> float:
 
 def _physical_probability(options: argparse.Namespace) -> float:
     """By --preset or --measured, --voltage-V and --pulse-width-s."""
-    from hwsim.devices import MTJ, MeasuredDevice, MeasuredTable, presets
+    from hwsim.devices import MTJ, MeasuredDevice, MeasuredTable, junctions
 
     if options.measured is not None:
         if options.preset is not None:
@@ -160,7 +160,7 @@ def _physical_probability(options: argparse.Namespace) -> float:
             to_antiparallel=table, to_parallel=table, parallel_resistance_ohm=1, antiparallel_resistance_ohm=2
         )
     else:
-        device = getattr(presets, _PRESETS[options.preset or "consistent"])()
+        device = getattr(junctions, _PRESETS[options.preset or "consistent"])()
     antiparallel = options.voltage_V < 0 if options.state is None else options.state == "AP"
     if isinstance(device, MeasuredDevice):
         if unused := [name for name in ("model", "temperature_K", "alpha") if getattr(options, name) is not None]:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from bnn.errors import RunError, UsageError
 
-# Those functions of `hwsim.devices.presets` that make an `MTJ`, by their names on the command line.
+# Those functions of `hwsim.devices.junctions` that make an `MTJ`, by their names on the command line.
 _PRESETS = ("consistent", "paper", "ut-austin")
 
 
@@ -136,9 +136,9 @@ def _switching(options: argparse.Namespace, figures: Any) -> None:
 
 
 def _device(options: argparse.Namespace) -> Any:
-    from hwsim.devices import presets
+    from hwsim.devices import junctions
 
-    device = getattr(presets, options.preset.replace("-", "_"))()
+    device = getattr(junctions, options.preset.replace("-", "_"))()
     return device if options.temperature_K is None else replace(device, temperature_K=options.temperature_K)
 
 
@@ -187,7 +187,7 @@ def _add_schemes(studies: Any) -> None:
 
 
 def _schemes(options: argparse.Namespace, figures: Any) -> None:
-    from hwsim.devices import presets
+    from hwsim.devices import junctions
     from hwsim.studies import physics, tables
     from hwsim.write_schemes import SchemeName
 
@@ -196,7 +196,7 @@ def _schemes(options: argparse.Namespace, figures: Any) -> None:
     if options.points < 2:
         raise UsageError(f"a sweep has 2 points or more, got {options.points}")
     table = physics.schemes(
-        getattr(presets, options.preset.replace("-", "_"))(),
+        getattr(junctions, options.preset.replace("-", "_"))(),
         options.schemes,
         antiparallel=options.state == "AP",
         m=options.m,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bnn.data.hashing import random_integers
 from bnn.layers import BinaryLayer
+from bnn.random.hashing import random_integers
 from hwsim.store import DeviceStore
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bnn.accounting.count import count_layers
+from bnn.cost.count import count_layers
 from bnn.layers import BinaryLayer
 from bnn.training import Callback, Trainer
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from bnn.data.hashing import random_integers
+from bnn.random.hashing import random_integers
 from hwsim.devices.base import DeviceModel
 from hwsim.devices.mtj import MTJ
 

@@ -7,7 +7,7 @@ price.
 
 from dataclasses import dataclass
 
-from bnn.accounting.ledger import Event, PriceTable
+from bnn.cost.energy.ledger import Event, PriceTable
 from hwsim.devices.base import DeviceModel
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.discrete_store import ProgrammableStore
 from bnn.errors import NonFiniteError
-from hwsim.devices import presets
+from bnn.weights import ProgrammableStore
+from hwsim.devices import junctions
 from hwsim.devices.base import DeviceModel
 from hwsim.nonidealities import NonIdealities, mapped
 from hwsim.pulses import ENERGY_UNIT_J, Array, VariedJunctions, alike, uniform_pairs
@@ -37,7 +37,7 @@ class DeviceStore(ProgrammableStore):
 
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
-        device: the nominal junction, for which the pulses are made; by default `presets.consistent`.
+        device: the nominal junction, for which the pulses are made; by default `junctions.consistent`.
         scheme: makes pulses; by default `PreDistorted` with the cell read first, which does just what is asked.
         nonidealities: what junctions do besides; by default nothing.
     """
@@ -75,7 +75,7 @@ class DeviceStore(ProgrammableStore):
         self._forget()
         self.initialize()
 
-    def levels(self) -> Tensor:
+    def value(self) -> Tensor:
         """The weights as they are read: (G1 - G2) / (G_P - G_AP) of the conductances at the read voltage.
 
         Those of the nominal junction make -1, 0 and +1; where resistances vary, the weights vary, too.
@@ -264,4 +264,4 @@ class DeviceStore(ProgrammableStore):
 @cache
 def _default_device() -> DeviceModel:
     with torch.device("cpu"):
-        return presets.consistent()
+        return junctions.consistent()

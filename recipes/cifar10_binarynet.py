@@ -42,18 +42,14 @@ def recipe(
     """
     data = cifar10(data_dir, download=download)
     network = partial(_MODELS[model], classes=data.num_classes)
-    prepared = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
+    step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
-        model=prepared.model,
+        **vars(step),
         data=data,
-        optimizer=prepared.optimizer,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         validation=validation,
         schedule=warmup_cosine(epochs),
         augment=[RandomShift(fraction=0.15), RandomFlip()],
-        slice_size=prepared.slice_size,
-        callbacks=prepared.callbacks,
-        generators=prepared.generators,
     )

@@ -6,20 +6,19 @@ from typing import Literal
 
 import torch
 
-from bnn.accounting.weight_meters import WeightMeter
+from bnn.cost.weight_meter import WeightMeter
 from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
 from bnn.errors import RecipeError
-from bnn.models import initialize, vgg7
-from bnn.penalties import (
+from bnn.methods import (
     Compressibility,
     HoyerSquare,
     PenalizedLoss,
     PenaltySchedule,
-    SparseStore,
     Ternarize,
-    trapezoid,
 )
-from bnn.training import Callback, Precision, Run, one_then, start_from, warmup_cosine
+from bnn.models import initialize, vgg7
+from bnn.training import Callback, Precision, Run, sequential, start_from, trapezoid, warmup_cosine
+from bnn.weights import SparseStore
 
 _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 
@@ -99,7 +98,7 @@ def recipe(
     if density is not None:
         ternary = warmup_cosine(epochs - real_epochs)
         real = warmup_cosine(real_epochs, warmup_epochs=min(1, real_epochs / 4)) if real_epochs else ternary
-        schedule = one_then(real, real_epochs, ternary, scale=tuning_rate / learning_rate)
+        schedule = sequential(real, real_epochs, ternary, scale=tuning_rate / learning_rate)
         callbacks.append(
             Ternarize(epoch=real_epochs, density=density, final_epoch=epochs - (epochs - real_epochs) // 4)
         )

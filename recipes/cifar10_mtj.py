@@ -6,14 +6,14 @@ from typing import Literal
 
 import torch
 
-from bnn.accounting.gated_xnor import GatedXnorMeter
+from bnn.cost.gated_xnor import GatedXnorMeter
 from bnn.data import RandomCrop, RandomFlip, cifar10
 from bnn.models import initialize
 from bnn.models.gxnor_cnn import gxnor_vgg
 from bnn.optim import Adam
 from bnn.optim.dst import DST
 from bnn.training import Precision, Run, warmup_cosine
-from hwsim.devices import presets
+from hwsim.devices import junctions
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
@@ -69,7 +69,7 @@ def recipe(
     data = cifar10(data_dir, download=download)
     store = partial(
         DeviceStore,
-        device=getattr(presets, preset)(),
+        device=getattr(junctions, preset)(),
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
         nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )

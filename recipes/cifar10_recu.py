@@ -7,15 +7,14 @@ from typing import Literal
 
 import torch
 
-from bnn.accounting.weight_meters import WeightMeter
+from bnn.cost.weight_meter import WeightMeter
 from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
+from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.models import initialize, resnet18, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
 from bnn.quantizers import Quantizer, ReCU, Sign
-from bnn.stores import LatentStore
-from bnn.training import Callback, Precision, ProjectLatents, Run, TauSchedule, warmup_cosine
-from bnn.training.gradient_scaling import AdaptiveGradientScaling
-from bnn.training.silence_decay import SilenceAwareDecay
+from bnn.training import Callback, Precision, Run, warmup_cosine
+from bnn.weights import LatentStore
 
 _MODELS = {"resnet18": resnet18, "resnet20": resnet20, "vgg_small": vgg_small, "resnet8": resnet8}
 
@@ -69,7 +68,7 @@ def recipe(
     Settings are those of the public code of ReCU, Xu et al., arXiv 2103.12369, which OvSW, Xiang et al., arXiv
     2407.05257, shares: SGD with momentum 0.9 and weight decay on every parameter, 5 epochs of warm-up and a cosine,
     crops and flips, the first and last layer real. A part of the training images is held out for validation, which
-    the public code does not do. Metrics tell what becomes of the weights (bnn.accounting.weight_meters).
+    the public code does not do. Metrics tell what becomes of the weights (bnn.cost.weight_meter).
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
@@ -104,7 +103,7 @@ def recipe(
         quantizer = ReCU(tau=1.0)
     elif variant in _OPTIONS_OF_RECU:
         quantizer = ReCU(tau=tau_start, **_OPTIONS_OF_RECU[variant])
-        callbacks += [TauSchedule(start=tau_start, end=tau_end), ProjectLatents()]
+        callbacks.append(TauSchedule(start=tau_start, end=tau_end))
     if variant in ("gradient_scaling", "ovsw", "recu_ovsw"):
         callbacks.append(AdaptiveGradientScaling(ratio=gradient_ratio))
     if variant in ("silence_decay", "ovsw", "recu_ovsw"):

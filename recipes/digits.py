@@ -1,5 +1,6 @@
 """A binary perceptron on the UCI handwritten digits, which come with the package."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -7,7 +8,8 @@ import torch
 from bnn.data import RandomShift, digits
 from bnn.errors import RecipeError
 from bnn.models import initialize, mlp
-from bnn.training import ClipLatents, Run, warmup_cosine
+from bnn.training import Run, warmup_cosine
+from bnn.weights import LatentStore
 
 
 def recipe(
@@ -34,7 +36,12 @@ def recipe(
     if hidden_layers < 1:
         raise RecipeError(f"--hidden-layers is at least 1, got {hidden_layers}")
     data = digits(data_dir)
-    model = mlp(input_shape=data.image_shape, classes=data.num_classes, hidden=(width,) * hidden_layers)
+    model = mlp(
+        input_shape=data.image_shape,
+        classes=data.num_classes,
+        hidden=(width,) * hidden_layers,
+        store=partial(LatentStore, limit=1.0),
+    )
     initialize(model, generator=torch.Generator().manual_seed(seed))
     return Run(
         model=model,
@@ -45,5 +52,4 @@ def recipe(
         seed=seed,
         schedule=warmup_cosine(epochs),
         augment=[RandomShift(fraction=0.125)],
-        callbacks=[ClipLatents()],
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from bnn.accounting.gated_xnor import GatedXnorMeter
+from bnn.cost.gated_xnor import GatedXnorMeter
 from bnn.data import RandomShift, mnist
 from bnn.models import initialize
 from bnn.models.gxnor_cnn import gxnor_cnn

@@ -37,17 +37,13 @@ def recipe(
     """
     data = mnist(data_dir, download=download)
     network = partial(mlp, classes=data.num_classes)
-    prepared = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
+    step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
-        model=prepared.model,
+        **vars(step),
         data=data,
-        optimizer=prepared.optimizer,
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         validation=validation,
         schedule=warmup_cosine(epochs),
-        slice_size=prepared.slice_size,
-        callbacks=prepared.callbacks,
-        generators=prepared.generators,
     )

@@ -13,7 +13,7 @@ from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn.quantizers import Quantizer
-from bnn.stores import LatentStore, WeightStore
+from bnn.weights import LatentStore, WeightStore
 from tests.contracts import concrete_classes, dense
 
 QUANTIZERS = concrete_classes(bnn.quantizers, Quantizer)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bnn.accounting import storage
+from bnn.cost import storage
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.models import birealnet18, resnete18
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign, Ternary

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.models import binarynet, cnv, mlp, resnet20, resnete18
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
+from bnn.weights import AccumulatorStore
 from tests.training.tiny_runs import tiny_dataset
 
 PRESETS = ("standard", "edge", "edge-min")

@@ -8,7 +8,7 @@ from benchmarks.contestants.measure import Task, main
 from benchmarks.contestants.torch_training import Trained, run
 from bnn.errors import BnnError
 from bnn.presets import prepare
-from bnn.stores import LatentStore
+from bnn.weights import LatentStore
 
 
 def build(preset: str, task: Task) -> Trained:

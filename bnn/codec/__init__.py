@@ -1,6 +1,6 @@
 """The compressed model file, `.bnnz`: what inference needs of a trained network, in few bits."""
 
-from bnn.codec.frozen_store import FrozenStore
 from bnn.codec.model import load_into, load_tensors, save
+from bnn.weights import FrozenStore
 
 __all__ = ["FrozenStore", "load_into", "load_tensors", "save"]

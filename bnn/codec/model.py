@@ -10,8 +10,7 @@ from bnn.bits import BitTensor
 from bnn.codec.coding import Entry, decode, encode_discrete, encode_values
 from bnn.codec.container import read, write
 from bnn.codec.errors import CodecError, MemoryLimitError, MismatchError
-from bnn.codec.frozen_store import FrozenStore
-from bnn.stores import WeightStore
+from bnn.weights import FrozenStore, WeightStore
 
 MEMORY_LIMIT_BYTES = 1 << 30
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bnn.data.hashing import shuffled
 from bnn.errors import DataError
+from bnn.random.hashing import shuffled
 
 _STATISTICS_CHUNK = 1024
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from bnn.data.arrays import Split
 from bnn.data.augment import Augmentation
-from bnn.data.hashing import random_integers, shuffled
 from bnn.errors import DataError
+from bnn.random.hashing import random_integers, shuffled
 
 # Up to this size a split's pixels are copied to an accelerator once, and beyond it a batch at a time.
 _ON_DEVICE_BYTES = 2**30

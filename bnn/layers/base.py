@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.stores import StoreFactory, WeightStore
+from bnn.weights import StoreFactory, WeightStore
 
 
 class BinaryLayer(nn.Module):

@@ -7,7 +7,7 @@ from bnn.layers import products
 from bnn.layers.base import BinaryLayer
 from bnn.quantizers import Quantizer, Sign
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 class BinaryConv2d(BinaryLayer):

@@ -13,7 +13,7 @@ from bnn.models.resnet_cifar import resnet8, resnet18, resnet20
 from bnn.models.resnet_imagenet import birealnet18, resnete18
 from bnn.models.vgg7 import vgg7
 from bnn.models.vgg_small import vgg_small
-from bnn.stores import WeightStore
+from bnn.weights import WeightStore
 
 
 def initialize(model: nn.Module, *, generator: torch.Generator) -> None:

@@ -4,7 +4,7 @@ from torch import nn
 
 from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
 from bnn.quantizers import Sign
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 def cnv(

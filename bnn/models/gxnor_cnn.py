@@ -2,10 +2,9 @@
 
 from torch import nn
 
-from bnn.discrete_store import DiscreteStore
 from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.quantizers import Quantizer, Ternary
-from bnn.stores import StoreFactory
+from bnn.weights import DiscreteStore, StoreFactory
 
 _TERNARY = Ternary(threshold=0.5, surrogate="rectangular", window=0.5)
 _NORM_EPS = 1e-4  # that of the paper's public code

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import nn
 
 from bnn.layers import BinaryLinear, NormFactory
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 def mlp(

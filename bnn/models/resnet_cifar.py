@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from bnn.layers import BinaryConv2d, NormFactory
 from bnn.models.residual import residual_norm
 from bnn.quantizers import ApproxSign, Quantizer
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 def resnet18(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from bnn.layers import BinaryConv2d, MaxPool2d, NormFactory
 from bnn.models.residual import residual_norm
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 def resnete18(

@@ -3,7 +3,7 @@
 from torch import nn
 
 from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 def vgg7(

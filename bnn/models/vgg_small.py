@@ -4,7 +4,7 @@ from torch import nn
 
 from bnn.layers import BinaryConv2d, MaxPool2d
 from bnn.quantizers import ApproxSign, Quantizer
-from bnn.stores import LatentStore, StoreFactory
+from bnn.weights import LatentStore, StoreFactory
 
 
 def vgg_small(

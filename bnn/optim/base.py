@@ -7,13 +7,13 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from bnn.accumulator import Accumulator
 from bnn.bits import BitTensor, in_memory_order, slice_rows
-from bnn.data.hashing import random_integer
 from bnn.errors import NonFiniteError
-from bnn.fixed_point import STEPS_PER_UNIT, FixedPoint, decode, encode
 from bnn.optim.moments import STATE_DTYPES, Moment, rows_of
-from bnn.rounding import round_to_dtype_
+from bnn.random.hashing import random_integer
+from bnn.random.rounding import round_to_dtype_
+from bnn.weights import Accumulator
+from bnn.weights.accumulator import STEPS_PER_UNIT, decode, encode
 
 # Elements that are worked on at a time: small enough for the cache, large enough to make the calls worth it.
 _CHUNK_ELEMENTS = 1 << 17
@@ -23,7 +23,7 @@ _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 class LowBitOptimizer(torch.optim.Optimizer):
     """Steps one parameter at a time, some rows at a time; a subclass gives the formula in float32.
 
-    Parameters may be of float32, bfloat16 or float16, or `bnn.accumulator.Accumulator`. Those of few bits are
+    Parameters may be of float32, bfloat16 or float16, or `bnn.weights.accumulator.Accumulator`. Those of few bits are
     read as float32 and written back with stochastic rounding, so that small updates are not lost. Besides parameters,
     gradients and state, a step holds a few float32 tensors of 2^17 elements or one row, whichever is more.
 
@@ -165,7 +165,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         seed = step_seed(group, place, step)
         signs = _signs_in_order_of(parameter, gradient)
         rate, beyond = self.sign_step(group), self.least_beyond_zero(group)
-        if signs is not None and rate is not None and isinstance(parameter, FixedPoint):
+        if signs is not None and rate is not None and parameter.dtype is torch.int8:
             # One pass over the codes in the kernels, with the mean of the formula.
             _, codes = in_memory_order(parameter.detach())
             least = min(STEPS_PER_UNIT * beyond, STEPS_PER_UNIT - 1)
@@ -184,7 +184,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         generator.manual_seed(seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
         for rows in _chunks(weights):
-            weight, values = _read(weights[rows]), [moment.read(rows) for moment in moments]
+            weight, values = decode(weights[rows]), [moment.read(rows) for moment in moments]
             negative = weight < 0 if beyond else None
             self.update(weight, _float_rows(gradients, rows), values, group, step)
             if isinstance(parameter, Accumulator):
@@ -236,11 +236,6 @@ def _chunks(x: Tensor) -> Iterator[slice]:
     rows_each = max(1, _CHUNK_ELEMENTS // max(1, math.prod(x.shape[1:])))
     for start in range(0, x.shape[0], rows_each):
         yield slice(start, start + rows_each)
-
-
-def _read(stored: Tensor) -> Tensor:
-    """The float32 values of a parameter's rows; those of a float32 parameter are the parameter itself."""
-    return decode(stored) if stored.dtype is torch.int8 else stored.float()
 
 
 def _float_rows(gradient: Tensor, rows: slice) -> Tensor:

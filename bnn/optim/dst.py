@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.data.hashing import random_integer
-from bnn.discrete_store import ProgrammedWeight
 from bnn.optim.adam import Adam
 from bnn.optim.base import LowBitOptimizer, _chunks, require
 from bnn.optim.moments import rows_of
 from bnn.optim.sgd import SGD
+from bnn.random.hashing import random_integer
+from bnn.weights import ProgrammedWeight
 
 
 class DST(LowBitOptimizer):

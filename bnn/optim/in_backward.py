@@ -8,8 +8,8 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from bnn.accumulator import Accumulator
 from bnn.optim.base import LowBitOptimizer
+from bnn.weights import Accumulator
 
 
 def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:

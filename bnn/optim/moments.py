@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.rounding import round_to_dtype_, round_to_integers_
+from bnn.random.rounding import round_to_dtype_, round_to_integers_
 
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 

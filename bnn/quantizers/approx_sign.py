@@ -18,6 +18,7 @@ class ApproxSign(Quantizer):
 
     levels = (-1.0, 1.0)
     storage_bits = 1
+    is_sign = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of a floating tensor, as a `BitTensor`."""

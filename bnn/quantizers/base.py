@@ -12,10 +12,14 @@ class Quantizer(nn.Module):
     Attributes:
         levels: the values that `forward` can return, ascending.
         storage_bits: bits that one element takes when it is stored.
+        scales: whether `scale` gives a factor.
+        is_sign: whether `forward` gives just the signs of `x`, of which a caller may then take its own.
     """
 
     levels: tuple[float, ...]
     storage_bits: int
+    scales: bool = False
+    is_sign: bool = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The quantized `x`, of the same shape; a `BitTensor` where the levels are -1 and +1."""

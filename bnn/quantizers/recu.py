@@ -65,6 +65,7 @@ class ReCU(Quantizer):
         self.quantile = quantile
         self.scope = scope
         self.scale_by = scale
+        self.scales = scale == "mean"
         self.standardize = standardize
 
     @property

@@ -23,6 +23,7 @@ class Sign(Quantizer):
 
     levels = (-1.0, 1.0)
     storage_bits = 1
+    is_sign = True
 
     def __init__(self, *, window: float = 1.0) -> None:
         super().__init__()

@@ -6,9 +6,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bnn.accounting.exact_model import StepMemory
-from bnn.accounting.fit import Fit
-from bnn.accounting.memory_model import MemoryTable, Variable
+from bnn.cost.memory.budget import Fit
+from bnn.cost.memory.predicted import StepMemory
+from bnn.cost.memory.table import MemoryTable, Variable
 
 _MIB = 2**20
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn.accounting.exact_model import StepMemory, predict_step
-from bnn.accounting.measured_step import MeasuredMemory, measure_step
-from bnn.accounting.training_step import TrainingStep
+from bnn.cost.memory.measured import MeasuredMemory, measure_step
+from bnn.cost.memory.predicted import StepMemory, predict_step
 from bnn.training import Run
 
 LARGEST_MEASURED_BYTES = 2**30
@@ -37,30 +36,25 @@ def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
     Raises:
         RunError: a model cannot run on shapes alone.
     """
-    steps = {
-        name: TrainingStep(run.model, [run.optimizer], run.data.image_shape, run.batch_size, run.slice_size)
-        for name, run in runs.items()
-    }
-    predicted = {name: _predicted(step) for name, step in steps.items()}
-    own = next(iter(steps))
+    predicted = {name: _predicted(run) for name, run in runs.items()}
+    own = next(iter(runs))
     is_small = predicted[own].table.total_bytes <= LARGEST_MEASURED_BYTES
-    return MemoryFigures(predicted, _measured(steps[own]) if is_small else None)
+    return MemoryFigures(predicted, _measured(runs[own]) if is_small else None)
 
 
-def _predicted(step: TrainingStep) -> StepMemory:
-    with _on_meta(step.model):
+def _predicted(run: Run) -> StepMemory:
+    with _on_meta(run.model):
         try:
-            return predict_step(step)
+            return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
         finally:
-            for optimizer in step.optimizers:
-                optimizer.zero_grad(set_to_none=True)
-                optimizer.state.clear()
+            run.optimizer.zero_grad(set_to_none=True)
+            run.optimizer.state.clear()
 
 
-def _measured(step: TrainingStep) -> MeasuredMemory | None:
+def _measured(run: Run) -> MeasuredMemory | None:
     try:
         with _silent_errors():
-            return measure_step(step)
+            return measure_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
     except Exception:  # a user's module may raise anything
         return None
 

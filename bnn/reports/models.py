@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bnn.models
-from bnn.accounting import count_layers, storage
+from bnn.cost import count_layers, storage
 
 
 def print_models(console: Console) -> None:

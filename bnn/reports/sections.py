@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from bnn.accounting import PRICE_TABLES, LayerCount, Ledger
-from bnn.accounting.ledger import LEVEL_BITS
-from bnn.accounting.memory_model import Lifetime, MemoryTable
+from bnn.cost import PRICE_TABLES, LayerCount, Ledger
+from bnn.cost.energy.ledger import LEVEL_BITS
+from bnn.cost.memory.table import Lifetime, MemoryTable
 from bnn.reports.budget import variable_names
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 from bnn.reports.figures import bars, paired_bars, shares

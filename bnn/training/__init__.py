@@ -1,26 +1,22 @@
-"""Training: a `Run` says what to train, the `Trainer` trains it, callbacks add the rest."""
+"""Training: a `TrainingStep` steps a model, a `Run` says how long, the `Trainer` trains it, callbacks add the rest."""
 
 from bnn.training.callback import Callback
-from bnn.training.gradient_scaling import AdaptiveGradientScaling
-from bnn.training.latents import ClipLatents, ProjectLatents
-from bnn.training.run import Precision, Run
-from bnn.training.schedules import TauSchedule, one_then, recu_tau, warmup_cosine
-from bnn.training.silence_decay import SilenceAwareDecay
+from bnn.training.run import Run
+from bnn.training.schedules import sequential, trapezoid, warmup_cosine
 from bnn.training.start import start_from
+from bnn.training.step import Loss, Precision, StepResult, TrainingStep
 from bnn.training.trainer import Trainer
 
 __all__ = [
-    "AdaptiveGradientScaling",
     "Callback",
-    "ClipLatents",
+    "Loss",
     "Precision",
-    "ProjectLatents",
     "Run",
-    "SilenceAwareDecay",
-    "TauSchedule",
+    "StepResult",
     "Trainer",
-    "one_then",
-    "recu_tau",
+    "TrainingStep",
+    "sequential",
     "start_from",
+    "trapezoid",
     "warmup_cosine",
 ]

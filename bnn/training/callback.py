@@ -20,6 +20,12 @@ class Callback:
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """Before the first step of an epoch, or of what is left of it."""
 
+    def on_gradients(self, trainer: Trainer) -> None:
+        """When the gradients of a step are complete and finite, before the optimizer steps; may change them in place.
+
+        With steps inside backward there are none any more.
+        """
+
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """After a step of the optimizer; not after a skipped one."""
 

@@ -2,12 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from bnn.errors import RecipeError
-from bnn.quantizers import ReCU
-from bnn.training.callback import Callback
-from bnn.training.trainer import Trainer
 
 
 def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float], float]:
@@ -32,56 +28,35 @@ def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float
     return factor
 
 
-def one_then(
+def sequential(
     first: Callable[[float], float], epochs: float, second: Callable[[float], float], *, scale: float = 1.0
 ) -> Callable[[float], float]:
     """One schedule for so many epochs, then another, which begins at its own epoch 0 and is multiplied by `scale`."""
     return lambda epoch: first(epoch) if epoch < epochs else scale * second(epoch - epochs)
 
 
-def recu_tau(epoch: int, epochs: int, *, start: float = 0.85, end: float = 0.99) -> float:
-    """ReCU's tau at an epoch: A exp(epoch / epochs) + B, from `start` at 0 to `end` at `epochs`.
+def trapezoid(
+    epochs: float, *, peak: float, rise_epochs: float = 0.0, fall_epochs: float = 0.0
+) -> Callable[[float], float]:
+    """The strength: linear from 0 to `peak`, then constant, then linear to 0 at `epochs`.
 
-    Source: the public code of ReCU, arXiv 2103.12369.
-    """
-    rise = (end - start) / (math.e - 1)
-    return rise * math.exp(epoch / epochs) + start - rise
-
-
-class TauSchedule(Callback):
-    """Sets tau of every `ReCU` in the model at the start of each epoch, by `recu_tau`.
+    The rise lets the network learn before weights are driven to zero; the fall keeps the penalty from going on to
+    ever sparser weights (see `Compressibility`).
 
     Args:
-        start: tau of the first epoch, in (0.5, 1].
-        end: tau that the epoch after the last would have, in (0.5, 1].
+        epochs: length of the training.
+        peak: largest strength, at least 0.
+        rise_epochs: length of the rise, at least 0.
+        fall_epochs: length of the fall, at least 0; with the rise, at most `epochs`.
     """
+    if not peak >= 0:
+        raise RecipeError(f"the strength of a penalty is at least 0, got {peak}")
+    if not (rise_epochs >= 0 and fall_epochs >= 0 and rise_epochs + fall_epochs <= epochs):
+        raise RecipeError(f"a rise of {rise_epochs} and a fall of {fall_epochs} epochs do not fit into {epochs}")
 
-    def __init__(self, *, start: float = 0.85, end: float = 0.99) -> None:
-        for tau in (start, end):
-            if not 0.5 < tau <= 1:
-                raise RecipeError(f"tau lies in (0.5, 1], got {tau}")
-        self.start = start
-        self.end = end
-        self._tau = start
+    def strength(epoch: float) -> float:
+        risen = epoch / rise_epochs if rise_epochs else 1.0
+        left = (epochs - epoch) / fall_epochs if fall_epochs else 1.0
+        return peak * max(0.0, min(1.0, risen, left))
 
-    def on_epoch_begin(self, trainer: Trainer) -> None:
-        """Moves tau."""
-        self._set(trainer, recu_tau(trainer.epoch, trainer.run.epochs, start=self.start, end=self.end))
-
-    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
-        """Records tau."""
-        record["tau"] = self._tau
-
-    def state(self) -> dict[str, Any]:
-        """The tau in force: a trained network is evaluated with it, between epochs and after the last."""
-        return {"tau": self._tau}
-
-    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        """Sets the tau that was in force."""
-        self._set(trainer, state.get("tau", self.start))
-
-    def _set(self, trainer: Trainer, tau: float) -> None:
-        self._tau = tau
-        for module in trainer.run.model.modules():
-            if isinstance(module, ReCU):
-                module.tau = tau
+    return strength

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor
 from bnn.data import Batches, Split, hold_out
 from bnn.errors import CheckpointError, Interrupted, NonFiniteError, RecipeError, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
@@ -20,6 +20,7 @@ from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
 from bnn.training.run import Run
 from bnn.training.snapshot import capture, restore
+from bnn.training.step import count_correct
 
 _SKIPS_TO_STOP = 3
 _EVALUATION_BATCH = 250
@@ -176,68 +177,23 @@ class Trainer:
                 self._each("on_exit")
 
     def _train_epoch(self) -> None:
-        model, optimizer = self.run.model, self.run.optimizer
         self._each("on_epoch_begin")
-        model.train()
+        self.run.model.train()
         for x, y in self.batches.epoch(self.epoch, first_batch=self.batch):
             self._set_learning_rate()
-            # Such as running statistics, which a forward pass changes.
-            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-            loss = self._backward(x, y)
-            if loss is None or not self._step():
-                loss = None
-                _restore_buffers(buffers)
-            optimizer.zero_grad(set_to_none=True)
+            with _model_errors(x):
+                result = self.run.take(x, y, before_update=partial(self._each, "on_gradients"))
             self.step += 1
             self.batch += 1
-            if loss is None:
+            if result is None:
                 self._count_skip()
             else:
                 self._skips_in_a_row = 0
-                self._each("on_step_end", loss)
+                self._sums["loss"] += result.loss * len(y)
+                self._sums["correct"] += result.correct
+                self._sums["examples"] += len(y)
+                self._each("on_step_end", result.loss)
             self._save_if_due()
-
-    def _backward(self, x: Tensor, y: Tensor) -> float | None:
-        """Computes the gradients, slice by slice; None where they or the loss are not finite."""
-        loss, correct = 0.0, 0
-        slices = math.ceil(len(y) / (self.run.slice_size or len(y)))
-        try:
-            for x_slice, y_slice in zip(x.tensor_split(slices), y.tensor_split(slices), strict=True):
-                with _model_errors(x_slice):
-                    logits, mean = self._forward(x_slice, y_slice)
-                    part = mean * (len(y_slice) / len(y))
-                    loss += part.item()
-                    if not math.isfinite(loss):
-                        return None
-                    part.backward()  # type: ignore[no-untyped-call]
-                correct += _correct(logits, y_slice)
-        except NonFiniteError:
-            return None
-        if not _finite_gradients(self.run.optimizer):
-            return None
-        self._sums["loss"] += loss * len(y)
-        self._sums["correct"] += correct
-        self._sums["examples"] += len(y)
-        return loss
-
-    def _forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and loss, which is of float32."""
-        narrow = self.run.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
-            logits = self.run.model(x)
-        if narrow:
-            logits = logits.float()
-        return logits, self.run.loss(logits, y)
-
-    def _step(self) -> bool:
-        """Steps the optimizer; False where it refuses a gradient that is not finite."""
-        try:
-            self.run.optimizer.step()
-        except NonFiniteError:
-            return False
-        except (RuntimeError, OverflowError) as error:
-            raise RecipeError(f"the optimizer's step fails: {error}; lower the learning rate") from error
-        return True
 
     def _count_skip(self) -> None:
         """Counts a step that is not finite, and gives up after three in a row."""
@@ -309,9 +265,9 @@ class Trainer:
         with torch.no_grad():
             for x, y in batches.epoch(0):
                 with _model_errors(x):
-                    logits, mean = self._forward(x, y)
+                    logits, mean = self.run.forward(x, y)
                     loss += mean.item() * len(y)
-                correct += _correct(logits, y)
+                correct += count_correct(logits, y)
                 examples += len(y)
                 self._leave_if_interrupted()
         return loss / examples, correct / examples
@@ -355,16 +311,6 @@ class Trainer:
             getattr(callback, event)(self, *arguments)
 
 
-def _correct(logits: Tensor, labels: Tensor) -> int:
-    return int((logits.argmax(dim=1) == labels).sum())
-
-
-def _restore_buffers(buffers: list[tuple[Tensor, Tensor]]) -> None:
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
-
-
 @contextmanager
 def _model_errors(x: Tensor) -> Iterator[None]:
     """Turns what torch raises where model, loss and data do not fit, or memory is out, into one line."""
@@ -376,15 +322,3 @@ def _model_errors(x: Tensor) -> Iterator[None]:
         if "allocate memory" in str(error):
             raise MemoryError from error
         raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {error}") from error
-
-
-def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None and not isinstance(parameter.grad, BitTensor)
-    ]
-    # A sum is finite only if every element is: one pass, and no tensor of truth values.
-    sums = [gradient.sum(dtype=torch.float32) for gradient in gradients]
-    return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True

@@ -4,7 +4,7 @@ A `DeviceModel` is a junction, or an array of them: its resistance and how it sw
 constants, whose `SwitchingModel` gives the law in reduced units; a `MeasuredDevice` is one of a measured table.
 """
 
-from hwsim.devices import presets
+from hwsim.devices import junctions
 from hwsim.devices.base import DeviceModel, Pulse, SwitchingModel, ValidityWarning
 from hwsim.devices.butler import Butler
 from hwsim.devices.erf import Erf
@@ -25,5 +25,5 @@ __all__ = [
     "Pulse",
     "SwitchingModel",
     "ValidityWarning",
-    "presets",
+    "junctions",
 ]

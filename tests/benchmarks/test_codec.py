@@ -9,7 +9,7 @@ from benchmarks import codec
 from bnn.codec import save
 from bnn.layers import BinaryLinear
 from bnn.quantizers import Ternary
-from bnn.stores import LatentStore
+from bnn.weights import LatentStore
 
 
 @pytest.fixture

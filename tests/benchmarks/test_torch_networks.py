@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import bnn.models
 from benchmarks.contestants import torch_networks
 from bnn.layers import BinaryLayer
-from bnn.stores import LatentStore
+from bnn.weights import LatentStore
 
 SHAPES = {
     "mlp": (1, 5, 5),

@@ -14,8 +14,8 @@ from bnn.codec.errors import CodecError, MemoryLimitError
 from bnn.layers import BinaryLinear
 from bnn.models import initialize, mlp
 from bnn.quantizers import Ternary
-from bnn.stores import LatentStore
 from bnn.training import Trainer
+from bnn.weights import LatentStore
 from tests.training.tiny_runs import RUNS, tiny_dataset
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 import bnn
-from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
 from bnn.codec import FrozenStore, load_into, load_tensors, save
 from bnn.codec.container import read, write
@@ -20,7 +19,7 @@ from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
 from bnn.models import initialize, mlp
 from bnn.quantizers import ReCU, ScaledSign, Sign, Ternary
-from bnn.stores import LatentStore, WeightStore
+from bnn.weights import AccumulatorStore, LatentStore, WeightStore
 from tests.contracts import walk
 
 STORES = {

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bnn.data import Augmentation, RandomCrop, RandomFlip, RandomShift, Split
-from bnn.data.hashing import random_integers
 from bnn.errors import DataError
+from bnn.random.hashing import random_integers
 
 ALL = [RandomCrop(padding=2), RandomFlip(), RandomShift(fraction=0.3)]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hwsim.cli import main
-from hwsim.devices import presets
+from hwsim.devices import junctions
 
 REDUCED = ("switching", "--delta", "60", "--overdrive", "3", "--tau", "1.224")
 
@@ -78,7 +78,7 @@ def test_outside_validity_warns_with_the_model_to_use(hwsim):
 @pytest.mark.parametrize("preset", ["consistent", "paper", "ut-austin"])
 @pytest.mark.parametrize("voltage_V", [0.9, -0.9])
 def test_physical_units(hwsim, preset, voltage_V):
-    device = getattr(presets, preset.replace("-", "_"))()
+    device = getattr(junctions, preset.replace("-", "_"))()
     # The state that the voltage drives out is the default.
     expected = device.switch_probability(voltage_V < 0, voltage_V=voltage_V, pulse_width_s=1e-9)
     words = ("switching", "--preset", preset, "--voltage-V", str(voltage_V), "--pulse-width-s", "1e-9", "--json")

@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bnn.accounting.gated_xnor import count_gated_xnor
+from bnn.cost.gated_xnor import count_gated_xnor
 from bnn.layers import BinaryLinear
 from bnn.quantizers import Ternary
 from hwsim.crossbar import Crossbar, Readout, attach
-from hwsim.devices import Butler, presets
+from hwsim.devices import Butler, junctions
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 
 
 def store_of(outputs: int, inputs: int, *, seed: int = 0, **flaws) -> DeviceStore:
@@ -30,7 +30,7 @@ def ternary(*shape: int, seed: int = 1) -> torch.Tensor:
 @given(outputs=st.integers(1, 30), inputs=st.integers(1, 200), seed=st.integers(0, 100))
 def test_without_variation_a_read_is_the_count_of_signs(outputs, inputs, seed):
     store, x = store_of(outputs, inputs, seed=seed), ternary(3, inputs, seed=seed)
-    products = x[:, None] * store.levels()[None]
+    products = x[:, None] * store.value()[None]
     assert torch.equal(Crossbar.of(store).forward(x), ((products == 1).sum(-1) - (products == -1).sum(-1)).double())
 
 
@@ -44,7 +44,7 @@ def test_transposed_read_is_the_adjoint(bits, seed):
     crossbar = Crossbar.of(store)
     forward, transposed = crossbar.forward(x), crossbar.transposed(y, bits=bits)
     assert torch.allclose((forward * y).sum(dim=1), (x * transposed).sum(dim=1), rtol=1e-12)
-    assert torch.allclose(transposed, y.double() @ store.levels().double(), rtol=1e-12, atol=1e-9)
+    assert torch.allclose(transposed, y.double() @ store.value().double(), rtol=1e-12, atol=1e-9)
 
 
 def test_adjoint_with_variation():
@@ -57,7 +57,7 @@ def test_adjoint_with_variation():
 def test_error_of_the_bits_is_that_of_rounding(bits):
     store, delta = store_of(20, 50), torch.randn((4, 20), generator=torch.Generator().manual_seed(0))
     step = float(delta.abs().max()) / (2 ** (bits - 1) - 1)
-    error = Crossbar.of(store).transposed(delta, bits=bits) - delta.double() @ store.levels().double()
+    error = Crossbar.of(store).transposed(delta, bits=bits) - delta.double() @ store.value().double()
     assert error.abs().max() <= step / 2 * 20 + 1e-12
     assert bits > 8 or error.abs().max() > 0.1 * step
     assert not Crossbar.of(store).transposed(torch.zeros(4, 20)).any()
@@ -66,7 +66,7 @@ def test_error_of_the_bits_is_that_of_rounding(bits):
 def test_a_read_is_that_of_the_store_s_weights_where_they_vary():
     store, x = store_of(20, 50, resistance_spread=0.1, shorted=0.01), ternary(4, 50)
     torch.testing.assert_close(
-        Crossbar.of(store).forward(x), x.double() @ store.levels().double().T, rtol=1e-4, atol=1e-4
+        Crossbar.of(store).forward(x), x.double() @ store.value().double().T, rtol=1e-4, atol=1e-4
     )
 
 

@@ -9,16 +9,16 @@ from bnn.models import initialize, mlp
 from bnn.optim import Adam
 from bnn.optim.dst import DST
 from bnn.quantizers import Ternary
-from bnn.stores import LatentStore
 from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
-from hwsim.devices import Butler, presets
+from bnn.weights import LatentStore
+from hwsim.devices import Butler, junctions
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
 from tests.training.tiny_runs import tiny_dataset
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 
 
 def run(*, threshold: float = 0.5, **flaws) -> Run:

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, presets
+from hwsim.devices import Butler, junctions
 from hwsim.nonidealities import NonIdealities, mapped
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 SHAPE = (2, 100, 300)
 
 
@@ -82,9 +82,9 @@ def test_temperature():
     assert hot.junction(JUNCTION).thermal_stability == pytest.approx(45)
     assert not hot.varies
     with pytest.raises(ValueError, match="temperature_K is of physical constants, which a MeasuredDevice"):
-        hot.junction(presets.sot())
+        hot.junction(junctions.sot())
     with pytest.raises(ValueError, match="a spread is of physical constants"):
-        NonIdealities(tmr_spread=0.1).array(presets.sot(), SHAPE, 0)
+        NonIdealities(tmr_spread=0.1).array(junctions.sot(), SHAPE, 0)
 
 
 def test_a_few_numbers_in_the_place_of_many():

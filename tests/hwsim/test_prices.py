@@ -2,12 +2,12 @@
 
 import pytest
 
-from bnn.accounting.ledger import Event, Ledger
-from bnn.accounting.prices import HOROWITZ_45NM
-from hwsim.devices import presets
+from bnn.cost.energy.ledger import Event, Ledger
+from bnn.cost.energy.prices import HOROWITZ_45NM
+from hwsim.devices import junctions
 from hwsim.prices import PUBLISHED, Periphery, junction_prices, read_energy_J
 
-JUNCTION = presets.consistent()
+JUNCTION = junctions.consistent()
 FREE = Periphery(read_J=0.0, write_J=0.0, source="none")
 
 

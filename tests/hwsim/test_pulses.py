@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, presets
+from hwsim.devices import Butler, junctions
 from hwsim.pulses import ENERGY_UNIT_J, AlikeJunctions, Array, VariedJunctions, alike, look_up, uniform_pairs
 from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 HOT = dataclasses.replace(JUNCTION, temperature_K=350.0)
 CPU = torch.device("cpu")
 ALL = slice(None)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.discrete_store import DiscreteStore
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.optim import SGD, Adam
@@ -16,13 +15,14 @@ from bnn.optim.dst import DST
 from bnn.quantizers import Ternary
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
-from hwsim.devices import Butler, MeasuredDevice, MeasuredTable, presets
+from bnn.weights import DiscreteStore
+from hwsim.devices import Butler, MeasuredDevice, MeasuredTable, junctions
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
 from hwsim.synapse import transition_matrix
 from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 SCHEMES = {
     "linear": LinearPulse(),
     "pedestal": Pedestal(),
@@ -76,7 +76,7 @@ class TestLimits:
             store.initialize(torch.Generator().manual_seed(5))
             store.weight.grad = -step
             DST(SGD([store.weight], lr=1.0), m=m).step()
-        ideal, device = (store.levels() for store in stores)
+        ideal, device = (store.value() for store in stores)
         assert torch.equal(ideal, device)
         assert len(ideal.unique()) == 3
 
@@ -97,9 +97,7 @@ class TestLimits:
                 nn.functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
                 optimizer.zero_grad()
-            return [layer.store.levels() for layer in (model[0], model[3])] + [
-                x.detach() for x in model[1].parameters()
-            ]
+            return [layer.store.value() for layer in (model[0], model[3])] + [x.detach() for x in model[1].parameters()]
 
         for ideal, device in zip(trained(DiscreteStore), trained(IDEAL), strict=True):
             assert torch.equal(ideal, device)
@@ -130,7 +128,7 @@ class TestLaw:
         store.weight.grad = torch.full(store.shape, -nu)
         DST(SGD([store.weight], lr=1.0), m=3.0).step()
         p = math.tanh(3 * abs(nu))
-        share = float((store.levels() == math.copysign(1, nu)).double().mean())
+        share = float((store.value() == math.copysign(1, nu)).double().mean())
         assert share == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / store.size))
 
     def test_nothing_happens_without_a_step(self):
@@ -154,7 +152,7 @@ class TestCounts:
         blind, first = (program(make(scheme=scheme), 0.2) for scheme in ("pre-distorted", "read-first"))
         assert blind.totals["pulses"] == 2 * blind.size
         start = make()
-        assert first.totals["pulses"] == int((start.levels() < 1).sum())
+        assert first.totals["pulses"] == int((start.value() < 1).sum())
         assert first.totals["write_energy_J"] < 0.6 * blind.totals["write_energy_J"]
 
     def test_switches_are_what_has_changed(self):
@@ -203,7 +201,7 @@ class TestReproducibility:
     def test_starts_with_the_weights_of_the_ideal_store(self):
         ideal, device = DiscreteStore((30, 50)), make(seed=4)
         ideal.initialize(torch.Generator().manual_seed(4))
-        assert torch.equal(device.levels(), ideal.levels())
+        assert torch.equal(device.value(), ideal.value())
         assert not (codes(device) == 0).any()
 
     @pytest.mark.parametrize(
@@ -230,7 +228,7 @@ class TestReproducibility:
         train(after, c, 3, 6)
         state = whole.state_dict()
         assert all(torch.equal(x, state[name]) for name, x in after.state_dict().items())
-        assert torch.equal(whole.store.levels(), after.store.levels())
+        assert torch.equal(whole.store.value(), after.store.value())
         assert whole.store.totals["switches"] > 0
 
     def test_copies_are_independent(self):
@@ -247,8 +245,8 @@ class TestReproducibility:
         totals = layer.store.totals
         layer.to(torch.bfloat16)
         assert layer.store.totals == totals
-        assert layer.store.levels().dtype == torch.bfloat16
-        assert set(layer.store.levels().unique().tolist()) == {-1, 0, 1}
+        assert layer.store.value().dtype == torch.bfloat16
+        assert set(layer.store.value().unique().tolist()) == {-1, 0, 1}
 
 
 class TestMemory:
@@ -288,40 +286,40 @@ class TestNonIdealities:
             assert states[antiparallel].all()
         # At the lower end after a full step up from there, but for the rare failures.
         free = ~store._faults().any(dim=0).any(dim=0)
-        assert float((store.levels()[free] == 0).double().mean()) > 0.99
+        assert float((store.value()[free] == 0).double().mean()) > 0.99
 
     def test_shorts_are_read_as_large_weights(self):
         store = make((100, 200), shorted=0.05)
         shorted = store._faults()[2]
-        levels = store.levels()
+        levels = store.value()
         assert (levels[shorted[0] & ~shorted[1]] > 10).all()
         assert (levels[shorted[1] & ~shorted[0]] < -10).all()
         assert set(levels[~shorted.any(dim=0)].round(decimals=5).unique().tolist()) == {-1, 0, 1}
 
     def test_spread_of_the_resistance_is_that_of_what_is_read(self):
         store = at(make((200, 300), resistance_spread=0.05), 2)
-        levels = store.levels().double()
+        levels = store.value().double()
         parallel_S, antiparallel_S = store.nominal_conductances_S
         # Both conductances vary by 5 %, independently.
         deviation = 0.05 * math.hypot(parallel_S, antiparallel_S) / (parallel_S - antiparallel_S)
         assert float(levels.std()) == pytest.approx(deviation, rel=0.03)
         assert float(levels.mean()) == pytest.approx(1, abs=0.01)
-        assert not torch.equal(at(store, 3).levels(), torch.zeros(store.shape)), "0 is not quite 0"
+        assert not torch.equal(at(store, 3).value(), torch.zeros(store.shape)), "0 is not quite 0"
 
     def test_0_s_is_noisier_than_0_w(self):
-        deviations = [float(at(make((200, 300), resistance_spread=0.05), code).levels().std()) for code in (0, 3)]
+        deviations = [float(at(make((200, 300), resistance_spread=0.05), code).value().std()) for code in (0, 3)]
         parallel_S, antiparallel_S = make().nominal_conductances_S
         assert deviations[0] / deviations[1] == pytest.approx(parallel_S / antiparallel_S, rel=0.03)
 
     def test_the_barrier_changes_what_switches_and_not_what_is_read(self):
         store = make((200, 300), barrier_spread=0.1)
-        assert set(store.levels().unique().tolist()) == {-1, 0, 1}
-        p = float((program(at(store, 3), 0.5).levels() == 1).double().mean())
+        assert set(store.value().unique().tolist()) == {-1, 0, 1}
+        p = float((program(at(store, 3), 0.5).value() == 1).double().mean())
         assert p == pytest.approx(0.5, abs=0.02)
 
     def test_heat_makes_pulses_switch_more_often(self):
         shares = [
-            float((program(at(make((100, 200), temperature_K=kelvin), 3), 0.3).levels() == 1).double().mean())
+            float((program(at(make((100, 200), temperature_K=kelvin), 3), 0.3).value() == 1).double().mean())
             for kelvin in (260.0, 300.0, 360.0)
         ]
         assert shares[0] < 0.27 < shares[1] < 0.33 < shares[2]
@@ -331,12 +329,12 @@ class TestNonIdealities:
     def test_write_errors_are_pulses_that_do_nothing(self, error, spread):
         store = program(at(make((100, 200), write_error=error, critical_current_spread=spread), 3), 0.5)
         p = 0.5 * (1 - error)
-        share = float((store.levels() == 1).double().mean())
+        share = float((store.value() == 1).double().mean())
         assert share == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / store.size) + 1e-4)
 
     def test_retention_and_read_disturb_are_the_device_s_law(self):
         """A junction of low stability, and voltages and times at which something happens."""
-        weak = presets.consistent()
+        weak = junctions.consistent()
         store = DeviceStore((200, 300), device=weak, nonidealities=NonIdealities(temperature_K=900.0))
         junction = NonIdealities(temperature_K=900.0).junction(weak)
         for voltage_V, seconds in ((0.0, 2.0), (0.1, 1e-3)):

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import Butler, Erf, MeasuredDevice, MeasuredTable, presets
+from hwsim.devices import Butler, Erf, MeasuredDevice, MeasuredTable, junctions
 from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme, scheme_named
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 IN_PLANE = dataclasses.replace(JUNCTION, model=Erf())  # Δ 60: θ0 0.091
-PAPER = presets.paper()  # θ0 0.02
+PAPER = junctions.paper()  # θ0 0.02
 SCHEMES = {cls.__name__: cls() for cls in (LinearPulse, Pedestal, PreDistorted)}
 schemes = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 directions = pytest.mark.parametrize("antiparallel", [False, True])
@@ -113,7 +113,7 @@ def test_a_linear_pulse_is_v_of_a_full_one(p, m):
 
 
 def test_pre_distortion_through_the_fokker_planck_table():
-    junction = presets.consistent()
+    junction = junctions.consistent()
     assert off_by(PreDistorted(), junction)[:199].max() < 2e-3
 
 

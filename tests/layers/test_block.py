@@ -10,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
-from bnn.discrete_store import DiscreteStore
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, fuse
 from bnn.quantizers import ReCU, Ternary
 from bnn.quantizers.gradients import Int8Gradient, PowerOfTwoGradient, SignGradient
-from bnn.stores import LatentStore
+from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore
 from tests.contracts import randn, saved_bytes
 
 

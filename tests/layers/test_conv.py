@@ -7,7 +7,7 @@ from torch import nn
 
 from bnn.layers import BinaryConv2d
 from bnn.quantizers import ScaledSign, Sign
-from bnn.stores import LatentStore
+from bnn.weights import LatentStore
 from tests.contracts import STESign, saved_bytes
 
 WINDOWS = [

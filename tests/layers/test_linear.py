@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from bnn.layers import BinaryLinear
 from bnn.quantizers import ScaledSign, Sign
-from bnn.stores import LatentStore
+from bnn.weights import LatentStore
 from tests.contracts import STESign, saved_bytes
 
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.accumulator_store import AccumulatorStore
 from bnn.bits import BitTensor
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient, SignGradient
+from bnn.weights import AccumulatorStore
 from tests.contracts import randn, saved_bytes
 
 

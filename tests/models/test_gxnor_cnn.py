@@ -4,14 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.accounting import count_layers, storage
-from bnn.discrete_store import DiscreteStore
+from bnn.cost import count_layers, storage
 from bnn.models import initialize
 from bnn.models.gxnor_cnn import gxnor_cnn, gxnor_vgg
 from bnn.optim import Adam
 from bnn.optim.dst import DST
 from bnn.quantizers import Ternary
-from bnn.stores import LatentStore
+from bnn.weights import DiscreteStore, LatentStore
 
 SMALL = {gxnor_cnn: {"input_shape": (2, 17, 20), "classes": 3}, gxnor_vgg: {"input_shape": (1, 8, 16), "classes": 3}}
 networks = pytest.mark.parametrize("build", list(SMALL))
@@ -70,7 +69,7 @@ def test_a_step_moves_every_layer(build, generator):
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == set(before)
     for layer in stored_layers(model):
-        assert set(layer.store.levels().unique().tolist()) == {-1, 0, 1}
+        assert set(layer.store.value().unique().tolist()) == {-1, 0, 1}
 
 
 @networks

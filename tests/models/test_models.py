@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import bnn.models
-from bnn.accounting import count_layers, storage
 from bnn.bits import BitTensor
+from bnn.cost import count_layers, storage
 from bnn.layers import MaxPool2d
 from bnn.models import (
     binarynet,
@@ -308,7 +308,7 @@ def test_store_makes_the_binary_weights(build):
 
     def store(shape):
         made.append(tuple(shape))
-        return bnn.stores.LatentStore(shape)
+        return bnn.weights.latent.LatentStore(shape)
 
     on_meta(build, store=store)
     assert sum(torch.Size(shape).numel() for shape in made) == WEIGHTS[build][1]

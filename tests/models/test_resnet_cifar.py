@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from bnn.accounting import count_layers, storage
+from bnn.cost import count_layers, storage
 from bnn.models import initialize, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
-from bnn.stores import LatentStore
+from bnn.weights import LatentStore
 from tests.contracts import randn
 
 

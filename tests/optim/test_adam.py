@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.accumulator import Accumulator
 from bnn.bits import BitTensor
-from bnn.fixed_point import FixedPoint, decode
 from bnn.optim import DST, Adam
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
+from bnn.weights import Accumulator
+from bnn.weights.accumulator import decode
 
 SHAPES = [(8, 3, 3, 3), (8,), (), (6, 1003)]
 
@@ -155,7 +155,7 @@ def test_an_accumulator_that_changes_its_sign_goes_beyond_zero(dtype, betas):
     start = torch.tensor([[0.0625, -0.0625, 0.5, -0.5]])
     gradient = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
     data = (start * 128).to(torch.int8) if dtype is torch.int8 else start.to(dtype)
-    accumulator = FixedPoint(data) if dtype is torch.int8 else Accumulator(data)
+    accumulator = Accumulator(data)
     optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=2.0)
     accumulator.accumulate(gradient)
     optimizer.step()
@@ -175,7 +175,7 @@ def test_a_hysteresis_is_finite_and_not_negative(hysteresis):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
 def test_a_hysteresis_of_many_learning_rates_ends_at_1(dtype, betas, packed):
     one = torch.ones(1, 1, dtype=dtype)
-    accumulator = FixedPoint(one) if dtype is torch.int8 else Accumulator(one / 64)
+    accumulator = Accumulator(one) if dtype is torch.int8 else Accumulator(one / 64)
     optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=1e3)
     gradient = torch.ones(1, 1)
     accumulator.accumulate(BitTensor.from_dense(gradient) if packed else gradient)

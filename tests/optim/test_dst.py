@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bnn.discrete_store import DiscreteStore
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.optim import SGD, Adam, Bop, step_in_backward
@@ -15,6 +14,7 @@ from bnn.optim.dst import DST, to_probability_
 from bnn.quantizers import Ternary
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
+from bnn.weights import DiscreteStore
 from tests.contracts import dense
 
 BASES = {
@@ -30,7 +30,7 @@ def zeros(shape: tuple[int, ...] = (400, 500), *, space: int = 1) -> DiscreteSto
     store = DiscreteStore(shape, space=space)
     for delta in (-2.0, 1.0):
         store.program(torch.full(shape, delta), torch.Generator().manual_seed(0))
-    assert not store.levels().any()
+    assert not store.value().any()
     return store
 
 
@@ -39,7 +39,7 @@ def moved(store: DiscreteStore, step: float, *, m: float | None) -> Tensor:
     optimizer = DST(SGD([store.weight], lr=1.0), m=m)
     store.weight.grad = torch.full(store.shape, -step)
     optimizer.step()
-    return dense(store.levels())
+    return dense(store.value())
 
 
 def assert_share(events: Tensor, probability: float) -> None:
@@ -87,14 +87,14 @@ class TestTransition:
         for m, rounded in ((1e30, lambda x: x.sign() * x.abs().ceil()), (1e-30, torch.trunc)):
             store = DiscreteStore((60, 70), space=space)
             store.initialize(generator)
-            before = dense(store.levels())
+            before = dense(store.value())
             step = torch.randn(store.shape, generator=generator) * store.spacing
             step[:10] = 0
             optimizer = DST(SGD([store.weight], lr=1.0), m=m)
             store.weight.grad = -step
             optimizer.step()
             expected = (before + store.spacing * rounded(step / store.spacing)).clamp(-1, 1)
-            assert torch.equal(dense(store.levels()), expected)
+            assert torch.equal(dense(store.value()), expected)
 
     @given(
         space=st.integers(0, 4),
@@ -118,7 +118,7 @@ class TestTransition:
         optimizer = DST(SGD([store.weight], lr=1.0, seed=seed), m=m)
         store.weight.grad = torch.full(store.shape, -step)
         optimizer.step()
-        levels = dense(store.levels())
+        levels = dense(store.value())
         least = weight + whole * spacing
         jumped = levels == least + math.copysign(spacing, step)
         assert ((levels == least) | jumped).all()
@@ -141,13 +141,13 @@ class TestBase:
         optimizer, other = DST(BASES[base]([store.weight]), m=None), BASES[base]([plain])
         for _ in range(3):
             store.weight.grad = plain.grad = torch.randn(60, 70, generator=generator)
-            before = store.levels()
+            before = store.value()
             with torch.no_grad():
                 plain.copy_(before)
             optimizer.step()
             other.step()
-            assert ((store.levels() - plain.clamp(-1, 1)).abs() < store.spacing + 1e-6).all()
-            assert not torch.equal(store.levels(), before)
+            assert ((store.value() - plain.clamp(-1, 1)).abs() < store.spacing + 1e-6).all()
+            assert not torch.equal(store.value(), before)
 
     @bases
     def test_other_parameters_are_stepped_by_the_base(self, base, generator):
@@ -184,7 +184,7 @@ class TestBase:
         optimizer.param_groups[0]["lr"] = 0.0
         store.weight.grad = torch.ones(40, 50)
         optimizer.step()
-        assert not store.levels().any()
+        assert not store.value().any()
 
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -280,11 +280,11 @@ class TestReproducibility:
         rises = []
         for _ in range(2):
             for store in (one, other):
-                before = store.levels()
+                before = store.value()
                 optimizer.param_groups[0]["lr"] = 0.1
                 store.weight.grad = -torch.ones(store.shape)
                 optimizer.step()
-                rises.append(store.levels() != before)
+                rises.append(store.value() != before)
                 store.weight.grad = None
         # The second time the weights at 1 stay; compare where both moved for the first time.
         p = math.tanh(0.3)
@@ -340,14 +340,14 @@ def test_finds_the_levels_of_a_teacher(base, m, space):
     teacher, store = (DiscreteStore((4, 64), space=space) for _ in range(2))
     for weight in (teacher, store):
         weight.initialize(generator)
-    assert (store.levels() == teacher.levels()).float().mean() < 0.5
+    assert (store.value() == teacher.value()).float().mean() < 0.5
     x = torch.randn(512, 64, generator=generator)
     rate = {"Adam": 0.05, "momentum": 0.01, "SGD": 0.1}[base] / (m or 1)
     optimizer = DST(BASES[base]([store.weight], lr=rate), m=m)
     for step in range(200):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / 200)
         optimizer.zero_grad()
-        difference = nn.functional.linear(x, store.read()) - nn.functional.linear(x, teacher.levels())
+        difference = nn.functional.linear(x, store.read()) - nn.functional.linear(x, teacher.value())
         difference.square().sum(1).mean().backward()
         optimizer.step()
-    assert (store.levels() == teacher.levels()).float().mean() > 0.8
+    assert (store.value() == teacher.value()).float().mean() > 0.8

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.accumulator_store import AccumulatorStore
 from bnn.layers import BinaryLinear
 from bnn.optim import SGD, Adam, Bop, step_in_backward
+from bnn.weights import AccumulatorStore
 
 MAKE = {
     "Adam": functools.partial(Adam, state_dtype=torch.int8),

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 import bnn.optim
 from bnn.errors import NonFiniteError
-from bnn.fixed_point import FixedPoint, decode
 from bnn.optim import DST, SGD, Adam, Bop, LowBitOptimizer, base
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
+from bnn.weights import Accumulator
+from bnn.weights.accumulator import decode
 from tests.contracts import concrete_classes
 
 
@@ -41,7 +42,7 @@ def parameters(dtype: torch.dtype = torch.float32, seed: int = 0) -> list[Tensor
     values = [torch.randn(shape, generator=generator) * 0.3 for shape in SHAPES]
     values[0] = values[0].contiguous(memory_format=torch.channels_last)
     if dtype is torch.int8:
-        return [FixedPoint((x * 100).to(dtype)) for x in values]
+        return [Accumulator((x * 100).to(dtype)) for x in values]
     return [nn.Parameter(x.to(dtype)) for x in values]
 
 
@@ -264,7 +265,7 @@ class TestSmallUpdates:
     @pytest.mark.parametrize(("weights", "lr"), [(torch.bfloat16, 1e-4), (torch.float16, 1e-5), (torch.int8, 1e-4)])
     def test_get_through_on_average(self, weights, lr):
         start = torch.full((4, 10_000), 0.5)
-        parameter = FixedPoint(torch.full((4, 10_000), 64, dtype=torch.int8))
+        parameter = Accumulator(torch.full((4, 10_000), 64, dtype=torch.int8))
         if weights is not torch.int8:
             parameter = nn.Parameter(start.to(weights))
         before = _values(parameter).mean().item()
@@ -288,7 +289,7 @@ def test_finds_the_minimum_of_a_quadratic(cls, dtype, weights):
     # Curvatures that differ 100-fold.
     curvature = torch.logspace(-2, 0, 100)
     if weights is torch.int8:
-        parameter = FixedPoint(torch.zeros((10, 100), dtype=torch.int8))
+        parameter = Accumulator(torch.zeros((10, 100), dtype=torch.int8))
     else:
         parameter = nn.Parameter(torch.zeros((10, 100), dtype=weights))
     optimizer = {

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bnn.bits import BitTensor
-from bnn.fixed_point import FixedPoint
 from bnn.optim import SGD, Adam
+from bnn.weights import Accumulator
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (4, 3, 3, 3)])
@@ -16,7 +16,7 @@ def test_packed_signs_move_accumulators_by_the_rate(shape, generator):
     gradient = BitTensor.from_dense(torch.randn(shape, generator=generator))
     if len(shape) == 4:
         start, gradient = (x.contiguous(memory_format=torch.channels_last) for x in (start, gradient))
-    parameter = FixedPoint(start.clone())
+    parameter = Accumulator(start.clone())
     parameter.grad = gradient
     SGD([parameter], lr=3 / 128).step()
     assert torch.equal(parameter.detach(), (start - 3 * gradient.dense(torch.int8)))
@@ -25,7 +25,7 @@ def test_packed_signs_move_accumulators_by_the_rate(shape, generator):
 def test_packed_signs_in_another_memory_order_give_the_same(generator):
     start = torch.zeros((4, 3, 3, 3), dtype=torch.int8).contiguous(memory_format=torch.channels_last)
     gradient = BitTensor.from_dense(torch.randn((4, 3, 3, 3), generator=generator))
-    parameter = FixedPoint(start.clone())
+    parameter = Accumulator(start.clone())
     parameter.grad = gradient
     SGD([parameter], lr=3 / 128).step()
     assert torch.equal(parameter.detach(), -3 * gradient.dense(torch.int8))
@@ -36,7 +36,7 @@ def test_adam_without_decays_is_the_same_step(generator):
     gradient = BitTensor.from_dense(torch.randn((6, 20), generator=generator))
     stepped = []
     for optimizer in (SGD, partial(Adam, betas=(0.0, 0.0))):
-        parameter = FixedPoint(start.clone())
+        parameter = Accumulator(start.clone())
         parameter.grad = gradient
         stepping = optimizer([parameter], lr=2.5 / 128, seed=3)
         stepping.step()
@@ -62,7 +62,7 @@ def test_adam_with_decays_keeps_its_moments_of_packed_signs(generator):
     signs = [torch.randn((6, 20), generator=generator).sign() for _ in range(3)]
     stepped = []
     for form in (BitTensor.from_dense, torch.clone):
-        parameter = FixedPoint(start.clone())
+        parameter = Accumulator(start.clone())
         optimizer = Adam([parameter], lr=8 / 128)
         for gradient in signs:
             parameter.grad = form(gradient)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from bnn.cli import main
-from bnn.discrete_store import DiscreteStore
 from bnn.errors import Interrupted
 from bnn.optim.dst import DST
 from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
 from bnn.training.recipe import load_recipe
+from bnn.weights import DiscreteStore
 from tests.training.tiny_runs import SignalAt, assert_same_state, training_state
 
 RECIPES = Path(__file__).parents[2] / "recipes"

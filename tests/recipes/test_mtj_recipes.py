@@ -42,7 +42,7 @@ def test_swaps_the_store_and_nothing_else(tmp_path):
         if hasattr(one, "store"):
             assert isinstance(other.store, DeviceStore)
             assert other.store.scheme == PreDistorted(read_first=True)
-            assert torch.equal(one.store.levels(), other.store.levels())
+            assert torch.equal(one.store.value(), other.store.value())
     assert device.optimizer.defaults == ideal.optimizer.defaults
     assert device.identity == ideal.identity
 

@@ -9,18 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from bnn.accounting.weight_meters import WeightMeter
 from bnn.cli import main
+from bnn.cost.weight_meter import WeightMeter
 from bnn.errors import CheckpointError, DataError, RecipeError
-from bnn.penalties import PenaltySchedule, SparseStore, Ternarize
+from bnn.methods import PenaltySchedule, SparseStore, TauSchedule, Ternarize
+from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
 from bnn.quantizers import ReCU, Sign
-from bnn.stores import LatentStore
-from bnn.training import ProjectLatents, TauSchedule
 from bnn.training.checkpoint import load
 from bnn.training.directory import read_json, read_metrics
-from bnn.training.gradient_scaling import AdaptiveGradientScaling
 from bnn.training.recipe import load_recipe
-from bnn.training.silence_decay import SilenceAwareDecay
+from bnn.weights import LatentStore
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 RECU, COMPRESSIBLE = (load_recipe(RECIPES / f"cifar10_{name}.py").function for name in ("recu", "compressible"))

@@ -2,9 +2,9 @@ import io
 
 from rich.console import Console
 
-from bnn.accounting.exact_model import StepMemory
-from bnn.accounting.fit import Fit
-from bnn.accounting.memory_model import MemoryTable, Variable
+from bnn.cost.memory.budget import Fit
+from bnn.cost.memory.predicted import StepMemory
+from bnn.cost.memory.table import MemoryTable, Variable
 from bnn.reports.budget import print_budget, print_fits, print_measured
 
 MIB = 2**20

@@ -5,9 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.accounting.exact_model import predict_step
-from bnn.accounting.training_step import TrainingStep
-from bnn.discrete_store import DiscreteStore
+from bnn.cost.memory.predicted import predict_step
 from bnn.errors import RunError
 from bnn.layers import BinaryLinear
 from bnn.models import mlp
@@ -16,6 +14,8 @@ from bnn.optim.dst import DST
 from bnn.presets import prepare
 from bnn.reports import memory
 from bnn.reports.memory import memory_figures
+from bnn.training.step import TrainingStep
+from bnn.weights import DiscreteStore
 
 PRESETS = ("standard", "edge", "edge-min")
 

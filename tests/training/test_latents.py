@@ -7,8 +7,8 @@ from torch import nn
 from bnn.errors import RecipeError
 from bnn.layers import BinaryLinear
 from bnn.quantizers import ReCU
-from bnn.stores import LatentStore
-from bnn.training import Callback, ClipLatents, ProjectLatents, Run, Trainer
+from bnn.training import Callback, Run, Trainer
+from bnn.weights import LatentStore
 from tests.training.tiny_runs import tiny_dataset
 
 

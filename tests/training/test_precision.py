@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnn.discrete_store import DiscreteStore
 from bnn.errors import CheckpointError
 from bnn.layers import BinaryConv2d
 from bnn.quantizers import Ternary
 from bnn.training import Trainer
+from bnn.weights import DiscreteStore
 from tests.training.tiny_runs import recu_run, sgd_run
 
 

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnn.errors import RecipeError
+from bnn.methods import TauSchedule
 from bnn.quantizers import ReCU
-from bnn.training import Callback, TauSchedule, Trainer, one_then, recu_tau, warmup_cosine
+from bnn.training import Callback, Trainer, recu_tau, sequential, warmup_cosine
 from tests.training.tiny_runs import recu_run
 
 
@@ -23,9 +24,9 @@ def test_without_warmup_it_starts_at_one():
 
 
 def test_one_schedule_after_another_begins_at_its_own_start():
-    factor = one_then(warmup_cosine(4), 4, warmup_cosine(2))
+    factor = sequential(warmup_cosine(4), 4, warmup_cosine(2))
     assert [factor(epoch) for epoch in (0, 2, 3.999, 4, 5, 6)] == pytest.approx([1, 0.5, 0, 1, 0.5, 0], abs=1e-6)
-    lower = one_then(warmup_cosine(4), 4, warmup_cosine(2), scale=0.1)
+    lower = sequential(warmup_cosine(4), 4, warmup_cosine(2), scale=0.1)
     assert [lower(epoch) for epoch in (0, 2, 4, 5)] == pytest.approx([1, 0.5, 0.1, 0.05], abs=1e-6)
 
 

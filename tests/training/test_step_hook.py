@@ -1,14 +1,14 @@
 import pytest
 import torch
+from bnn.training.step_hook import StepHook
 
-from bnn.accumulator_store import AccumulatorStore
 from bnn.errors import RecipeError
 from bnn.layers import BinaryLinear
 from bnn.models import mlp
 from bnn.optim import SGD
 from bnn.quantizers.gradients import SignGradient
 from bnn.training import Run, Trainer
-from bnn.training.step_hook import StepHook
+from bnn.weights import AccumulatorStore
 from tests.training.tiny_runs import EPOCHS, STEPS_AN_EPOCH, adam_run, sgd_run, tiny_dataset
 
 

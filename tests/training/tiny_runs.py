@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from bnn.data import Dataset, RandomFlip, RandomShift, Split
 from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.methods import TauSchedule
 from bnn.models import initialize, mlp
 from bnn.quantizers import ReCU
-from bnn.stores import LatentStore
-from bnn.training import Callback, ClipLatents, ProjectLatents, Run, TauSchedule, Trainer, warmup_cosine
+from bnn.training import Callback, Run, Trainer, warmup_cosine
+from bnn.weights import LatentStore
 
 EPOCHS = 3
 STEPS_AN_EPOCH = 4  # 48 training examples in batches of 12, 12 held out

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from bnn.quantizers.gradients.base import GradientQuantizer, draw_seed, largest_magnitude
-from bnn.rounding import round_to_integers_
+from bnn.random.rounding import round_to_integers_
 
 
 class Int8Gradient(GradientQuantizer):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnn.quantizers.gradients.base import GradientQuantizer, largest_magnitude
-from bnn.rounding import uniform_like
+from bnn.random.rounding import uniform_like
 
 _MAX_EXPONENT = 8
 _MIN_EXPONENT = -6

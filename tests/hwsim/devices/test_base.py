@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, presets
+from hwsim.devices import Butler, junctions
 
-JUNCTION = presets.consistent(model=Butler())
+JUNCTION = junctions.consistent(model=Butler())
 PARALLEL = torch.zeros(100_000, dtype=torch.bool)
 
 

@@ -10,11 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hwsim.devices
-from hwsim.devices import DeviceModel, SwitchingModel, ValidityWarning, presets
+from hwsim.devices import DeviceModel, SwitchingModel, ValidityWarning, junctions
 from tests.contracts import concrete_classes
 
 MODELS = [cls() for cls in concrete_classes(hwsim.devices, SwitchingModel)]
-DEVICES = {"consistent": presets.consistent, "paper": presets.paper, "ut_austin": presets.ut_austin, "sot": presets.sot}
+DEVICES = {
+    "consistent": junctions.consistent,
+    "paper": junctions.paper,
+    "ut_austin": junctions.ut_austin,
+    "sot": junctions.sot,
+}
 
 # Where each law holds, and so where it may be compared with itself.
 VALID = {"butler": (2.0, 8.0), "erf": (1.01, 12.0), "fokker-planck": (-3.0, 6.0), "neel-brown": (-3.0, 0.6)}
@@ -220,7 +225,7 @@ class TestDeviceModel:
 
 def test_an_array_with_spread_is_one_device(generator):
     n = 70_000
-    nominal = presets.consistent()
+    nominal = junctions.consistent()
     spread = replace(
         nominal,
         parallel_resistance_ohm=nominal.parallel_resistance_ohm * (1 + 0.05 * torch.randn(n, generator=generator)),

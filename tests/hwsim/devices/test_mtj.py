@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import MTJ, Butler, Erf, FokkerPlanck, presets
+from hwsim.devices import MTJ, Butler, Erf, FokkerPlanck, junctions
 from hwsim.devices.base import Pulse
 from hwsim.devices.mtj import perpendicular_critical_current_A
 
-JUNCTION = presets.consistent()
+JUNCTION = junctions.consistent()
 
 
 def test_critical_current_of_a_perpendicular_junction():
@@ -91,7 +91,7 @@ def test_probability_rises_with_voltage_width_and_temperature_and_falls_with_res
 
 def test_sensitivity_to_the_resistance_in_the_paper_s_law():
     # The reference: θ0 = 0.02, nominal P = 0.5; R +5 % and -5 %. What varies with the overdrive varies less.
-    paper = presets.paper()
+    paper = junctions.paper()
     for i, low, high in ((3.0, 0.343, 0.643), (2.0, 0.289, 0.683), (5.0, 0.371, 0.622)):
         voltage_V = float(paper.voltage_V(False, overdrive=i))
         width_s = paper.switching_time_s(False, voltage_V=voltage_V, probability=0.5)
@@ -106,7 +106,7 @@ def test_temperature_acts_through_the_stability():
     assert hot.critical_current_A == JUNCTION.critical_current_A
     # θ0 = 1/√(2Δ) goes as √T: the reference's 0.0187 and 0.0224 rad at 260 and 373 K.
     for temperature_K, theta in ((260.0, 0.0187), (300.0, 0.02), (373.0, 0.0224)):
-        junction = replace(presets.paper(), temperature_K=temperature_K)
+        junction = replace(junctions.paper(), temperature_K=temperature_K)
         assert 1 / math.sqrt(2 * junction.thermal_stability) == pytest.approx(theta, abs=1.5e-4)
 
 
@@ -154,4 +154,4 @@ def test_single_junction_is_computed_in_double_precision():
 
 def test_default_law():
     assert isinstance(JUNCTION.model, FokkerPlanck)
-    assert isinstance(presets.paper().model, Erf)
+    assert isinstance(junctions.paper().model, Erf)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import NeelBrown, presets
+from hwsim.devices import NeelBrown, junctions
 from hwsim.devices.fokker_planck_solver import switched
 
 
@@ -64,7 +64,7 @@ def test_a_current_that_holds_the_state_lengthens_its_life():
 
 
 def test_retention_of_the_default_junction():
-    junction = presets.consistent(model=NeelBrown())
+    junction = junctions.consistent(model=NeelBrown())
     # k = 1/lifetime is half of the rate at which equilibrium comes.
     lifetime_s = junction.time_unit_s * 2 / rate(60.0, 0.0)
     assert lifetime_s == pytest.approx(0.220e-9 * math.exp(60), rel=2e-3)

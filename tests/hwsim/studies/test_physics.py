@@ -6,11 +6,11 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, FokkerPlanck, presets
+from hwsim.devices import Butler, FokkerPlanck, junctions
 from hwsim.studies import physics
 from hwsim.write_schemes import scheme_named
 
-JUNCTION = presets.consistent()
+JUNCTION = junctions.consistent()
 FAST = dataclasses.replace(JUNCTION, damping=0.2)
 """Ten times fewer steps of the simulation."""
 

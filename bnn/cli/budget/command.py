@@ -1,0 +1,59 @@
+"""`bnn budget`: the memory of a training step, and which ways to train fit into so much."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from bnn.cli.budget.arguments import parse_shape, parse_size, require_known
+from bnn.errors import UsageError
+
+MODES = ("paper", "exact")
+
+
+def budget(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Runs the command.
+
+    Args:
+        parser: without arguments yet.
+        words: those after `bnn budget`.
+
+    Raises:
+        UsageError: a name, number, shape or size cannot be understood.
+        RunError: the network cannot be built or counted, or nothing fits.
+    """
+    parser.add_argument("model", metavar="MODEL", help="a network of `bnn models`, or path/to/file.py:function")
+    parser.add_argument("--input", type=parse_shape, metavar="C,H,W", help="shape of one example")
+    parser.add_argument("--batch", type=int, default=100, metavar="N", help="examples a step (default 100)")
+    parser.add_argument(
+        "--preset", help="standard, edge or, with --mode exact, edge-min (default edge; with --fit all)"
+    )
+    parser.add_argument("--optimizer", help="adam, sgd or bop (default adam; with --fit all)")
+    parser.add_argument(
+        "--mode",
+        default="paper",
+        help="paper: the published model of Wang et al. (default); exact: what this package takes on the CPU",
+    )
+    parser.add_argument("--fit", type=parse_size, metavar="SIZE", help="list what fits into SIZE, as 64MiB, best first")
+    parser.add_argument("--slice", type=int, metavar="N", help="most examples at once (--mode exact)")
+    parser.add_argument("--measure", action="store_true", help="also take real steps and measure (--mode exact)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(words)
+
+    from bnn.cli.budget.exact import Exact
+    from bnn.cli.budget.networks import find_network
+    from bnn.cli.budget.paper import Paper
+    from bnn.cost.memory.budget import LEAST_BATCH
+
+    require_known("mode", options.mode, MODES)
+    for option in ("batch", "slice"):
+        value = getattr(options, option)
+        if value is not None and value < LEAST_BATCH:
+            raise UsageError(f"--{option} is at least {LEAST_BATCH}: batch norm needs two values a channel")
+    network = find_network(options.model, options.input)
+    options.input = network.input_shape
+    mode = Paper(network, options) if options.mode == "paper" else Exact(network, options)
+    if options.fit is None:
+        mode.show_budget()
+    else:
+        mode.show_fits()

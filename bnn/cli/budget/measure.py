@@ -1,0 +1,58 @@
+"""The measured step: python -m bnn.cli.budget.measure WAY, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from bnn.cli.budget.networks import Network, find_network
+from bnn.cli.budget.steps import TINY_BATCH, TINY_SHAPE, Way, step_on_cpu, tiny_step
+from bnn.cost.memory.measured import measure_resident, measure_step, random_batch
+from bnn.cost.memory.resident import PeakResident
+from bnn.errors import BnnError, RunError
+
+
+def measure(network: Network, way: Way) -> dict[str, int | None]:
+    """Takes a few steps with random data in a fresh process.
+
+    Returns:
+        The bytes of `bnn.cost.memory.measured.MeasuredMemory`; and `resident_bytes`, how far the process's
+        resident memory rose above its level before the model was made, or None where the system cannot tell.
+
+    Raises:
+        RunError: the step fails, such as for want of memory.
+    """
+    task = {"model": network.name, "input": network.input_shape, "way": asdict(way)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bnn.cli.budget.measure", json.dumps(task)], capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+        raise RunError(f"the step of {way.preset} could not be measured: {reason}")
+    figures: dict[str, int | None] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def main(text: str) -> None:
+    """Prints the figures of a task as JSON."""
+    task = json.loads(text)
+    network, way = find_network(task["model"], tuple(task["input"])), Way(**task["way"])
+    tiny_step(way).take(*random_batch(TINY_SHAPE, TINY_BATCH))
+    try:
+        resident = PeakResident()
+    except OSError:
+        resident = None
+    step = step_on_cpu(network, way)
+    shape: dict[str, Any] = {"input_shape": network.input_shape, "batch_size": way.batch_size}
+    risen = measure_resident(step, resident, **shape) if resident else None
+    print(json.dumps({"resident_bytes": risen, **asdict(measure_step(step, **shape))}))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (BnnError, MemoryError, RuntimeError) as error:
+        raise SystemExit(str(error).splitlines()[0] if str(error) else type(error).__name__) from None

@@ -1,0 +1,100 @@
+"""The networks that `bnn budget` knows by name, and those of the user's files."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import bnn.models
+from bnn.cli.budget.arguments import require_known
+from bnn.errors import BnnError, RunError, UsageError
+from bnn.training.execute import execute, is_python_file
+
+
+@dataclass(frozen=True)
+class Network:
+    """A function that makes a network."""
+
+    name: str
+    function: Callable[..., Any]
+    input_shape: tuple[int, ...]
+    """Of one example."""
+
+    @property
+    def takes_presets(self) -> bool:
+        """Whether its stores and norms can be chosen, as presets do."""
+        return {"store", "norm"} <= self._parameters()
+
+    def build(self, **options: Any) -> nn.Module:
+        """Makes the network; options that the function does not take are left out.
+
+        Raises:
+            RunError: the function fails, or does not give a network.
+        """
+        known = self._parameters()
+        try:
+            model = self.function(**{name: value for name, value in options.items() if name in known})
+        except (BnnError, MemoryError):
+            raise
+        except Exception as error:  # a user's function may raise anything
+            shape = "x".join(map(str, self.input_shape))
+            reason = f"{type(error).__name__}: {error}"
+            raise RunError(f"{self.name} cannot be built for examples of {shape}: {reason}") from error
+        if not isinstance(model, nn.Module):
+            raise RunError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
+        return model
+
+    def build_on_meta(self, **options: Any) -> nn.Module:
+        """The network without memory for its tensors."""
+        with torch.device("meta"):
+            model = self.build(**options)
+        has_memory = any(not tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+        return model.to("meta") if has_memory else model
+
+    def _parameters(self) -> set[str]:
+        return set(inspect.signature(self.function).parameters)
+
+
+def find_network(name: str, input_shape: tuple[int, ...] | None) -> Network:
+    """A network of `bnn.models`, or one of the user's file.
+
+    Args:
+        name: of the function, or path/to/file.py:function. The file is executed.
+        input_shape: of one example; a network of `bnn.models` has one by default.
+
+    Raises:
+        UsageError: there is no such network, or the shape is missing.
+        RecipeError: the file fails.
+    """
+    if name.endswith(".py"):
+        raise UsageError(f"say which function of {name} makes the network, as in {name}:build")
+    path, colon, function_name = name.rpartition(":")
+    if colon:
+        if input_shape is None:
+            raise UsageError(f"say what {name} takes: --input with the shape of one example, as in --input 3,32,32")
+        return Network(name, _function_of_file(Path(path), function_name), input_shape)
+    builders = {
+        known: build
+        for known, build in inspect.getmembers(bnn.models, inspect.isfunction)
+        if "input_shape" in inspect.signature(build).parameters
+    }
+    require_known("network", name, [*builders, "path/to/file.py:function"])
+    default = inspect.signature(builders[name]).parameters["input_shape"].default
+    return Network(name, builders[name], input_shape or default)
+
+
+def _function_of_file(path: Path, name: str) -> Callable[..., Any]:
+    if not is_python_file(path):
+        raise UsageError(f"{path} is not a Python file: name one and its function, as in my_model.py:build")
+    callables = {
+        key: value for key, value in vars(execute(path)).items() if callable(value) and not key.startswith("_")
+    }
+    require_known("function", name, callables, where=f" in {path}")
+    function: Callable[..., Any] = callables[name]
+    return function

@@ -1,0 +1,152 @@
+"""The training step of a network with a preset, an optimizer, a batch and slices of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import bnn.models
+import bnn.optim
+from bnn.cli.budget.arguments import REFERENCE, require_known
+from bnn.cli.budget.networks import Network
+from bnn.errors import RunError, UsageError
+from bnn.presets import prepare
+from bnn.training import TrainingStep
+from bnn.weights import WeightStore
+
+PRESETS = ("standard", "edge", "edge-min")
+OPTIMIZERS = ("adam", "sgd", "bop")
+TINY_SHAPE = (1, 2, 2)
+TINY_BATCH = 2
+
+_RATE = 1e-3
+_MOMENTUM = 0.9
+# The optimizer's state is as wide as the preset's own.
+_STATE_DTYPES = {"standard": torch.float32, "edge": torch.float16}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to train."""
+
+    preset: str
+    optimizer: str
+    """adam is the preset's own; the others take its place with state of the same width."""
+    batch_size: int
+    slice_size: int | None = None
+    """Most examples at once; None: the preset's own choice."""
+
+
+def check_way(network: Network, preset: str | None, optimizer: str | None) -> None:
+    """Refuses what cannot be chosen.
+
+    Raises:
+        UsageError: there is no such preset or optimizer, or they do not go with each other or with the network.
+    """
+    require_known("preset", preset, PRESETS)
+    require_known("optimizer", optimizer, OPTIMIZERS)
+    if preset not in (None, REFERENCE) and not network.takes_presets:
+        raise UsageError(
+            f"{network.name} does not let store and norm be chosen, as preset {preset!r} does: say --preset"
+            f" {REFERENCE}, or give the function of a network of your own the keywords store and norm"
+        )
+    if preset and optimizer and (preset, optimizer) not in ways(network):
+        raise UsageError(f"{preset} steps in backward by an optimizer of its own: leave out --optimizer {optimizer}")
+
+
+def ways(network: Network) -> list[tuple[str, str]]:
+    """Every preset with every optimizer that it can have, the widest first."""
+    presets = PRESETS if network.takes_presets else [REFERENCE]
+    return [
+        (preset, optimizer)
+        for preset in presets
+        for optimizer in OPTIMIZERS
+        if optimizer == "adam" or preset in _STATE_DTYPES
+    ]
+
+
+def step_on_meta(network: Network, way: Way) -> TrainingStep:
+    """The step without memory for its tensors."""
+    return _step(network.build_on_meta, network.input_shape, way, torch.device("meta"))
+
+
+def step_on_cpu(network: Network, way: Way) -> TrainingStep:
+    """The step as it is taken."""
+    return _step(network.build, network.input_shape, way, torch.device("cpu"))
+
+
+def tiny_step(way: Way) -> TrainingStep:
+    """A step of the same way, of examples of `TINY_SHAPE`, that takes no memory to speak of.
+
+    It takes what its libraries load on first use.
+    """
+    return _step(partial(bnn.models.mlp, classes=2), TINY_SHAPE, way, torch.device("cpu"))
+
+
+def _step(
+    build: Callable[..., nn.Module], input_shape: tuple[int, ...], way: Way, device: torch.device
+) -> TrainingStep:
+    with device:
+        step = prepare(way.preset, build, input_shape=input_shape)
+    return replace(
+        step,
+        optimizer=step.optimizer if way.optimizer == "adam" else _other_optimizer(step.model, way),
+        loss=_cross_entropy,
+        slice_size=way.slice_size or step.slice_size,
+    )
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of a network that may be anything.
+
+    Raises:
+        RunError: it does not give logits.
+    """
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(labels):
+        shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise RunError(f"the network must give logits [N, classes] of {len(labels)} examples, not {shape}")
+    return F.cross_entropy(logits, labels)
+
+
+def _other_optimizer(model: nn.Module, way: Way) -> torch.optim.Optimizer:
+    """SGD with momentum over all parameters; or Bop over the stores' weights, and Adam over what is left."""
+    dtype = _STATE_DTYPES[way.preset]
+    parameters = list(model.parameters())
+    if way.optimizer == "sgd":
+        if dtype is torch.float32:
+            return torch.optim.SGD(parameters, lr=_RATE, momentum=_MOMENTUM)
+        return bnn.optim.SGD(parameters, lr=_RATE, momentum=_MOMENTUM, state_dtype=dtype)
+    stores = [module for module in model.modules() if isinstance(module, WeightStore)]
+    binary = {id(weight): weight for store in stores for weight in store.parameters()}
+    others = [parameter for parameter in parameters if id(parameter) not in binary]
+    if not binary:
+        raise UsageError("bop steps binary weights, and the network has none: choose adam or sgd")
+    options: dict[str, Any] = {"state_dtype": dtype}
+    bop = bnn.optim.Bop(binary.values(), **options)
+    return _BopAndAdam(bop, bnn.optim.Adam(others, **options)) if others else bop
+
+
+class _BopAndAdam(torch.optim.Optimizer):
+    """Bop for the weights and Adam for what is left, as Bop's paper has it."""
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self._parts = parts
+        self.param_groups = [group for part in parts for group in part.param_groups]
+
+    @property
+    def state(self) -> dict[Tensor, Any]:  # type: ignore[override]
+        return {parameter: state for part in self._parts for parameter, state in part.state.items()}
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self._parts:
+            part.zero_grad(set_to_none)
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for part in self._parts:
+            part.step()

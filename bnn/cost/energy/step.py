@@ -1,0 +1,120 @@
+"""What one training step does, counted from shapes alone."""
+
+import torch
+from torch import Tensor, nn
+
+from bnn.cost.count import NetworkCount, count_network
+from bnn.cost.energy.ledger import Ledger
+from bnn.cost.layer_count import LayerCount
+from bnn.errors import RunError
+from bnn.weights import ProgrammedWeight, WeightStore
+
+_FLOAT_BITS = 32
+
+
+def count_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    input_shape: tuple[int, ...],
+    *,
+    batch_size: int,
+    slices: int = 1,
+    updates: int = 1,
+    strict: bool = False,
+) -> Ledger:
+    """Counts one training step of a batch: products and memory traffic, forward, backward and update.
+
+    Every layer reads its input and weight and writes its output once. Backward reads the output's gradient, the weight
+    and what forward kept, and writes the gradients. The update reads and writes each parameter and state and reads
+    each gradient. Widths are those that the arithmetic sees: a gradient that is quantized is as wide as its quantizer
+    makes it. Arithmetic of norms, activations and the optimizer is not counted; their traffic is.
+
+    Args:
+        model: any module whose layers can run on meta tensors.
+        optimizer: its state, as wide as it is stored, is what an update moves. Call after its first step.
+        input_shape: of one example, such as (C, H, W).
+        batch_size: examples.
+        slices: parts that the batch goes through the network in; each reads the weights.
+        updates: steps of the optimizer for a batch: 1, or one for each slice.
+        strict: whether to refuse a network with modules or operations that are not known, instead of leaving out what
+            they compute.
+
+    Raises:
+        RunError: `strict`, and something is not known.
+    """
+    network = count_network(model, input_shape, batch_size=batch_size)
+    if strict:
+        require_counted(network)
+    ledger = Ledger()
+    for layer in (*network.layers, *network.operations):
+        if not layer.is_view:
+            _count_layer(ledger, layer, batch_size, slices, updates)
+    gradient_bits = _gradient_bits(model)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = [value for value in optimizer.state.get(parameter, {}).values() if isinstance(value, Tensor)]
+            count = updates * parameter.numel()
+            ledger.moves("read", "optimizer", "update", gradient_bits.get(id(parameter), _FLOAT_BITS), count)
+            for tensor in (parameter, *state):
+                for op in ("read", "write"):
+                    ledger.moves(op, "optimizer", "update", _stored_bits(tensor), updates * tensor.numel())
+    return ledger
+
+
+def require_counted(network: NetworkCount) -> None:
+    """Refuses a network of which not everything is known.
+
+    Raises:
+        RunError: it has modules or operations that are not known.
+    """
+    if network.uncounted:
+        raise RunError(
+            f"the counts would leave out what {', '.join(network.uncounted)} compute: build them of layers that"
+            " bnn.cost.count knows, or count without strict"
+        )
+
+
+def _count_layer(ledger: Ledger, layer: LayerCount, batch_size: int, slices: int, updates: int) -> None:
+    def moves(op: str, phase: str, bits: int, elements: int) -> None:
+        ledger.moves(op, layer.name, phase, bits, elements)  # type: ignore[arg-type]
+
+    def macs(phase: str, bits: int, other_bits: int, terms: int) -> None:
+        ledger.multiply_accumulates(
+            layer.name,
+            phase,  # type: ignore[arg-type]
+            (bits, other_bits),
+            layer.multiply_accumulates,
+            terms=terms,
+        )
+
+    moves("read", "forward", layer.input_bits, layer.input_elements)
+    moves("write", "forward", layer.output_bits, layer.output_elements)
+    moves("read", "backward", layer.gradient_bits, layer.output_elements)
+    moves("read", "backward", layer.kept_bits, layer.kept_elements)
+    if layer.needs_input_gradient:
+        moves("write", "backward", layer.input_gradient_bits, layer.input_elements)
+    if layer.weights:
+        moves("read", "forward", layer.weight_bits, slices * layer.weights)
+        moves("read", "backward", layer.weight_bits, slices * layer.weights)
+        moves("write", "backward", layer.weight_gradient_bits, slices * layer.weights)
+        # Gradients of slices that are not stepped at once add up.
+        moves("read", "backward", layer.weight_gradient_bits, (slices - updates) * layer.weights)
+        macs("forward", layer.input_bits, layer.weight_bits, layer.fan_in)
+        # The gradient of a weight sums over the examples and positions of a slice.
+        uses = layer.multiply_accumulates // layer.weights
+        macs("backward", layer.input_bits, layer.gradient_bits, -(-uses // slices))
+        if layer.needs_input_gradient:
+            macs("backward", layer.weight_bits, layer.gradient_bits, layer.fan_out)
+
+
+def _gradient_bits(model: nn.Module) -> dict[int, int]:
+    """Width of the gradient that the optimizer reads, by the identity of the parameter."""
+    bits = {id(p): 8 * p.element_size() for p in model.parameters() if p.is_floating_point()}
+    for store in model.modules():
+        if isinstance(store, WeightStore) and store.gradient_quantizer is not None:
+            bits |= {id(parameter): store.gradient_quantizer.storage_bits for parameter in store.parameters()}
+    return bits
+
+
+def _stored_bits(x: Tensor) -> int:
+    return x.store.storage_bits if isinstance(x, ProgrammedWeight) else 8 * x.element_size()

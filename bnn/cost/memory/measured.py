@@ -1,0 +1,99 @@
+"""The memory of a training step, measured by hooks, in autograd's graph, in the allocator and in the system."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from bnn.bits import BitTensor
+from bnn.cost.memory.resident import PeakResident
+from bnn.cost.memory.saved import kept_tensors
+from bnn.training import TrainingStep
+
+
+@dataclass(frozen=True)
+class MeasuredMemory:
+    """What a step takes on the CPU, by four meters."""
+
+    saved_bytes: int
+    """What autograd saves in the forward pass of the largest slice, as `saved_tensors_hooks` sees it: distinct
+    storages, parameters aside."""
+    graph_bytes: int
+    """The same, found by walking the graph; tensors that hide on the `ctx` of an `autograd.Function` included."""
+    peak_live_bytes: int
+    """The most that tensors have taken at once, from every allocation of torch's allocator. Memory that C++ code asks
+    of the system by itself is not in it."""
+
+
+def measure_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> MeasuredMemory:
+    """Takes a few steps with random data.
+
+    Args:
+        step: on the CPU.
+        input_shape: of one example.
+        batch_size: examples.
+    """
+    x, labels = random_batch(input_shape, batch_size)
+    step.take(x, labels)  # makes the optimizer's state
+    model, slices = step.model, step.slice_count(batch_size)
+    first = x.tensor_split(slices)[0], labels.tensor_split(slices)[0]
+    hooked: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(hooked.append, lambda nothing: nothing):
+        # The loss is held until all is counted, so that no storage's address is used twice.
+        _, loss = step.forward(*first)
+    saved = _sizes(hooked)
+    hooked.clear()
+    _, loss = step.forward(*first)
+    graph = _sizes(kept_tensors(loss))
+    del loss
+    for sizes in (saved, graph):
+        for storage in _sizes(model.parameters()):
+            sizes.pop(storage, None)
+    held = _sizes([x, labels, *model.parameters(), *model.buffers(), *step.states()])
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step.take(x, labels)
+    return MeasuredMemory(sum(saved.values()), sum(graph.values()), sum(held.values()) + _peak_of_allocations(profiled))
+
+
+def measure_resident(
+    step: TrainingStep, resident: PeakResident, *, input_shape: tuple[int, ...], batch_size: int
+) -> int:
+    """The most resident memory of the process in two steps, above the level at which `resident` was made."""
+    x, labels = random_batch(input_shape, batch_size)
+    for _ in range(2):
+        step.take(x, labels)
+    return resident.above_start_bytes()
+
+
+def random_batch(input_shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:
+    """Normal inputs, and labels of the first two classes.
+
+    The first value of every example is 0, as a black border's would be: its weights get gradients of 0, which packed
+    gradients of signs take more work for.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((batch_size, *input_shape), generator=generator)
+    x.view(batch_size, -1)[:, 0] = 0
+    return x, torch.randint(2, (batch_size,), generator=generator)
+
+
+def _sizes(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Bytes of the distinct storages of tensors."""
+    storages = [(x.packed if isinstance(x, BitTensor) else x).untyped_storage() for x in tensors]
+    return {storage._cdata: storage.nbytes() for storage in storages}
+
+
+def _peak_of_allocations(profiled: profile) -> int:
+    """The most by which what has been allocated exceeded what has been freed."""
+    results: Any = profiled.profiler
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return most

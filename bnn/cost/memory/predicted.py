@@ -1,0 +1,124 @@
+"""What a training step of this package takes: the step itself, taken on shapes alone and watched.
+
+Forward, backward and update run on the meta device, so that no data is needed, nothing is computed and no memory is
+taken; what is predicted are the storages that the same calls make and free on the CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bnn.cost.memory.live_tensors import LiveTensors, Memory
+from bnn.cost.memory.saved import kept_tensors
+from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, failures_named
+from bnn.training import TrainingStep
+from bnn.weights import WeightStore
+
+# Where operations give a window's bits beside those of the signs.
+_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1)}
+# Those after the third are like it: the first makes gradients, which may be bits, and the second adds to them.
+_SLICES = 3
+_ORDER = (
+    "batch and labels",
+    "latent weights",
+    "other parameters",
+    "optimizer state",
+    "running statistics",
+    "activations",
+    "windows",
+    "pool choices",
+    "norm constants",
+    "weights as bits",
+    "weight gradients",
+    "transients",
+)
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """The memory of one training step, on the CPU."""
+
+    saved_bytes: int
+    """What autograd keeps from forward for backward, parameters aside; of the largest slice."""
+    table: MemoryTable
+    """What tensors take at the moment when it is most, variable by variable; its total is the peak."""
+
+
+def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> StepMemory:
+    """Predicts the memory of a step that is not the first.
+
+    Args:
+        step: its model and optimizer are on the meta device, and new. They are changed.
+        input_shape: of one example.
+        batch_size: examples.
+
+    Raises:
+        RunError: the model cannot run on shapes alone.
+    """
+    device = torch.device("meta")
+    x = torch.empty((batch_size, *input_shape), device=device)
+    labels = torch.empty(batch_size, dtype=torch.int64, device=device)
+    live, roles, saved_bytes = LiveTensors(device), _Roles(), []
+    model = step.model
+    roles.take("batch and labels", "always", live.hold([x, labels]))
+    parameters = live.hold(list(model.parameters()), of_weights=True)
+    stores = [module for module in model.modules() if isinstance(module, WeightStore)]
+    for weights in (store.parameters() for store in stores):
+        roles.take("latent weights", "always", [live.memory_of(weight) for weight in weights])
+    roles.take("other parameters", "always", parameters)
+    roles.take("running statistics", "always", live.hold(list(model.buffers())))
+
+    def forward_ends(loss: Tensor) -> None:
+        kept = {live.memory_of(tensor) for tensor in kept_tensors(loss)} - set(parameters)
+        saved_bytes.append(sum(memory.nbytes for memory in kept))
+        for memory in kept:
+            roles.take(_kept_name(memory), "to backward", [memory])
+        live.may_read_numbers = True
+
+    def backward_ends() -> None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        roles.take("weight gradients", "to update", [live.memory_of(gradient) for gradient in gradients])
+
+    with failures_named(model, input_shape), live:
+        # The first step makes the optimizer's state.
+        for _ in range(2):
+            live.may_read_numbers = False
+            step.take(x, labels, slices=_SLICES, before_backward=forward_ends, before_update=backward_ends)
+            roles.take("optimizer state", "always", [live.memory_of(state) for state in step.states()])
+    return StepMemory(max(saved_bytes), _table(live, roles))
+
+
+class _Roles:
+    """What each memory is for; the first role that one is given stays."""
+
+    def __init__(self) -> None:
+        self._roles: dict[Memory, tuple[str, Lifetime]] = {}
+
+    def take(self, name: str, lifetime: Lifetime, memories: list[Memory]) -> None:
+        for memory in memories:
+            self._roles.setdefault(memory, (name, lifetime))
+
+    def of(self, memory: Memory) -> tuple[str, Lifetime]:
+        return self._roles.get(memory, ("transients", "one layer"))
+
+
+def _kept_name(memory: Memory) -> str:
+    if memory.of_weights:
+        return "weights as bits"
+    if memory.source in _WINDOWS:
+        return "windows"
+    if memory.dim == 1 and memory.itemsize > 1:
+        return "norm constants"
+    return "pool choices" if memory.dim == 3 and memory.itemsize == 1 else "activations"
+
+
+def _table(live: LiveTensors, roles: _Roles) -> MemoryTable:
+    sizes: dict[tuple[str, Lifetime, int], int] = {}
+    for memory, nbytes in live.at_peak().items():
+        key = *roles.of(memory), 1 if memory.is_packed else 8 * memory.itemsize
+        sizes[key] = sizes.get(key, 0) + nbytes
+    variables = [Variable(name, kept, 8 * nbytes // bits, bits) for (name, kept, bits), nbytes in sizes.items()]
+    return MemoryTable(tuple(sorted(variables, key=lambda variable: (_ORDER.index(variable.name), -variable.bits))))

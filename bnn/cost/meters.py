@@ -1,0 +1,141 @@
+"""Callbacks that add to a run's summary what it cost."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bnn.cost.count import count_network
+from bnn.cost.energy.ledger import Ledger, PriceTable
+from bnn.cost.energy.prices import PRICE_TABLES
+from bnn.cost.energy.step import count_step
+from bnn.cost.memory.resident import peak_device_bytes, peak_rss_bytes
+from bnn.cost.storage import storage
+from bnn.errors import RunError
+from bnn.training import Callback, Trainer, directory
+
+LEDGER = "ledger.json"
+"""The file of a run's directory that holds what its training did."""
+_MIB = 2**20
+
+
+class StorageMeter(Callback):
+    """Adds `weights`, `bits_per_weight` and `other_parameters`: see `Storage`."""
+
+    def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
+        """Counts."""
+        stored = storage(trainer.run.model)
+        summary["weights"] = stored.weights
+        summary["bits_per_weight"] = stored.bits_per_weight
+        summary["other_parameters"] = stored.other_parameters
+
+
+class MemoryMeter(Callback):
+    """Adds `peak_rss_mib`, the measured peak resident memory of the process, and on CUDA `peak_device_mib`.
+
+    Of a run that was interrupted, the largest of its parts.
+    """
+
+    def __init__(self) -> None:
+        self._peaks: dict[str, float] = {}
+
+    def state(self) -> dict[str, Any]:
+        """The peaks up to now."""
+        return self._peaks
+
+    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Takes the peaks of the run's earlier parts."""
+        self._peaks = dict(state)
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Reads the peaks, so that the checkpoint that follows has them."""
+        self._read(trainer)
+
+    def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
+        """Adds the peaks."""
+        self._read(trainer)
+        summary.update(self._peaks)
+
+    def _read(self, trainer: Trainer) -> None:
+        device_bytes = peak_device_bytes(trainer.device)
+        now = {"peak_rss_mib": peak_rss_bytes() / _MIB}
+        if device_bytes is not None:
+            now["peak_device_mib"] = device_bytes / _MIB
+        self._peaks = {name: max(value, self._peaks.get(name, 0.0)) for name, value in now.items()}
+
+
+class EnergyMeter(Callback):
+    """Counts what training did, keeps the counts in the run's directory, and adds what they cost under price tables.
+
+    Adds `energy_j`, an estimate for the run's training steps under the first table, the name of this `price_table`,
+    `energy_by_table_j`, and `uncounted`, the modules and operations whose arithmetic is not known. Evaluation is not
+    counted. Of a model that cannot run on shapes alone `energy_j` is null.
+
+    Args:
+        prices: at least one table.
+    """
+
+    def __init__(self, *, prices: Sequence[PriceTable] = PRICE_TABLES) -> None:
+        self.prices = prices
+
+    def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
+        """Counts a step, now that the optimizer has its state, and prices all that were taken."""
+        summary["energy_j"] = None
+        summary["price_table"] = self.prices[0].name
+        try:
+            step, uncounted = _count(trainer)
+        except Exception:  # a user's module may raise anything; an estimate must not cost a run its result
+            return
+        steps = _steps(trainer)
+        write_ledger(trainer.out, step, steps=steps)
+        ledger = step.scaled(steps)
+        summary["energy_by_table_j"] = {table.name: ledger.energy_J(table) for table in self.prices}
+        summary["energy_j"] = summary["energy_by_table_j"][self.prices[0].name]
+        summary["uncounted"] = list(uncounted)
+
+
+def write_ledger(run: Path, step: Ledger, *, steps: int) -> None:
+    """Keeps the counts of a run's training.
+
+    Args:
+        run: its directory.
+        step: the counts of one step.
+        steps: how many were taken.
+    """
+    directory.write_json(run / LEDGER, {"steps": steps, "step": step.to_rows()})
+
+
+def read_ledger(run: Path) -> Ledger | None:
+    """The counts of a run's whole training, or None where there are none.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run / LEDGER
+    if not path.exists():
+        return None
+    content = directory.read_json(path)
+    try:
+        return Ledger.from_rows(content["step"]).scaled(int(content["steps"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}): delete it to go without its figures") from None
+
+
+def _steps(trainer: Trainer) -> int:
+    return trainer.step - trainer.skipped
+
+
+def _count(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
+    """The counts of a step, and what is not in them."""
+    run, batch_size = trainer.run, trainer.batches.batch_size
+    # An optimizer that steps inside backward has stepped once a slice.
+    taken = [int(state["step"]) for state in run.optimizer.state.values() if "step" in state]
+    ledger = count_step(
+        run.model,
+        run.optimizer,
+        run.data.image_shape,
+        batch_size=batch_size,
+        slices=math.ceil(batch_size / (run.slice_size or batch_size)),
+        updates=max(1, round(max(taken, default=0) / max(1, _steps(trainer)))),
+    )
+    return ledger, count_network(run.model, run.data.image_shape).uncounted

@@ -1,0 +1,22 @@
+"""Published methods that act while a network trains, one a file: callbacks, and terms of the loss."""
+
+from bnn.methods.compressibility import Compressibility
+from bnn.methods.hoyer_square import HoyerSquare
+from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
+from bnn.methods.penalized_loss import PenalizedLoss, PenaltySchedule, weights_of
+from bnn.methods.penalty import Penalty
+from bnn.methods.recu import TauSchedule
+from bnn.methods.ternarize import Ternarize
+
+__all__ = [
+    "AdaptiveGradientScaling",
+    "Compressibility",
+    "HoyerSquare",
+    "PenalizedLoss",
+    "Penalty",
+    "PenaltySchedule",
+    "SilenceAwareDecay",
+    "TauSchedule",
+    "Ternarize",
+    "weights_of",
+]

@@ -1,0 +1,1 @@
+"""Random numbers that are a pure function of a key, and stochastic rounding."""

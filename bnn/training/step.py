@@ -1,0 +1,190 @@
+"""The training step: forward, loss and backward of a batch, slice by slice, and the update.
+
+There is no other: the trainer takes it, predictions of memory take it on shapes alone, reports and benchmarks measure
+it, and a loop of your own may take it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnn.bits import BitTensor
+from bnn.errors import NonFiniteError, RecipeError
+from bnn.weights import WeightStore
+
+Precision = Literal["float32", "bfloat16"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of logits and labels; a mean over the batch."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step came to."""
+
+    loss: float
+    """Mean over the batch."""
+    correct: int
+    """Examples whose largest logit is that of their label."""
+
+
+@dataclass(kw_only=True)
+class TrainingStep:
+    """A model with all that steps it.
+
+    Raises:
+        RecipeError: a value is out of its range.
+    """
+
+    model: nn.Module
+    """Takes float [B, C, H, W] and gives logits [B, classes]; its weights are those to start from."""
+    optimizer: torch.optim.Optimizer
+    """Over the model's parameters."""
+    loss: Loss = F.cross_entropy
+    slice_size: int | None = None
+    """Largest number of examples that go through the network at once; None: the whole batch.
+
+    A batch is cut into slices of nearly equal size whose gradients add up, so that the memory for activations does
+    not grow with the batch. Batch norms see a slice at a time, as ghost batches (Hoffer et al. 2017, arXiv
+    1705.08741).
+    """
+    precision: Precision = "float32"
+    """Of the products of floats and of what lies between them, in training and evaluation.
+
+    bfloat16 is torch's autocast: products sum in float32 and round their result, weights and optimizer keep their own
+    dtype. Levels of binary and ternary layers are exact in either. A processor with bfloat16 products, such as those
+    with AMX, is several times as fast. Predictions of memory and energy do not know it: they are those of float32.
+    """
+    generators: Mapping[str, torch.Generator] = field(default_factory=dict)
+    """Generators that the model or optimizer draws from in training; checkpoints keep their states."""
+
+    def __post_init__(self) -> None:
+        if self.slice_size is not None and self.slice_size < 1:
+            raise RecipeError(f"a slice has at least 1 example, got {self.slice_size}")
+        if self.precision not in get_args(Precision):
+            raise RecipeError(f"the precision is one of {', '.join(get_args(Precision))}, got {self.precision!r}")
+
+    def slice_count(self, batch_size: int) -> int:
+        """Slices that a batch is cut into."""
+        return math.ceil(batch_size / (self.slice_size or batch_size))
+
+    def take(
+        self,
+        x: Tensor,
+        labels: Tensor,
+        *,
+        slices: int | None = None,
+        before_backward: Callable[[Tensor], None] = lambda loss: None,
+        before_update: Callable[[], None] = lambda: None,
+    ) -> StepResult | None:
+        """Takes a step; a loss or gradient that is not finite leaves no trace.
+
+        Stepping inside backward (`bnn.optim.step_in_backward`) has a price: what comes before a gradient that is not
+        finite has then been stepped already.
+
+        Args:
+            x: the batch; the model is in training mode.
+            labels: int64 [B].
+            slices: how many of them to take, from the first; by default all.
+            before_backward: called with the loss of each slice, whose graph is then at its largest.
+            before_update: called when all gradients are there, and finite.
+
+        Returns:
+            What it came to; None where the loss or a gradient was not finite.
+
+        Raises:
+            RecipeError: the optimizer fails.
+        """
+        # Such as running statistics, which a forward pass changes.
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        result = self._accumulate(x, labels, slices, before_backward)
+        if result is not None:
+            before_update()
+            result = result if self._update() else None
+        self.optimizer.zero_grad(set_to_none=True)
+        if result is None:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+        return result
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and loss, which is of float32."""
+        narrow = self.precision == "bfloat16"
+        # Tensors on the meta device have no autocast, and are left as they are by that of the CPU.
+        device = "cpu" if x.is_meta else x.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            logits = self.model(x)
+        if narrow:
+            logits = logits.float()
+        return logits, self.loss(logits, labels)
+
+    def states(self) -> list[Tensor]:
+        """The tensors that the optimizer keeps between steps."""
+        kept = (value for state in self.optimizer.state.values() for value in state.values())
+        return [value for value in kept if isinstance(value, Tensor)]
+
+    def _accumulate(
+        self, x: Tensor, labels: Tensor, slices: int | None, before_backward: Callable[[Tensor], None]
+    ) -> StepResult | None:
+        """The gradients; None where they or the loss are not finite."""
+        count = self.slice_count(len(labels))
+        parts = list(zip(x.tensor_split(count), labels.tensor_split(count), strict=True))
+        loss, correct = 0.0, 0
+        try:
+            for x_slice, labels_slice in parts[:slices]:
+                share = len(labels_slice) / len(labels)
+                part = self._accumulate_slice(x_slice, labels_slice, share, before_backward)
+                loss += part.loss
+                correct += part.correct
+        except NonFiniteError:
+            return None
+        return StepResult(loss, correct) if _finite_gradients(self.optimizer) else None
+
+    def _accumulate_slice(
+        self, x: Tensor, labels: Tensor, share: float, before_backward: Callable[[Tensor], None]
+    ) -> StepResult:
+        logits, mean = self.forward(x, labels)
+        part = mean * share
+        before_backward(part)
+        loss = part.item()
+        if not math.isfinite(loss):
+            raise NonFiniteError("the loss is not finite")
+        part.backward()  # type: ignore[no-untyped-call]
+        return StepResult(loss, count_correct(logits, labels))
+
+    def _update(self) -> bool:
+        """Steps the optimizer; False where it refuses a gradient that is not finite."""
+        try:
+            self.optimizer.step()
+        except NonFiniteError:
+            return False
+        except (RuntimeError, OverflowError) as error:
+            raise RecipeError(f"the optimizer's step fails: {error}; lower the learning rate") from error
+        for module in self.model.modules():
+            if isinstance(module, WeightStore):
+                module.project_()
+        return True
+
+
+def count_correct(logits: Tensor, labels: Tensor) -> int:
+    """Examples whose largest logit is that of their label."""
+    return int((logits.argmax(dim=1) == labels).sum())
+
+
+def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
+    gradients = [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None and not isinstance(parameter.grad, BitTensor)
+    ]
+    # A sum is finite only if every element is: one pass, and no tensor of truth values.
+    sums = [gradient.sum(dtype=torch.float32) for gradient in gradients]
+    return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True

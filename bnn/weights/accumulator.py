@@ -1,0 +1,152 @@
+"""Accumulators: trainable weights of few bits that are read as their sign, and whose gradient may be packed signs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from bnn.bits import BitTensor, in_memory_order
+from bnn.quantizers.gradients import GradientQuantizer
+from bnn.random.rounding import round_to_integers_
+from bnn.weights.base import WeightStore
+
+STEPS_PER_UNIT = 128
+"""Codes of an int8 accumulator in an interval of length 1."""
+
+# Initialized at a time: float32 values of the whole weight would take more than all of training.
+_CHUNK_ELEMENTS = 1 << 18
+
+
+class Accumulator(nn.Parameter):
+    """A parameter within [-1, 1] that autograd does not know.
+
+    torch gives gradients to floating tensors alone, and of their own dtype. What reads an Accumulator hands it its
+    gradient by `accumulate` instead, a `BitTensor` for one; optimizers of `bnn.optim` then find it in `.grad`, and
+    hooks are called, as for every other parameter. They clamp it to [-1, 1] after each step. Its `requires_grad` is
+    False. torch's own optimizers cannot step it.
+
+    Args:
+        data: float16, bfloat16 or float32; or int8 codes, of which c stands for (c + 1/2) / 128: 256 values in
+            (-1, 1), none of them zero.
+    """
+
+    def __new__(cls, data: Tensor, requires_grad: bool = False) -> Accumulator:  # noqa: D102
+        parameter = super().__new__(cls, data, requires_grad=False)
+        parameter.grad_dtype = None  # any dtype
+        parameter._hooks = OrderedDict()
+        return parameter
+
+    _hooks: OrderedDict[int, Callable[[Tensor], None]]
+
+    def accumulate(self, gradient: Tensor) -> None:
+        """Adds a gradient of the parameter's shape and any floating dtype, then calls the hooks."""
+        self.grad = gradient if self.grad is None else self.grad + gradient
+        for hook in list(self._hooks.values()):
+            hook(self)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Any], None]) -> RemovableHandle:
+        """As of any parameter: `hook(parameter)` is called when its gradient has been accumulated."""
+        handle = RemovableHandle(self._hooks)
+        self._hooks[handle.id] = hook
+        return handle
+
+
+def decode(stored: Tensor) -> Tensor:
+    """The float32 values of a parameter's elements, int8 codes or floats; of float32 the tensor itself."""
+    return stored.float().add_(0.5).div_(STEPS_PER_UNIT) if stored.dtype is torch.int8 else stored.float()
+
+
+def encode(values: Tensor, generator: torch.Generator | None) -> Tensor:
+    """The int8 codes of float32 values, which are clamped to (-1, 1).
+
+    The rounding is stochastic, or to the nearest where there is no generator.
+    """
+    codes = round_to_integers_(values * STEPS_PER_UNIT - 0.5, generator)
+    return codes.clamp_(-STEPS_PER_UNIT, STEPS_PER_UNIT - 1).to(torch.int8)
+
+
+class AccumulatorStore(WeightStore):
+    """One accumulator a weight, of few bits; the weight is its sign, and its gradient may be packed signs.
+
+    Optimizers of `bnn.optim` step the accumulators with stochastic rounding and clamp them to [-1, 1]. With int8 and
+    `bnn.optim.SGD` without momentum, the accumulator is all that is kept between steps: 1 byte a weight, where a
+    float32 latent weight and the moments of Adam take 12. The idea: the weight gradient of a binary network serves
+    by its sign alone (Wang et al., arXiv 2102.04270, sec. 4), and then Adam's second moment says nothing.
+
+    The gradient of a sign passes unchanged. A bound is all that the straight-through window is for, and the clamp is
+    one. Reading gives the default dtype.
+
+    Args:
+        shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
+        dtype: of an accumulator: int8, float16, bfloat16 or float32.
+        gain: the accumulators begin with a standard deviation of gain / sqrt(fan-in), and never go beyond 1. Of 8 bits
+            few are used near 0, where signs change, unless it is above 1.
+        gradient_quantizer: pattern that is copied; what becomes of the weight's gradient before the optimizer sees
+            it. None leaves it as it comes.
+    """
+
+    storage_bits = 1
+    levels = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.int8,
+        gain: float = 1.0,
+        gradient_quantizer: GradientQuantizer | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.gain = gain
+        self.gradient_quantizer = copy.deepcopy(gradient_quantizer)
+        memory_format = torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
+        data = torch.empty(self.shape, dtype=dtype, memory_format=memory_format)
+        self.weight = Accumulator(data)
+        self.training_bits = 8 * self.weight.element_size()
+        self.initialize()
+
+    def read(self) -> Tensor:
+        """The signs, as a `BitTensor`."""
+        # The leaf that autograd needs in place of the accumulators, which cannot have a gradient of their own.
+        leaf = torch.zeros((), device=self.weight.device, requires_grad=True)
+        return _Signs.apply(leaf, self.weight, self.gradient_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+
+    def initialize(self, generator: torch.Generator | None = None) -> None:
+        """Draws from a normal distribution of standard deviation gain / sqrt(fan-in)."""
+        row_elements = math.prod(self.shape[1:])
+        rows = max(1, _CHUNK_ELEMENTS // max(1, row_elements))
+        for start in range(0, self.shape[0], rows):
+            part = self.weight.detach()[start : start + rows]
+            values = torch.empty_like(part, dtype=torch.float32)
+            values.normal_(std=self.gain / math.sqrt(row_elements), generator=generator)
+            part.copy_(encode(values, None) if part.dtype is torch.int8 else values)
+
+    def trained_value(self) -> Tensor:
+        """The accumulators' values, float32 where they are int8."""
+        stored = self.weight.detach()
+        return decode(stored) if stored.dtype is torch.int8 else stored
+
+    def sign_planes(self) -> tuple[Tensor, ...]:
+        """See `WeightStore`; straight from the accumulators."""
+        # By the operation itself, since meters ask after every step: a BitTensor takes longer than the bits.
+        return (torch.ops.bnn.pack(in_memory_order(self.weight.detach())[1]),)
+
+
+class _Signs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, leaf: Tensor, weight: Accumulator, quantizer: GradientQuantizer | None) -> Tensor:
+        ctx.weight, ctx.quantizer = weight, quantizer
+        return BitTensor.from_dense(weight.detach(), dtype=torch.get_default_dtype())
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        ctx.weight.accumulate(grads[0] if ctx.quantizer is None else ctx.quantizer(grads[0]))
+        return None, None, None

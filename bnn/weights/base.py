@@ -1,0 +1,104 @@
+"""What every store of weights is: the place where the weight of a binary layer lives."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bnn.bits import BitTensor
+from bnn.quantizers.gradients import GradientQuantizer
+
+
+class WeightStore(nn.Module):
+    """Holds one weight tensor and reads it as levels.
+
+    What others need to know of a store, they ask it: nobody tests its class.
+
+    Attributes:
+        shape: shape of the weight, [out, ...].
+        storage_bits: bits that one weight takes once training has ended.
+        training_bits: bits that the store keeps of one weight while it is trained, without its optimizer's state.
+        levels: the values that `read` can return, ascending; empty where they are real.
+        scales: whether `scale` gives a factor.
+        gradient_quantizer: what becomes of the gradient of what is read, or None.
+    """
+
+    shape: tuple[int, ...]
+    storage_bits: int
+    training_bits: int
+    levels: tuple[float, ...] = ()
+    scales: bool = False
+    gradient_quantizer: GradientQuantizer | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradient_quantizer = None
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether what is read is a `BitTensor`."""
+        return self.levels == (-1.0, 1.0)
+
+    def read(self) -> Tensor:
+        """The weight as levels, with a gradient to what is trained; a `BitTensor` where they are -1 and +1."""
+        raise NotImplementedError
+
+    def scale(self) -> Tensor | None:
+        """Factor of each output channel, [out], or None."""
+        return None
+
+    def initialize(self, generator: torch.Generator | None = None) -> None:
+        """Draws new weights."""
+        raise NotImplementedError
+
+    def project_(self) -> None:
+        """Moves what is trained back to where its method wants it. A training step calls it after the update."""
+
+    @property
+    def trained(self) -> nn.Parameter:
+        """The parameter that an optimizer steps in place of the weight."""
+        return next(self.parameters())
+
+    def trained_value(self) -> Tensor:
+        """What stands behind the weight, floating and without gradient, such as a latent weight.
+
+        It may be the parameter itself: do not change it.
+        """
+        return self.trained.detach()
+
+    def sign_planes(self) -> tuple[Tensor, ...]:
+        """The weight's signs as bits, a copy: which are above 0 and, unless all levels are ±1, which are below.
+
+        Returns:
+            uint8 [rows, bytes] each, as in `BitTensor.packed`; the bits that fill up a row are 0.
+        """
+        with torch.no_grad():
+            levels = self.read()
+        if isinstance(levels, BitTensor):
+            return (levels.packed.clone(),)
+        return BitTensor.from_dense(levels > 0).packed, BitTensor.from_dense(levels < 0).packed
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"shape={self.shape}"
+
+
+class StoreFactory(Protocol):
+    """What a layer or model takes to make its stores: a store class, or `functools.partial` of one."""
+
+    def __call__(self, shape: Sequence[int], /) -> WeightStore:
+        """A store for a weight of `shape`."""
+        ...
+
+
+def named_stores(model: nn.Module) -> Iterator[tuple[str, WeightStore]]:
+    """The stores of a model, each with the name of its layer."""
+    for name, module in model.named_modules():
+        if isinstance(module, WeightStore):
+            yield name.rpartition(".")[0] or name, module

@@ -1,0 +1,118 @@
+"""`bnn budget --mode exact`, by calling its function."""
+
+import argparse
+import json
+
+import pytest
+
+from bnn.cli.budget.command import budget
+from bnn.errors import RunError, UsageError
+from bnn.ops import cpu
+
+MY_MODEL = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(48, 30), nn.ReLU(), nn.Linear(30, 5))
+
+
+def branches():
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    return nn.Sequential(nn.Linear(4, 4), Branches())
+"""
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs the command; gives what it prints."""
+
+    def run(*words: str) -> str:
+        budget(argparse.ArgumentParser(prog="bnn budget"), [*words, "--mode", "exact"])
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def my_model(tmp_path) -> str:
+    path = tmp_path / "my_model.py"
+    path.write_text(MY_MODEL)
+    return str(path)
+
+
+def as_json(command, *words: str) -> dict:
+    return json.loads(command(*words, "--json"))
+
+
+MLP = ("mlp", "--input", "1,6,6", "--batch", "20")
+
+
+def test_table_and_json_carry_the_same_figures(command):
+    lines = [line.split() for line in command(*MLP).splitlines()]
+    content = as_json(command, *MLP)
+    totals = [f"{content['presets'][name]['total_mib']:.2f}" for name in ("standard", "edge")]
+    assert ["total", *totals, f"{content['ratio']:.2f}"] in lines
+    saved = [f"{content['presets'][name]['saved_bytes'] / 2**20:.2f}" for name in ("standard", "edge")]
+    assert ["saved", "for", "backward", *saved] in [line[:5] for line in lines]
+    for preset in content["presets"].values():
+        assert sum(variable["bytes"] for variable in preset["variables"]) == preset["total_mib"] * 2**20
+
+
+def test_options_reach_the_step(command):
+    def variables(*words):
+        found = as_json(command, *MLP, "--preset", "edge", *words)
+        return {(v["name"], v["bits"]): v["elements"] for v in found["presets"]["edge"]["variables"]}
+
+    weights = variables()["latent weights", 16]
+    assert variables()["optimizer state", 16] >= 2 * weights
+    assert weights <= variables("--optimizer", "sgd")["optimizer state", 16] < 2 * weights
+    saved = [as_json(command, *MLP, *words)["presets"]["edge"]["saved_bytes"] for words in ((), ("--slice", "10"))]
+    assert saved[1] < saved[0]
+
+
+@pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
+def test_measured_beside_predicted(command):
+    words = (*MLP, "--preset", "edge-min", "--measure")
+    content = as_json(command, *words)
+    for preset in content["presets"].values():
+        measured = preset["measured"]
+        assert preset["saved_bytes"] == measured["saved_bytes"] == measured["graph_bytes"]
+        assert preset["total_mib"] * 2**20 == pytest.approx(measured["peak_live_bytes"], rel=0.1)
+        assert measured["resident_bytes"] is None or measured["resident_bytes"] > 0
+
+
+def test_what_fits_is_what_the_step_takes(command):
+    words = ("mlp", "--batch", "64", "--preset", "edge", "--optimizer", "adam")
+    whole = as_json(command, *words, "--slice", "64")["presets"]["edge"]["total_mib"]
+    (fit,) = as_json(command, *words, "--fit", f"{whole + 0.01}MiB")["fits"]
+    assert (fit["preset"], fit["optimizer"], fit["batch_size"], fit["slice_size"]) == ("edge", "adam", 64, 64)
+    assert fit["total_bytes"] == whole * 2**20
+    rows = [line.split() for line in command(*words, "--fit", "1GiB").splitlines()]
+    assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows
+
+
+def test_nothing_fits(command):
+    with pytest.raises(RunError) as caught:
+        command("mlp", "--batch", "16", "--preset", "edge", "--fit", "1MiB")
+    assert "no way to train mlp fits into 1.00 MiB: the least is" in str(caught.value)
+    assert "of edge with sgd and a batch of 2" in str(caught.value)
+
+
+def test_a_network_of_one_s_own_is_trained_as_it_is(command, my_model):
+    content = as_json(command, f"{my_model}:build", "--input", "3,4,4", "--batch", "10")
+    assert list(content["presets"]) == ["standard"]
+    sizes = {variable["name"]: variable["bytes"] for variable in content["presets"]["standard"]["variables"]}
+    assert sizes["other parameters"] == 4 * (48 * 30 + 30 + 30 * 5 + 5)
+
+
+def test_mistakes_are_one_line(command, my_model):
+    with pytest.raises(RunError, match=r"1 \(Branches\) cannot run on the shape of one 4 example: .*shapes alone"):
+        command(f"{my_model}:branches", "--input", "4")
+    with pytest.raises(UsageError, match="does not let store and norm be chosen"):
+        command(f"{my_model}:build", "--input", "3,4,4", "--preset", "edge")
+    with pytest.raises(UsageError, match="leave out --slice"):
+        command("mlp", "--fit", "1GiB", "--measure")

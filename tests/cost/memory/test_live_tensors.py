@@ -1,0 +1,143 @@
+"""The memory that is watched, on tensors whose sizes are known."""
+
+import pytest
+import torch
+
+from bnn.bits import BitTensor
+from bnn.cost.memory.live_tensors import LiveTensors, workspace_bytes
+
+aten = torch.ops.aten
+DEVICES = ["cpu", "meta"]
+
+
+def watched(device: str) -> LiveTensors:
+    return LiveTensors(torch.device(device))
+
+
+def peak(live: LiveTensors) -> int:
+    return sum(live.at_peak().values())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_peak_is_what_was_held_at_once(device):
+    live = watched(device)
+    with live:
+        a = torch.zeros(100, device=device)
+        b = a + 1  # 800 bytes
+        del a
+        c = b.double()  # 1,200
+        del b, c
+        d = torch.ones(100, device=device)
+    assert peak(live) == 1200
+    assert sorted(live.at_peak().values()) == [400, 800]
+    del d
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_views_share_memory_and_keep_it(device):
+    live = watched(device)
+    with live:
+        whole = torch.zeros(10, 10, device=device)
+        part = whole[2:3].t().unsqueeze(0)
+        del whole
+        other = torch.zeros(50, device=device)
+    assert peak(live) == 400 + 200
+    assert live.memory_of(part).nbytes == 400
+    del part, other
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_memory_counts_once_it_is_written(device):
+    live = watched(device)
+    with live:
+        strides = torch.empty(1000, 1000, device=device).t().stride()
+        assert peak(live) == 0
+        out = torch.empty(10, 10, device=device)
+        out[0] = 1
+    assert strides == (1, 1000)
+    assert peak(live) == 400 + 4  # and the number that was written
+
+
+def test_other_devices_do_not_count():
+    live = watched("meta")
+    with live:
+        kept = torch.zeros(100)
+        shape = torch.zeros(10, device="meta")
+    assert peak(live) == 40
+    del kept, shape
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bits_count_as_bits(device):
+    live = watched(device)
+    x = torch.ones(16, 64, device=device)
+    live.hold([x])
+    with live:
+        bits = BitTensor.from_dense(x)
+    memory = live.memory_of(bits)
+    assert (memory.nbytes, memory.is_packed, memory.source) == (16 * 8, True, ("bnn::pack", 0))
+    assert peak(live) == 4 * 16 * 64 + 16 * 8
+
+
+def test_what_is_made_of_weights_alone_is_of_weights():
+    live = watched("cpu")
+    weight, x = torch.ones(4), torch.ones(4)
+    live.hold([weight], of_weights=True)
+    live.hold([x])
+    with live:
+        doubled = weight * 2
+        product = doubled * x
+        made = weight.new_empty(4).fill_(1)
+    assert [live.memory_of(y).of_weights for y in (weight, doubled, product, made)] == [True, True, False, False]
+
+
+def test_a_number_is_read_from_shapes_only_where_it_may_be():
+    live = watched("meta")
+    x = torch.ones(3, device="meta")
+    with live:
+        with pytest.raises(RuntimeError, match="meta"):
+            x.sum().item()
+        live.may_read_numbers = True
+        assert x.sum().item() == 1.0
+        assert bool((x > 0).any()) is True
+        assert torch.zeros((), dtype=torch.int64, device="meta").item() == 1
+
+
+def test_workspace_of_operations():
+    image, weight = torch.ones(2, 4, 5, 5), torch.ones(8, 4, 3, 3)
+    last = image.contiguous(memory_format=torch.channels_last)
+    assert workspace_bytes(aten.native_batch_norm_backward.default, [image]) == 4 * 200
+    assert workspace_bytes(torch.ops.bnn.norm_sign.default, [image, torch.ones(4)]) == 4 * 200
+    assert workspace_bytes(torch.ops.bnn.norm_sign.default, [last]) == 0
+    assert workspace_bytes(aten.add.Tensor, [image, image]) == 0
+    assert workspace_bytes(aten.mm.default, [weight[0, 0], weight[0, 0].double()]) == 0
+    assert workspace_bytes(aten.lt.Tensor, [image.double(), image]) == 8 * 200
+    assert workspace_bytes(aten.where.self, [image > 0, image, image]) == 0
+
+
+def test_workspace_of_a_convolution_s_backward():
+    def workspace(gradient, x, weight):
+        return workspace_bytes(aten.convolution_backward.default, [gradient, x, weight])
+
+    gradient, x, weight = torch.ones(2, 8, 3, 3), torch.ones(2, 5, 5, 5), torch.ones(8, 5, 3, 3)
+    nbytes = [4 * tensor.numel() for tensor in (gradient, x, weight)]
+    last = [tensor.contiguous(memory_format=torch.channels_last) for tensor in (gradient, x, weight)]
+    assert workspace(*last) == 2 * nbytes[2]
+    assert workspace(last[0], last[1], last[2][:, :, :1, :1]) == 4 * 8 * 5  # a slice that is copied, and no more
+    assert workspace(gradient, last[1], last[2]) == nbytes[0] + 2 * nbytes[2]
+    assert workspace(last[0], last[1], weight) == nbytes[2] + 2 * nbytes[2]
+    assert workspace(gradient, x, weight) == sum(nbytes)
+    assert workspace(last[0], x, weight) == sum(nbytes) + nbytes[0]
+    assert workspace(gradient, x[:, :1].contiguous(), weight[:, :1].contiguous()) == nbytes[0] + nbytes[2] // 5
+
+
+def test_workspace_belongs_to_the_peak():
+    live = watched("cpu")
+    x, scale = torch.randn(4, 3, 6, 6, requires_grad=True), torch.ones(3)
+    live.hold([x, scale])
+    with live:
+        y = torch.nn.functional.batch_norm(x, None, None, scale, training=True)
+        y.backward(torch.ones_like(y))
+    image = 4 * 4 * 3 * 36
+    # x, y, their gradients and the copy; mean, deviation, scale, and the gradient of a bias that is not there.
+    assert 5 * image < peak(live) < 5 * image + 100

@@ -1,0 +1,46 @@
+"""Networks small enough to be measured at once, with what makes them train."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
+from bnn.models import mlp, resnet20
+from bnn.presets import prepare
+from bnn.training.step import TrainingStep
+from bnn.weights import LatentStore
+
+PRESETS = ("standard", "edge", "edge-min")
+
+
+def convolutions(*, input_shape=(3, 8, 8), store=LatentStore, norm=None) -> nn.Sequential:
+    """What a block is made of: pooled and not, real input and bits, convolutions and linear layers."""
+    return nn.Sequential(
+        BinaryConv2d(input_shape[0], 12, 3, padding=1, store=store, input_quantizer=None),
+        (norm or nn.BatchNorm2d)(12),
+        BinaryConv2d(12, 16, 3, padding=1, store=store),
+        MaxPool2d(2),
+        (norm or nn.BatchNorm2d)(16),
+        nn.Flatten(),
+        BinaryLinear(16 * math.prod(input_shape[1:]) // 4, 20, store=store),
+        (norm or nn.BatchNorm1d)(20),
+        BinaryLinear(20, 5, store=store),
+        nn.BatchNorm1d(5),
+    )
+
+
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
+    "convolutions": (convolutions, (3, 8, 8)),
+    "mlp": (partial(mlp, classes=4), (1, 6, 5)),
+    "resnet20": (resnet20, (3, 8, 8)),
+}
+
+
+def small_step(name: str, preset: str, batch_size: int, slice_size: int | None, device: str) -> TrainingStep:
+    build, input_shape = NETWORKS[name]
+    with torch.device(device):
+        prepared = prepare(preset, build, input_shape=input_shape)
+    return TrainingStep(prepared.model, [prepared.optimizer], input_shape, batch_size, slice_size)

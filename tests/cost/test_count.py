@@ -1,0 +1,191 @@
+"""Counts of a network's layers, small enough to count by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from bnn.cost import count_layers, count_network
+from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, fuse
+from bnn.models import binarynet, cnv, gxnor_cnn, resnet18, resnet20, resnete18, vgg_small
+from bnn.quantizers import Sign, Ternary
+from bnn.quantizers.gradients import Int8Gradient, SignGradient
+from bnn.weights import LatentStore
+
+BATCH = 2
+
+
+def test_layers_equal_the_shapes_of_a_real_forward_pass():
+    model = resnet20(input_shape=(1, 12, 8), classes=3).eval()
+    counted = count_layers(model, (1, 12, 8), batch_size=BATCH)
+    seen = []
+    for name, module in model.named_modules():
+        if name in {layer.name for layer in counted}:
+            module.register_forward_hook(
+                lambda _, inputs, output, name=name: seen.append((name, inputs[0].numel(), output.numel()))
+            )
+    model(torch.randn(BATCH, 1, 12, 8))
+    assert [(layer.name, layer.input_elements, layer.output_elements) for layer in counted] == seen
+
+
+def test_widths_of_the_operands():
+    ternary = LatentStore((4, 8), quantizer=Ternary())
+    model = nn.Sequential(
+        nn.Linear(8, 8),
+        BinaryLinear(8, 8, bias=True, learned_scale=True),
+        BinaryLinear(8, 4, store=lambda _: ternary, input_quantizer=None),
+        nn.Linear(4, 4, dtype=torch.float32).requires_grad_(False),
+    )
+    layers = count_layers(model, (8,), batch_size=3)
+    assert [layer.kind for layer in layers] == ["Linear", "BinaryLinear", "BinaryLinear", "Linear"]
+    assert [(layer.input_bits, layer.weight_bits, layer.output_bits) for layer in layers] == [
+        (32, 32, 32),
+        (1, 1, 32),
+        (32, 2, 32),
+        (32, 32, 32),
+    ]
+    assert [layer.weights for layer in layers] == [64, 64, 32, 16]
+    assert [layer.other_parameters for layer in layers] == [8, 16, 0, 4]
+    assert [layer.multiply_accumulates for layer in layers] == [192, 192, 96, 48]
+    assert [layer.needs_input_gradient for layer in layers] == [False, True, True, True]
+    assert [(layer.fan_in, layer.fan_out) for layer in layers] == [(8, 8), (8, 8), (8, 4), (4, 4)]
+
+
+def test_groups_and_strides_and_padding():
+    model = nn.Sequential(BinaryConv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.Conv2d(6, 2, 2, bias=False))
+    first, second = count_layers(model, (4, 7, 5))
+    assert (first.output_elements, first.multiply_accumulates) == (6 * 4 * 3, 6 * 4 * 3 * 2 * 9)
+    assert (second.output_elements, second.multiply_accumulates) == (2 * 3 * 2, 2 * 3 * 2 * 6 * 4)
+    # An input channel of the first meets the 3 outputs of its group, by 9 taps.
+    assert [(layer.fan_in, layer.fan_out) for layer in (first, second)] == [(2 * 9, 3 * 9), (6 * 4, 2 * 4)]
+
+
+class Unforeseen(nn.Module):
+    """Looks at values, which shapes alone do not have."""
+
+    def forward(self, x):
+        return x if x.sum().item() > 0 else -x
+
+
+def test_a_failure_leaves_the_model_as_it_was_too():
+    model = nn.Sequential(nn.Linear(4, 4), Unforeseen())
+    with pytest.raises(RuntimeError):
+        count_layers(model, (4,))
+    assert all(module.training and not module._forward_hooks for module in model.modules())
+    assert not model[0].weight.is_meta
+
+
+def test_counting_takes_no_memory_for_weights_or_activations():
+    """56 million weights and a batch of 4,000 images of BinaryNet would take hundreds of GiB."""
+    with torch.device("meta"):
+        model = binarynet()
+    layers = count_layers(model, (3, 32, 32), batch_size=4000)
+    assert sum(layer.multiply_accumulates for layer in layers) == pytest.approx(4000 * 617.0e6, rel=1e-4)
+
+
+def test_widths_of_gradients_are_those_of_their_quantizers():
+    store = LatentStore((4, 8), gradient_quantizer=SignGradient())
+    model = nn.Sequential(
+        BinaryLinear(8, 8, grad_quantizer=Int8Gradient()),
+        BinaryLinear(8, 4, store=lambda _: store),
+        nn.Linear(4, 2),
+    )
+    layers = count_layers(model, (8,))
+    assert [(layer.gradient_bits, layer.weight_gradient_bits) for layer in layers] == [(8, 32), (32, 2), (32, 32)]
+    assert [layer.input_gradient_bits for layer in layers] == [32, 32, 32]
+
+
+def test_blocks_are_as_narrow_as_they_compute():
+    """Products in float16, their gradient in int8, gradients of bits in bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    rounded = {"grad_quantizer": Int8Gradient(generator=generator)}
+    model = nn.Sequential(
+        BinaryConv2d(3, 4, 3, padding=1, **rounded),
+        MaxPool2d(2),
+        BinaryNorm(4),
+        nn.Flatten(),
+        BinaryLinear(16, 2, **rounded),
+    )
+    fuse(model)
+    layers = count_layers(model, (3, 4, 4))
+    assert [layer.kind for layer in layers] == ["BinaryConv2d", "MaxPool2d", "BinaryNorm", "Flatten", "BinaryLinear"]
+    assert [(layer.input_bits, layer.output_bits) for layer in layers] == [(1, 16), (16, 16), (16, 1), (1, 1), (1, 32)]
+    assert [layer.gradient_bits for layer in layers] == [8, 8, 16, 16, 8]
+    assert [layer.input_gradient_bits for layer in layers] == [16, 8, 8, 16, 16]
+    assert count_network(model, (3, 4, 4)).operations == ()
+
+
+@pytest.mark.parametrize(
+    ("module", "kept"),
+    [
+        (nn.BatchNorm2d(3), (BATCH * 3 * 16, 32)),
+        (BinaryNorm(3), (BATCH * 3 * 16, 2)),
+        (BitBatchNorm(3), (BATCH * 3 * 16, 1)),
+        (MaxPool2d(2), (BATCH * 3 * 4, 2)),
+        (nn.MaxPool2d(2), (BATCH * 3 * 4, 64)),
+        (nn.AvgPool2d(2), (0, 32)),
+        (nn.Hardtanh(), (BATCH * 3 * 16, 32)),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_backward_needs_again(module, kept):
+    (layer,) = count_layers(nn.Sequential(module), (3, 4, 4), batch_size=BATCH)
+    assert (layer.kept_elements, layer.kept_bits) == kept
+
+
+def test_views_move_nothing_and_neither_does_the_sign_of_bits():
+    model = nn.Sequential(nn.Flatten(), Sign(), Sign(), nn.Identity(), nn.Unflatten(1, (4, 4)), nn.Hardtanh())
+    assert [layer.is_view for layer in count_layers(model, (2, 8))] == [True, False, True, True, True, False]
+
+
+class Shortcut(nn.Module):
+    """y = hardtanh(norm(x) + x), in which two operations are no modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return F.hardtanh(self.norm(x) + x)
+
+
+def test_operations_outside_modules_are_found():
+    network = count_network(nn.Sequential(nn.Conv2d(1, 3, 1), Shortcut()), (1, 2, 2), batch_size=BATCH)
+    add, hardtanh = network.operations
+    assert (add.name, add.kind, add.input_elements, add.output_elements) == ("1.add", "add", 2 * 24, 24)
+    assert (add.kept_elements, hardtanh.kept_elements) == (0, 24)
+    assert (hardtanh.name, add.needs_input_gradient, hardtanh.needs_input_gradient) == ("1.hardtanh", True, True)
+    assert network.uncounted == ()
+
+
+class Attention(nn.Module):
+    """Multiplies what it gets with itself, in no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        x = self.norm(x)
+        return x @ x.T @ x
+
+
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_what_is_not_known_is_named():
+    model = nn.Sequential(Attention(), Doubled(), nn.LayerNorm(8), nn.Linear(8, 2))
+    assert count_network(model, (8,)).uncounted == ("0.mm (operation)", "1 (Doubled)")
+    assert count_network(Doubled(), (8,)).uncounted == ("the network (Doubled)",)
+
+
+@pytest.mark.parametrize("build", [binarynet, cnv, gxnor_cnn, resnet18, resnet20, resnete18, vgg_small])
+def test_every_operation_of_the_package_s_networks_is_known(build):
+    with torch.device("meta"):
+        model = build()
+    shape = (1, 28, 28) if build is gxnor_cnn else (3, 224, 224) if build is resnete18 else (3, 32, 32)
+    network = count_network(model, shape)
+    assert network.uncounted == ()
+    assert bool(network.operations) == (build in (resnet18, resnet20, resnete18))

@@ -1,0 +1,31 @@
+"""Freed memory goes back to the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from bnn.training.allocator import give_back_freed_memory
+
+def resident_mib():
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+give_back_freed_memory()
+before = resident_mib()
+for _ in range(3):  # the C library would keep the memory from the second time on
+    blocks = [torch.ones(4 << 20, dtype=torch.uint8) for _ in range(16)]
+    small = torch.ones(1000)
+    assert resident_mib() - before > 60
+    del blocks
+assert resident_mib() - before < 8, resident_mib() - before
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems is left as it is")
+def test_freed_tensors_leave_the_process():
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True)
