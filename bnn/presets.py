@@ -12,7 +12,7 @@ from torch import nn
 
 import bnn.optim
 from bnn.errors import RecipeError
-from bnn.layers import BinaryLayer, BinaryNorm, fuse
+from bnn.layers import BinaryLayer, BinaryNorm
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
@@ -30,7 +30,10 @@ _HYSTERESIS = 20.0  # in learning rates
 _GAIN = 4.0
 
 Build = Callable[..., nn.Module]
-"""Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do."""
+"""Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do.
+
+Its products, poolings and norms are in `BinaryBlock`s, or else they are not fused.
+"""
 
 
 def prepare(
@@ -62,8 +65,11 @@ def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
     Source: Courbariaux et al. 2016, arXiv 1602.02830.
     """
-    model = build(input_shape=input_shape, store=partial(LatentStore, limit=1.0))
+    model = build(input_shape=input_shape)
     initialize(model, generator=torch.Generator().manual_seed(seed))
+    for store in model.modules():
+        if isinstance(store, LatentStore):
+            store.limit = 1.0
     return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate))
 
 
@@ -105,7 +111,8 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 def _of_bits(
     build: Build, input_shape: tuple[int, ...], store: Callable[..., AccumulatorStore], seed: int
 ) -> tuple[nn.Module, torch.Generator]:
-    """A network of accumulators with packed sign gradients and fused blocks, and the generator of its roundings."""
+    """A network of accumulators with packed sign gradients and integer ones, whose blocks are fused; and the generator
+    of its roundings."""
     give_back_freed_memory()
     rounding = torch.Generator().manual_seed(seed)
     gradient = SignGradient(packed=True, scale="none", generator=rounding)
@@ -118,7 +125,6 @@ def _of_bits(
     for module in model.modules():
         if isinstance(module, BinaryLayer):
             module.grad_quantizer = Int8Gradient(generator=rounding)
-    fuse(model)
     return model, rounding
 
 

@@ -9,9 +9,10 @@ from types import ModuleType
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.layers import BinaryBlock
 
 T = TypeVar("T")
 
@@ -94,3 +95,13 @@ def concrete_classes(package: ModuleType, base: type[T]) -> list[type[T]]:
 
 def walk(package: ModuleType) -> Iterator[pkgutil.ModuleInfo]:
     return pkgutil.walk_packages(package.__path__, package.__name__ + ".")
+
+
+def parts_in_order(model: nn.Sequential) -> list[nn.Module]:
+    """The layers of a network, and of each block among them the product, the pooling and the norm."""
+    return [
+        part
+        for layer in model
+        for part in ((layer.product, layer.pool, layer.norm) if isinstance(layer, BinaryBlock) else (layer,))
+        if part is not None
+    ]

@@ -1,14 +1,20 @@
 """Layers of binary networks. Batch norm, Hardtanh and PReLU are torch's own and take bits as they come."""
 
+from collections.abc import Callable
+
+from torch import nn
+
 from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
-from bnn.layers.binary_norm import BinaryNorm
-from bnn.layers.bit_batch_norm import BitBatchNorm
-from bnn.layers.block import BinaryBlock, fuse
+from bnn.layers.binary_norm import BinaryNorm, BitBatchNorm
+from bnn.layers.block import BinaryBlock, PartWidths
 from bnn.layers.conv import BinaryConv2d
+from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
-from bnn.layers.norm import L1BatchNorm, NormFactory
 from bnn.layers.pool import MaxPool2d
+
+NormFactory = Callable[[int], nn.Module]
+"""Makes a norm for a number of channels."""
 
 __all__ = [
     "BinaryBlock",
@@ -20,6 +26,6 @@ __all__ = [
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",
+    "PartWidths",
     "RPReLU",
-    "fuse",
 ]

@@ -42,6 +42,14 @@ class BinaryLayer(nn.Module):
         self.learned_scale = nn.Parameter(torch.ones(weight_shape[0])) if learned_scale else None
         self.bias = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
 
+    @property
+    def has_integer_gradients(self) -> bool:
+        """Whether backward multiplies bits with integers: a binary weight without scale and bias, and a gradient format
+        that gives integers."""
+        scaled = self.store.scales or self.learned_scale is not None or self.bias is not None
+        gives_integers = self.grad_quantizer is not None and self.grad_quantizer.gives_integers
+        return self.store.is_binary and not scaled and gives_integers
+
     def quantized(self, x: Tensor) -> Tensor:
         """The input as the product sees it."""
         return x if self.input_quantizer is None else self.input_quantizer(x)

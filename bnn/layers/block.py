@@ -1,15 +1,17 @@
-"""Product, pooling, batch norm and sign as one layer, between whose parts nothing but small transients exists."""
+"""Product, pooling and batch norm of a binary layer as one: the unit that networks are built of."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor, cat_rows, slice_rows
 from bnn.layers import products
+from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm, levels
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
@@ -23,36 +25,81 @@ _bnn = torch.ops.bnn
 # Products of a real input that exist at a time before they are pooled (2 MiB of float16), and of any in evaluation
 # (4 MiB of float32).
 _CHUNK_ELEMENTS = 1 << 20
+# Of what lies between the parts of a fused block, and of the gradient between blocks.
+_HALF_BITS = 16
+
+
+@dataclass(frozen=True)
+class PartWidths:
+    """Bits of an element that a part of a fused block reads and writes."""
+
+    input_bits: int | None
+    """None for the product, which reads the block's own input."""
+    output_bits: int
+    gradient_bits: int
+    """Of the output's gradient."""
+    input_gradient_bits: int
 
 
 class BinaryBlock(nn.Module):
-    """norm(pool(product(x))) as `BinaryNorm` of the other two, with narrow numbers inside and bits at its ends.
+    """norm(pool(product(x))), in training as one node where its parts allow it.
 
-    Forward keeps for backward the bits of input, weight, output and window, 2 bits of each 2x2 pooling window, and
-    constants of each channel. The products are float16, which holds them exactly (up to 2048, and even numbers up to
-    4096; those of a real input are rounded). Backward forms the gradient of the norm straight as int8, and that of
-    the input as bfloat16. A channel that is constant over the batch has no gradient. In evaluation, which is when the
-    norm is in it, the three parts are called, some images at a time; in training hooks on the parts are not.
+    A *fused* block keeps for backward the bits of input, weight, output and window, 2 bits of each 2x2 pooling window,
+    and constants of each channel. Its products are float16, which holds them exactly (up to 2048, and even numbers up
+    to 4096; those of a real input are rounded). Backward forms the gradient of the norm straight as integers, and that
+    of the input as bfloat16. A channel that is constant over the batch has no gradient. Hooks on the parts are not
+    called. In evaluation, which is when the norm is in it, a fused block calls its parts some images at a time.
+
+    Every other block calls its parts, one after the other. The names in a state dict are the same either way.
 
     Args:
-        product: a layer that `fits`.
-        pool: of windows that do not overlap; None for none. It needs a convolution.
-        norm: the norm.
+        product: the layer with the weight.
+        norm: of as many channels as the product has outputs.
+        pool: between the two, behind a convolution; None for none.
     """
 
-    def __init__(self, product: BinaryConv2d | BinaryLinear, pool: MaxPool2d | None, norm: BinaryNorm) -> None:
+    def __init__(self, product: BinaryConv2d | BinaryLinear, norm: nn.Module, *, pool: MaxPool2d | None = None) -> None:
         super().__init__()
-        if not fits(product, pool, norm):
-            raise ValueError(
-                "a block takes a layer of ±1 weights without scale and bias, whose gradient Int8Gradient rounds at"
-                " random, pooling windows that do not overlap, and a BinaryNorm"
-            )
+        if not isinstance(product, BinaryLayer):
+            raise TypeError(f"a block is made of a BinaryConv2d or BinaryLinear, got {type(product).__name__}")
         self.product = product
         self.pool = pool
         self.norm = norm
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether training takes the parts as one node.
+
+        It does where the norm is a `BinaryNorm`, the product one of bits with integer gradients
+        (`BinaryLayer.has_integer_gradients`), and the windows of the pooling do not overlap.
+        """
+        return (
+            isinstance(self.norm, BinaryNorm)
+            and self.product.has_integer_gradients
+            and (self.pool is None or self.pool.is_disjoint)
+        )
+
+    def widths(self, part: nn.Module) -> PartWidths | None:
+        """What a part of the block reads and writes in training; None where the block is not fused."""
+        if not self.is_fused or self.product.grad_quantizer is None:
+            return None
+        first, last = part is self.product, part is self.norm
+        inner_gradient_bits = self.product.grad_quantizer.storage_bits
+        return PartWidths(
+            input_bits=None if first else _HALF_BITS,
+            output_bits=1 if last else _HALF_BITS,
+            gradient_bits=_HALF_BITS if last else inner_gradient_bits,
+            input_gradient_bits=_HALF_BITS if first else inner_gradient_bits,
+        )
+
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] or [N, K] to the `BitTensor`, of dtype bfloat16, of [N, O, H', W'] or [N, O]."""
+        """[N, C, H, W] or [N, K] to [N, O, H', W'] or [N, O]; of a fused block to the `BitTensor`, of dtype bfloat16.
+
+        Raises:
+            ValueError: a fused block gets images without batch, or batch statistics of fewer than two values a channel.
+        """
+        if not self.is_fused:
+            return self._parts(x)
         if isinstance(self.product, BinaryConv2d) and x.dim() != 4:
             raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
         if isinstance(x, BitTensor):
@@ -62,13 +109,15 @@ class BinaryBlock(nn.Module):
             return self._parts(x) if x.is_meta else cat_rows([self._parts(part) for part in self._row_parts(x)])
         x = self.product.quantized(x)
         weight = self.product.store.read()
-        bits, mean, deviation = _Block.apply(x, weight, self.norm.bias, self)  # type: ignore[no-untyped-call]
+        bits, mean, deviation = _FusedBlock.apply(x, weight, self.norm.bias, self)  # type: ignore[no-untyped-call]
         self.norm.track(mean, deviation)
         return bits  # type: ignore[no-any-return]
 
-    def _parts(self, x: Tensor) -> BitTensor:
-        product = self.product(x)
-        return cast(BitTensor, self.norm(product if self.pool is None else self.pool(product)))
+    def _parts(self, x: Tensor) -> Any:
+        x = self.product(x)
+        if self.pool is not None:
+            x = self.pool(x)
+        return self.norm(x)
 
     def _row_parts(self, x: Tensor) -> Iterator[Tensor]:
         """A batch in parts whose products are few enough to exist at a time."""
@@ -85,47 +134,7 @@ class BinaryBlock(nn.Module):
         return torch.Size((len(x), shape[0], *size))
 
 
-def fits(product: nn.Module, pool: nn.Module | None, norm: nn.Module) -> bool:
-    """Whether a `BinaryBlock` can be made of a layer, the pooling behind it, which may be None, and a norm."""
-    if type(product) not in (BinaryConv2d, BinaryLinear) or type(norm) is not BinaryNorm:
-        return False
-    layer = cast("BinaryConv2d | BinaryLinear", product)
-    scaled = layer.store.scale() is not None or layer.learned_scale is not None or layer.bias is not None
-    if scaled or not products.rounds_to_int8(layer.grad_quantizer):
-        return False
-    with torch.no_grad():
-        if not isinstance(layer.store.read(), BitTensor):
-            return False
-    if pool is None:
-        return True
-    return type(pool) is MaxPool2d and isinstance(layer, BinaryConv2d) and pool.stride >= pool.kernel_size
-
-
-def fuse(model: nn.Module) -> None:
-    """Replaces, in every `nn.Sequential` of a model, each run of product, pooling and `BinaryNorm` by its block.
-
-    A block takes the name of its product, below which the parts are called `product`, `pool` and `norm`: a state dict
-    of the fused model does not fit the model that is not, nor the other way round.
-    """
-    for sequence in [module for module in model.modules() if type(module) is nn.Sequential]:
-        layers = list(sequence.named_children())
-        fused: list[tuple[str, nn.Module]] = []
-        while layers:
-            name, layer = layers.pop(0)
-            pool = layers[0][1] if len(layers) > 1 and type(layers[0][1]) is MaxPool2d else None
-            behind = layers[0 if pool is None else 1 :]
-            if behind and fits(layer, pool, behind[0][1]):
-                layer = BinaryBlock(cast(BinaryConv2d, layer), pool, cast(BinaryNorm, behind[0][1]))
-                layers = behind[1:]
-            fused.append((name, layer))
-        if len(fused) < len(sequence):
-            for name, _ in list(sequence.named_children()):
-                delattr(sequence, name)
-            for name, layer in fused:
-                sequence.add_module(name, layer)
-
-
-class _Block(torch.autograd.Function):
+class _FusedBlock(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: BitTensor, bias: Tensor, block: BinaryBlock
@@ -139,10 +148,11 @@ class _Block(torch.autograd.Function):
         y, choices, ctx.shape = _pooled(x, weight, block)
         if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
-        bits, inside, mean, deviation = _bnn.norm_sign(y, bias, block.norm.eps)
+        eps = block.norm.eps
+        bits, inside, mean, deviation = _bnn.norm_sign(y, bias, eps)
         # A channel without deviation would bring a gradient of 1 / eps, whose scale erases that of all others.
-        psi = torch.where(deviation > 0, deviation + block.norm.eps, torch.inf)
-        ctx.save_for_backward(x, weight, bits, inside, psi, bias, choices)
+        denominator = torch.where(deviation > 0, deviation + eps, torch.inf)
+        ctx.save_for_backward(x, weight, bits, inside, denominator, bias, choices)
         ctx.block = block
         ctx.mark_non_differentiable(mean, deviation)
         strides = torch.empty(y.movedim(1, -1).shape, device="meta").movedim(-1, 1).stride()
@@ -150,10 +160,10 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, weight, bits, inside, psi, bias, choices = ctx.saved_tensors
+        x, weight, bits, inside, denominator, bias, choices = ctx.saved_tensors
         product, pool = ctx.block.product, ctx.block.pool
         seed = draw_seed(product.grad_quantizer.generator)
-        q, scale, grad_bias = _bnn.norm_sign_backward_int8(grads[0], bits, inside, psi, levels(bias), seed)
+        q, scale, grad_bias = _bnn.norm_sign_backward_int8(grads[0], bits, inside, denominator, levels(bias), seed)
         if pool is not None:
             q = _bnn.max_pool2d_scatter(q, choices, ctx.shape, *_pool_window(pool))
         grad_x = grad_weight = None

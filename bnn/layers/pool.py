@@ -31,6 +31,17 @@ class MaxPool2d(nn.Module):
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
 
+    @property
+    def is_disjoint(self) -> bool:
+        """Whether no value lies in two windows."""
+        return self.stride >= self.kernel_size
+
+    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+        """Elements, and bits of each: the choice of each window, or the input's bits."""
+        if isinstance(x, BitTensor):
+            return x.numel(), 1
+        return output.numel(), (self.kernel_size**2 - 1).bit_length()
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, C, H', W']."""
         if isinstance(x, BitTensor):

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
 from bnn.weights import LatentStore, StoreFactory
 
 
@@ -31,13 +31,13 @@ def binarynet(
         conv = BinaryConv2d(channels, outputs, 3, padding=1, store=store)
         if i == 0:
             conv.input_quantizer = None
-        pool = [MaxPool2d(2)] if i % 2 else []
-        layers += [conv, *pool, (norm or nn.BatchNorm2d)(outputs)]
+        pool = MaxPool2d(2) if i % 2 else None
+        layers.append(BinaryBlock(conv, (norm or nn.BatchNorm2d)(outputs), pool=pool))
         channels = outputs
     layers.append(nn.Flatten())
     features = channels * (height // 8) * (width // 8)
     for outputs in (1024, 1024):
-        layers += [BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)]
+        layers.append(BinaryBlock(BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)))
         features = outputs
-    layers += [BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)]
+    layers.append(BinaryBlock(BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)))
     return nn.Sequential(*layers)

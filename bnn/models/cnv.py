@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
 from bnn.quantizers import Sign
 from bnn.weights import LatentStore, StoreFactory
 
@@ -31,11 +31,8 @@ def cnv(
         raise ValueError(f"cnv takes images of at least 32x32, got {height}x{width}")
     layers: list[nn.Module] = []
     for i, outputs in enumerate((64, 64, 128, 128, 256, 256)):
-        layers += [
-            BinaryConv2d(channels, outputs, 3, store=store, input_quantizer=None),
-            (norm or nn.BatchNorm2d)(outputs),
-            Sign(),
-        ]
+        conv = BinaryConv2d(channels, outputs, 3, store=store, input_quantizer=None)
+        layers += [BinaryBlock(conv, (norm or nn.BatchNorm2d)(outputs)), Sign()]
         height, width = height - 2, width - 2
         if i in (1, 3):
             layers.append(MaxPool2d(2))
@@ -44,7 +41,7 @@ def cnv(
     layers.append(nn.Flatten())
     features = channels * height * width
     for outputs in (512, 512):
-        layers += [BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)]
+        layers.append(BinaryBlock(BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)))
         features = outputs
-    layers += [BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)]
+    layers.append(BinaryBlock(BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)))
     return nn.Sequential(*layers)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.quantizers import Quantizer, Ternary
 from bnn.weights import DiscreteStore, StoreFactory
 
@@ -35,7 +35,7 @@ def gxnor_cnn(
     layers: list[nn.Module] = []
     for outputs in (32, 64):
         conv = BinaryConv2d(channels, outputs, 5, store=store, input_quantizer=input_quantizer if layers else None)
-        layers += [conv, MaxPool2d(2), nn.BatchNorm2d(outputs, eps=_NORM_EPS)]
+        layers.append(BinaryBlock(conv, nn.BatchNorm2d(outputs, eps=_NORM_EPS), pool=MaxPool2d(2)))
         channels, height, width = outputs, (height - 4) // 2, (width - 4) // 2
     return nn.Sequential(*layers, *_classifier(channels * height * width, 512, classes, store, input_quantizer))
 
@@ -64,8 +64,8 @@ def gxnor_vgg(
     for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
         quantizer = input_quantizer if layers else None
         conv = BinaryConv2d(channels, outputs, 3, padding=1, store=store, input_quantizer=quantizer)
-        pool = [MaxPool2d(2)] if i % 2 else []
-        layers += [conv, *pool, nn.BatchNorm2d(outputs, eps=_NORM_EPS)]
+        pool = MaxPool2d(2) if i % 2 else None
+        layers.append(BinaryBlock(conv, nn.BatchNorm2d(outputs, eps=_NORM_EPS), pool=pool))
         channels = outputs
     features = channels * (height // 8) * (width // 8)
     return nn.Sequential(*layers, *_classifier(features, 1024, classes, store, input_quantizer))
@@ -74,10 +74,9 @@ def gxnor_vgg(
 def _classifier(
     features: int, hidden: int, classes: int, store: StoreFactory, input_quantizer: Quantizer
 ) -> list[nn.Module]:
-    return [
-        nn.Flatten(),
-        BinaryLinear(features, hidden, store=store, input_quantizer=input_quantizer),
-        nn.BatchNorm1d(hidden, eps=_NORM_EPS),
-        BinaryLinear(hidden, classes, store=store, input_quantizer=input_quantizer),
-        nn.BatchNorm1d(classes, eps=_NORM_EPS),
-    ]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for outputs in (hidden, classes):
+        linear = BinaryLinear(features, outputs, store=store, input_quantizer=input_quantizer)
+        layers.append(BinaryBlock(linear, nn.BatchNorm1d(outputs, eps=_NORM_EPS)))
+        features = outputs
+    return layers

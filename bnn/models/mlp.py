@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from bnn.layers import BinaryLinear, NormFactory
+from bnn.layers import BinaryBlock, BinaryLinear, NormFactory
 from bnn.weights import LatentStore, StoreFactory
 
 
@@ -37,5 +37,5 @@ def mlp(
         if i == 0:
             linear.input_quantizer = None
         last = i == len(hidden)
-        layers += [linear, nn.BatchNorm1d(outputs) if last or norm is None else norm(outputs)]
+        layers.append(BinaryBlock(linear, nn.BatchNorm1d(outputs) if last or norm is None else norm(outputs)))
     return nn.Sequential(*layers)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.weights import LatentStore, StoreFactory
 
 
@@ -31,18 +31,18 @@ def vgg7(
     layers: list[nn.Module] = []
     for i, times in enumerate((1, 1, 2, 2, 4, 4)):
         outputs = times * width
+        norm = nn.BatchNorm2d(outputs)
         if i == 0:
-            layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=False))
+            layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), norm]
         else:
-            layers.append(BinaryConv2d(channels, outputs, 3, padding=1, store=store, input_quantizer=None))
-        pool = [MaxPool2d(2)] if i % 2 else []
-        layers += [*pool, nn.BatchNorm2d(outputs), nn.ReLU()]
+            conv = BinaryConv2d(channels, outputs, 3, padding=1, store=store, input_quantizer=None)
+            layers.append(BinaryBlock(conv, norm, pool=MaxPool2d(2) if i % 2 else None))
+        layers.append(nn.ReLU())
         channels = outputs
     features = channels * (height // 8) * (width_pixels // 8)
     layers += [
         nn.Flatten(),
-        BinaryLinear(features, hidden, store=store, input_quantizer=None),
-        nn.BatchNorm1d(hidden),
+        BinaryBlock(BinaryLinear(features, hidden, store=store, input_quantizer=None), nn.BatchNorm1d(hidden)),
         nn.ReLU(),
         nn.Linear(hidden, classes),
     ]

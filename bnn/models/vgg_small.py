@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, MaxPool2d
+from bnn.layers import BinaryBlock, BinaryConv2d, MaxPool2d
 from bnn.quantizers import ApproxSign, Quantizer
 from bnn.weights import LatentStore, StoreFactory
 
@@ -29,9 +29,9 @@ def vgg_small(
     channels, height, width = input_shape
     layers: list[nn.Module] = []
     for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
-        conv: nn.Module
+        norm = nn.BatchNorm2d(outputs)
         if i == 0:
-            conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
+            layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), norm]
         else:
             conv = BinaryConv2d(
                 channels,
@@ -42,8 +42,8 @@ def vgg_small(
                 input_quantizer=input_quantizer,
                 learned_scale=True,
             )
-        pool = [MaxPool2d(2)] if i % 2 else []
-        layers += [conv, *pool, nn.BatchNorm2d(outputs), nn.Hardtanh()]
+            layers.append(BinaryBlock(conv, norm, pool=MaxPool2d(2) if i % 2 else None))
+        layers.append(nn.Hardtanh())
         channels = outputs
     layers += [nn.Flatten(), nn.Linear(channels * (height // 8) * (width // 8), classes)]
     return nn.Sequential(*layers)

@@ -1,7 +1,6 @@
 """The fused block computes what its parts compute, from less."""
 
 import copy
-from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -11,11 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bnn.bits import BitTensor
-from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, fuse
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, PartWidths
 from bnn.quantizers import ReCU, Ternary
 from bnn.quantizers.gradients import Int8Gradient, PowerOfTwoGradient, SignGradient
 from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore
-from tests.contracts import randn, saved_bytes
+from tests.contracts import dense, randn, saved_bytes
 
 
 def rounding():
@@ -61,7 +60,7 @@ def block_gradients(block, x, grad):
 def test_forward_is_that_of_the_parts(images, channels, outputs, size, pooled, real):
     options = {"padding": 1, "input_quantizer": None} if real else {"padding": 1}
     product = conv(channels, outputs, **options)
-    block = BinaryBlock(product, MaxPool2d(2) if pooled else None, BinaryNorm(outputs))
+    block = BinaryBlock(product, BinaryNorm(outputs), pool=MaxPool2d(2) if pooled else None)
     separate = copy.deepcopy(block)
     # Of halves, so that the float16 of real products is exact, too.
     x = (randn(images, channels, size, size) * 4).round() / 4 + 0.125
@@ -80,7 +79,7 @@ def test_forward_is_that_of_the_parts(images, channels, outputs, size, pooled, r
 @pytest.mark.parametrize("real", [False, True])
 def test_gradients_are_those_of_the_parts_on_average(pool, real):
     options = {"padding": 1, "input_quantizer": None} if real else {"padding": 1}
-    block = BinaryBlock(conv(6, 10, **options), pool, BinaryNorm(10))
+    block = BinaryBlock(conv(6, 10, **options), BinaryNorm(10), pool=pool)
     x = (0.5 * randn(7, 6, 8, 8) * 8).round() / 8 + 0.0625  # exact in float16, and so are its products
     shape = block(x).shape
     grad = randn(*shape, seed=1).bfloat16().float()
@@ -96,7 +95,7 @@ def test_gradients_are_those_of_the_parts_on_average(pool, real):
 
 def test_gradients_of_a_linear_block_are_those_of_its_part_on_average():
     store = partial(AccumulatorStore, gradient_quantizer=None)
-    block = BinaryBlock(BinaryLinear(30, 20, grad_quantizer=rounding(), store=store), None, BinaryNorm(20))
+    block = BinaryBlock(BinaryLinear(30, 20, grad_quantizer=rounding(), store=store), BinaryNorm(20))
     x, grad = 0.5 * randn(50, 30), randn(50, 20, seed=1).bfloat16().float()
     draws = [block_gradients(block, x, grad) for _ in range(300)]
     means = [torch.stack(of).mean(0) for of in zip(*draws, strict=True)]
@@ -109,7 +108,7 @@ def test_a_packed_gradient_holds_the_signs_of_the_full_one():
     packed.store.weight.data.copy_(full.store.weight)
     gradients = []
     for product in (full, packed):
-        block = BinaryBlock(product, None, BinaryNorm(16))
+        block = BinaryBlock(product, BinaryNorm(16))
         block(randn(4, 8, 6, 6)).backward(randn(4, 16, 4, 4, seed=1).bfloat16())
         gradients.append(product.store.weight.grad)
     assert isinstance(gradients[1], BitTensor)
@@ -118,7 +117,7 @@ def test_a_packed_gradient_holds_the_signs_of_the_full_one():
 
 
 def test_keeps_bits_only():
-    block = BinaryBlock(conv(32, 64, padding=1, input_quantizer=None), MaxPool2d(2), BinaryNorm(64))
+    block = BinaryBlock(conv(32, 64, padding=1, input_quantizer=None), BinaryNorm(64), pool=MaxPool2d(2))
     x = BitTensor.from_dense(randn(10, 32, 16, 16))
     x_bits, out = 32 * 16 * 16 * 10, 64 * 8 * 8 * 10
     weight, constants = 32 * 64 * 9, 2 * 64 * 32
@@ -130,7 +129,7 @@ def test_keeps_bits_only():
 
 def test_evaluation_takes_few_images_at_a_time(monkeypatch):
     monkeypatch.setattr("bnn.layers.block._CHUNK_ELEMENTS", 3 * 8 * 6 * 6)
-    block = BinaryBlock(conv(3, 8, padding=1), MaxPool2d(2), BinaryNorm(8)).eval()
+    block = BinaryBlock(conv(3, 8, padding=1), BinaryNorm(8), pool=MaxPool2d(2)).eval()
     x, sizes = randn(8, 3, 6, 6), []
     block.product.register_forward_hook(lambda _, __, output: sizes.append(len(output)))
     assert torch.equal(block(x).dense(), parts_of(block, x).dense())
@@ -138,85 +137,79 @@ def test_evaluation_takes_few_images_at_a_time(monkeypatch):
 
 
 def test_the_gradient_of_its_output_is_bfloat16():
-    block = BinaryBlock(conv(3, 8), None, BinaryNorm(8))
+    block = BinaryBlock(conv(3, 8), BinaryNorm(8))
     assert block(randn(2, 3, 5, 5)).dtype is torch.bfloat16
 
 
 def test_one_image_is_enough_for_a_convolution_and_too_little_for_a_product():
-    block = BinaryBlock(conv(3, 8), None, BinaryNorm(8))
+    block = BinaryBlock(conv(3, 8), BinaryNorm(8))
     block(randn(1, 3, 5, 5)).backward(torch.ones(1, 8, 3, 3, dtype=torch.bfloat16))
     linear = BinaryLinear(4, 8, grad_quantizer=rounding(), store=AccumulatorStore)
     with pytest.raises(ValueError, match="two values a channel"):
-        BinaryBlock(linear, None, BinaryNorm(8))(randn(1, 4))
+        BinaryBlock(linear, BinaryNorm(8))(randn(1, 4))
 
 
-class TestFuse:
-    def test_makes_blocks_of_runs_and_leaves_the_rest(self):
-        store = AccumulatorStore
-        model = nn.Sequential(
-            conv(3, 8),
-            MaxPool2d(2),
-            BinaryNorm(8),
-            nn.Sequential(conv(8, 8), BinaryNorm(8), nn.Identity()),
-            conv(8, 8),
-            MaxPool2d(3, stride=2),  # windows overlap
-            BinaryNorm(8),
-            nn.Flatten(),
-            BinaryLinear(8, 4, grad_quantizer=rounding(), store=store),
-            nn.BatchNorm1d(4),
-        )
-        parameters = list(model.parameters())
-        fuse(model)
-        kinds = [type(module).__name__ for module in model]
-        overlapping = ["BinaryConv2d", "MaxPool2d", "BinaryNorm"]
-        assert kinds == ["BinaryBlock", "Sequential", *overlapping, "Flatten", "BinaryLinear", "BatchNorm1d"]
-        assert [type(module).__name__ for module in model[1]] == ["BinaryBlock", "Identity"]
-        assert all(new is old for new, old in zip(model.parameters(), parameters, strict=True))
+NOT_FUSED = {
+    "float gradient": lambda: BinaryBlock(BinaryConv2d(3, 8, 3, padding=1, store=AccumulatorStore), BinaryNorm(8)),
+    "rounded to nearest": lambda: BinaryBlock(BinaryConv2d(3, 8, 3, grad_quantizer=Int8Gradient()), BinaryNorm(8)),
+    "clamped": lambda: BinaryBlock(
+        BinaryConv2d(3, 8, 3, grad_quantizer=Int8Gradient(quantile=0.9, generator=torch.Generator())), BinaryNorm(8)
+    ),
+    "powers of two": lambda: BinaryBlock(BinaryConv2d(3, 8, 3, grad_quantizer=PowerOfTwoGradient()), BinaryNorm(8)),
+    "bias": lambda: BinaryBlock(conv(3, 8, bias=True), BinaryNorm(8)),
+    "learned scale": lambda: BinaryBlock(conv(3, 8, learned_scale=True), BinaryNorm(8)),
+    "analytic scale": lambda: BinaryBlock(latent(quantizer=ReCU(scale="mean")), BinaryNorm(8)),
+    "ternary": lambda: BinaryBlock(latent(quantizer=Ternary()), BinaryNorm(8)),
+    "ternary states": lambda: BinaryBlock(
+        BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=DiscreteStore), BinaryNorm(8)
+    ),
+    "float norm": lambda: BinaryBlock(conv(3, 8), nn.BatchNorm2d(8)),
+    "real norm of bits": lambda: BinaryBlock(conv(3, 8), BitBatchNorm(8)),
+    "overlapping windows": lambda: BinaryBlock(conv(3, 8), BinaryNorm(8), pool=MaxPool2d(3, stride=2)),
+}
 
-    @pytest.mark.parametrize(
-        "product",
-        [
-            BinaryConv2d(3, 8, 3),
-            BinaryConv2d(3, 8, 3, grad_quantizer=Int8Gradient()),
-            BinaryConv2d(3, 8, 3, grad_quantizer=PowerOfTwoGradient()),
-            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), bias=True),
-            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), learned_scale=True),
-            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=partial(LatentStore, quantizer=ReCU(scale="mean"))),
-            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=partial(LatentStore, quantizer=Ternary())),
-            BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=DiscreteStore),
-            nn.Conv2d(3, 8, 3),
-        ],
-    )
-    def test_leaves_what_does_not_fit(self, product):
-        model = nn.Sequential(product, BinaryNorm(8))
-        fuse(model)
-        assert model[0] is product
-        with pytest.raises(ValueError, match="a block takes"):
-            BinaryBlock(product, None, BinaryNorm(8))
 
-    def test_leaves_a_norm_whose_result_is_real(self):
-        model = nn.Sequential(conv(3, 8), BitBatchNorm(8))
-        fuse(model)
-        assert isinstance(model[1], BitBatchNorm)
+def latent(**options):
+    return BinaryConv2d(3, 8, 3, grad_quantizer=rounding(), store=partial(LatentStore, **options))
 
-    def test_keeps_names_and_what_it_does_not_change(self):
-        plain = nn.Sequential(OrderedDict(stem=nn.Linear(3, 3), head=nn.Linear(3, 2)))
-        model = nn.Sequential(OrderedDict(plain=plain, conv=conv(3, 8), norm=BinaryNorm(8), last=nn.Identity()))
-        fuse(model)
-        assert [name for name, _ in model.named_children()] == ["plain", "conv", "last"]
-        assert [name for name, _ in plain.named_children()] == ["stem", "head"]
-        assert isinstance(model.conv, BinaryBlock)
 
-    def test_evaluation_stays_evaluation(self):
-        model = nn.Sequential(conv(3, 8), BinaryNorm(8)).eval()
-        before = model[1].running_mean.clone()
-        fuse(model)
-        model(randn(4, 3, 6, 6))
-        assert torch.equal(model[0].norm.running_mean, before)
+@pytest.mark.parametrize("make", NOT_FUSED.values(), ids=NOT_FUSED)
+def test_what_cannot_be_one_node_runs_its_parts(make):
+    block = make()
+    separate, x = copy.deepcopy(block), randn(4, 3, 9, 9)
+    assert not block.is_fused
+    assert block.widths(block.norm) is None
+    for training in (True, False):
+        block.train(training)
+        separate.train(training)
+        out, expected = block(x), parts_of(separate, x)
+        assert type(out) is type(expected)
+        assert torch.equal(dense(out), dense(expected))
+
+
+def test_a_block_becomes_fused_when_its_product_gets_integer_gradients():
+    block = BinaryBlock(BinaryConv2d(3, 8, 3, store=AccumulatorStore), BinaryNorm(8))
+    names = list(block.state_dict())
+    assert not block.is_fused
+    block.product.grad_quantizer = rounding()
+    assert block.is_fused
+    assert list(block.state_dict()) == names
+
+
+def test_widths_are_those_of_the_parts():
+    block = BinaryBlock(conv(3, 8), BinaryNorm(8), pool=MaxPool2d(2))
+    assert block.widths(block.product) == PartWidths(None, 16, 8, 16)
+    assert block.widths(block.pool) == PartWidths(16, 16, 8, 8)
+    assert block.widths(block.norm) == PartWidths(16, 1, 16, 8)
+
+
+def test_other_products_are_refused():
+    with pytest.raises(TypeError, match="made of a BinaryConv2d or BinaryLinear, got Conv2d"):
+        BinaryBlock(nn.Conv2d(3, 8, 3), BinaryNorm(8))
 
 
 def test_a_frozen_norm_uses_its_running_statistics():
-    block = BinaryBlock(conv(3, 8), None, BinaryNorm(8))
+    block = BinaryBlock(conv(3, 8), BinaryNorm(8))
     block.norm.eval()
     x = randn(4, 3, 6, 6)
     assert torch.equal(block(x).dense(), parts_of(block, x).dense())
@@ -234,7 +227,7 @@ def test_a_transposed_input_is_worked_off_by_its_samples(size, grad_quantizer):
         assert torch.equal(layer(x), expected)
     layer(x.requires_grad_()).sum().backward()
     if grad_quantizer is not None:
-        block = BinaryBlock(layer, None, BinaryNorm(20))
+        block = BinaryBlock(layer, BinaryNorm(20))
         bits = BitTensor.from_dense(randn(16, size)).t()
         assert torch.equal(block(bits).dense(), block(bits.dense().contiguous()).dense())
         with torch.no_grad():
@@ -263,7 +256,7 @@ def test_a_constant_channel_leaves_the_others_their_gradient():
     layer.store.weight.data[:, :2] = torch.tensor([[5, -5], [5, 5]])  # the first output does not see inputs 0 and 1
     x = torch.ones(8, 16)
     x[:, :2] = torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0]).unsqueeze(1)
-    block = BinaryBlock(layer, None, BinaryNorm(2))
+    block = BinaryBlock(layer, BinaryNorm(2))
     block(x).backward(randn(8, 2, seed=2).bfloat16())
     constant, live = layer.store.weight.grad
     assert not constant.any()
@@ -272,4 +265,4 @@ def test_a_constant_channel_leaves_the_others_their_gradient():
 
 def test_an_image_without_batch_is_refused():
     with pytest.raises(ValueError, match="takes \\[N, C, H, W\\]"):
-        BinaryBlock(conv(3, 8), None, BinaryNorm(8))(randn(3, 6, 6))
+        BinaryBlock(conv(3, 8), BinaryNorm(8))(randn(3, 6, 6))

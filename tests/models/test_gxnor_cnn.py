@@ -11,6 +11,7 @@ from bnn.optim import Adam
 from bnn.optim.dst import DST
 from bnn.quantizers import Ternary
 from bnn.weights import DiscreteStore, LatentStore
+from tests.contracts import parts_in_order
 
 SMALL = {gxnor_cnn: {"input_shape": (2, 17, 20), "classes": 3}, gxnor_vgg: {"input_shape": (1, 8, 16), "classes": 3}}
 networks = pytest.mark.parametrize("build", list(SMALL))
@@ -44,7 +45,7 @@ def test_weights_and_products(build, shape, weights, macs):
 
 
 def stored_layers(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model if hasattr(module, "store")]
+    return [module for module in parts_in_order(model) if hasattr(module, "store")]
 
 
 @networks
@@ -54,7 +55,7 @@ def test_order_of_layers(build):
         gxnor_vgg: 3 * "BinaryConv2d BatchNorm2d BinaryConv2d MaxPool2d BatchNorm2d ",
     }[build]
     order = convolutions + "Flatten" + 2 * " BinaryLinear BatchNorm1d"
-    assert [type(layer).__name__ for layer in build(**SMALL[build])] == order.split()
+    assert [type(layer).__name__ for layer in parts_in_order(build(**SMALL[build]))] == order.split()
 
 
 @networks

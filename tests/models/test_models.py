@@ -26,6 +26,8 @@ from bnn.models import (
     vgg7,
     vgg_small,
 )
+from bnn.weights import LatentStore
+from tests.contracts import parts_in_order
 
 # All weights and those of them that are binary, at the defaults.
 WEIGHTS = {
@@ -250,7 +252,7 @@ def test_cnv_pools_bits_and_the_others_pool_sums(generator):
     ],
 )
 def test_order_of_layers(build, order):
-    assert [type(layer).__name__ for layer in on_meta(build)] == order.split()
+    assert [type(part).__name__ for part in parts_in_order(on_meta(build))] == order.split()
 
 
 @pytest.mark.parametrize(("build", "single"), [(resnet18, True), (resnet20, False)])
@@ -308,7 +310,7 @@ def test_store_makes_the_binary_weights(build):
 
     def store(shape):
         made.append(tuple(shape))
-        return bnn.weights.latent.LatentStore(shape)
+        return LatentStore(shape)
 
     on_meta(build, store=store)
     assert sum(torch.Size(shape).numel() for shape in made) == WEIGHTS[build][1]

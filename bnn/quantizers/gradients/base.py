@@ -19,11 +19,13 @@ class GradientQuantizer(nn.Module):
 
     Attributes:
         storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
+        gives_integers: whether it gives whole numbers and a scale, see `Int8Gradient.codes`.
         generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
             checkpoints keep its state.
     """
 
     storage_bits: int
+    gives_integers: bool = False
 
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ class Int8Gradient(GradientQuantizer):
         if not 0 < quantile <= 1:
             raise ValueError(f"a quantile of |g| lies in (0, 1], got {quantile}")
         self.quantile = quantile
+        self.gives_integers = generator is not None and quantile == 1
 
     def forward(self, gradient: Tensor) -> Tensor:
         """The gradient in multiples of its step."""
