@@ -1,122 +1,61 @@
 """Imports only point down, and the sources keep to a few rules that no linter knows."""
 
 import ast
+import importlib.util
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# What each part of `bnn` may import besides itself. `bnn` alone stands for the package's version.
-NUMBERS = {"errors", "rounding", "accumulator", "fixed_point"}
-CORE = NUMBERS | {"ops", "bits", "quantizers", "stores", "accumulator_store", "discrete_store", "layers"}
-TRAINING = CORE | {"bnn", "data", "models", "optim"}
-MAY_IMPORT = {
-    "__init__": CORE | {"training"},
-    "errors": set(),
-    "rounding": {"errors"},
-    "allocator": set(),
-    "accumulator": set(),
-    "fixed_point": {"errors", "rounding", "accumulator"},
-    "data": {"errors"},
-    "ops": {"errors"},
-    "bits": {"errors", "ops"},
-    "quantizers": {"errors", "rounding", "ops", "bits"},
-    "stores": NUMBERS | {"ops", "bits", "quantizers"},
-    "accumulator_store": NUMBERS | {"ops", "bits", "quantizers", "stores"},
-    "discrete_store": {"errors", "ops", "bits", "stores"},
-    "layers": CORE - {"accumulator_store", "discrete_store"},
-    "models": CORE,
-    "optim": CORE - {"layers"} | {"data"},
-    "training": TRAINING,
-    "presets": TRAINING | {"allocator", "training"},
-    "accounting": TRAINING | {"training"},
-    "codec": {"errors", "bits", "stores"},
-    "penalties": {"errors", "stores", "training"},
-    "reports": TRAINING | {"training", "accounting"},
-    "budget": TRAINING | {"training", "presets", "accounting", "reports"},
-    "cli_budget": {"errors", "accounting", "budget"},
-    "cli": TRAINING | {"training", "accounting", "reports", "codec", "cli_budget"},
-    "__main__": {"cli"},
-}
+_SPEC = importlib.util.spec_from_file_location("house", ROOT / "docs" / "house.py")
+house = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(house)
 
-SOURCES = sorted((ROOT / "bnn").rglob("*.py"))
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in it and for whatever reason."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            # `from bnn import data` imports a part; `from bnn.data import digits` a name of one.
-            yield from ((f"bnn.{name.name}" for name in node.names) if node.module == "bnn" else [str(node.module)])
-
-
-def part_of(path: Path) -> str:
-    return path.relative_to(ROOT / "bnn").parts[0].removesuffix(".py")
+SOURCES = house.sources()
 
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_the_rules_know_every_part():
-    assert {part_of(path) for path in SOURCES} == set(MAY_IMPORT), "say above what a new part may import"
+def test_every_file_lives_in_a_room_and_the_rooms_are_few():
+    doors = {"bnn", "bnn.__main__", "hwsim.__main__"}
+    modules = {house.module_of(path) for path in SOURCES}
+    assert {module for module in modules if house.room_of(module) is None} == doors
+    assert {house.room_of(module) for module in modules - doors} == set(house.ROOMS) == set(house.WHAT)
+    assert len(house.ROOMS) <= 25
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_imports_point_down(path):
-    allowed = MAY_IMPORT[part_of(path)] | {part_of(path)}
-    for module in imported(path):
-        package, *parts = module.split(".")
-        assert package not in ("hwsim", "recipes", "tests", "benchmarks"), f"{path} imports {module}"
-        if package == "bnn":
-            # A compiled module lies beside the parts that call it.
-            part = (parts or ["bnn"])[0]
-            assert part in allowed or part.startswith("_"), f"{path} imports {module}"
+    room = house.room_of(house.module_of(path))
+    for module in house.imported(path):
+        other = house.room_of(module)
+        assert module.split(".")[0] not in ("tests", "benchmarks"), f"{path} imports {module}"
+        if room and room.startswith("bnn"):
+            assert not module.startswith(("hwsim", "recipes")), f"{path} imports {module}"
+        if room and other not in (None, room):
+            assert house.ROOMS[other] < house.ROOMS[room], f"{path} imports {module}, which is not below it"
 
 
-def test_rules_are_without_a_circle():
-    done: set[str] = {"bnn"}
-    left = {part: parts - {part} for part, parts in MAY_IMPORT.items() if part != "__init__"}
-    while ready := {part for part, parts in left.items() if parts <= done}:
+def test_modules_import_each_other_without_a_circle():
+    left = {
+        house.module_of(path): {m for m in house.imported(path, types_too=False) if m != house.module_of(path)}
+        for path in SOURCES
+        if path.name != "__init__.py"
+    }
+    left = {module: imported & left.keys() for module, imported in left.items()}
+    done: set[str] = set()
+    while ready := {module for module, imported in left.items() if imported <= done}:
         done |= ready
-        left = {part: parts for part, parts in left.items() if part not in ready}
+        left = {module: imported for module, imported in left.items() if module not in ready}
     assert not left
 
 
-# The same of `hwsim`, besides what it takes from `bnn`.
-SIMULATOR_MAY_IMPORT = {
-    "__init__": {"crossbar", "devices", "meters", "nonidealities", "store", "write_schemes"},
-    "devices": set(),
-    "synapse": set(),
-    "write_schemes": {"devices"},
-    "nonidealities": {"devices"},
-    "pulses": {"devices", "nonidealities", "write_schemes"},
-    "store": {"devices", "nonidealities", "pulses", "synapse", "write_schemes"},
-    "crossbar": {"store"},
-    "prices": {"devices", "store"},
-    "meters": {"store"},
-    "studies": {"devices", "nonidealities", "write_schemes"},
-    "cli_sweep": {"devices", "studies", "write_schemes"},
-    "cli": {"hwsim", "devices", "cli_sweep"},
-    "__main__": {"cli"},
-}
-SIMULATOR = sorted((ROOT / "hwsim").rglob("*.py"))
-
-
-@pytest.mark.parametrize("path", SIMULATOR, ids=relative)
-def test_imports_of_the_simulator_point_down(path):
-    part = path.relative_to(ROOT / "hwsim").parts[0].removesuffix(".py")
-    for module in imported(path):
-        package, *parts = module.split(".")
-        assert package not in ("recipes", "tests", "benchmarks"), f"{path} imports {module}"
-        if package == "hwsim":
-            assert (parts or ["hwsim"])[0] in SIMULATOR_MAY_IMPORT[part] | {part}, f"{path} imports {module}"
+def test_the_drawing_is_that_of_the_source():
+    assert (ROOT / "docs" / "house.svg").read_text(encoding="utf-8") == house.svg(), "make house draws it anew"
 
 
 DEVICES = sorted((ROOT / "hwsim" / "devices").rglob("*.py"))
@@ -124,7 +63,7 @@ DEVICES = sorted((ROOT / "hwsim" / "devices").rglob("*.py"))
 
 def test_devices_import_torch_alone():
     for path in DEVICES:
-        for module in imported(path):
+        for module in house.imported(path):
             assert not module.startswith("bnn"), f"{path} imports {module}"
             assert not module.startswith("hwsim") or module.startswith("hwsim.devices"), f"{path} imports {module}"
 
@@ -189,7 +128,7 @@ def test_nothing_is_unpickled(folder):
         assert not [node.lineno for node in ast.walk(tree) if unpickles(node)], path
 
 
-@pytest.mark.parametrize("path", [*SOURCES, *SIMULATOR], ids=relative)
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_every_file_says_what_it_is_and_stays_short(path):
     source = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(source)), "a file begins with a line that says what it holds"
