@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bnn.bits import BitTensor
     from bnn.errors import BnnError
-    from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
+    from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
     from bnn.quantizers import ApproxSign, Quantizer, ReCU, ScaledSign, Sign, Ternary
     from bnn.training import Run, Trainer, TrainingStep
     from bnn.weights import LatentStore, WeightStore
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "bits": ("BitTensor",),
     "errors": ("BnnError",),
-    "layers": ("BinaryConv2d", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"),
+    "layers": ("BinaryBlock", "BinaryConv2d", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"),
     "quantizers": ("ApproxSign", "Quantizer", "ReCU", "ScaledSign", "Sign", "Ternary"),
     "training": ("Run", "Trainer", "TrainingStep"),
     "weights": ("LatentStore", "WeightStore"),
@@ -27,6 +27,7 @@ _HOMES = {
 
 __all__ = [
     "ApproxSign",
+    "BinaryBlock",
     "BinaryConv2d",
     "BinaryLinear",
     "BinaryNorm",
