@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow lint bench bench-larq report figures house setup oracle golden clean
+.PHONY: train test test-slow lint bench bench-larq report figures house reference setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py
@@ -39,6 +39,10 @@ figures: setup
 	$(BIN)/hwsim sweep switching --over overdrive --from 0.8 --to 2 --points 25 --pulse-width-s 5e-9 \
 	    --models fokker-planck,butler,llg --trajectories 1000 --out docs/hwsim
 	$(BIN)/hwsim sweep schemes --out docs/hwsim
+
+# docs/api/index.html, from the docstrings.
+reference: setup
+	$(BIN)/python docs/reference.py
 
 # The drawing of docs/architecture.md, from the imports.
 house:
