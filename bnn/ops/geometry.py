@@ -108,7 +108,7 @@ class PoolWindow(NamedTuple):
 
     @property
     def padding(self) -> Pair:
-        """Border on each side; at most half of what a window extends over."""
+        """Border on each side; at most half of the kernel."""
         return self.padding_height, self.padding_width
 
     @property
@@ -133,9 +133,7 @@ class PoolWindow(NamedTuple):
         Raises:
             ValueError: the window does not fit the image, or has a stride, padding or dilation that none can have.
         """
-        if any(
-            2 * pad > extent for pad, extent in zip(self.padding, _extents(self.kernel, self.dilation), strict=True)
-        ):
+        if any(2 * pad > taps for pad, taps in zip(self.padding, self.kernel, strict=True)):
             raise ValueError(f"a padding of {self.padding} is more than half the kernel of {self.kernel}")
         return _outputs(size, self.kernel, self.stride, self.padding, self.dilation)
 

@@ -48,5 +48,7 @@ class Backend:
 
     def kernel(self, function: Function) -> Function:
         """Registers the decorated function for the operation of its name, in place of any kernel that is there."""
+        if function.__name__ not in OPERATIONS:
+            raise ValueError(f"there is no operation {function.__name__!r}; there are {', '.join(sorted(OPERATIONS))}")
         self._library.impl(function.__name__, function)
         return function
