@@ -47,6 +47,7 @@ def test_a_backend_may_stand_beside_the_kernels_under_another_key() -> None:
     assert calls["pack"] == 2
 
 
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")  # it is meant to replace one
 def test_a_kernel_replaces_another_for_as_long_as_its_backend_lives() -> None:
     backend = Backend("CPU")
 

@@ -44,10 +44,9 @@ def max_pool2d_backward(grad: Tensor, x: Tensor, x_shape: Sequence[int], pool: S
 def max_pool2d_choices(x: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
     if x.dtype not in _FLOATS:
         return specification.max_pool2d_choices(x, pool)
-    x_shape = x.shape
-    _, geometry = pooling(x_shape, pool)
+    values, choices = empty_choices(x, x.shape, pool, x.dtype)
+    _, geometry = pooling(x.shape, pool)
     x = x.movedim(1, -1).contiguous()
-    values, choices = empty_choices(x, x_shape, pool, x.dtype)
     call("max_pool2d_choices", x, values, choices, *geometry, len(choices), DTYPE_CODES[x.dtype])
     return values, choices
 
