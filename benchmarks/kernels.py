@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bnn.ops import cpu
+from bnn.ops import PoolWindow, Window, cpu
 
 BATCH = 100
 SLICE = 25
@@ -42,8 +42,8 @@ CONV_SHAPES = [
     ("ResNet-18", 256, 256, 8),
     ("ResNet-18", 512, 512, 4),
 ]
-CONVOLUTION = ([1, 1], [1, 1], [1, 1], 1)  # stride, padding, dilation, groups
-POOL = ([2, 2], [2, 2], [0, 0], [1, 1])  # kernel, stride, padding, dilation
+CONVOLUTION = Window.of(padding=1)
+POOL = PoolWindow.of(2)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def conv_case(network: str, channels: int, outputs: int, side: int) -> Case:
         f"conv2d {network} {channels} -> {outputs} @ {side}",
         "Gop/s",
         2e-9 * BATCH * side**2 * outputs * channels * 9,
-        lambda: torch.ops.bnn.conv2d(x, x_shape, weight, weight_shape, *CONVOLUTION),
+        lambda: torch.ops.bnn.conv2d(x, x_shape, weight, weight_shape, CONVOLUTION),
         lambda: F.conv2d(dense_x, dense_weight, padding=1),
     )
 
@@ -120,7 +120,9 @@ def random_gradient(*shape: int) -> tuple[Tensor, Tensor]:
     """An int8 gradient and its scale, channels last where it has any."""
     g = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     memory_format = torch.channels_last if len(shape) == 4 else torch.contiguous_format
-    return cast(tuple[Tensor, Tensor], torch.ops.bnn.quantize_int8(g.contiguous(memory_format=memory_format), 0))
+    return cast(
+        tuple[Tensor, Tensor], torch.ops.bnn.quantize_integers(g.contiguous(memory_format=memory_format), 127, 0)
+    )
 
 
 def dense_linear_gradients(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +135,7 @@ def dense_conv_gradients(x: Tensor, weight: Tensor, grad: Tensor, images: int) -
     for first in range(0, len(x), images):
         part = slice(first, first + images)
         torch.ops.aten.convolution_backward(
-            grad[part], x[part], weight, None, *CONVOLUTION[:3], False, [0, 0], 1, [True, True, False]
+            grad[part], x[part], weight, None, *CONVOLUTION.for_torch[:3], False, [0, 0], 1, [True, True, False]
         )
 
 
@@ -160,8 +162,8 @@ def conv_gradient_cases(network: str, channels: int, outputs: int, side: int) ->
     q, scale = random_gradient(BATCH, outputs, side, side)
 
     def packed() -> None:
-        torch.ops.bnn.conv2d_backward_input(q, scale, weight, weight_shape, x_shape, *CONVOLUTION, torch.bfloat16)
-        torch.ops.bnn.conv2d_backward_weight(q, scale, x, x_shape, weight_shape, *CONVOLUTION)
+        torch.ops.bnn.conv2d_backward_input(q, scale, weight, weight_shape, x_shape, CONVOLUTION, torch.bfloat16)
+        torch.ops.bnn.conv2d_backward_weight(q, scale, x, x_shape, weight_shape, CONVOLUTION)
 
     for dtype, images in ((torch.float32, BATCH), (torch.bfloat16, SLICE)):
         dense_x, dense_weight = (
@@ -192,10 +194,10 @@ def moving_cases(channels: int = 128, side: int = 32, images: int = BATCH // 2) 
             lambda x=x: x.clone(),
         )
         yield Case(
-            f"quantize_int8 {name}",
+            f"quantize_integers {name}",
             "GB/s",
             GB * size * 2,
-            lambda x=x: torch.ops.bnn.quantize_int8(x, 0),
+            lambda x=x: torch.ops.bnn.quantize_integers(x, 127, 0),
             lambda x=x: x.round(),
         )
     image = rows.view(images, side, side, channels).permute(0, 3, 1, 2).requires_grad_()
@@ -205,14 +207,14 @@ def moving_cases(channels: int = 128, side: int = 32, images: int = BATCH // 2) 
         "max_pool2d 2x2",
         "GB/s",
         GB * 1.25,
-        lambda: torch.ops.bnn.max_pool2d(bits, shape, *POOL),
+        lambda: torch.ops.bnn.max_pool2d(bits, shape, POOL),
         lambda: F.max_pool2d(image.detach(), 2),
     )
     yield Case(
         "max_pool2d_backward 2x2",
         "GB/s",
         GB * 1.25,
-        lambda: torch.ops.bnn.max_pool2d_backward(grad, bits, shape, *POOL),
+        lambda: torch.ops.bnn.max_pool2d_backward(grad, bits, shape, POOL),
         lambda: torch.autograd.grad(pooled, image, grad, retain_graph=True),
     )
 

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-import bnn.ops
+from bnn.ops import PoolWindow, Window
 
 _aten = torch.ops.aten
 _bnn = torch.ops.bnn
@@ -38,7 +38,7 @@ class BitTensor(Tensor):
     """A tensor of +1 and -1 that takes one bit an element. Build one with `BitTensor.from_dense`; it is read-only.
 
     Attributes:
-        packed: uint8 [rows, ceil(row_elements / 8)], see `bnn.ops`; `rows` is the size of the slowest dimension.
+        packed: uint8 [rows, ceil(row_elements / 8)], see `bnn.ops.packing`; `rows` is the slowest dimension's size.
     """
 
     packed: Tensor
@@ -281,7 +281,8 @@ def _convolution(
     if not (isinstance(x, BitTensor) and isinstance(weight, BitTensor) and x.dim() == 4) or transposed:
         return NotImplemented
     x, weight = channels_last(x), channels_last(weight)
-    out = _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, stride, padding, dilation, groups).to(x.dtype)
+    window = Window.of(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    out = _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, window).to(x.dtype)
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
 
 
@@ -336,20 +337,18 @@ class _Flatten(torch.autograd.Function):
 
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: BitTensor, *window: list[int]) -> BitTensor:
+    def forward(ctx: Any, x: BitTensor, window: PoolWindow) -> BitTensor:
         x = channels_last(x)
         ctx.save_for_backward(x.packed)
         ctx.shape, ctx.window = x.shape, window
-        n, c, _, _ = x.shape
-        height, width = bnn.ops.window_outputs(x.shape[2:], *window)  # type: ignore[arg-type]
-        strides = (height * width * c, 1, width * c, c)
-        return BitTensor(_bnn.max_pool2d(x.packed, x.shape, *window), (n, c, height, width), strides, x.dtype)
+        shape = _, channels, height, width = window.output_shape(x.shape)
+        strides = (height * width * channels, 1, width * channels, channels)
+        return BitTensor(_bnn.max_pool2d(x.packed, x.shape, window), shape, strides, x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (packed,) = ctx.saved_tensors
-        grad = _bnn.max_pool2d_backward(grads[0], packed, ctx.shape, *ctx.window)
-        return grad, *(None for _ in ctx.window)
+        return _bnn.max_pool2d_backward(grads[0], packed, ctx.shape, ctx.window), None
 
 
 def _wants_dense_pool(input: Tensor, *args: Any, **kwargs: Any) -> bool:
@@ -365,14 +364,8 @@ def _max_pool2d(
     dilation: int | Sequence[int] = 1,
     **_: bool,
 ) -> Tensor:
-    window = [_pair(kernel_size), _pair(stride or kernel_size), _pair(padding), _pair(dilation)]
-    if any(2 * pad > kernel for pad, kernel in zip(window[2], window[0], strict=True)):
-        raise ValueError(f"max_pool2d: padding {window[2]} is more than half the kernel {window[0]}")
-    return _MaxPool2d.apply(input, *window)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def _pair(value: int | Sequence[int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else list(value) * (2 // len(value))
+    window = PoolWindow.of(kernel_size, stride=stride, padding=padding, dilation=dilation)
+    return _MaxPool2d.apply(input, window)  # type: ignore[no-any-return, no-untyped-call]
 
 
 _LAYOUT_OPS = {

@@ -16,9 +16,7 @@ from bnn.layers.binary_norm import BinaryNorm, levels
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
-from bnn.ops import window_outputs
-from bnn.ops.fused import choices_shape, pooled_shape
-from bnn.quantizers.gradients import draw_seed
+from bnn.ops.pooling import empty_choices
 
 _bnn = torch.ops.bnn
 
@@ -130,8 +128,7 @@ class BinaryBlock(nn.Module):
         shape, window = self.product.store.shape, self.product.window
         if window is None:
             return torch.Size((len(x), shape[0]))
-        size = window_outputs(x.shape[2:], shape[2:], *window[:3])  # type: ignore[arg-type]
-        return torch.Size((len(x), shape[0], *size))
+        return torch.Size(window.output_shape(x.shape, shape))
 
 
 class _FusedBlock(torch.autograd.Function):
@@ -162,14 +159,16 @@ class _FusedBlock(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, weight, bits, inside, denominator, bias, choices = ctx.saved_tensors
         product, pool = ctx.block.product, ctx.block.pool
-        seed = draw_seed(product.grad_quantizer.generator)
-        q, scale, grad_bias = _bnn.norm_sign_backward_int8(grads[0], bits, inside, denominator, levels(bias), seed)
+        rounding = (product.grad_quantizer.largest, product.grad_quantizer.seed())
+        q, scale, grad_bias = _bnn.norm_sign_backward_integers(
+            grads[0], bits, inside, denominator, levels(bias), *rounding
+        )
         if pool is not None:
-            q = _bnn.max_pool2d_scatter(q, choices, ctx.shape, *_pool_window(pool))
+            q = _bnn.max_pool2d_scatter(q, choices, ctx.shape, pool.window)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[1]:
-            signs = products.sign_generator(product.store.gradient_quantizer)
-            grad_weight = products.weight_gradient(q, scale, x, weight, ctx.window, signs)
+            quantizer = product.store.gradient_quantizer
+            grad_weight = products.weight_gradient(q, scale, x, weight, ctx.window, quantizer)
         if ctx.needs_input_grad[0]:
             grad_x = products.input_gradient(q, scale, x, weight, ctx.window)
         return grad_x, grad_weight, grad_bias, None
@@ -184,18 +183,12 @@ def _pooled(x: Tensor, weight: BitTensor, block: BinaryBlock) -> tuple[Tensor, T
     shape = block._product_shape(x)
     if isinstance(x, BitTensor):
         packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))
-        return *_bnn.conv2d_max_pool2d(*packed, *window, *_pool_window(pool)), shape
-    pooled = pooled_shape(shape, *_pool_window(pool))
-    choices = weight.packed.new_empty(choices_shape(pooled, [pool.kernel_size] * 2))
-    y = torch.empty(pooled, dtype=torch.float16, device=x.device, memory_format=torch.channels_last)
+        return *_bnn.conv2d_max_pool2d(*packed, window, pool.window), shape
+    y, choices = empty_choices(x, shape, pool.window, torch.float16)
     start = 0
     for part_x in block._row_parts(x):
         rows = slice(start, start + len(part_x))
         start = rows.stop
         part = products.multiply(part_x, weight, window, torch.float16)
-        y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, *_pool_window(pool))
+        y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, pool.window)
     return y, choices, shape
-
-
-def _pool_window(pool: MaxPool2d) -> tuple[list[int], list[int], list[int]]:
-    return [pool.kernel_size] * 2, [pool.stride] * 2, [pool.padding] * 2

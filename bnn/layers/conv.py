@@ -5,6 +5,7 @@ from torch import Tensor
 
 from bnn.layers import products
 from bnn.layers.base import BinaryLayer
+from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer, Sign
 from bnn.quantizers.gradients import GradientQuantizer
 from bnn.weights import LatentStore, StoreFactory
@@ -64,9 +65,9 @@ class BinaryConv2d(BinaryLayer):
         self.groups = groups
 
     @property
-    def window(self) -> products.Window:
+    def window(self) -> Window:
         """Stride, padding, dilation and groups, as the products take them."""
-        return [self.stride] * 2, [self.padding] * 2, [self.dilation] * 2, self.groups
+        return Window.of(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to float [N, out_channels, H', W']."""

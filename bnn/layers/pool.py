@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.ops.geometry import PoolWindow
 
 
 class MaxPool2d(nn.Module):
@@ -42,11 +43,16 @@ class MaxPool2d(nn.Module):
             return x.numel(), 1
         return output.numel(), (self.kernel_size**2 - 1).bit_length()
 
+    @property
+    def window(self) -> PoolWindow:
+        """Kernel, stride and padding, as the operations take them."""
+        return PoolWindow.of(self.kernel_size, stride=self.stride, padding=self.padding)
+
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] to [N, C, H', W']."""
         if isinstance(x, BitTensor):
             return F.max_pool2d(x, self.kernel_size, self.stride, self.padding)
-        return _MaxPool2d.apply(x, self.kernel_size, self.stride, self.padding)  # type: ignore[no-any-return, no-untyped-call]
+        return _MaxPool2d.apply(x, self.window)  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -54,13 +60,13 @@ class MaxPool2d(nn.Module):
 
 class _MaxPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
-        ctx.shape, ctx.window = x.shape, (kernel_size, stride, padding)
-        values, choices = torch.ops.bnn.max_pool2d_choices(x, *ctx.window)
+    def forward(ctx: Any, x: Tensor, window: PoolWindow) -> Tensor:
+        ctx.shape, ctx.window = x.shape, window
+        values, choices = torch.ops.bnn.max_pool2d_choices(x, window)
         ctx.save_for_backward(choices)
         return values  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (choices,) = ctx.saved_tensors
-        return torch.ops.bnn.max_pool2d_scatter(grads[0], choices, ctx.shape, *ctx.window), None, None, None
+        return torch.ops.bnn.max_pool2d_scatter(grads[0], choices, ctx.shape, ctx.window), None

@@ -7,18 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnn.bits import BitTensor, channels_last, rows_first
-from bnn.quantizers.gradients import (
-    GradientQuantizer,
-    Int8Gradient,
-    SignGradient,
-    draw_seed,
-    quantize_gradient,
-)
+from bnn.ops.geometry import Window
+from bnn.quantizers.gradients import GradientQuantizer, quantize_gradient
 
 _bnn = torch.ops.bnn
-
-Window = tuple[list[int], list[int], list[int], int]
-"""Stride, padding, dilation and groups of a convolution."""
 
 
 def linear(
@@ -41,7 +33,7 @@ def linear(
     if grad_quantizer is None:
         return F.linear(x, weight)
     if _in_integers(x, weight, grad_quantizer) and x.dim() == 2:
-        return _Int8Product.apply(x, weight, None, grad_quantizer, sign_generator(weight_quantizer))  # type: ignore[no-any-return, no-untyped-call]
+        return _IntegerProduct.apply(x, weight, None, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     return quantize_gradient(F.linear(x, weight), grad_quantizer)
 
 
@@ -56,25 +48,10 @@ def conv2d(
     if not torch.is_grad_enabled() and isinstance(weight, BitTensor):
         return multiply(x, weight, window)
     if grad_quantizer is None:
-        return F.conv2d(x, weight, None, *window)
+        return F.conv2d(x, weight, None, *window.for_torch)
     if _in_integers(x, weight, grad_quantizer):
-        return _Int8Product.apply(x, weight, window, grad_quantizer, sign_generator(weight_quantizer))  # type: ignore[no-any-return, no-untyped-call]
-    return quantize_gradient(F.conv2d(x, weight, None, *window), grad_quantizer)
-
-
-def rounds_to_int8(grad_quantizer: GradientQuantizer | None) -> bool:
-    """Whether a gradient becomes int8 by a random rounding that clamps nothing, as the integer products need."""
-    return (
-        isinstance(grad_quantizer, Int8Gradient)
-        and grad_quantizer.generator is not None
-        and grad_quantizer.quantile == 1
-    )
-
-
-def sign_generator(weight_quantizer: GradientQuantizer | None) -> torch.Generator | None:
-    """The generator of the signs of zeros where packed signs are all that is asked for, else None."""
-    packed = isinstance(weight_quantizer, SignGradient) and weight_quantizer.packed
-    return weight_quantizer.generator if packed and weight_quantizer is not None else None
+        return _IntegerProduct.apply(x, weight, window, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    return quantize_gradient(F.conv2d(x, weight, None, *window.for_torch), grad_quantizer)
 
 
 def in_rows(bits: BitTensor) -> BitTensor:
@@ -101,8 +78,8 @@ def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.d
     weight = in_rows(weight)
     if isinstance(x, BitTensor):
         x = in_rows(x)
-        return _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, *window, dtype)  # type: ignore[no-any-return]
-    return _bnn.real_conv2d(x, weight.packed, weight.shape, *window, dtype)  # type: ignore[no-any-return]
+        return _bnn.conv2d(x.packed, x.shape, weight.packed, weight.shape, window, dtype)  # type: ignore[no-any-return]
+    return _bnn.real_conv2d(x, weight.packed, weight.shape, window, dtype)  # type: ignore[no-any-return]
 
 
 def input_gradient(q: Tensor, scale: Tensor, x: Tensor, weight: BitTensor, window: Window | None) -> Tensor:
@@ -111,12 +88,17 @@ def input_gradient(q: Tensor, scale: Tensor, x: Tensor, weight: BitTensor, windo
     if window is None:
         grad: Tensor = _bnn.linear_backward_input(q, scale, weight.packed, x.shape[1], dtype)
     else:
-        grad = _bnn.conv2d_backward_input(q, scale, weight.packed, weight.shape, x.shape, *window, dtype)
+        grad = _bnn.conv2d_backward_input(q, scale, weight.packed, weight.shape, x.shape, window, dtype)
     return grad.to(x.dtype)
 
 
 def weight_gradient(
-    q: Tensor, scale: Tensor, x: Tensor, weight: BitTensor, window: Window | None, signs: torch.Generator | None
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    weight: BitTensor,
+    window: Window | None,
+    quantizer: GradientQuantizer | None,
 ) -> Tensor:
     """The gradient of the weight from that of the product, `q * scale` with int8 `q`.
 
@@ -126,45 +108,45 @@ def weight_gradient(
         x: the product's input.
         weight: the product's weight.
         window: of the convolution, or None.
-        signs: where it is given and the input is of bits, the result is a `BitTensor` of the gradient's signs; the
-            generator gives those of zeros.
+        quantizer: of the weight's gradient. If packed signs are all that it wants and the input is of bits, the result
+            is a `BitTensor` of these.
     """
     if not isinstance(x, BitTensor):
         if window is None:
             return (q.t().to(x.dtype) @ x).mul_(scale)
-        sums: Tensor = _bnn.real_conv2d_backward_weight(q, x, weight.shape, *window)
+        sums: Tensor = _bnn.real_conv2d_backward_weight(q, x, weight.shape, window)
         return sums.mul_(scale)
-    if signs is None:
+    seed = None if quantizer is None else quantizer.sign_seed()
+    if seed is None:
         if window is None:
             return _bnn.linear_backward_weight(q, scale, x.packed, x.shape[1])  # type: ignore[no-any-return]
-        return _bnn.conv2d_backward_weight(q, scale, x.packed, x.shape, weight.shape, *window)  # type: ignore[no-any-return]
-    seed = draw_seed(signs)
+        return _bnn.conv2d_backward_weight(q, scale, x.packed, x.shape, weight.shape, window)  # type: ignore[no-any-return]
     if window is None:
         packed = _bnn.linear_backward_weight_sign(q, x.packed, x.shape[1], seed)
     else:
-        packed = _bnn.conv2d_backward_weight_sign(q, x.packed, x.shape, weight.shape, *window, seed)
+        packed = _bnn.conv2d_backward_weight_sign(q, x.packed, x.shape, weight.shape, window, seed)
     return BitTensor(packed, weight.shape, weight.stride(), weight.dtype)
 
 
 def _in_integers(x: Tensor, weight: Tensor, grad_quantizer: GradientQuantizer) -> bool:
-    """Whether backward can multiply the bits with int8 gradients: the same values, and several times faster."""
-    return isinstance(x, BitTensor) and isinstance(weight, BitTensor) and rounds_to_int8(grad_quantizer)
+    """Whether backward can multiply the bits with integer gradients: the same values, and several times faster."""
+    return isinstance(x, BitTensor) and isinstance(weight, BitTensor) and grad_quantizer.gives_integers
 
 
-class _Int8Product(torch.autograd.Function):
+class _IntegerProduct(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         x: BitTensor,
         weight: BitTensor,
         window: Window | None,
-        quantizer: Int8Gradient,
-        signs: torch.Generator | None,
+        grad_quantizer: GradientQuantizer,
+        weight_quantizer: GradientQuantizer | None,
     ) -> Tensor:
         x = in_rows(x)
         weight = in_rows(weight)
         ctx.save_for_backward(x, weight)
-        ctx.window, ctx.quantizer, ctx.signs = window, quantizer, signs
+        ctx.window, ctx.grad_quantizer, ctx.weight_quantizer = window, grad_quantizer, weight_quantizer
         return multiply(x, weight, window)
 
     @staticmethod
@@ -173,10 +155,10 @@ class _Int8Product(torch.autograd.Function):
         grad = grads[0]
         if ctx.window is not None:
             grad = grad.contiguous(memory_format=torch.channels_last)
-        q, scale = ctx.quantizer.codes(grad)
+        q, scale = ctx.grad_quantizer.integers(grad)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = input_gradient(q, scale, x, weight, ctx.window)
         if ctx.needs_input_grad[1]:
-            grad_weight = weight_gradient(q, scale, x, weight, ctx.window, ctx.signs)
+            grad_weight = weight_gradient(q, scale, x, weight, ctx.window, ctx.weight_quantizer)
         return grad_x, grad_weight, None, None, None

@@ -17,9 +17,9 @@ namespace bnn::BNN_ISA {
 
 const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_backward_weight,
                          max_pool2d, max_pool2d_backward,
-                         largest_magnitude, quantize_int8, conv2d_backward_input, conv2d_backward_weight,
+                         largest_magnitude, quantize_integers, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_sign,
-                         norm_sign, norm_sign_backward, norm_sign_backward_int8, max_pool2d_choices, max_pool2d_scatter,
-                         conv2d_max_pool2d, sign_window, mask, step_by_signs, adam_by_signs};
+                         norm_sign, norm_sign_backward, norm_sign_backward_integers, max_pool2d_choices,
+                         max_pool2d_scatter, conv2d_max_pool2d, sign_window, mask, step_by_signs, adam_by_signs};
 
 }  // namespace bnn::BNN_ISA

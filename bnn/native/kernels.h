@@ -1,5 +1,5 @@
 // What each instruction set offers: one table of functions, made by compiling kernels.cpp once for each.
-// Packed rows, shapes and the meaning of every operation are those of bnn/ops/reference.py.
+// Packed rows, shapes and the meaning of every operation are those of bnn/ops.
 #pragma once
 
 #include <cstdint>
@@ -39,9 +39,9 @@ struct Kernels {
                                 int threads);
     // The bits of the largest magnitude of floats, which have `itemsize` bytes, where 2 is bfloat16, in what follows.
     int64_t (*largest_magnitude)(const void* x, int64_t n, int itemsize, int threads);
-    // Rounds x * inverse at random by the bits of `key`.
-    void (*quantize_int8)(const void* x, int8_t* out, int64_t n, int itemsize, float inverse, uint32_t key,
-                          int threads);
+    // Rounds x * inverse to within ±largest, at random by the bits of `key`.
+    void (*quantize_integers)(const void* x, int8_t* out, int64_t n, int itemsize, float inverse, int32_t largest,
+                              uint32_t key, int threads);
     // `grad`, the gradient of the output over `scale`, and `out` are channels last.
     void (*conv2d_backward_input)(const int8_t* grad, float scale, const uint8_t* weight, void* out,
                                   const Window& window, int64_t outputs, int64_t groups, int itemsize, int threads);
@@ -53,14 +53,15 @@ struct Kernels {
     // Of [rows][pixels][channels]; floats of any dtype.
     void (*norm_sign)(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
                       float* deviation, int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
-    void (*norm_sign_backward)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
+    void (*norm_sign_backward)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* denominator,
                                const float* levels, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
                                int64_t channels, int dtype, int threads);
-    // The same gradient as int8 over the scale that is returned, rounded at random by the bits of `key`; if it has
-    // a value that is not finite, so is what is returned, and the rest is undefined.
-    float (*norm_sign_backward_int8)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                                     const float* levels, int8_t* grad_y, float* grad_bias, int64_t rows,
-                                     int64_t pixels, int64_t channels, int dtype, uint32_t key, int threads);
+    // The same gradient as integers within ±largest over the scale that is returned, rounded at random by the bits of
+    // `key`; if it has a value that is not finite, so is what is returned, and the rest is undefined.
+    float (*norm_sign_backward_integers)(const void* grad, const uint8_t* bits, const uint8_t* inside,
+                                         const float* denominator, const float* levels, int8_t* grad_y,
+                                         float* grad_bias, int64_t rows, int64_t pixels, int64_t channels, int dtype,
+                                         int32_t largest, uint32_t key, int threads);
     // Channels last, of any dtype; the windows of int8 do not overlap.
     void (*max_pool2d_choices)(const void* x, void* values, uint8_t* choices, const Window& window, int planes,
                                int dtype, int threads);

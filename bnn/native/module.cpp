@@ -1,5 +1,5 @@
 // The extension module bnn._native: the kernels by the name of their instruction set. Pointers are plain integers;
-// bnn/ops/cpu.py owns and checks the memory behind them.
+// bnn/ops/cpu owns and checks the memory behind them.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
@@ -175,11 +175,11 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
-        "quantize_int8",
+        "quantize_integers",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t out, int64_t n, int itemsize, float inverse,
-           uint32_t key) {
-            kernels(isa).quantize_int8(pointer<const void>(x), pointer<int8_t>(out), n, itemsize, inverse, key,
-                                       threads);
+           int32_t largest, uint32_t key) {
+            kernels(isa).quantize_integers(pointer<const void>(x), pointer<int8_t>(out), n, itemsize, inverse, largest,
+                                           key, threads);
         },
         unlocked);
     module.def(
@@ -243,24 +243,24 @@ NB_MODULE(_native, module) {
         unlocked);
     module.def(
         "norm_sign_backward",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t denominator,
            uintptr_t levels, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
            int dtype) {
             kernels(isa).norm_sign_backward(pointer<const void>(grad), pointer<const uint8_t>(bits),
-                                            pointer<const uint8_t>(inside), pointer<const float>(psi),
+                                            pointer<const uint8_t>(inside), pointer<const float>(denominator),
                                             pointer<const float>(levels), pointer<void>(grad_y),
                                             pointer<float>(grad_bias), rows, pixels, channels, dtype, threads);
         },
         unlocked);
     module.def(
-        "norm_sign_backward_int8",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t psi,
+        "norm_sign_backward_integers",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t denominator,
            uintptr_t levels, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
-           int dtype, uint32_t key) {
-            return kernels(isa).norm_sign_backward_int8(
+           int dtype, int32_t largest, uint32_t key) {
+            return kernels(isa).norm_sign_backward_integers(
                 pointer<const void>(grad), pointer<const uint8_t>(bits), pointer<const uint8_t>(inside),
-                pointer<const float>(psi), pointer<const float>(levels), pointer<int8_t>(grad_y),
-                pointer<float>(grad_bias), rows, pixels, channels, dtype, key, threads);
+                pointer<const float>(denominator), pointer<const float>(levels), pointer<int8_t>(grad_y),
+                pointer<float>(grad_bias), rows, pixels, channels, dtype, largest, key, threads);
         },
         unlocked);
     module.def(

@@ -1,5 +1,5 @@
 // Batch norm and sign in one, and its gradient: passes over elements whose last dimension is the channel.
-// The formulas are those of bnn/ops/fused.py.
+// The formulas are those of bnn/ops/norms.py.
 #pragma once
 
 #include "octet.h"
@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr double kSpreadOfNormal = 1.2533141373155001;  // sqrt(pi / 2), as in bnn/ops/fused.py
+constexpr double kSpreadOfNormal = 1.2533141373155001;  // sqrt(pi / 2), as in bnn/ops/norms.py
 constexpr int64_t kRunPixels = 256;  // of one run; a multiple of every period's pixels
 
 // How rows of pixels of channels are cut: a run is a piece of a row, a task is a few runs. Neither depends on the
@@ -111,9 +111,9 @@ template <class Float>
 void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
                   float* deviation, int64_t rows, int64_t pixels, int64_t channels, int threads) {
     const Layout layout(rows, pixels, channels);
-    const Buffer sum_buffer(1, channels * 8), psi_buffer(1, channels * 4);
+    const Buffer sum_buffer(1, channels * 8), denominator_buffer(1, channels * 4);
     double* sums = sum_buffer.part<double>(0);
-    float* psi = psi_buffer.part<float>(0);
+    float* denominator = denominator_buffer.part<float>(0);
     const auto set_means = [=](float* means, double factor) {
         for (int64_t c = 0; c < channels; ++c) means[c] = static_cast<float>(sums[c] / (rows * pixels) * factor);
     };
@@ -129,9 +129,9 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
         values[0] = magnitude(load_octet(y + element, count) - load_octet(centre + place));
     });
     set_means(deviation, kSpreadOfNormal);
-    for (int64_t c = 0; c < channels; ++c) psi[c] = deviation[c] + eps;
-    const OfPlace psis(layout, psi), biases(layout, bias);
-    const float *scale = psis.data(), *shift = biases.data();
+    for (int64_t c = 0; c < channels; ++c) denominator[c] = deviation[c] + eps;
+    const OfPlace denominators(layout, denominator), biases(layout, bias);
+    const float *scale = denominators.data(), *shift = biases.data();
 
     parallel_for(layout.tasks, threads, [&](int64_t task, int) {
         for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
@@ -152,17 +152,17 @@ void norm_sign(const void* y, const float* bias, float eps, uint8_t* bits, uint8
     });
 }
 
-// Whole numbers within ±127 that are `v` on average; see bnn/ops/int8.py.
-inline Octet round_at_random(Octet v, uint32_t key, uint32_t first_index) {
+// Whole numbers within ±largest that are `v` on average; see bnn/ops/rounding.py.
+inline Octet round_at_random(Octet v, float largest, uint32_t key, uint32_t first_index) {
     const Words kFactors = Words{0, 1, 2, 3, 4, 5, 6, 7} * kIndexFactor;
     const Words random = mix((kFactors + first_index * kIndexFactor) ^ key);  // random_bits of eight indices
     const Octet uniform = __builtin_convertvector((Mask)(random >> 8), Octet) * 0x1p-24f, floor = floor_of(v);
     const Octet rounded = floor + (Octet)(greater(v - floor, uniform) & (Mask)(Octet{} + 1));
-    return clamped(rounded, Octet{} + 127);
+    return clamped(rounded, Octet{} + largest);
 }
 
-// The gradient of a norm times psi, element by element; passed by value, for loops that store bytes to keep it in
-// registers.
+// The gradient of a norm times its denominator, element by element; passed by value, for loops that store bytes to keep
+// it in registers.
 template <class Float>
 struct CentredGradient {
     Octet operator()(int64_t element, int64_t byte, int64_t place, int64_t count) const {
@@ -182,9 +182,10 @@ template <class Float>
 class NormGradient {
    public:
     NormGradient(const Layout& layout, const Float* grad, const uint8_t* bits, const uint8_t* inside,
-                 const float* psi, const float* levels, float* grad_bias, float* bound, int64_t pixels, int threads)
+                 const float* denominator, const float* levels, float* grad_bias, float* bound, int64_t pixels,
+                 int threads)
         : grad_(grad), bits_(bits), inside_(inside),
-          offsets_{{layout, psi}, {layout, psi}, {layout, psi}, {layout, psi}} {
+          offsets_{{layout, denominator}, {layout, denominator}, {layout, denominator}, {layout, denominator}} {
         const int64_t channels = layout.channels;
         const Buffer sum_buffer(1, 2 * channels * 8), offsets(1, 4 * channels * 4), sizes(1, channels * 4);
         double* sums = sum_buffer.part<double>(0);
@@ -203,7 +204,7 @@ class NormGradient {
                 offset[i] = static_cast<float>(mean + along * levels[i]);
             }
         }
-        if (bound) set_bound(bound, largest, offset, psi, channels);
+        if (bound) set_bound(bound, largest, offset, denominator, channels);
         for (int i = 0; i < 4; ++i) offsets_[i].set(layout, offset + i * channels);
     }
 
@@ -212,8 +213,8 @@ class NormGradient {
     }
 
    private:
-    // See bnn/ops/fused.py.
-    static void set_bound(float* bound, const float* largest, const float* offset, const float* psi,
+    // See bnn/ops/norms.py.
+    static void set_bound(float* bound, const float* largest, const float* offset, const float* denominator,
                           int64_t channels) {
         for (int64_t c = 0; c < channels; ++c) {
             float size = 0;
@@ -221,7 +222,7 @@ class NormGradient {
                 const float of_level = __builtin_fabsf(offset[i]);
                 if (size == size && !(of_level <= size)) size = of_level;  // a NaN stays
             }
-            const float most = (largest[c] + size) / psi[c];
+            const float most = (largest[c] + size) / denominator[c];
             if (*bound == *bound && !(most <= *bound)) *bound = most;  // a NaN stays
         }
     }
@@ -231,50 +232,54 @@ class NormGradient {
     OfPlace offsets_[4];
 };
 
-void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
+void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* denominator,
                         const float* levels, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
                         int64_t channels, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     with_dtype(dtype, [&](auto of) {
         using Float = decltype(of);
-        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, levels,
+        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, denominator, levels,
                                            grad_bias, nullptr, rows * pixels, threads);
-        const OfPlace psis(layout, psi);
-        const float* psi_of_place = psis.data();
+        const OfPlace denominators(layout, denominator);
+        const float* denominator_of_place = denominators.data();
         const auto centred = gradient.centred();
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
             for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                const Octet value = centred(element, byte, place, count) / load_octet(psi_of_place + place);
+                const Octet value = centred(element, byte, place, count) / load_octet(denominator_of_place + place);
                 store_octet(static_cast<Float*>(grad_y) + element, value, count);
             });
         });
     });
 }
 
-float norm_sign_backward_int8(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* psi,
-                              const float* levels, int8_t* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
-                              int64_t channels, int dtype, uint32_t key, int threads) {
+float norm_sign_backward_integers(const void* grad, const uint8_t* bits, const uint8_t* inside,
+                                  const float* denominator, const float* levels, int8_t* grad_y, float* grad_bias,
+                                  int64_t rows, int64_t pixels, int64_t channels, int dtype, int32_t largest,
+                                  uint32_t key, int threads) {
     const Layout layout(rows, pixels, channels);
     float scale = 0;
     with_dtype(dtype, [&](auto of) {
         using Float = decltype(of);
         float bound = 0;
-        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, psi, levels,
+        const NormGradient<Float> gradient(layout, static_cast<const Float*>(grad), bits, inside, denominator, levels,
                                            grad_bias, &bound, rows * pixels, threads);
-        scale = bound / 127;
+        scale = bound / static_cast<float>(largest);
         if (scale < 0x1p-126f) scale = 0;
         const float inverse = scale == 0 ? 0 : 1 / scale;
         if (!(bound - bound == 0)) return;
         const Buffer of_channels(1, channels * 4);
         float* factor = of_channels.part<float>(0);
-        for (int64_t c = 0; c < channels; ++c) factor[c] = inverse / psi[c];
+        for (int64_t c = 0; c < channels; ++c) factor[c] = inverse / denominator[c];
         const OfPlace factors(layout, factor);
         const float* factor_of_place = factors.data();
         const auto centred = gradient.centred();
+        const auto rounded = [=](Octet value, int64_t element) {
+            return round_at_random(value, static_cast<float>(largest), key, static_cast<uint32_t>(element));
+        };
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
             for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
                 const Octet value = centred(element, byte, place, count) * load_octet(factor_of_place + place);
-                store_octet(grad_y + element, round_at_random(value, key, static_cast<uint32_t>(element)), count);
+                store_octet(grad_y + element, rounded(value, element), count);
             });
         });
     });

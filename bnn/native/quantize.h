@@ -1,4 +1,4 @@
-// Rounding of gradients to int8, at random so that the mean stays right.
+// Rounding of gradients to integers within ±largest, at random so that the mean stays right.
 #pragma once
 
 #include "bits.h"
@@ -36,8 +36,8 @@ int64_t largest_magnitude(const Int* x, int64_t n, int threads) {
 }
 
 template <class Int>
-void quantize_chunk(const Int* __restrict x, int8_t* __restrict out, int64_t n, float inverse, uint32_t key,
-                    uint32_t first_index) {
+void quantize_chunk(const Int* __restrict x, int8_t* __restrict out, int64_t n, float inverse, int32_t largest,
+                    uint32_t key, uint32_t first_index) {
     for (int64_t i = 0; i < n; ++i) {
         const float value = load_float(x + i) * inverse;
         const float truncated = static_cast<float>(static_cast<int32_t>(value));
@@ -45,14 +45,14 @@ void quantize_chunk(const Int* __restrict x, int8_t* __restrict out, int64_t n, 
         const uint32_t random = random_bits(key, first_index + static_cast<uint32_t>(i));
         const float uniform = static_cast<float>(static_cast<int32_t>(random >> 8)) * 0x1p-24f;
         const int32_t rounded = static_cast<int32_t>(floor) + (uniform < value - floor);
-        out[i] = static_cast<int8_t>(rounded > 127 ? 127 : rounded < -127 ? -127 : rounded);
+        out[i] = static_cast<int8_t>(rounded > largest ? largest : rounded < -largest ? -largest : rounded);
     }
 }
 
 template <class Int>
-void quantize(const Int* x, int8_t* out, int64_t n, float inverse, uint32_t key, int threads) {
+void quantize(const Int* x, int8_t* out, int64_t n, float inverse, int32_t largest, uint32_t key, int threads) {
     for_chunks(1, n, threads, [&](int64_t, int64_t first, int64_t count, int64_t, int) {
-        quantize_chunk(x + first, out + first, count, inverse, key, static_cast<uint32_t>(first));
+        quantize_chunk(x + first, out + first, count, inverse, largest, key, static_cast<uint32_t>(first));
     });
 }
 
@@ -61,9 +61,10 @@ int64_t largest_magnitude(const void* x, int64_t n, int itemsize, int threads) {
                          : largest_magnitude(static_cast<const int32_t*>(x), n, threads);
 }
 
-void quantize_int8(const void* x, int8_t* out, int64_t n, int itemsize, float inverse, uint32_t key, int threads) {
-    if (itemsize == 2) return quantize(static_cast<const int16_t*>(x), out, n, inverse, key, threads);
-    quantize(static_cast<const int32_t*>(x), out, n, inverse, key, threads);
+void quantize_integers(const void* x, int8_t* out, int64_t n, int itemsize, float inverse, int32_t largest,
+                       uint32_t key, int threads) {
+    if (itemsize == 2) return quantize(static_cast<const int16_t*>(x), out, n, inverse, largest, key, threads);
+    quantize(static_cast<const int32_t*>(x), out, n, inverse, largest, key, threads);
 }
 
 }  // namespace

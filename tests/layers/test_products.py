@@ -4,23 +4,36 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bnn.bits import BitTensor
-from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, MaxPool2d
+from bnn.layers.binary_norm import levels
 from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient, SignGradient
 from bnn.weights import AccumulatorStore
 from tests.contracts import randn, saved_bytes
 
 
 class Captured(Int8Gradient):
-    """Remembers the values that its codes stand for."""
+    """Remembers the integers that it gives, and the values that these stand for."""
 
-    def codes(self, gradient):
-        q, scale = super().codes(gradient)
-        Captured.value = q.float() * scale
-        return q, scale
+    def integers(self, gradient):
+        Captured.q, scale = super().integers(gradient)
+        Captured.value = Captured.q.float() * scale
+        return Captured.q, scale
+
+
+class Int4Gradient(Int8Gradient):
+    """All that another width takes."""
+
+    largest = 7
+    storage_bits = 4
+
+
+class CapturedInt4(Captured, Int4Gradient):
+    pass
 
 
 class OnlyBits(SignGradient):
@@ -152,3 +165,62 @@ def test_packed_sign_gradients_come_from_the_integers(make):
     decided = expected.abs() > 1e-4
     assert torch.equal(ours.dense()[decided], expected.sign()[decided])
     assert decided.float().mean() > 0.9
+
+
+# --- another width -------------------------------------------------------------------------------------------------
+
+
+def in_double(product, x, grad):
+    """Gradients of input and weight of a product of signs, in float64."""
+    weight = product.store.read().dense(torch.float64).requires_grad_()
+    x = x.double().sign().requires_grad_()
+    out = F.linear(x, weight) if product.window is None else F.conv2d(x, weight, None, *product.window.for_torch)
+    return torch.autograd.grad(out, (x, weight), grad.double())
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(partial(BinaryLinear, 30, 12), (7, 30)), (partial(BinaryConv2d, 5, 12, 3, padding=1), (7, 5, 6, 6))],
+)
+def test_a_format_of_another_width_multiplies_integers(make, shape):
+    layer, x = make(grad_quantizer=CapturedInt4(generator=generator())), 0.9 * randn(*shape).clamp(-1, 1)
+    ours = gradients(layer, x, randn(*layer(x).shape, seed=1))
+    assert Captured.q.dtype is torch.int8
+    assert Captured.q.abs().max() == 7
+    for mine, exact in zip(ours, in_double(layer, x, Captured.value), strict=True):
+        torch.testing.assert_close(mine.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "pool", "shape"),
+    [
+        (partial(BinaryLinear, 30, 12), None, (7, 30)),
+        (partial(BinaryConv2d, 5, 12, 3, padding=1), None, (7, 5, 6, 6)),
+        (partial(BinaryConv2d, 5, 12, 3, padding=1), MaxPool2d(2), (7, 5, 6, 6)),
+    ],
+)
+def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape):
+    store = partial(AccumulatorStore, gradient_quantizer=None)
+    product = make(store=store, grad_quantizer=Int4Gradient(generator=generator()))
+    block, x = BinaryBlock(product, pool, BinaryNorm(12)), 0.9 * randn(*shape).clamp(-1, 1)
+    leaf = x.clone().requires_grad_()
+    out = block(leaf)
+    grad = randn(*out.shape, seed=1).bfloat16()
+    out.backward(grad)
+
+    # The same integers, from the parts and the same seed.
+    with torch.no_grad():
+        y, choices = product(x), None
+        if pool is not None:
+            shape_before = y.shape
+            y, choices = torch.ops.bnn.max_pool2d_choices(y, pool.window)
+        bits, inside, _, deviation = torch.ops.bnn.norm_sign(y, block.norm.bias, block.norm.eps)
+        seed = Int4Gradient(generator=generator()).seed()
+        operands = (grad, bits, inside, deviation + block.norm.eps, levels(block.norm.bias))
+        q, scale, _ = torch.ops.bnn.norm_sign_backward_integers(*operands, 7, seed)
+        if pool is not None:
+            q = torch.ops.bnn.max_pool2d_scatter(q, choices, shape_before, pool.window)
+    assert 4 <= q.abs().max() <= 7
+    grad_x, grad_weight = in_double(product, x, q.double() * scale)
+    torch.testing.assert_close(leaf.grad.double(), grad_x, rtol=2**-8, atol=1e-6)  # by way of bfloat16
+    torch.testing.assert_close(product.store.weight.grad.double(), grad_weight, rtol=1e-6, atol=1e-6)

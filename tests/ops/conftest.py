@@ -5,19 +5,19 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bnn.ops import cpu
+from bnn.ops.cpu import native
 
 
 @pytest.fixture(params=["amx", "avx512", "avx2", "neon", "generic"], scope="module")
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Forces an instruction set."""
-    if cpu.instruction_set() == "reference":
+    if native._extension is None:
         pytest.skip("the native kernels are not built or not chosen")
-    if request.param not in cpu._native.instruction_sets():
+    if request.param not in native._extension.instruction_sets():
         pytest.skip(f"this CPU has no {request.param}")
-    before, cpu._instruction_set = cpu._instruction_set, request.param
+    before, native._instruction_set = native._instruction_set, request.param
     yield request.param
-    cpu._instruction_set = before
+    native._instruction_set = before
 
 
 @pytest.fixture

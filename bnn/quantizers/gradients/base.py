@@ -17,15 +17,17 @@ class GradientQuantizer(nn.Module):
     Unlike those of a `bnn.quantizers.Quantizer`, the levels depend on the tensor, and nothing is differentiated. An
     instance can be given to many layers as a pattern: they copy it, and the copies share its generator.
 
+    A format answers for itself: what multiplies gradients asks it for integers, and whether packed signs will do.
+
     Attributes:
         storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
-        gives_integers: whether it gives whole numbers and a scale, see `Int8Gradient.codes`.
+        largest: of the integers, in 1..127, where it gives some.
         generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
             checkpoints keep its state.
     """
 
     storage_bits: int
-    gives_integers: bool = False
+    largest: int
 
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -38,6 +40,30 @@ class GradientQuantizer(nn.Module):
             NonFiniteError: the gradient has NaN or infinite values.
         """
         raise NotImplementedError
+
+    @property
+    def gives_integers(self) -> bool:
+        """Whether a gradient becomes integers by a random rounding that clamps nothing, as integer products need."""
+        return False
+
+    def integers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient as int8 q within ±largest, in its own strides, and the step s, float32 []: it is q s on average.
+
+        Only where it `gives_integers`. What forms a gradient itself may round it likewise, by `largest` and `seed`.
+
+        Raises:
+            NonFiniteError: the gradient has NaN or infinite values.
+        """
+        raise NotImplementedError
+
+    def seed(self) -> int:
+        """A new seed, from the generator, for an operation that is random by a hash."""
+        assert self.generator is not None
+        return draw_seed(self.generator)
+
+    def sign_seed(self) -> int | None:
+        """A new seed for the signs of zeros, where packed signs are all that is wanted of a gradient; else None."""
+        return None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GradientQuantizer:
         # A copied generator would draw the same numbers in every layer. There is nothing else that copies share.

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
-from bnn.quantizers.gradients.base import GradientQuantizer, draw_seed, largest_magnitude
+from bnn.quantizers.gradients.base import GradientQuantizer, largest_magnitude
 from bnn.random.rounding import round_to_integers_
 
 
 class Int8Gradient(GradientQuantizer):
     """q(g) = s round(g / s), with s the tensor's largest magnitude / 127; clamped to ±127 s.
+
+    Another width is a subclass with another `largest`, in the place of 127, and other `storage_bits`.
 
     With a generator the rounding is stochastic and E[q(g)] = g where nothing is clamped; without, it is to the
     nearest, and what lies below s / 2 is lost. Source: Banner et al. 2018, arXiv 1805.11046, sec. 3.
@@ -20,13 +22,13 @@ class Int8Gradient(GradientQuantizer):
     """
 
     storage_bits = 8
+    largest = 127
 
     def __init__(self, *, quantile: float = 1.0, generator: torch.Generator | None = None) -> None:
         super().__init__(generator=generator)
         if not 0 < quantile <= 1:
             raise ValueError(f"a quantile of |g| lies in (0, 1], got {quantile}")
         self.quantile = quantile
-        self.gives_integers = generator is not None and quantile == 1
 
     def forward(self, gradient: Tensor) -> Tensor:
         """The gradient in multiples of its step."""
@@ -37,19 +39,17 @@ class Int8Gradient(GradientQuantizer):
             rank = max(1, round(self.quantile * gradient.numel()))
             # All zero up to the quantile: what is not zero is clamped to the largest, that is, kept.
             bound = float(gradient.abs().flatten().kthvalue(rank).values) or bound
-        codes = round_to_integers_(gradient.float() * (127 / bound), self.generator).clamp_(-127, 127)
-        return codes.mul_(bound / 127).to(gradient.dtype)
+        integers = round_to_integers_(gradient.float() * (self.largest / bound), self.generator)
+        return integers.clamp_(-self.largest, self.largest).mul_(bound / self.largest).to(gradient.dtype)
 
-    def codes(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient as int8 q, in its own strides, and the step s, float32 []: rounded at random, not clamped.
+    @property
+    def gives_integers(self) -> bool:
+        """With a generator and without a quantile."""
+        return self.generator is not None and self.quantile == 1
 
-        It needs a generator, and takes no account of `quantile`.
-
-        Raises:
-            NonFiniteError: the gradient has NaN or infinite values.
-        """
-        assert self.generator is not None  # the rounding is random
-        return torch.ops.bnn.quantize_int8(gradient, draw_seed(self.generator))  # type: ignore[no-any-return]
+    def integers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient rounded at random by `bnn.ops.rounding`."""
+        return torch.ops.bnn.quantize_integers(gradient, self.largest, self.seed())  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"quantile={self.quantile}"

@@ -49,6 +49,10 @@ class SignGradient(GradientQuantizer):
         scaled_shape = {"layer": gradient.shape, "fan_in": gradient.shape[1:], "none": ()}[self.scale]
         return gradient.sign().mul_(1 / math.sqrt(max(1, math.prod(scaled_shape))))
 
+    def sign_seed(self) -> int | None:
+        """In the packed form with a generator."""
+        return self.seed() if self.packed and self.generator is not None else None
+
     def _without_zeros(self, gradient: Tensor) -> Tensor:
         if not (gradient == 0).any():
             return gradient

@@ -1,34 +1,64 @@
-"""The step of Adam by the signs of the gradient, all in float16: schema, specification and native kernel."""
+"""Steps of optimizers by the signs of a gradient, in place, with results that are rounded at random.
+
+The signs are packed rows, see `bnn.ops.packing`, of the tensors that are changed.
+"""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from bnn.ops import cpu, packed_bytes
-from bnn.ops.cpu import _isa_and_threads
-from bnn.ops.int8 import hash_key, random_bits
-from bnn.ops.reference import unpack
-
-# float16 [rows, n] thrice, packed [rows, ceil(n/8)]; changes the first three
-torch.library.define(
-    "bnn::adam_by_signs",
-    "(Tensor(a!) weight, Tensor(b!) mean, Tensor(c!) root, Tensor signs,"
-    " float lr, float[2] betas, float eps, float hysteresis, int step, int seed) -> ()",
-)
+from bnn.ops.operation import operation
+from bnn.ops.packing import packed_bytes, unpack
+from bnn.random.lowbias32 import random_bits
 
 _MIN_NORMAL = 2.0**-14
 _RANDOM_BITS = 13  # by which float32's mantissa is longer than float16's
 _EXPONENT_OFFSET = 112 << 23  # between the biases of float32's and float16's exponents
 
 
+@operation(
+    "(Tensor(a!) codes, Tensor signs, float step_codes, float hysteresis_codes, int seed) -> ()",
+    shape=lambda codes, signs, step_codes, hysteresis_codes, seed: None,
+)
+def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_codes: float, seed: int) -> None:
+    """codes = clamp(codes - step sign), where the step is rounded at random to whole codes and right on average.
+
+    A code whose sign changes, from negative to not or back, goes at least `hysteresis_codes`, rounded up, away from 0.
+
+    Element i in the order of memory moves by one code more than floor(step) where its random number of 16 bits is
+    below 2^16 times the fraction of the step, rounded up. That number is the lower half (of an even i) or the upper
+    half of the hash of `seed` and i // 2.
+
+    Args:
+        codes: int8 [rows, n], contiguous; changed in place and kept within -128..127.
+        signs: packed [rows, ceil(n / 8)]: the signs of the gradient.
+        step_codes: in codes, at least 0.
+        hysteresis_codes: in codes, in 0..127.
+        seed: a new one for every step.
+    """
+    whole, limit, beyond = code_factors(codes, signs, step_codes, hysteresis_codes)
+    words = random_bits(seed, (codes.numel() + 1) // 2, codes.device)
+    halves = torch.stack((words & 0xFFFF, words >> 16), dim=1).flatten()[: codes.numel()]
+    moves = (whole + (halves < limit)).view_as(codes) * unpack(signs, codes.shape[1], torch.int32)
+    moved = codes.int() - moves
+    away = torch.where(moved < 0, moved.clamp(max=-beyond), moved.clamp(min=beyond))
+    codes.copy_(torch.where((moved < 0) != (codes < 0), away, moved).clamp_(-128, 127))
+
+
+@operation(
+    "(Tensor(a!) weight, Tensor(b!) mean, Tensor(c!) root, Tensor signs,"
+    " float lr, float[2] betas, float eps, float hysteresis, int step, int seed) -> ()",
+    shape=lambda weight, mean, root, signs, lr, betas, eps, hysteresis, step, seed: None,
+)
 def adam_by_signs(
     weight: Tensor,
     mean: Tensor,
     root: Tensor,
     signs: Tensor,
     lr: float,
-    betas: list[float],
+    betas: Sequence[float],
     eps: float,
     hysteresis: float,
     step: int,
@@ -59,11 +89,11 @@ def adam_by_signs(
         lr: learning rate, at least 0.
         betas: b1 and b2, in [0, 1).
         eps: added to the root, at least 0.
-        hysteresis: in 0..1.
+        hysteresis: in units of the weight, in 0..1.
         step: counts the steps, from 1.
         seed: a new one for every step.
     """
-    mean_part, beta2, square_part, rate, eps, beyond = _check(
+    mean_part, beta2, square_part, rate, eps, beyond = adam_factors(
         weight, mean, root, signs, lr, betas, eps, hysteresis, step
     )
     gradient = unpack(signs, weight.shape[1], torch.float32)
@@ -76,12 +106,12 @@ def adam_by_signs(
     near = ((moved < 0) != (weight < 0)) & (moved.abs() < beyond)
     weights = torch.where(near, torch.where(moved < 0, -beyond, beyond), moved).clamp_(-1, 1)
     words = random_bits(seed, 2 * weight.numel(), weight.device).view(*weight.shape, 2)
-    weight.copy_(_round(weights, words[..., 0]))
-    mean.copy_(_round(means, words[..., 0] >> 32 - _RANDOM_BITS))
-    root.copy_(_round(roots, words[..., 1]))
+    weight.copy_(_to_float16(weights, words[..., 0]))
+    mean.copy_(_to_float16(means, words[..., 0] >> 32 - _RANDOM_BITS))
+    root.copy_(_to_float16(roots, words[..., 1]))
 
 
-def _round(x: Tensor, random: Tensor) -> Tensor:
+def _to_float16(x: Tensor, random: Tensor) -> Tensor:
     """float32 within the range of float16 to float16, at random by the lowest bits of int64 `random`."""
     size = x.abs()
     # Either way a step of float16 is 2^13: of the float's own bits, or below 2^-14, of whole 2^-37.
@@ -91,35 +121,32 @@ def _round(x: Tensor, random: Tensor) -> Tensor:
     return halves.to(torch.int16).view(torch.float16).copysign(x)
 
 
-def _adam_by_signs_native(
+def code_factors(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_codes: float) -> tuple[int, int, int]:
+    """Whole codes of a step, the rest in 65,536ths, rounded up, and the hysteresis in codes, of checked arguments."""
+    if codes.dtype is not torch.int8 or codes.dim() != 2 or not codes.is_contiguous():
+        raise ValueError(f"codes are a contiguous int8 [rows, n], got {codes.dtype} {list(codes.shape)}")
+    if signs.dtype is not torch.uint8 or list(signs.shape) != [len(codes), packed_bytes(codes.shape[1])]:
+        raise ValueError(f"signs of codes {list(codes.shape)} are packed, got {signs.dtype} {list(signs.shape)}")
+    if not 0 <= step_codes < math.inf:
+        raise ValueError(f"a step is finite and at least 0, got {step_codes}")
+    if not 0 <= hysteresis_codes <= 127:
+        raise ValueError(f"a hysteresis lies in 0..127 codes, got {hysteresis_codes}")
+    whole = min(math.floor(step_codes), 256)  # further than from one end to the other
+    return whole, math.ceil((step_codes - math.floor(step_codes)) * 65536), math.ceil(hysteresis_codes)
+
+
+def adam_factors(
     weight: Tensor,
     mean: Tensor,
     root: Tensor,
     signs: Tensor,
     lr: float,
-    betas: list[float],
-    eps: float,
-    hysteresis: float,
-    step: int,
-    seed: int,
-) -> None:
-    factors = _check(weight, mean, root, signs, lr, betas, eps, hysteresis, step)
-    pointers = (x.data_ptr() for x in (weight, mean, root, signs))
-    cpu._native.adam_by_signs(*_isa_and_threads(), *pointers, *weight.shape, *factors, hash_key(seed))
-
-
-def _check(
-    weight: Tensor,
-    mean: Tensor,
-    root: Tensor,
-    signs: Tensor,
-    lr: float,
-    betas: list[float],
+    betas: Sequence[float],
     eps: float,
     hysteresis: float,
     step: int,
 ) -> tuple[float, float, float, float, float, float]:
-    """1 - b1, b2, 1 - b2, learning rate and eps with the corrections of the moments, and the hysteresis as float32."""
+    """1 - b1, b2, 1 - b2, learning rate and eps with the corrections of the moments, and the hysteresis, checked."""
     for x in (weight, mean, root):
         if x.dtype is not torch.float16 or x.dim() != 2 or x.shape != weight.shape or not x.is_contiguous():
             raise ValueError(
@@ -137,8 +164,3 @@ def _check(
     beta1, beta2 = betas
     correction = math.sqrt(1 - beta2**step)
     return 1 - beta1, beta2, 1 - beta2, lr * correction / (1 - beta1**step), eps * correction, hysteresis
-
-
-torch.library.impl("bnn::adam_by_signs", "CompositeExplicitAutograd")(adam_by_signs)
-if cpu.instruction_set() != "reference":
-    torch.library.impl("bnn::adam_by_signs", "CPU")(_adam_by_signs_native)

@@ -10,6 +10,7 @@ import pytest
 
 from bnn.errors import BnnError
 from bnn.ops import cpu
+from bnn.ops.cpu import native
 
 PRODUCT = """
 import torch, bnn.ops, bnn.ops.cpu
@@ -22,6 +23,12 @@ import sys, types
 def linear(isa, threads, x, weight, out, *sizes):
     pass  # leaves the result as it was
 sys.modules['bnn._native'] = types.SimpleNamespace(instruction_sets=lambda: ['avx512'], linear=linear)
+"""
+WRONG_GRADIENTS = """
+import importlib, torch
+native = importlib.import_module("bnn._native")
+right = native.conv2d_backward_input
+native.conv2d_backward_input = lambda *args: right(*args[:3], 2 * args[3], *args[4:])
 """
 
 
@@ -52,6 +59,14 @@ def test_wrong_products_at_load_bring_the_reference_back_with_one_warning() -> N
     assert "avx512 kernels give wrong products" in err
 
 
+@pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the native kernels are not built or not chosen")
+def test_wrong_gradients_at_load_bring_the_reference_back_with_one_warning() -> None:
+    out, err = run(WRONG_GRADIENTS + PRODUCT)
+    assert out == "reference [[-1.0, 3.0]]"
+    assert err.count("RuntimeWarning") == 1
+    assert "kernels give wrong gradients" in err
+
+
 @pytest.mark.parametrize("prelude", ["", NO_EXTENSION])
 def test_the_reference_can_be_chosen_in_silence(prelude: str) -> None:
     assert run(prelude + PRODUCT, BNN_KERNELS="reference") == ("reference [[-1.0, 3.0]]", "")
@@ -72,13 +87,14 @@ def test_a_set_that_is_not_there_is_an_error(wanted: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("BNN_KERNELS", wanted)
     monkeypatch.setitem(sys.modules, "bnn._native", SimpleNamespace(instruction_sets=lambda: ["avx2", "generic"]))
     with pytest.raises(BnnError, match=f"BNN_KERNELS={wanted}, but there is avx2 generic here"):
-        cpu._load()
+        native.load()
     monkeypatch.setitem(sys.modules, "bnn._native", None)
     with pytest.raises(BnnError, match="no native kernel"):
-        cpu._load()
+        native.load()
 
 
 def test_every_set_of_the_built_extension_passes_the_check_at_load() -> None:
-    native = pytest.importorskip("bnn._native", reason="the native kernels are not built")
-    for name in native.instruction_sets():
-        assert cpu._products_are_right(native, name)
+    extension = pytest.importorskip("bnn._native", reason="the native kernels are not built")
+    for name in extension.instruction_sets():
+        assert native.products_are_right(extension, name)
+        assert native.gradients_are_right(extension, name)

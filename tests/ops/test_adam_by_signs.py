@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.ops import adam
-from bnn.ops.reference import pack, unpack
+from bnn.ops import steps
+from bnn.ops.packing import pack, unpack
 
 OPTIONS = {"lr": 0.01, "betas": [0.9, 0.999], "eps": 1e-8, "hysteresis": 0.0, "step": 3, "seed": 5}
 
@@ -50,7 +50,7 @@ class TestNative:
     def test_equals_the_specification(self, rows, n, lr, betas, eps, hysteresis, step, seed, threads):
         *expected, signs = operands(rows, n)
         stepped = copies(expected)
-        adam.adam_by_signs(*expected, signs, lr, list(betas), eps, hysteresis, step, seed)
+        steps.adam_by_signs(*expected, signs, lr, list(betas), eps, hysteresis, step, seed)
         torch.set_num_threads(threads)
         torch.ops.bnn.adam_by_signs(*stepped, signs, lr, list(betas), eps, hysteresis, step, seed)
         assert equal_bits(stepped, expected)
@@ -58,7 +58,7 @@ class TestNative:
     def test_large_tensors(self):
         *expected, signs = operands(3, 100_001)
         stepped = copies(expected)
-        adam.adam_by_signs(*expected, signs, *OPTIONS.values())
+        steps.adam_by_signs(*expected, signs, *OPTIONS.values())
         torch.set_num_threads(3)
         torch.ops.bnn.adam_by_signs(*stepped, signs, *OPTIONS.values())
         assert equal_bits(stepped, expected)
@@ -70,7 +70,7 @@ class TestNative:
         expected = [finite.clone(), finite.clone(), finite.abs()]
         stepped, signs = copies(expected), pack(-finite)
         options = (0.0, [1 - 1e-7, 1 - 1e-7], 1e-8, 0.5, 7, 1)
-        adam.adam_by_signs(*expected, signs, *options)
+        steps.adam_by_signs(*expected, signs, *options)
         torch.ops.bnn.adam_by_signs(*stepped, signs, *options)
         assert equal_bits(stepped, expected)
         assert torch.equal(stepped[0], finite.clamp(-1, 1))
@@ -96,7 +96,7 @@ def spacing(x):
 def test_every_result_is_a_neighbour_of_the_formula_s(options):
     *tensors, signs = operands(4, 5000)
     exact = in_double(*tensors, signs, **options)
-    adam.adam_by_signs(*tensors, signs, *options.values())
+    steps.adam_by_signs(*tensors, signs, *options.values())
     for x, truth in zip(tensors, exact, strict=True):
         assert ((x.double() - truth).abs() < 1.01 * spacing(truth)).all()
 
@@ -110,7 +110,7 @@ def test_is_right_on_average(size):
     part = 0.01 * spacing(torch.tensor(size)).item()
     options = {"lr": part, "betas": [1 - part, 1 - part], "eps": 1e-8, "hysteresis": 0.0, "step": 10, "seed": 11}
     exact = in_double(*tensors, signs, **options)
-    adam.adam_by_signs(*tensors, signs, *options.values())
+    steps.adam_by_signs(*tensors, signs, *options.values())
     for x, truth in zip(tensors, exact, strict=True):
         assert x.unique().numel() == 2, "the two neighbours"
         # The standard error of a mean of 200,000 choices between two neighbours is below 0.0012 of their distance.
@@ -120,7 +120,7 @@ def test_is_right_on_average(size):
 def test_the_three_results_are_rounded_independently():
     count = 100_000
     tensors = [torch.full((1, count), 0.6).half() for _ in range(3)]
-    adam.adam_by_signs(*tensors, pack(torch.ones(1, count)), *OPTIONS.values())
+    steps.adam_by_signs(*tensors, pack(torch.ones(1, count)), *OPTIONS.values())
     up = torch.cat([(x == x.max()).float() for x in tensors])
     # Nor do those of two neighbours depend on each other.
     assert torch.corrcoef(torch.cat([up[:, 1:], up[:, :-1]])).triu(1).abs().max() < 0.02
@@ -129,7 +129,7 @@ def test_the_three_results_are_rounded_independently():
 def test_the_weight_stays_within_its_range():
     tensors = [torch.tensor([[1.0, -1.0, 0.9]]).half() for _ in range(2)]
     weight, mean, root = *tensors, torch.ones(1, 3).half()
-    adam.adam_by_signs(
+    steps.adam_by_signs(
         weight, mean.neg_(), root, pack(torch.tensor([[-1.0, 1.0, -1.0]])), 5.0, [0.9, 0.9], 1e-8, 0.0, 9, 0
     )
     assert weight.tolist() == [[1, -1, 1]]
@@ -139,7 +139,7 @@ def test_a_weight_that_changes_its_sign_goes_beyond_zero():
     weight = torch.tensor([[0.01, -0.01, 0.2, -0.2, 0.0]]).half()
     mean, root = (torch.zeros(1, 5).half() for _ in range(2))
     signs = pack(torch.tensor([[1.0, -1, 1, -1, 1]]))
-    adam.adam_by_signs(weight, mean, root, signs, 0.03125, [0.0, 0.0], 1e-8, 0.125, 1, 0)
+    steps.adam_by_signs(weight, mean, root, signs, 0.03125, [0.0, 0.0], 1e-8, 0.125, 1, 0)
     assert weight[0, :2].tolist() == [-0.125, 0.125]
     assert weight[0, 4].item() == -0.125
     torch.testing.assert_close(weight[0, 2:4].float(), torch.tensor([0.16875, -0.16875]), atol=2e-4, rtol=0)
@@ -148,8 +148,8 @@ def test_a_weight_that_changes_its_sign_goes_beyond_zero():
 def test_another_seed_rounds_otherwise():
     *one, signs = operands(2, 1000)
     other = copies(one)
-    adam.adam_by_signs(*one, signs, *OPTIONS.values())
-    adam.adam_by_signs(*other, signs, *(OPTIONS | {"seed": 6}).values())
+    steps.adam_by_signs(*one, signs, *OPTIONS.values())
+    steps.adam_by_signs(*other, signs, *(OPTIONS | {"seed": 6}).values())
     assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.ops import accumulate
-from bnn.ops.reference import pack
-from bnn.ops.reference import unpack as unpack_bits
+from bnn.ops import steps
+from bnn.ops.packing import pack, unpack
 
 
 def operands(rows, n, seed=0):
@@ -29,7 +28,7 @@ class TestNative:
     def test_equals_the_specification(self, rows, n, step, hysteresis, seed, threads):
         codes, signs = operands(rows, n)
         expected = codes.clone()
-        accumulate.step_by_signs(expected, signs, step, hysteresis, seed)
+        steps.step_by_signs(expected, signs, step, hysteresis, seed)
         torch.set_num_threads(threads)
         torch.ops.bnn.step_by_signs(codes, signs, step, hysteresis, seed)
         assert torch.equal(codes, expected)
@@ -37,7 +36,7 @@ class TestNative:
     def test_large_tensors(self):
         codes, signs = operands(3, 100_001)
         expected = codes.clone()
-        accumulate.step_by_signs(expected, signs, 2.5, 6.5, 9)
+        steps.step_by_signs(expected, signs, 2.5, 6.5, 9)
         torch.ops.bnn.step_by_signs(codes, signs, 2.5, 6.5, 9)
         assert torch.equal(codes, expected)
 
@@ -46,8 +45,8 @@ class TestNative:
 def test_moves_against_the_sign_by_the_step_on_average(step):
     codes = torch.zeros((4, 50_000), dtype=torch.int8)
     _, signs = operands(4, 50_000)
-    accumulate.step_by_signs(codes, signs, step, 0.0, 5)
-    along = -(codes * unpack_bits(signs, 50_000, torch.int8)).float()
+    steps.step_by_signs(codes, signs, step, 0.0, 5)
+    along = -(codes * unpack(signs, 50_000, torch.int8)).float()
     # The standard error of a mean of 200,000 choices between two neighbours is below 0.0012.
     assert along.mean().item() == pytest.approx(step, abs=0.006)
     assert along.min() >= int(step)
@@ -57,14 +56,14 @@ def test_moves_against_the_sign_by_the_step_on_average(step):
 def test_stays_within_its_range():
     codes = torch.tensor([[127, -128, 126, -127]], dtype=torch.int8)
     up = pack(torch.tensor([[-1.0, 1, -1, 1]]))
-    accumulate.step_by_signs(codes, up, 1000.0, 0.0, 0)
+    steps.step_by_signs(codes, up, 1000.0, 0.0, 0)
     assert codes.tolist() == [[127, -128, 127, -128]]
 
 
 def test_a_code_that_changes_its_sign_goes_beyond_zero():
     codes = torch.tensor([[1, -1, 3, -3, 0, -1, 40]], dtype=torch.int8)
     signs = pack(torch.tensor([[1.0, -1, 1, -1, 1, 1, 1]]))
-    accumulate.step_by_signs(codes, signs, 2.0, 4.5, 0)
+    steps.step_by_signs(codes, signs, 2.0, 4.5, 0)
     assert codes.tolist() == [[-5, 5, 1, -1, -5, -3, 38]]
 
 
@@ -77,8 +76,8 @@ def test_refuses_a_hysteresis_beyond_the_codes():
 def test_another_seed_rounds_otherwise():
     one, signs = operands(2, 1000)
     other = one.clone()
-    accumulate.step_by_signs(one, signs, 0.5, 0.0, 1)
-    accumulate.step_by_signs(other, signs, 0.5, 0.0, 2)
+    steps.step_by_signs(one, signs, 0.5, 0.0, 1)
+    steps.step_by_signs(other, signs, 0.5, 0.0, 2)
     assert not torch.equal(one, other)
 
 

@@ -7,23 +7,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bnn.ops import packed_bytes, reference
-from bnn.ops.real import real_conv2d, real_conv2d_backward_weight
+from bnn.ops import Window, packed_bytes
+from bnn.ops.packing import pack
+from bnn.ops.product_gradients import real_conv2d_backward_weight
+from bnn.ops.products import real_conv2d
 from tests.contracts import randn
 
 bnn = torch.ops.bnn
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> tuple[list[int], list[int], list[list[int]], int]:
-    """Shapes of image and weight; stride, padding, dilation; groups."""
+def convolutions(draw: st.DrawFn) -> tuple[list[int], list[int], Window]:
+    """Shapes of image and weight, and a window that fits."""
     groups = draw(st.sampled_from([1, 1, 1, 2]))
     channels, outputs = groups * draw(st.integers(1, 5)), groups * draw(st.integers(1, 40))
     kernel, stride, dilation = ([draw(st.integers(1, high)) for _ in range(2)] for high in (3, 2, 2))
     padding = [draw(st.integers(0, 3)) for _ in range(2)]
     size = [d * (k - 1) + 1 + draw(st.integers(0, 6)) for d, k in zip(dilation, kernel, strict=True)]
     image = [draw(st.integers(0, 3)), channels, *size]
-    return image, [outputs, channels // groups, *kernel], [stride, padding, dilation], groups
+    window = Window.of(stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return image, [outputs, channels // groups, *kernel], window
 
 
 def operands(shape: list[int], weight_shape: list[int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,49 +34,49 @@ def operands(shape: list[int], weight_shape: list[int], seed: int) -> tuple[Tens
     outputs, channels, height, width = weight_shape
     rows = randn(outputs, height * width * channels, seed=seed)
     dense = rows.sign().view(outputs, height, width, channels).permute(0, 3, 1, 2)
-    return randn(*shape, seed=seed + 1), reference.pack(rows), dense
+    return randn(*shape, seed=seed + 1), pack(rows), dense
 
 
 @given(conv=convolutions(), seed=st.integers(0, 2**31 - 1))
 @settings(max_examples=60, deadline=None)
-def test_product(isa: str, conv: tuple[list[int], list[int], list[list[int]], int], seed: int) -> None:
-    shape, weight_shape, window, groups = conv
+def test_product(isa: str, conv: tuple[list[int], list[int], Window], seed: int) -> None:
+    shape, weight_shape, window = conv
     x, packed, dense = operands(shape, weight_shape, seed)
-    out = bnn.real_conv2d(x, packed, weight_shape, *window, groups, torch.float32)
-    expected = F.conv2d(x.double(), dense.double(), None, *window, groups)
+    out = bnn.real_conv2d(x, packed, weight_shape, window, torch.float32)
+    expected = F.conv2d(x.double(), dense.double(), None, *window.for_torch)
     assert out.shape == expected.shape
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
-    half = bnn.real_conv2d(x, packed, weight_shape, *window, groups, torch.float16)
+    half = bnn.real_conv2d(x, packed, weight_shape, window, torch.float16)
     torch.testing.assert_close(half, out.half(), rtol=2e-3, atol=1e-5)
-    wide = real_conv2d(x.double(), packed, weight_shape, *window, groups, torch.float64)
+    wide = real_conv2d(x.double(), packed, weight_shape, window, torch.float64)
     torch.testing.assert_close(wide, expected)
 
 
 @given(conv=convolutions(), seed=st.integers(0, 2**31 - 1))
 @settings(max_examples=60, deadline=None)
-def test_gradient_of_the_weight(isa: str, conv: tuple[list[int], list[int], list[list[int]], int], seed: int) -> None:
-    shape, weight_shape, window, groups = conv
+def test_gradient_of_the_weight(isa: str, conv: tuple[list[int], list[int], Window], seed: int) -> None:
+    shape, weight_shape, window = conv
     x, _, dense = operands(shape, weight_shape, seed)
     weight = dense.double().requires_grad_()
-    out = F.conv2d(x.double(), weight, None, *window, groups)
+    out = F.conv2d(x.double(), weight, None, *window.for_torch)
     q = (randn(*out.shape, seed=seed + 2) * 50).clamp(-127, 127).to(torch.int8)
     (expected,) = torch.autograd.grad(out, weight, q.double())
-    got = bnn.real_conv2d_backward_weight(q, x, weight_shape, *window, groups)
+    got = bnn.real_conv2d_backward_weight(q, x, weight_shape, window)
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=2e-2)
-    wide = real_conv2d_backward_weight(q, x.double(), weight_shape, *window, groups)
+    wide = real_conv2d_backward_weight(q, x.double(), weight_shape, window)
     torch.testing.assert_close(wide, expected)
 
 
 def test_no_result_depends_on_the_threads(isa: str, threads: None) -> None:
     x, packed, _ = operands([20, 3, 17, 15], [37, 3, 3, 3], 0)
-    window = ([1, 1], [1, 1], [1, 1], 1)
+    window = Window.of(padding=1)
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
-        out = bnn.real_conv2d(x, packed, [37, 3, 3, 3], *window, torch.float32)
+        out = bnn.real_conv2d(x, packed, [37, 3, 3, 3], window, torch.float32)
         q = (out * 20).clamp(-127, 127).to(torch.int8)
-        results.append((out, bnn.real_conv2d_backward_weight(q, x, [37, 3, 3, 3], *window)))
+        results.append((out, bnn.real_conv2d_backward_weight(q, x, [37, 3, 3, 3], window)))
     for out, gradient in results[1:]:
         assert torch.equal(out, results[0][0])
         assert torch.equal(gradient, results[0][1])
@@ -82,20 +85,9 @@ def test_no_result_depends_on_the_threads(isa: str, threads: None) -> None:
 def test_a_weight_too_large_for_the_native_sums_is_worked_off_all_the_same() -> None:
     x, shape = randn(2, 40, 6, 6), [800, 40, 3, 3]
     q = (randn(2, 800, 4, 4, seed=1) * 50).clamp(-127, 127).to(torch.int8)
-    window = ([1, 1], [0, 0], [1, 1], 1)
-    got = bnn.real_conv2d_backward_weight(q, x, shape, *window)
-    torch.testing.assert_close(got, real_conv2d_backward_weight(q, x, shape, *window))
-
-
-def test_schemas_and_shape_rules() -> None:
-    x, packed, _ = operands([2, 3, 7, 6], [5, 3, 3, 2], 0)
-    window = ([2, 1], [1, 0], [1, 2], 1)
-    utilities = ("test_schema", "test_faketensor")
-    product = (x, packed, [5, 3, 3, 2], *window, torch.float16)
-    torch.library.opcheck(bnn.real_conv2d.default, product, test_utils=utilities)
-    q = torch.zeros(bnn.real_conv2d(*product).shape, dtype=torch.int8)
-    gradient = (q, x, [5, 3, 3, 2], *window)
-    torch.library.opcheck(bnn.real_conv2d_backward_weight.default, gradient, test_utils=utilities)
+    window = Window.of()
+    got = bnn.real_conv2d_backward_weight(q, x, shape, window)
+    torch.testing.assert_close(got, real_conv2d_backward_weight(q, x, shape, window))
 
 
 @pytest.mark.parametrize(
@@ -109,10 +101,10 @@ def test_operands_that_do_not_fit_are_refused(isa: str, change: dict[str, Tensor
     x, packed, _ = operands([2, 3, 7, 6], [5, 3, 3, 2], 0)
     x, packed = change.get("x", x), change.get("packed", packed)
     with pytest.raises(ValueError, match=message):
-        bnn.real_conv2d(x, packed, [5, 3, 3, 2], [1, 1], [0, 0], [1, 1], 1, torch.float32)
+        bnn.real_conv2d(x, packed, [5, 3, 3, 2], Window.of(), torch.float32)
 
 
 def test_a_gradient_of_another_shape_is_refused(isa: str) -> None:
     q = torch.zeros(2, 5, 4, 4, dtype=torch.int8)
     with pytest.raises(ValueError, match="q must be int8"):
-        bnn.real_conv2d_backward_weight(q, randn(2, 3, 7, 6), [5, 3, 3, 2], [1, 1], [0, 0], [1, 1], 1)
+        bnn.real_conv2d_backward_weight(q, randn(2, 3, 7, 6), [5, 3, 3, 2], Window.of())

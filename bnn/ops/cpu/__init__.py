@@ -1,0 +1,19 @@
+"""The operations on the CPU, by the native kernels of `bnn._native`. Importing registers them.
+
+Every result equals the specification's bit for bit, but for sums of real numbers, which are added up in another order;
+no result depends on the number of threads. Dtypes that the kernels do not have go to the specification.
+"""
+
+from bnn.ops.cpu import norms, packing, pooling, product_gradients, products, rounding, steps
+from bnn.ops.cpu.native import instruction_set
+
+__all__ = [
+    "instruction_set",
+    "norms",
+    "packing",
+    "pooling",
+    "product_gradients",
+    "products",
+    "rounding",
+    "steps",
+]

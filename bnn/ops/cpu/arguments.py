@@ -1,0 +1,62 @@
+"""What native calls take: checked rows of bits, values of each channel, codes of dtypes, and windows."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bnn.ops.geometry import Pair, PoolWindow, Shape, Window
+from bnn.ops.packing import packed_bytes
+
+DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
+"""Of kernels.h."""
+
+Geometry = tuple[Sequence[int], Sequence[int], Pair, Pair, Pair, Pair]
+"""The shape of images; the kernel's size, stride, padding and dilation; the size of the output."""
+
+
+def matrix(name: str, x: Tensor) -> Tensor:
+    """`x`, contiguous, if it is a matrix."""
+    if x.dim() != 2:
+        raise ValueError(f"{name} must be a matrix of packed or dense rows, has the shape {tuple(x.shape)}")
+    return x.contiguous()
+
+
+def packed_rows(name: str, x: Tensor, n: int) -> Tensor:
+    """`x`, contiguous, if it has packed rows of `n` elements."""
+    x = matrix(name, x)
+    if x.dtype is not torch.uint8 or x.shape[1] != packed_bytes(n):
+        raise ValueError(
+            f"{name} must be uint8 with {packed_bytes(n)} bytes a row for {n} elements,"
+            f" is {str(x.dtype).removeprefix('torch.')} with {x.shape[1]}"
+        )
+    return x
+
+
+def packed_images(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """`x`, contiguous, if it has the packed rows of images, or of kernels, of a shape."""
+    if len(shape) != 4 or x.dim() != 2 or len(x) != shape[0]:
+        raise ValueError(f"{name} of the shape {list(shape)} cannot be packed as {tuple(x.shape)}")
+    return packed_rows(name, x, math.prod(shape[1:]))
+
+
+def per_channel(name: str, x: Tensor, channels: int) -> Tensor:
+    """`x` as contiguous float32, if it has one value a channel."""
+    if tuple(x.shape) != (channels,):
+        raise ValueError(f"{name} must have {channels} values, one a channel, has the shape {tuple(x.shape)}")
+    return x.float().contiguous()
+
+
+def convolution(x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]) -> tuple[Shape, Geometry]:
+    """The shape of a convolution's result, and its geometry."""
+    at = Window(*window)
+    shape = at.output_shape(x_shape, weight_shape)
+    return shape, (x_shape, weight_shape[2:], at.stride, at.padding, at.dilation, shape[2:])
+
+
+def pooling(x_shape: Sequence[int], pool: Sequence[int]) -> tuple[Shape, Geometry]:
+    """The shape of a pooling's result, and its geometry."""
+    at = PoolWindow(*pool)
+    shape = at.output_shape(x_shape)
+    return shape, (x_shape, at.kernel, at.stride, at.padding, at.dilation, shape[2:])

@@ -1,0 +1,112 @@
+"""Gradients of the products with ±1 values on the CPU.
+
+Beside the result a call takes at most 4 MiB for weights as bytes and, for each thread, 1 MiB and the gradients that
+reach 128 input pixels.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bnn.ops import product_gradients as specification
+from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
+from bnn.ops.cpu.native import call, kernel
+from bnn.ops.geometry import Window
+from bnn.ops.packing import empty_images, packed_bytes
+from bnn.random.lowbias32 import hash_key
+
+# Partial sums of a weight's gradient for real images: 16 MiB.
+_MAX_REAL_WEIGHTS = 1 << 18
+_ONE_TAP = Window.of()  # of a convolution that is a product of matrices
+
+
+@kernel
+def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype) -> Tensor:
+    weight_shape, x_shape = _one_pixel(q, features)
+    out = conv2d_backward_input(q[:, :, None, None], scale, weight, weight_shape, x_shape, _ONE_TAP, dtype)
+    return out.flatten(1)
+
+
+@kernel
+def linear_backward_weight(q: Tensor, scale: Tensor, x: Tensor, features: int) -> Tensor:
+    weight_shape, x_shape = _one_pixel(q, features)
+    return conv2d_backward_weight(q[:, :, None, None], scale, x, x_shape, weight_shape, _ONE_TAP).flatten(1)
+
+
+@kernel
+def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int) -> Tensor:
+    weight_shape, x_shape = _one_pixel(q, features)
+    return conv2d_backward_weight_sign(q[:, :, None, None], x, x_shape, weight_shape, _ONE_TAP, seed)
+
+
+@kernel
+def conv2d_backward_input(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_shape: Sequence[int],
+    x_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
+    q, geometry = _gradient(q, x_shape, weight_shape, window)
+    weight = packed_images("weight", weight, weight_shape)
+    out = empty_images(q, x_shape, dtype)
+    groups = Window(*window).groups
+    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize)
+    return out
+
+
+@kernel
+def conv2d_backward_weight(
+    q: Tensor, scale: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+) -> Tensor:
+    q, geometry = _gradient(q, x_shape, weight_shape, window)
+    x = packed_images("x", x, x_shape)
+    out = empty_images(q, weight_shape, torch.float32)
+    call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, weight_shape[0], Window(*window).groups)
+    return out
+
+
+@kernel
+def conv2d_backward_weight_sign(
+    q: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int], seed: int
+) -> Tensor:
+    q, geometry = _gradient(q, x_shape, weight_shape, window)
+    x = packed_images("x", x, x_shape)
+    out = q.new_zeros((weight_shape[0], packed_bytes(math.prod(weight_shape[1:]))), dtype=torch.uint8)
+    groups = Window(*window).groups
+    call("conv2d_backward_weight_sign", q, x, out, *geometry, weight_shape[0], groups, hash_key(seed))
+    return out
+
+
+@kernel
+def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int], window: Sequence[int]) -> Tensor:
+    if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > _MAX_REAL_WEIGHTS:
+        return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
+    q, geometry = _gradient(q, x.shape, weight_shape, window)
+    out = empty_images(x, weight_shape)
+    x = x.movedim(1, -1).contiguous()
+    call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
+    return out
+
+
+def _one_pixel(q: Tensor, features: int) -> tuple[list[int], list[int]]:
+    """Shapes of weight and input of the convolution that a product of matrices is."""
+    if q.dim() != 2:
+        raise ValueError(f"q must be a matrix, has the shape {tuple(q.shape)}")
+    return [q.shape[1], features, 1, 1], [q.shape[0], features, 1, 1]
+
+
+def _gradient(
+    q: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+) -> tuple[Tensor, Geometry]:
+    """`q` in (N, H', W', O) order, checked, and the geometry of its convolution."""
+    shape, geometry = convolution(x_shape, weight_shape, window)
+    if q.dtype is not torch.int8 or tuple(q.shape) != shape:
+        raise ValueError(f"q must be int8 {shape}, is {str(q.dtype).removeprefix('torch.')} {tuple(q.shape)}")
+    return q.movedim(1, -1).contiguous(), geometry

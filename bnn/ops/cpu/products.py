@@ -1,0 +1,58 @@
+"""Products with ±1 weights on the CPU."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bnn.ops import products as specification
+from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, packed_rows
+from bnn.ops.cpu.native import call, kernel
+from bnn.ops.geometry import Window
+from bnn.ops.packing import empty_images
+from bnn.ops.products import check_exact
+
+_RESULT_DTYPES = (torch.float32, torch.float16)
+
+
+@kernel
+def linear(x: Tensor, weight: Tensor, features: int) -> Tensor:
+    check_exact(features)
+    x, weight = packed_rows("x", x, features), packed_rows("weight", weight, features)
+    out = x.new_empty((len(x), len(weight)), dtype=torch.float32)
+    call("linear", x, weight, out, *out.shape, features)
+    return out
+
+
+@kernel
+def conv2d(
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight: Tensor,
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    if dtype not in _RESULT_DTYPES:
+        return specification.conv2d(x, x_shape, weight, weight_shape, window, dtype)
+    shape, geometry = convolution(x_shape, weight_shape, window)
+    check_exact(math.prod(weight_shape[1:]))
+    x, weight = packed_images("x", x, x_shape), packed_images("weight", weight, weight_shape)
+    out = empty_images(x, shape, dtype)
+    call("conv2d", x, weight, out, *geometry, weight_shape[0], Window(*window).groups, DTYPE_CODES[dtype])
+    return out
+
+
+@kernel
+def real_conv2d(
+    x: Tensor, weight: Tensor, weight_shape: Sequence[int], window: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    if x.dtype is not torch.float32 or dtype not in _RESULT_DTYPES or Window(*window).groups != 1:
+        return specification.real_conv2d(x, weight, weight_shape, window, dtype)
+    shape, geometry = convolution(x.shape, weight_shape, window)
+    weight = packed_images("weight", weight, weight_shape)
+    out = empty_images(x, shape, dtype)
+    x = x.movedim(1, -1).contiguous()
+    call("real_conv2d", x, weight, out, *geometry, weight_shape[0], DTYPE_CODES[dtype])
+    return out

@@ -1,0 +1,32 @@
+"""Steps of optimizers by the signs of a gradient on the CPU."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from bnn.ops.cpu.native import call, kernel
+from bnn.ops.steps import adam_factors, code_factors
+from bnn.random.lowbias32 import hash_key
+
+
+@kernel
+def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_codes: float, seed: int) -> None:
+    factors = code_factors(codes, signs, step_codes, hysteresis_codes)
+    call("step_by_signs", codes, signs, *codes.shape, *factors, hash_key(seed))
+
+
+@kernel
+def adam_by_signs(
+    weight: Tensor,
+    mean: Tensor,
+    root: Tensor,
+    signs: Tensor,
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+    hysteresis: float,
+    step: int,
+    seed: int,
+) -> None:
+    factors = adam_factors(weight, mean, root, signs, lr, betas, eps, hysteresis, step)
+    call("adam_by_signs", weight, mean, root, signs, *weight.shape, *factors, hash_key(seed))

@@ -1,0 +1,156 @@
+"""Gradients of the products with ±1 values, in integers.
+
+A gradient of a product is first rounded to integers, `q * scale`, by `bnn.ops.rounding` or `bnn.ops.norms`: `q` is
+int8 of the product's shape, whatever its width, and `scale` float32 without dimensions. Its products with ±1 values
+are sums of whole numbers, exact in int32 up to 16 million terms, so that every kernel gives the same bits in any order
+of the work. Packed operands, `x_shape`, `weight_shape` and `window` are those of `bnn.ops.products`. Gradients of
+images and of kernels are channels last.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from bnn.ops.geometry import Window
+from bnn.ops.operation import operation
+from bnn.ops.packing import empty_images, empty_rows, pack, unpack, unpack_images
+from bnn.ops.products import part_images
+from bnn.random.lowbias32 import random_bits
+
+
+@operation(
+    "(Tensor q, Tensor scale, Tensor weight, int features, ScalarType dtype) -> Tensor",
+    shape=lambda q, scale, weight, features, dtype: q.new_empty((len(q), features), dtype=dtype),
+)
+def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: int, dtype: torch.dtype) -> Tensor:
+    """Gradient of the input of `linear`: scale * (q [N, O] times weight), `dtype` [N, K], float32 or bfloat16."""
+    return _scaled(q.double() @ unpack(weight, features, torch.float64), scale).to(dtype)
+
+
+@operation(
+    "(Tensor q, Tensor scale, Tensor x, int features) -> Tensor",
+    shape=lambda q, scale, x, features: q.new_empty((q.shape[1], features), dtype=torch.float32),
+)
+def linear_backward_weight(q: Tensor, scale: Tensor, x: Tensor, features: int) -> Tensor:
+    """Gradient of the weight of `linear`: scale * (q [N, O] transposed times x), float32 [O, K]."""
+    return _scaled(q.double().t() @ unpack(x, features, torch.float64), scale)
+
+
+@operation(
+    "(Tensor q, Tensor x, int features, int seed) -> Tensor",
+    shape=lambda q, x, features, seed: empty_rows(q, q.shape[1], features),
+)
+def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int) -> Tensor:
+    """Packed signs [O, K] of `linear_backward_weight`, so that no float of the weight's size exists.
+
+    Args:
+        q: int8 [N, O].
+        x: packed.
+        features: K.
+        seed: of the signs of sums that are exactly 0: a hash of `seed` and of the element's index in [O, K] is even or
+            odd. Such a weight is pushed neither way on average, as long as every step has its own seed.
+    """
+    return _packed_signs(q.double().t() @ unpack(x, features, torch.float64), seed)
+
+
+@operation(
+    "(Tensor q, Tensor scale, Tensor weight, int[] weight_shape, int[] x_shape, int[] window, ScalarType dtype)"
+    " -> Tensor",
+    shape=lambda q, scale, weight, weight_shape, x_shape, window, dtype: empty_images(q, x_shape, dtype),
+)
+def conv2d_backward_input(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_shape: Sequence[int],
+    x_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """Gradient of the input of `conv2d`: scale * (transposed convolution of q and weight).
+
+    Args:
+        q: int8 [N, O, H', W'].
+        scale: float32 [].
+        weight: packed.
+        weight_shape: (O, C / groups, kh, kw).
+        x_shape: (N, C, H, W).
+        window: of the convolution.
+        dtype: float32 or bfloat16.
+
+    Returns:
+        `dtype` [N, C, H, W].
+    """
+    x = q.new_empty((1,), dtype=torch.float64).expand(x_shape)
+    kernels = unpack_images(weight, weight_shape).double()
+    products = _convolution_backward(q.double(), x, kernels, window, of_input=True)
+    return _scaled(products, scale).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@operation(
+    "(Tensor q, Tensor scale, Tensor x, int[] x_shape, int[] weight_shape, int[] window) -> Tensor",
+    shape=lambda q, scale, x, x_shape, weight_shape, window: empty_images(q, weight_shape, torch.float32),
+)
+def conv2d_backward_weight(
+    q: Tensor, scale: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+) -> Tensor:
+    """Gradient of the weight of `conv2d`, float32 [O, C / groups, kh, kw]; padding is a true zero."""
+    products = _weight_products(q, x, x_shape, weight_shape, window)
+    return _scaled(products, scale).contiguous(memory_format=torch.channels_last)
+
+
+@operation(
+    "(Tensor q, Tensor x, int[] x_shape, int[] weight_shape, int[] window, int seed) -> Tensor",
+    shape=lambda q, x, x_shape, weight_shape, window, seed: empty_rows(q, weight_shape[0], math.prod(weight_shape[1:])),
+)
+def conv2d_backward_weight_sign(
+    q: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int], seed: int
+) -> Tensor:
+    """Packed signs of `conv2d_backward_weight`, in rows of (kh, kw, C / groups) order.
+
+    `seed` is that of the signs of sums that are 0, as in `linear_backward_weight_sign`.
+    """
+    products = _weight_products(q, x, x_shape, weight_shape, window)
+    return _packed_signs(products.permute(0, 2, 3, 1).flatten(1), seed)
+
+
+@operation(
+    "(Tensor q, Tensor x, int[] weight_shape, int[] window) -> Tensor",
+    shape=lambda q, x, weight_shape, window: empty_images(x, weight_shape),
+)
+def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int], window: Sequence[int]) -> Tensor:
+    """Gradient of the weight of `real_conv2d` over the scale of `q`, `x.dtype` [O, C / groups, kh, kw].
+
+    `x` are real images, float [N, C, H, W].
+    """
+    weight, total = x.new_empty(()).expand(weight_shape), x.new_zeros(weight_shape)
+    images = part_images(q)
+    for q_part, x_part in zip(torch.split(q, images), torch.split(x, images), strict=True):
+        total += _convolution_backward(q_part.to(x.dtype), x_part, weight, window, of_input=False)
+    return total.contiguous(memory_format=torch.channels_last)
+
+
+def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, window: Sequence[int], *, of_input: bool) -> Tensor:
+    stride, padding, dilation, groups = Window(*window).for_torch
+    options = (None, stride, padding, dilation, False, (0, 0), groups, (of_input, not of_input, False))
+    gradients = torch.ops.aten.convolution_backward(grad, x, weight, *options)
+    return cast(Tensor, gradients[0 if of_input else 1])
+
+
+def _weight_products(
+    q: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+) -> Tensor:
+    weight = q.new_empty((1,), dtype=torch.float64).expand(weight_shape)
+    return _convolution_backward(q.double(), unpack_images(x, x_shape).double(), weight, window, of_input=False)
+
+
+def _scaled(products: Tensor, scale: Tensor) -> Tensor:
+    return products.int().float() * scale  # by way of integers, which have no -0
+
+
+def _packed_signs(products: Tensor, seed: int) -> Tensor:
+    coins = random_bits(seed, products.numel(), products.device).view(products.shape) >> 31
+    return pack(torch.where(products == 0, coins > 0, products > 0))

@@ -1,0 +1,223 @@
+"""The integer gradients: the specification against float64, and every native kernel against the specification."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bnn.ops import Window, product_gradients
+from bnn.ops.packing import pack, unpack
+from tests.ops.comparison import (
+    check,
+    convolutions,
+    examples,
+    generator,
+    needs_native,
+    random_bits,
+    random_integers,
+    rows_of,
+    seeds,
+)
+
+result_dtypes = st.sampled_from([torch.float32, torch.bfloat16])
+
+
+def check_linear(rows: int, outputs: int, features: int, seed: int, dtype: torch.dtype = torch.float32) -> None:
+    q, scale = random_integers(rows, outputs, seed=seed), torch.rand((), generator=generator(seed + 1))
+    x, weight = random_bits(rows, features, seed + 2), random_bits(outputs, features, seed + 3)
+    check("linear_backward_input", q, scale, weight, features, dtype)
+    check("linear_backward_weight", q, scale, x, features)
+    check("linear_backward_weight_sign", q % 2, x, features, seed)  # small: many sums are 0
+
+
+def check_conv2d(
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Window,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    q = random_integers(*window.output_shape(x_shape, weight_shape), seed=seed)
+    scale = torch.rand((), generator=generator(seed + 1))
+    x = random_bits(x_shape[0], x_shape[1] * x_shape[2] * x_shape[3], seed + 2)
+    weight = random_bits(weight_shape[0], weight_shape[1] * weight_shape[2] * weight_shape[3], seed + 3)
+    check("conv2d_backward_input", q, scale, weight, weight_shape, x_shape, window, dtype)
+    check("conv2d_backward_weight", q, scale, x, x_shape, weight_shape, window)
+    check("conv2d_backward_weight_sign", q % 2, x, x_shape, weight_shape, window, seed)
+
+
+# --- products ------------------------------------------------------------------------------------------------------
+
+
+def signs(*shape: int, seed: int) -> Tensor:
+    return torch.where(torch.rand(shape, generator=generator(seed)) < 0.5, 1.0, -1.0).double()
+
+
+def test_the_specification_is_the_gradient_of_the_convolution() -> None:
+    x, weight = signs(2, 6, 7, 5, seed=0).requires_grad_(), signs(4, 3, 3, 2, seed=1).requires_grad_()
+    window = Window.of(stride=(2, 1), padding=(1, 3), dilation=(1, 2), groups=2)
+    out = F.conv2d(x, weight, None, *window.for_torch)
+    q, scale = random_integers(*out.shape, seed=2), torch.tensor(0.25)
+    grad_x, grad_weight = torch.autograd.grad(out, (x, weight), 0.25 * q.double())
+    args = (list(x.shape), list(weight.shape), window)
+    of_weight = product_gradients.conv2d_backward_weight(q, scale, rows_of(x.detach()), *args)
+    packed = rows_of(weight.detach())
+    of_input = product_gradients.conv2d_backward_input(q, scale, packed, args[1], args[0], window, torch.float32)
+    assert torch.equal(of_input.double(), grad_x)
+    assert torch.equal(of_weight.double(), grad_weight)
+    sums = grad_weight.permute(0, 2, 3, 1).flatten(1)
+    packed_signs = product_gradients.conv2d_backward_weight_sign(q, rows_of(x.detach()), *args, 0)
+    assert torch.equal(unpack(packed_signs, 18, torch.float64)[sums != 0], sums.sign()[sums != 0])
+
+
+def test_the_specification_is_the_gradient_of_the_product() -> None:
+    q, x, weight = random_integers(5, 7, seed=0), signs(5, 19, seed=1), signs(7, 19, seed=2)
+    scale = torch.tensor(0.5)
+    of_input = product_gradients.linear_backward_input(q, scale, pack(weight), 19, torch.float32)
+    assert torch.equal(of_input.double(), 0.5 * q.double() @ weight)
+    of_weight = product_gradients.linear_backward_weight(q, scale, pack(x), 19)
+    assert torch.equal(of_weight.double(), 0.5 * q.double().t() @ x)
+
+
+@pytest.mark.usefixtures("isa")
+class TestNativeProducts:
+    @given(
+        rows=st.integers(0, 70),
+        outputs=st.integers(1, 70),
+        features=st.integers(1, 200),
+        dtype=result_dtypes,
+        seed=seeds,
+    )
+    @examples
+    def test_linear(self, rows: int, outputs: int, features: int, dtype: torch.dtype, seed: int) -> None:
+        check_linear(rows, outputs, features, seed, dtype)
+
+    @given(
+        images=st.integers(0, 3),
+        channels=st.integers(1, 70),
+        outputs=st.integers(1, 70),
+        groups=st.integers(1, 4),
+        conv=convolutions(),
+        dtype=result_dtypes,
+        seed=seeds,
+    )
+    @examples
+    def test_conv2d(
+        self,
+        images: int,
+        channels: int,
+        outputs: int,
+        groups: int,
+        conv: tuple[Sequence[int], Sequence[int], Window],
+        dtype: torch.dtype,
+        seed: int,
+    ) -> None:
+        size, kernel, window = conv
+        channels, outputs = -(-channels // groups), -(-outputs // groups)
+        x_shape, weight_shape = [images, channels * groups, *size], [outputs * groups, channels, *kernel]
+        check_conv2d(x_shape, weight_shape, window._replace(groups=groups), seed, dtype)
+
+    @pytest.mark.parametrize(
+        ("channels", "outputs", "side", "kernel", "padding", "groups"),
+        [
+            (64, 64, 32, 3, 1, 1),  # several blocks of pixels, of which a panel holds one
+            (40, 1100, 3, 3, 1, 1),  # deeper than one block; outputs that limit it
+            (64, 64, 6, 3, 1, 64),  # depthwise
+            (33, 7, 5, 1, 0, 1),
+            (16, 3, 2, 3, 7, 1),  # more padding than image: windows without any tap
+        ],
+    )
+    def test_conv2d_of_usual_and_odd_shapes(
+        self, channels: int, outputs: int, side: int, kernel: int, padding: int, groups: int
+    ) -> None:
+        x_shape, weight_shape = [2, channels, side, side], [outputs, channels // groups, kernel, kernel]
+        check_conv2d(x_shape, weight_shape, Window.of(padding=padding, groups=groups), seed=0)
+
+    def test_linear_that_needs_the_weights_in_two_portions(self) -> None:
+        check_linear(40, 1030, 4_200, seed=0)
+
+    @pytest.mark.usefixtures("threads")
+    def test_the_number_of_threads_changes_nothing(self) -> None:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            check_conv2d([3, 20, 9, 9], [70, 20, 3, 3], Window.of(padding=1), seed=0)
+            check_linear(150, 33, 300, seed=1)
+
+    def test_sums_reach_the_extremes_exactly(self) -> None:
+        for sign in (-127, 127, -128):
+            q, ones = torch.full((130, 96), sign, dtype=torch.int8), pack(torch.ones(130, 70))
+            for x in (ones, 255 - ones):
+                check("linear_backward_weight", q, torch.tensor(1.0), x, 70)
+                check("linear_backward_input", q, torch.tensor(1.0), x[:96], 70, torch.float32)
+
+    def test_large_and_small_scales(self) -> None:
+        q, weight = random_integers(9, 40, seed=0), random_bits(40, 33, 1)
+        for scale in (0.0, 1e-44, 3e38):
+            for dtype in (torch.float32, torch.bfloat16):
+                check("linear_backward_input", q, torch.tensor(scale), weight, 33, dtype)
+
+    def test_other_strides_and_bits_past_the_row(self) -> None:
+        q, scale = random_integers(6, 5, 4, 3, seed=0), torch.tensor(0.1)
+        args = ([6, 3, 4, 3], [5, 3, 1, 1], Window.of())
+        x, weight = random_bits(12, 36, 1)[::2], random_bits(5, 3, 2) | 0xF8
+        for gradient in (q, q.contiguous(memory_format=torch.channels_last), q.flip(0), q.transpose(2, 3).mT):
+            check("conv2d_backward_weight", gradient, scale, x, *args)
+            check("conv2d_backward_input", gradient, scale, weight, args[1], args[0], args[2], torch.float32)
+
+
+def test_the_sign_of_zero_is_fair_and_depends_on_the_seed() -> None:
+    q, x = torch.zeros(4, 64, dtype=torch.int8), torch.zeros(4, 100, dtype=torch.uint8)
+    signs = [
+        unpack(torch.ops.bnn.linear_backward_weight_sign(q, x, 800, seed), 800, torch.float64)
+        for seed in (0, 1, 2**32, -1)
+    ]
+    count = signs[0].numel()
+    for i, a in enumerate(signs):
+        assert abs(a.mean()) < 5 * count**-0.5
+        for b in signs[:i]:
+            assert abs((a * b).mean()) < 5 * count**-0.5  # independent
+    assert torch.equal(
+        torch.ops.bnn.linear_backward_weight_sign(q, x, 800, 1),
+        product_gradients.linear_backward_weight_sign(q, x, 800, 1),
+    )
+
+
+# --- wrong arguments --------------------------------------------------------------------------------------------------
+
+X, W = random_bits(2, 4 * 5 * 6, 0), random_bits(6, 2 * 3 * 2, 1)
+Q, SCALE = random_integers(2, 6, 3, 8, seed=2), torch.tensor(0.1)
+SHAPES = ([2, 4, 5, 6], [6, 2, 3, 2])
+WINDOW = Window.of(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("linear_backward_input", (Q, SCALE, W, 12, torch.float32), "must be a matrix"),
+        ("linear_backward_input", (Q[:, :, 0, 0], SCALE, W, 25, torch.float32), "4 bytes a row for 25"),
+        (
+            "linear_backward_input",
+            (Q[:, :, 0, 0], SCALE, W, 12, torch.float16),
+            "must be float32 or bfloat16",
+        ),
+        ("linear_backward_weight", (Q[:, :, 0, 0].float(), SCALE, X, 117), "q must be int8"),
+        ("conv2d_backward_weight", (Q[:1], SCALE, X, *SHAPES, WINDOW), "q must be int8"),
+        ("conv2d_backward_weight", (Q, SCALE, X[:1], *SHAPES, WINDOW), "cannot be packed as"),
+        ("conv2d_backward_weight", (Q, SCALE, X, *SHAPES, WINDOW._replace(groups=1)), "in 1 groups does not fit"),
+        (
+            "conv2d_backward_input",
+            (Q, SCALE, W[:5], *SHAPES[::-1], WINDOW, torch.float32),
+            "cannot be packed",
+        ),
+        ("conv2d_backward_weight_sign", (Q, X, *SHAPES, WINDOW._replace(stride_height=0), 5), "must be positive"),
+    ],
+)
+def test_wrong_arguments_are_told(name: str, args: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        getattr(torch.ops.bnn, name)(*args)
