@@ -15,7 +15,7 @@ from tests.contracts import CHANNELS_LAST, bits_of, dense, randn
 # --- operations that stay bits -------------------------------------------------------------------------------------
 
 STAYS = {
-    "view": lambda x: x.view(-1, *x.shape[2:]) if x.is_contiguous() else x.view(x.shape),
+    "view": lambda x: x.contiguous().view(-1, *x.shape[2:]),
     "flatten": lambda x: x.flatten(1),
     "flatten all": lambda x: x.flatten(),
     "reshape": lambda x: x.reshape(-1, x.shape[0]),
