@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import bnn.optim
 from bnn.errors import NonFiniteError
-from bnn.optim import DST, SGD, Adam, Bop, LowBitOptimizer, base
+from bnn.optim import DST, SGD, Adam, Bop, LowBitOptimizer, rows
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
 from bnn.weights import Accumulator
@@ -96,7 +96,7 @@ def test_every_optimizer_is_tested_and_exported():
     ids=["Adam", "SGD", "SGD with momentum and decay"],
 )
 def test_float32_is_torch_s_own_bit_for_bit(ours, theirs, monkeypatch):
-    monkeypatch.setattr(base, "_CHUNK_ELEMENTS", 64)  # so that parameters are stepped in several parts
+    monkeypatch.setattr(rows, "_CHUNK_ELEMENTS", 64)  # so that parameters are stepped in several parts
     one, other = parameters(), parameters()
     our_optimizer, their_optimizer = ours(one), theirs(other)
     for step in range(30):
