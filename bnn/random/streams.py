@@ -10,8 +10,8 @@ augmentation k, from 0                           1 + k, seed, epoch    position 
 roundings of a parameter's step                  seed, place           step
 transitions of a discrete weight's step          seed, place, 1        step
 
-A step seeds a generator, or an operation that is random by a hash, with its number. Whoever changes a key changes the
-results of every training.
+A step seeds a generator, or an operation that is random by a hash, with its number; so it does no harm that keys of
+steps can be those of examples, such as (0, 0, 1). Whoever changes a key changes the results of every training.
 
 Initial weights and the roundings of gradients are drawn from torch's generators, which are given to whatever needs
 them; such an operation takes its seed from one by `draw_seed`.
