@@ -28,6 +28,7 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "made_up.py").write_text(MODULE)
     (tmp_path / "test_made_up.py").write_text(TEST)
     monkeypatch.setattr(mutations, "ROOT", tmp_path)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # each run of the tests starts the faster
     monkeypatch.setattr(mutations, "COVERED", {"made_up.py": "test_made_up.py"})
     return tmp_path
 
