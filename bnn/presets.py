@@ -97,7 +97,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     """
     model, rounding = _of_bits(build, input_shape, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
-    by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis": _HYSTERESIS}
+    by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
     bnn.optim.step_in_backward(optimizer)
     return TrainingStep(

@@ -9,13 +9,10 @@ from torch import Tensor
 from bnn.data.arrays import Split
 from bnn.data.augment import Augmentation
 from bnn.errors import DataError
-from bnn.random.hashing import random_integers, shuffled
+from bnn.random.streams import augmentation_numbers, epoch_order
 
 # Up to this size a split's pixels are copied to an accelerator once, and beyond it a batch at a time.
 _ON_DEVICE_BYTES = 2**30
-# The first part of the hash key, so that the order and each augmentation draw independent numbers.
-_ORDER_STREAM = 0
-_AUGMENT_STREAM = 1
 
 
 class Batches:
@@ -104,14 +101,15 @@ class Batches:
     def _iterate(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         n, device = len(self._split), self._split.images.device
         if self.shuffle:
-            order = shuffled(n, _ORDER_STREAM, self.seed, epoch, device=device)
+            order = epoch_order(n, seed=self.seed, epoch=epoch, device=device)
         else:
             order = torch.arange(n, device=device)
         for positions in torch.split(order, self.batch_size)[first_batch : len(self)]:
             images, labels = self._split[positions]
             images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
-            for stream, augmentation in enumerate(self.augment, _AUGMENT_STREAM):
-                images = augmentation(images, random_integers(positions, stream, self.seed, epoch))
+            for number, augmentation in enumerate(self.augment):
+                random = augmentation_numbers(positions, number=number, seed=self.seed, epoch=epoch)
+                images = augmentation(images, random)
             pixels = images.to(torch.float32, memory_format=torch.channels_last)
             yield pixels.mul_(self._scale).add_(self._shift), labels
 

@@ -24,9 +24,9 @@ class Adam(LowBitOptimizer):
             its own, there is no state, and a weight moves by `lr` against the sign of its gradient.
         eps: added to the root, above 0.
         state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
-        hysteresis: in learning rates, at least 0; an `Accumulator` that changes its sign goes at least this far beyond
-            0, though not beyond 1. Steps by noisy signs would else carry it to and fro across 0, and its weight with
-            it.
+        hysteresis_steps: in learning rates, at least 0; an `Accumulator` that changes its sign goes at least this far
+            beyond 0, though not beyond 1. Steps by noisy signs would else carry it to and fro across 0, and its weight
+            with it.
         seed: of the stochastic rounding.
     """
 
@@ -38,12 +38,12 @@ class Adam(LowBitOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         state_dtype: torch.dtype = torch.float32,
-        hysteresis: float = 0.0,
+        hysteresis_steps: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__(
             params,
-            {"lr": lr, "betas": betas, "eps": eps, "hysteresis": hysteresis, "seed": seed},
+            {"lr": lr, "betas": betas, "eps": eps, "hysteresis_steps": hysteresis_steps, "seed": seed},
             state_dtype=state_dtype,
         )
 
@@ -52,7 +52,8 @@ class Adam(LowBitOptimizer):
         super().check_group(group)
         require(all(0 <= beta < 1 for beta in group["betas"]), "betas lie in [0, 1)", group["betas"])
         require(group["eps"] > 0, "eps is above 0", group["eps"])
-        require(0 <= group["hysteresis"] < math.inf, "hysteresis is finite and at least 0", group["hysteresis"])
+        steps = group["hysteresis_steps"]
+        require(0 <= steps < math.inf, "hysteresis_steps is finite and at least 0", steps)
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
         """The mean and the mean square, unless their decay is 0."""
@@ -63,9 +64,9 @@ class Adam(LowBitOptimizer):
         """The learning rate where both decays are 0: g / sqrt(g^2) is the sign."""
         return float(group["lr"]) if not any(group["betas"]) else None
 
-    def least_beyond_zero(self, group: dict[str, Any]) -> float:
-        """The hysteresis, in units of the accumulators."""
-        return min(1.0, float(group["hysteresis"] * group["lr"]))
+    def hysteresis(self, group: dict[str, Any]) -> float:
+        """So many learning rates, but no more than 1."""
+        return min(1.0, float(group["hysteresis_steps"] * group["lr"]))
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Adam's formula."""
@@ -85,6 +86,6 @@ class Adam(LowBitOptimizer):
         if not all(group["betas"]):
             return False
         mean, root = stored
-        options = (group["lr"], group["betas"], group["eps"], self.least_beyond_zero(group))
+        options = (group["lr"], group["betas"], group["eps"], self.hysteresis(group))
         torch.ops.bnn.adam_by_signs(weight, mean, root, signs, *options, step, seed)
         return True

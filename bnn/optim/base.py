@@ -1,22 +1,20 @@
 """What the optimizers of this package share: they work in float32 on a few rows, and keep few bits."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor, in_memory_order, slice_rows
+from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import NonFiniteError
-from bnn.optim.moments import STATE_DTYPES, Moment, rows_of
-from bnn.random.hashing import random_integer
+from bnn.optim.moments import STATE_DTYPES, Moment
+from bnn.optim.rows import float_rows, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
-from bnn.weights import Accumulator
-from bnn.weights.accumulator import STEPS_PER_UNIT, decode, encode
+from bnn.random.streams import generator_like, rounding_seed
+from bnn.weights.accumulator import STEPS_PER_UNIT, decode, encode, is_accumulator
 
-# Elements that are worked on at a time: small enough for the cache, large enough to make the calls worth it.
-_CHUNK_ELEMENTS = 1 << 17
 _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
@@ -77,11 +75,15 @@ class LowBitOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def sign_step(self, group: dict[str, Any]) -> float | None:
-        """How far a step goes against a gradient of ±1, if that is all there is to it; else None."""
+        """The size of a step that takes only the sign of the gradient, and goes against it; None for other steps.
+
+        Where there is one, nothing is kept between steps, and int8 accumulators with a gradient of packed signs are
+        stepped in one pass over their codes, without `update`.
+        """
         return None
 
-    def least_beyond_zero(self, group: dict[str, Any]) -> float:
-        """How far beyond 0, in 0..1, an accumulator goes at least when it changes its sign."""
+    def hysteresis(self, group: dict[str, Any]) -> float:
+        """The least magnitude, in 0..1, of an accumulator whose sign a step has just changed."""
         return 0.0
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
@@ -162,55 +164,49 @@ class LowBitOptimizer(torch.optim.Optimizer):
     def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         state = self.state[parameter]
         state["step"] = step = state.get("step", 0) + 1
-        seed = step_seed(group, place, step)
-        signs = _signs_in_order_of(parameter, gradient)
-        rate, beyond = self.sign_step(group), self.least_beyond_zero(group)
-        if signs is not None and rate is not None and parameter.dtype is torch.int8:
-            # One pass over the codes in the kernels, with the mean of the formula.
-            _, codes = in_memory_order(parameter.detach())
-            least = min(STEPS_PER_UNIT * beyond, STEPS_PER_UNIT - 1)
-            torch.ops.bnn.step_by_signs(codes, signs, STEPS_PER_UNIT * rate, least, seed)
-            return
+        seed = rounding_seed(seed=group["seed"], place=place, step=step)
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
             for name, squared in self.moments(group).items()
         ]
-        tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
-        if signs is not None and isinstance(parameter, Accumulator) and all(x.dtype is torch.float16 for x in tensors):
-            weight, *stored = (in_memory_order(x)[1] for x in tensors)
-            if self.update_by_signs(weight, signs, stored, group, step, seed):
-                return
-        generator = torch.Generator("cpu" if parameter.is_meta else parameter.device)
-        generator.manual_seed(seed)
+        accumulates = is_accumulator(parameter)
+        if accumulates and self._step_by_signs(group, parameter, gradient, seed):
+            return
+        generator = generator_like(parameter, seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
-        for rows in _chunks(weights):
+        hysteresis = self.hysteresis(group)
+        for rows in row_chunks(weights):
             weight, values = decode(weights[rows]), [moment.read(rows) for moment in moments]
-            negative = weight < 0 if beyond else None
-            self.update(weight, _float_rows(gradients, rows), values, group, step)
-            if isinstance(parameter, Accumulator):
-                if negative is not None:
-                    _go_beyond_zero_(weight, negative, beyond)
+            negative = weight < 0 if accumulates and hysteresis else None
+            self.update(weight, float_rows(gradients, rows), values, group, step)
+            if negative is not None:
+                _apply_hysteresis_(weight, negative, hysteresis)
+            if accumulates:
                 weight.clamp_(-1, 1)
             _write(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
                 moment.write(rows, value, generator)
 
+    def _step_by_signs(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
+        """Steps an accumulator in one pass of the kernels, if its gradient is packed signs and they have one for it."""
+        if not isinstance(gradient, BitTensor) or gradient.stride() != parameter.stride():
+            return False
+        state, size = self.state[parameter], self.sign_step(group)
+        if size is not None and parameter.dtype is torch.int8:
+            _, codes = in_memory_order(parameter.detach())
+            least = min(STEPS_PER_UNIT * self.hysteresis(group), STEPS_PER_UNIT - 1)
+            torch.ops.bnn.step_by_signs(codes, gradient.packed, STEPS_PER_UNIT * size, least, seed)
+            return True
+        tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
+        if any(tensor.dtype is not torch.float16 for tensor in tensors):
+            return False
+        weight, *stored = (in_memory_order(tensor)[1] for tensor in tensors)
+        return self.update_by_signs(weight, gradient.packed, stored, group, state["step"], seed)
+
 
 def _undecorated(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method without torch's decorator, which imports torch's compiler on the first call: 70 MiB."""
     return getattr(method, "__wrapped__", method)
-
-
-def _signs_in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor | None:
-    """The packed bits of a gradient of signs whose elements lie in memory as the parameter's do, or None."""
-    if isinstance(gradient, BitTensor) and gradient.stride() == parameter.stride():
-        return gradient.packed
-    return None
-
-
-def step_seed(group: dict[str, Any], place: int, step: int) -> int:
-    """Of the roundings of a parameter's step."""
-    return random_integer(step, group["seed"], place)
 
 
 def require(condition: bool, rule: str, value: object) -> None:
@@ -231,24 +227,11 @@ def _check_finite(place: int, parameter: Tensor, gradient: Tensor) -> None:
         )
 
 
-def _chunks(x: Tensor) -> Iterator[slice]:
-    """Slices over the rows of [rows, ...]."""
-    rows_each = max(1, _CHUNK_ELEMENTS // max(1, math.prod(x.shape[1:])))
-    for start in range(0, x.shape[0], rows_each):
-        yield slice(start, start + rows_each)
-
-
-def _float_rows(gradient: Tensor, rows: slice) -> Tensor:
-    if isinstance(gradient, BitTensor):
-        return slice_rows(gradient, rows).dense(torch.float32)
-    return gradient[rows].float()
-
-
-def _go_beyond_zero_(weight: Tensor, was_negative: Tensor, beyond: float) -> None:
-    """Moves what has changed its sign at least `beyond` away from 0."""
+def _apply_hysteresis_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:
+    """Moves what has changed its sign at least `hysteresis` away from 0."""
     negative = weight < 0
-    near = (negative != was_negative) & (weight.abs() < beyond)
-    weight.copy_(torch.where(near, torch.where(negative, -beyond, beyond), weight))
+    near = (negative != was_negative) & (weight.abs() < hysteresis)
+    weight.copy_(torch.where(near, torch.where(negative, -hysteresis, hysteresis), weight))
 
 
 def _write(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from bnn.optim.adam import Adam
-from bnn.optim.base import LowBitOptimizer, _chunks, require
-from bnn.optim.moments import rows_of
+from bnn.optim.base import LowBitOptimizer, require
+from bnn.optim.rows import row_chunks, rows_of
 from bnn.optim.sgd import SGD
-from bnn.random.hashing import random_integer
-from bnn.weights import ProgrammedWeight
+from bnn.random.streams import generator_like, transition_seed
+from bnn.weights import store_behind
 
 
 class DST(LowBitOptimizer):
@@ -49,7 +49,7 @@ class DST(LowBitOptimizer):
         m = group["m"]
         require(m is None or 0 < m < float("inf"), "DST's m is above 0 and finite, or None", m)
         decay = group.get("weight_decay", 0)
-        discrete = any(isinstance(parameter, ProgrammedWeight) for parameter in group["params"])
+        discrete = any(store_behind(parameter) is not None for parameter in group["params"])
         require(not (discrete and decay), "discrete weights have no weight decay", decay)
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
@@ -61,7 +61,8 @@ class DST(LowBitOptimizer):
         self._base.update(weight, gradient, moments, group, step)
 
     def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
-        if not isinstance(parameter, ProgrammedWeight):
+        store = store_behind(parameter)
+        if store is None:
             return super()._step_parameter(place, group, parameter, gradient)
         # The base steps zeros in the weight's place, which leaves its step in them.
         change = torch.zeros(parameter.shape, dtype=torch.float32, device=gradient.device)
@@ -70,15 +71,13 @@ class DST(LowBitOptimizer):
             super()._step_parameter(place, group, change, gradient.contiguous())
         finally:
             del self.state[change]
-        spacing, m = parameter.store.spacing, group["m"]
+        spacing, m = store.spacing, group["m"]
         if m is not None:
             rows = rows_of(change)
-            for part in _chunks(rows):
+            for part in row_chunks(rows):
                 to_probability_(rows[part].div_(spacing), m).mul_(spacing)
-        generator = torch.Generator("cpu" if change.is_meta else change.device)
-        # Another stream than that of the roundings of the base's state.
-        generator.manual_seed(random_integer(state["step"], group["seed"], place, 1))
-        return parameter.store.program(change, generator)
+        seed = transition_seed(seed=group["seed"], place=place, step=state["step"])
+        return store.program(change, generator_like(change, seed))
 
 
 def to_probability_(steps: Tensor, m: float) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bnn.optim.base import LowBitOptimizer
-from bnn.weights import Accumulator
+from bnn.weights import is_accumulator
 
 
 def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
@@ -51,7 +51,7 @@ class StepInBackward:
         self._handles = [
             parameter.register_post_accumulate_grad_hook(hook(place))
             for place, parameter in enumerate(parameters)
-            if parameter.requires_grad or isinstance(parameter, Accumulator)
+            if parameter.requires_grad or is_accumulator(parameter)
         ]
 
     def remove(self) -> None:

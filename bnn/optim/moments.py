@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnn.optim.rows import rows_of
 from bnn.random.rounding import round_to_dtype_, round_to_integers_
 
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
@@ -96,8 +97,3 @@ class Moment:
         if self._is_root:
             return codes.clamp_(_LEAST_ROOT, self._levels)
         return codes.clamp_(0, self._levels).copysign_(values)
-
-
-def rows_of(x: Tensor) -> Tensor:
-    """`x` as [rows, ...]: a vector or scalar is one row."""
-    return x if x.dim() > 1 else x.view(1, -1)

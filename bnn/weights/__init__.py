@@ -1,8 +1,8 @@
 """Where the weight of a binary layer lives, one way a file."""
 
-from bnn.weights.accumulator import Accumulator, AccumulatorStore
+from bnn.weights.accumulator import Accumulator, AccumulatorStore, is_accumulator
 from bnn.weights.base import StoreFactory, WeightStore, named_stores
-from bnn.weights.discrete import DiscreteStore, ProgrammableStore, ProgrammedWeight
+from bnn.weights.discrete import DiscreteStore, ProgrammableStore, ProgrammedWeight, store_behind
 from bnn.weights.frozen import FrozenStore
 from bnn.weights.latent import LatentStore
 from bnn.weights.sparse import SparseStore
@@ -18,5 +18,7 @@ __all__ = [
     "SparseStore",
     "StoreFactory",
     "WeightStore",
+    "is_accumulator",
     "named_stores",
+    "store_behind",
 ]

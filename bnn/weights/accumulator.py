@@ -58,6 +58,11 @@ class Accumulator(nn.Parameter):
         return handle
 
 
+def is_accumulator(parameter: Tensor) -> bool:
+    """Whether a parameter is an `Accumulator`."""
+    return isinstance(parameter, Accumulator)
+
+
 def decode(stored: Tensor) -> Tensor:
     """The float32 values of a parameter's elements, int8 codes or floats; of float32 the tensor itself."""
     return stored.float().add_(0.5).div_(STEPS_PER_UNIT) if stored.dtype is torch.int8 else stored.float()

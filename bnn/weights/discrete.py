@@ -39,6 +39,11 @@ class ProgrammedWeight(nn.Parameter):
         return ProgrammedWeight(copy.deepcopy(self.store, memo), _zero_like(self.data))
 
 
+def store_behind(parameter: Tensor) -> ProgrammableStore | None:
+    """The store that keeps the states of a parameter; None where the parameter itself is what is trained."""
+    return parameter.store if isinstance(parameter, ProgrammedWeight) else None
+
+
 def _zero_like(x: Tensor) -> Tensor:
     """One zero that stands for all elements of a tensor of the shape, dtype and device of `x`."""
     return x.new_zeros(()).expand(x.shape)

@@ -60,6 +60,23 @@ def test_a_certain_symbol_costs_next_to_nothing():
     assert bits < 0.05
 
 
+def test_a_state_that_would_just_not_fit_is_written_out():
+    """A symbol of probability 1/2 doubles the state, from 2^16: the sixteenth would make it 2^32."""
+    frequency = np.array([WHOLE // 2, WHOLE // 2])
+    for steps, words in ((15, 0), (16, 1), (31, 1), (32, 2)):
+        symbols = np.zeros((steps, 1), np.int64)
+        code = coded(symbols, frequency)
+        assert len(code) == 4 + 2 * words
+        assert int.from_bytes(code[:4], "little") == 2 ** (16 + steps % 16)
+        assert np.array_equal(decoded(code, frequency, symbols.shape), symbols)
+
+
+def test_a_code_of_nothing_is_the_lowest_state_of_each_lane():
+    code = coded(np.zeros((0, 3), np.int64), np.array([WHOLE]))
+    assert np.frombuffer(code, "<u4").tolist() == [1 << 16] * 3
+    rans.Decoder(code, lanes=3).finish()
+
+
 def test_damaged_codes_are_refused():
     frequency = np.array([WHOLE // 2, WHOLE // 2])
     code = coded(np.random.default_rng(0).integers(0, 2, (200, 2)), frequency)

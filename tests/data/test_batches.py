@@ -89,6 +89,57 @@ def test_augmentation_changes_with_seed_epoch_and_place_in_the_list(make_split: 
     assert not torch.equal(images((RandomFlip(), RandomFlip()), 0, 0), images((), 0, 0))
 
 
+def numbers_drawn(*, seed: int, epoch: int, augmentations: int = 1) -> list[Tensor]:
+    """What each augmentation of a list draws for 5000 examples, in the order of the split: double [5000] each."""
+    drawn: list[Tensor] = []
+
+    def note(images: Tensor, random: Tensor) -> Tensor:
+        drawn.append(random.double())
+        return images
+
+    whole_epoch(make_batches(numbered_split(5000), batch_size=5000, seed=seed, augment=[note] * augmentations), epoch)
+    return drawn
+
+
+def test_augmentations_epochs_and_seeds_draw_independent_numbers() -> None:
+    drawn = numbers_drawn(seed=0, epoch=0, augmentations=3)
+    drawn += numbers_drawn(seed=0, epoch=1) + numbers_drawn(seed=1, epoch=0) + numbers_drawn(seed=1, epoch=1)
+    correlations = torch.corrcoef(torch.stack(drawn)) - torch.eye(6)
+    assert correlations.abs().max() < 4.5 / 5000**0.5
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_augmentations_of_one_kind_act_independently(count: int) -> None:
+    # One pixel at the left; flips that went together would bring it back, or leave none where it was.
+    images = torch.zeros(2000, 3, 1, 2, dtype=torch.uint8)
+    images[..., 0] = 255
+    split = Split(images=images, labels=torch.arange(2000))
+    flipped, _ = whole_epoch(make_batches(split, augment=[RandomFlip()] * count), 0)
+    once, _ = whole_epoch(make_batches(split, augment=[RandomFlip()]), 0)
+    assert (flipped[:, 0, 0, 0] < 0).double().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert (flipped == once).double().mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_order_has_nothing_to_do_with_augmentation_and_with_other_epochs_and_seeds() -> None:
+    def place(seed: int, epoch: int) -> Tensor:
+        """Of each example in the order, double [5000]."""
+        batches = make_batches(numbered_split(5000), batch_size=5000, seed=seed, shuffle=True)
+        return whole_epoch(batches, epoch)[1].argsort().double()
+
+    places = [place(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    ranks = [x.argsort().argsort().double() for x in numbers_drawn(seed=0, epoch=0, augmentations=2)]
+    correlations = torch.corrcoef(torch.stack(places + ranks)) - torch.eye(6)
+    assert correlations.abs().max() < 4.5 / 5000**0.5
+
+
+def test_the_order_of_an_epoch_has_nothing_to_do_with_what_is_held_out() -> None:
+    _, held = hold_out(numbered_split(5000), fraction=0.5, seed=0)
+    _, labels = whole_epoch(make_batches(numbered_split(5000), batch_size=5000, seed=0, shuffle=True), 0)
+    assert held.rows is not None
+    both = len({*labels[:2500].tolist()} & {*held.rows.tolist()})
+    assert both == pytest.approx(1250, abs=80)  # 4.5 standard deviations
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("first_batch", [0, 1, 3, 5])
 def test_an_epoch_resumes_exactly(make_split: MakeSplit, shuffle: bool, first_batch: int) -> None:

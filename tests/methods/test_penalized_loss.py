@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnn.layers import BinaryLinear
-from bnn.methods import Compressibility, PenalizedLoss, PenaltySchedule, trapezoid, weights_of
-from bnn.training import Callback, Run, Trainer
+from bnn.methods import Compressibility, PenalizedLoss, PenaltySchedule, weights_of
+from bnn.training import Callback, Run, Trainer, trapezoid
 from bnn.weights import AccumulatorStore
 from tests.contracts import randn
 from tests.training.tiny_runs import tiny_dataset

@@ -11,17 +11,11 @@ from bnn.codec.commands import _describe
 from bnn.codec.model import read_within
 from bnn.errors import Interrupted, RecipeError
 from bnn.layers import BinaryLinear
-from bnn.methods import (
-    Compressibility,
-    PenalizedLoss,
-    PenaltySchedule,
-    SparseStore,
-    Ternarize,
-    keep_largest,
-    trapezoid,
-)
-from bnn.training import Callback, Run, Trainer
+from bnn.methods import Compressibility, PenalizedLoss, PenaltySchedule, Ternarize
+from bnn.methods.ternarize import keep_largest
+from bnn.training import Callback, Run, Trainer, trapezoid
 from bnn.training.directory import read_metrics
+from bnn.weights import SparseStore
 from tests.contracts import randn
 from tests.training.tiny_runs import SignalAt, assert_same_state, tiny_dataset, training_state
 

@@ -156,7 +156,7 @@ def test_an_accumulator_that_changes_its_sign_goes_beyond_zero(dtype, betas):
     gradient = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
     data = (start * 128).to(torch.int8) if dtype is torch.int8 else start.to(dtype)
     accumulator = Accumulator(data)
-    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=2.0)
+    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis_steps=2.0)
     accumulator.accumulate(gradient)
     optimizer.step()
     values = decode(accumulator.detach()) if dtype is torch.int8 else accumulator.detach().float()
@@ -164,10 +164,10 @@ def test_an_accumulator_that_changes_its_sign_goes_beyond_zero(dtype, betas):
     torch.testing.assert_close(values, expected, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("hysteresis", [-0.1, math.inf, math.nan])
-def test_a_hysteresis_is_finite_and_not_negative(hysteresis):
-    with pytest.raises(ValueError, match="hysteresis is finite and at least 0"):
-        Adam([torch.nn.Parameter(torch.zeros(1))], hysteresis=hysteresis)
+@pytest.mark.parametrize("steps", [-0.1, math.inf, math.nan])
+def test_a_hysteresis_is_finite_and_not_negative(steps):
+    with pytest.raises(ValueError, match="hysteresis_steps is finite and at least 0"):
+        Adam([torch.nn.Parameter(torch.zeros(1))], hysteresis_steps=steps)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -176,7 +176,7 @@ def test_a_hysteresis_is_finite_and_not_negative(hysteresis):
 def test_a_hysteresis_of_many_learning_rates_ends_at_1(dtype, betas, packed):
     one = torch.ones(1, 1, dtype=dtype)
     accumulator = Accumulator(one) if dtype is torch.int8 else Accumulator(one / 64)
-    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis=1e3)
+    optimizer = Adam([accumulator], lr=0.125, betas=betas, hysteresis_steps=1e3)
     gradient = torch.ones(1, 1)
     accumulator.accumulate(BitTensor.from_dense(gradient) if packed else gradient)
     optimizer.step()

@@ -13,7 +13,7 @@ from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.optim import SGD
 from bnn.quantizers import Ternary
-from bnn.weights import DiscreteStore, ProgrammedWeight
+from bnn.weights import DiscreteStore, ProgrammedWeight, store_behind
 from bnn.weights.discrete import uniform
 from tests.contracts import dense, saved_bytes
 
@@ -68,6 +68,14 @@ def test_a_generator_makes_initialization_reproducible():
     assert torch.equal(torch.get_rng_state(), state), "the global generator is left alone"
     other.initialize(torch.Generator().manual_seed(4))
     assert not torch.equal(one.planes, other.planes)
+
+
+def test_a_parameter_knows_the_store_that_keeps_its_states():
+    store = DiscreteStore((5, 7))
+    assert store_behind(store.weight) is store
+    copied = copy.deepcopy(store)
+    assert store_behind(copied.weight) is copied
+    assert store_behind(nn.Parameter(torch.zeros(3))) is None
 
 
 def assert_share(events: torch.Tensor, probability: float) -> None:

@@ -8,7 +8,8 @@ from bnn.codec import load_into, load_tensors, save
 from bnn.cost import storage
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear
-from bnn.methods import SparseStore, weights_of
+from bnn.methods import weights_of
+from bnn.weights import SparseStore
 from tests.contracts import randn
 
 KEPT = torch.tensor([[True, False, True, False], [False, False, True, False]])

@@ -1,0 +1,78 @@
+"""Every stream of random numbers: which key each purpose has.
+
+A number is the hash of a key and a counter (`bnn.random.hashing`), so that streams of different keys are independent,
+and nothing has to be kept between two numbers but the counter.
+
+purpose                                          key                   counter
+examples that are held out                       seed                  position in the split
+order of an epoch                                0, seed, epoch        position in the split
+augmentation k, from 0                           1 + k, seed, epoch    position in the split
+roundings of a parameter's step                  seed, place           step
+transitions of a discrete weight's step          seed, place, 1        step
+
+A step seeds a generator, or an operation that is random by a hash, with its number; so it does no harm that keys of
+steps can be those of examples, such as (0, 0, 1). Whoever changes a key changes the results of every training.
+
+Initial weights and the roundings of gradients are drawn from torch's generators, which are given to whatever needs
+them; such an operation takes its seed from one by `draw_seed`.
+"""
+
+import torch
+from torch import Tensor
+
+from bnn.random.hashing import random_integer, random_integers, shuffled
+
+_ORDER = 0
+_FIRST_AUGMENTATION = 1
+_TRANSITIONS = 1
+
+
+def held_out_first(n: int, *, seed: int) -> Tensor:
+    """The positions of `n` examples, those to hold out first: int64 [n]."""
+    return shuffled(n, seed)
+
+
+def epoch_order(n: int, *, seed: int, epoch: int, device: torch.device | str = "cpu") -> Tensor:
+    """The positions of `n` examples in the order of an epoch: int64 [n]."""
+    return shuffled(n, _ORDER, seed, epoch, device=device)
+
+
+def augmentation_numbers(positions: Tensor, *, number: int, seed: int, epoch: int) -> Tensor:
+    """What an augmentation draws for some examples.
+
+    Args:
+        positions: int64 [B], of the examples in their split.
+        number: of the augmentation among those of a training, from 0.
+        seed: of the training.
+        epoch: from 0.
+
+    Returns:
+        int64 [B], uniform in 0..2**63-1.
+    """
+    return random_integers(positions, _FIRST_AUGMENTATION + number, seed, epoch)
+
+
+def rounding_seed(*, seed: int, place: int, step: int) -> int:
+    """Of the roundings of one step of one parameter, in 0..2**63-1.
+
+    Args:
+        seed: of the parameter's group.
+        place: of the parameter among all of its optimizer, from 0.
+        step: counts the steps of this parameter, from 1.
+    """
+    return random_integer(step, seed, place)
+
+
+def transition_seed(*, seed: int, place: int, step: int) -> int:
+    """Of the transitions between levels that one step of one discrete weight makes; as `rounding_seed`."""
+    return random_integer(step, seed, place, _TRANSITIONS)
+
+
+def generator_like(x: Tensor, seed: int) -> torch.Generator:
+    """A generator of a seed on the device of `x`; for tensors without values that of the CPU."""
+    return torch.Generator("cpu" if x.is_meta else x.device).manual_seed(seed)
+
+
+def draw_seed(generator: torch.Generator) -> int:
+    """A seed in 0..2**62-1 for an operation that is random by a hash."""
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
