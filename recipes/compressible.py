@@ -1,13 +1,12 @@
 """A network on CIFAR-10 whose weights take half a bit in a file: penalized, made sparse and ternary, tuned."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from bnn.cost.weight_meter import WeightMeter
-from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
+from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.errors import RecipeError
 from bnn.methods import (
     Compressibility,
@@ -82,10 +81,7 @@ def recipe(
         raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
     if not tuning_rate > 0:
         raise RecipeError(f"the tuning rate is above 0, got {tuning_rate}")
-    data = cifar10(data_dir, download=download)
-    if train_images is not None:
-        few, _ = hold_out(data.train, fraction=1 - train_images / len(data.train), seed=0)
-        data = replace(data, train=few)
+    data = load_dataset("cifar10", data_dir, download=download, train_images=train_images)
     network = vgg7(
         input_shape=data.image_shape, classes=data.num_classes, width=width, hidden=hidden, store=SparseStore
     )

@@ -1,6 +1,5 @@
 """Binary residual networks on CIFAR-10: ReCU, OvSW, and what either adds to the plain sign."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -8,7 +7,7 @@ from typing import Literal
 import torch
 
 from bnn.cost.weight_meter import WeightMeter
-from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
+from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.models import initialize, resnet18, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
@@ -93,10 +92,7 @@ def recipe(
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
-    data = cifar10(data_dir, download=download)
-    if train_images is not None:
-        few, _ = hold_out(data.train, fraction=1 - train_images / len(data.train), seed=0)
-        data = replace(data, train=few)
+    data = load_dataset("cifar10", data_dir, download=download, train_images=train_images)
     callbacks: list[Callback] = [WeightMeter()]
     quantizer: Quantizer = Sign(window=float("inf"))
     if variant == "standardized":
