@@ -25,6 +25,7 @@ _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 def recipe(
     *,
     data_dir: Path,
+    train_images: int | None = None,
     start: Path | None = None,
     width: int = 32,
     hidden: int = 1024,
@@ -39,7 +40,6 @@ def recipe(
     tuning_rate: float = 0.02,
     weight_decay: float = 5e-4,
     precision: Precision = "bfloat16",
-    train_images: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -55,6 +55,7 @@ def recipe(
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        train_images: take this many of the training images, at random; null takes all.
         start: directory of a run of this recipe, such as one with density null; its weights take the place of the real
             epochs.
         width: channels of the first convolution.
@@ -70,7 +71,6 @@ def recipe(
         tuning_rate: of SGD at the start of the ternary epochs, from where another cosine begins.
         weight_decay: of every parameter.
         precision: of the products in training and evaluation; bfloat16 is several times as fast on some processors.
-        train_images: take this many of the training images, at random; null takes all.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.

@@ -257,7 +257,7 @@ def test_a_file_of_version_1_is_loaded_where_its_names_are_those_of_the_network(
     load_into(model, path)
     assert model.steps == 7
     assert model.get_submodule("1").bias.tolist() == [0.5, -2]
-    assert model.get_submodule("1").store.read().tolist() == [[1, -1, 1], [-1, -1, 1]]
+    assert model.get_submodule("1").store.read().dense().tolist() == [[1, -1, 1], [-1, -1, 1]]
     assert load_tensors(path)["steps"] == 7
 
 
