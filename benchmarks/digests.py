@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import bnn.cli
-import bnn.data
+from bnn.data import named
 from bnn.data.arrays import Dataset, Split, channel_statistics
 from bnn.training.directory import versions
 
@@ -174,7 +174,7 @@ def _write_data(folder: Path) -> Path:
     mean, std = channel_statistics(splits[0].images)
     svhn = Dataset("svhn", *splits, tuple("0123456789"), mean, std, "made up")
     # torchvision would refuse files that are not SVHN's own.
-    bnn.data.svhn = lambda data_dir, *, download=False: svhn
+    named._LOADERS["svhn"] = lambda data_dir, *, download=False: svhn
     return folder / "data"
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.hwsim_speed [--steps 30] [--threads 2] [--json FILE]
 
-Two figures, from one run: the training step of `mnist_gxnor`'s network with junctions beside the same step with ideal
-weights, the two taken in turns; and how long ten million junctions take to get a pulse each, in one store. The network
-has 581,408 weights, the batch is of noise.
+Two figures, from one run: the training step of the recipe `gxnor`'s network with junctions beside the same step with
+ideal weights, the two taken in turns; and how long ten million junctions take to get a pulse each, in one store. The
+network has 581,408 weights, the batch is of noise.
 """
 
 import argparse

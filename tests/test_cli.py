@@ -384,7 +384,7 @@ def test_image_folder_without_classes_is_named(folders, bnn):
 
 def test_missing_mnist_is_named(bnn):
     Path("data").mkdir()
-    words = ("train", str(ROOT / "recipes" / "mnist_mlp.py"), "--data-dir", "data", "--out", "run")
+    words = ("train", str(ROOT / "recipes" / "mnist.py"), "--data-dir", "data", "--out", "run")
     assert_one_line(bnn(*words), "data/MNIST/raw/train-images-idx3-ubyte", "--data-dir")
 
 

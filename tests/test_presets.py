@@ -1,6 +1,5 @@
 """Each preset trains, resumes exactly and keeps between steps what it promises."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,7 +12,7 @@ from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.models import binarynet, cnv, mlp, resnet20, resnete18
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
-from bnn.weights import AccumulatorStore
+from bnn.weights import AccumulatorStore, WeightStore
 from tests.training.tiny_runs import tiny_dataset
 
 PRESETS = ("standard", "edge", "edge-min")
@@ -39,8 +38,9 @@ class Losses(Callback):
 
 def run_of(preset, *, epochs=3, slice_size=5):
     step = prepare(preset, NETWORK, input_shape=INPUT, seed=4)
+    step.slice_size = step.slice_size and slice_size
     return Run(
-        **vars(replace(step, slice_size=step.slice_size and slice_size)),
+        **vars(step),
         data=tiny_dataset(),
         epochs=epochs,
         batch_size=12,
@@ -108,6 +108,70 @@ def test_seed_decides_the_weights():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_learning_rate_can_be_given(preset):
     assert prepare(preset, NETWORK, input_shape=INPUT, learning_rate=0.02).optimizer.param_groups[0]["lr"] == 0.02
+
+
+def groups_of(preset):
+    """The options of the accumulators, or latent weights, and those of the norms' parameters."""
+    step = prepare(preset, NETWORK, input_shape=INPUT)
+    stored = {id(module.trained) for module in step.model.modules() if isinstance(module, WeightStore)}
+    found = {True: [], False: []}
+    for group in step.optimizer.param_groups:
+        for parameter in group["params"]:
+            found[id(parameter) in stored].append({name: group[name] for name in group if name != "params"})
+    for options in found.values():
+        assert all(other == options[0] for other in options), "all weights, and all norms, are stepped alike"
+    return step.optimizer, found[True][0], found[False][0]
+
+
+# What the records of benchmarks/records.md have been trained with.
+
+
+@pytest.mark.parametrize(
+    ("preset", "weights", "norms"), [("standard", 1e-2, 1e-2), ("edge", 3e-3, 1e-2), ("edge-min", 2e-2, 1e-2)]
+)
+def test_learning_rates_of_weights_and_norms_are_those_of_the_records(preset, weights, norms):
+    _, of_weights, of_norms = groups_of(preset)
+    assert (of_weights["lr"], of_norms["lr"]) == (weights, norms)
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_the_rate_of_the_norms_does_not_follow_that_of_the_weights(preset):
+    rates = {
+        group["lr"] for group in prepare(preset, NETWORK, input_shape=INPUT, learning_rate=0.5).optimizer.param_groups
+    }
+    assert rates == {0.5, 1e-2}
+
+
+def test_betas_are_those_of_the_records():
+    adam = (0.9, 0.999)
+    betas = {"standard": (adam, adam), "edge": (adam, adam), "edge-min": ((0.0, 0.0), adam)}
+    for preset, expected in betas.items():
+        optimizer, of_weights, of_norms = groups_of(preset)
+        assert (of_weights["betas"], of_norms["betas"]) == expected
+        assert type(optimizer).__name__ == "Adam"
+        assert of_weights["eps"] == 1e-8
+
+
+def test_hysteresis_is_20_learning_rates_of_edge_min_alone():
+    assert [options["hysteresis"] for options in groups_of("edge-min")[1:]] == [20.0, 0.0]
+    assert [options["hysteresis"] for options in groups_of("edge")[1:]] == [0.0, 0.0]
+
+
+def test_accumulators_of_8_bits_begin_four_times_as_wide_as_those_of_16():
+    def stores(preset):
+        model = prepare(preset, NETWORK, input_shape=INPUT, seed=4).model
+        return [module for module in model.modules() if isinstance(module, WeightStore)]
+
+    for wide, narrow in zip(stores("edge-min"), stores("edge"), strict=True):
+        assert (wide.trained.dtype, narrow.trained.dtype) == (torch.int8, torch.float16)
+        expected = (4 * narrow.trained_value().float()).clamp(-1, 1)
+        # Half a code of 1/128, and float16's own rounding.
+        assert (wide.trained_value() - expected).abs().max() < 0.6 / 128
+
+
+def test_only_the_latent_weights_of_standard_are_clipped_by_a_store():
+    model = prepare("standard", NETWORK, input_shape=INPUT).model
+    assert {module.limit for module in model.modules() if isinstance(module, WeightStore)} == {1.0}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from bnn.codec.coding import DTYPES, MAX_LEVELS, Coding, Entry
 from bnn.codec.errors import ChecksumError, CodecError, FormatError, LengthError, MagicError, VersionError
 
 MAGIC = b"\x89BNNZ\r\n\n"
-VERSION = 1
+VERSION = 2
+"""What is written. It differs from version 1 in nothing but the names that networks have for their parts."""
+_READABLE = (1, VERSION)
 
 # Magic, version, bytes of the table as stored and inflated, bytes of all payloads; then the SHA-256 of these fields
 # and of all that follows it.
@@ -90,6 +92,12 @@ def read(path: Path) -> list[Entry]:
         raise type(error)(f"{path}: {error}") from None
 
 
+def version_of(path: Path) -> int:
+    """Version of the format that a file is of, which `read` has read."""
+    with path.open("rb") as file:
+        return int(_HEADER.unpack(file.read(_HEADER.size))[1])
+
+
 def to_bytes(entries: Sequence[Entry]) -> bytes:
     """The content of a file."""
     records = b"".join(map(_record, entries))
@@ -120,8 +128,9 @@ def _check_header(header: bytes, file_bytes: int) -> tuple[int, int]:
     if len(header) < HEADER_BYTES:
         raise LengthError(f"the file ends within its header, after {len(header)} bytes: get it again")
     _, version, table_bytes, records_bytes, payload_bytes = _HEADER.unpack_from(header)
-    if version != VERSION:
-        raise VersionError(f"the file is of version {version}, this release reads version {VERSION}: install another")
+    if version not in _READABLE:
+        known = " and ".join(map(str, _READABLE))
+        raise VersionError(f"the file is of version {version}, this release reads versions {known}: install another")
     stated = HEADER_BYTES + table_bytes + payload_bytes
     if stated != file_bytes:
         raise LengthError(f"the file should have {stated} bytes and has {file_bytes}: get it again")

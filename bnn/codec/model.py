@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.codec.coding import Entry, decode, encode_discrete, encode_values
-from bnn.codec.container import read, write
+from bnn.codec.container import read, version_of, write
 from bnn.codec.errors import CodecError, MemoryLimitError, MismatchError
 from bnn.weights import FrozenStore, WeightStore
 
@@ -59,7 +59,8 @@ def load_into(module: nn.Module, path: Path) -> None:
         path: a file that `save` wrote.
 
     Raises:
-        MismatchError: the file is of another model; the message names the first difference.
+        MismatchError: the file is of another model, and the message names the first difference; or of version 1, whose
+            networks had other names of their layers.
         CodecError: the file cannot be read or is damaged; see `bnn.codec.errors`.
     """
     entries = {entry.name: entry for entry in read(path)}
@@ -145,6 +146,11 @@ def _expected(stores: dict[str, WeightStore], others: dict[str, Tensor]) -> dict
 
 
 def _check(entries: dict[str, Entry], expected: dict[str, Tensor], path: Path) -> None:
+    if entries.keys() != expected.keys() and version_of(path) == 1:
+        raise MismatchError(
+            f"{path} is of version 1, whose networks had other names of their layers: decompress it, or load it with"
+            " release 0.1"
+        )
     for name in [*expected, *entries]:
         if name not in entries:
             raise MismatchError(f"{path} is of another model: it has no {name!r}")

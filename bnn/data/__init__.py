@@ -10,6 +10,7 @@ from bnn.data.batches import Batches
 from bnn.data.bundled_digits import digits
 from bnn.data.folder import image_folder
 from bnn.data.idx_sets import fashion_mnist, mnist
+from bnn.data.named import load_dataset
 from bnn.data.torchvision_sets import cifar10, cifar100, svhn
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "fashion_mnist",
     "hold_out",
     "image_folder",
+    "load_dataset",
     "mnist",
     "svhn",
 ]

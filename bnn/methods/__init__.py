@@ -1,6 +1,7 @@
-"""Published methods that act while a network trains, one a file: callbacks, and terms of the loss."""
+"""Published methods of training, one a file: callbacks, terms of the loss, training steps."""
 
 from bnn.methods.compressibility import Compressibility
+from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
 from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
 from bnn.methods.penalized_loss import PenalizedLoss, PenaltySchedule, weights_of
@@ -18,5 +19,7 @@ __all__ = [
     "SilenceAwareDecay",
     "TauSchedule",
     "Ternarize",
+    "gxnor_augmentation",
+    "gxnor_step",
     "weights_of",
 ]

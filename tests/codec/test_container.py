@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bnn.codec.coding import Coding, Entry, decode, encode_discrete, encode_values
-from bnn.codec.container import HEADER_BYTES, MAGIC, from_bytes, read, to_bytes, write
+from bnn.codec.container import HEADER_BYTES, MAGIC, from_bytes, read, to_bytes, version_of, write
 from bnn.codec.errors import ChecksumError, CodecError, FormatError, LengthError, MagicError, VersionError
 
 ENTRIES = [
@@ -29,7 +29,7 @@ def sealed(
     records: bytes,
     payloads: bytes = b"",
     *,
-    version: int = 1,
+    version: int = 2,
     table: bytes | None = None,
     stated_records: int | None = None,
     stated_payloads: int | None = None,
@@ -64,8 +64,12 @@ def test_a_file_written_by_hand_is_read():
     assert decode(number).item() == -3
 
 
-def test_files_of_version_1_stay_readable():
+def test_files_of_version_1_stay_readable(tmp_path):
     content = bytes.fromhex(Path(__file__).with_name("version-1.hex").read_text())
+    path = tmp_path / "model.bnnz"
+    path.write_bytes(content)
+    assert version_of(path) == 1
+    assert read(path) == from_bytes(content)
     weight, bias, sparse, steps, nothing = map(decode, from_bytes(content))
     assert weight.tolist() == [[1, -1, 1], [-1, -1, 1]]
     assert bias.tolist() == [0.5, -2]
@@ -78,6 +82,7 @@ def test_entries_come_back_and_the_size_is_what_is_said(tmp_path):
     path = tmp_path / "model.bnnz"
     for _ in range(2):  # the second time over the first
         assert write(path, ENTRIES) == path.stat().st_size
+    assert version_of(path) == 2
     assert read(path) == ENTRIES
     assert list(tmp_path.iterdir()) == [path]
     assert {entry.coding for entry in ENTRIES} == {Coding.PACKED, Coding.RAW, Coding.CONTEXT}
@@ -129,7 +134,8 @@ CONTENT = to_bytes(ENTRIES)
         (CONTENT[: HEADER_BYTES - 1], LengthError, "ends within its header, after 57 bytes"),
         (CONTENT[:-1], LengthError, rf"should have {len(CONTENT)} bytes and has {len(CONTENT) - 1}"),
         (CONTENT + b"\0", LengthError, "should have"),
-        (sealed(b"", version=2), VersionError, "is of version 2, this release reads version 1"),
+        (sealed(b"", version=3), VersionError, "is of version 3, this release reads versions 1 and 2"),
+        (sealed(b"", version=0), VersionError, "is of version 0, this release reads versions 1 and 2"),
         (CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]), ChecksumError, "SHA-256 is wrong"),
         (sealed(b"", stated_payloads=1 << 62), LengthError, "should have"),
     ],

@@ -5,6 +5,7 @@ import importlib
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -233,6 +234,41 @@ def test_a_file_of_another_model_is_refused(other, message, path):
     save(network(), path)
     with pytest.raises(MismatchError, match=rf"model\.bnnz is of another model: {message}"):
         load_into(other, path)
+
+
+class OfVersion1(nn.Module):
+    """What tests/codec/version-1.hex is of, or the same with another name of a layer."""
+
+    def __init__(self, second: str = "2"):
+        super().__init__()
+        self.add_module("1", BinaryLinear(3, 2, bias=True))
+        self.add_module(second, nn.ModuleDict({"store": LatentStore((4000,), quantizer=Ternary())}))
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("nothing", torch.zeros(0, 3, dtype=torch.bool))
+
+
+def write_version_1(path):
+    path.write_bytes(bytes.fromhex(Path(__file__).with_name("version-1.hex").read_text()))
+
+
+def test_a_file_of_version_1_is_loaded_where_its_names_are_those_of_the_network(path):
+    write_version_1(path)
+    model = OfVersion1()
+    load_into(model, path)
+    assert model.steps == 7
+    assert model.get_submodule("1").bias.tolist() == [0.5, -2]
+    assert model.get_submodule("1").store.read().dense().tolist() == [[1, -1, 1], [-1, -1, 1]]
+    assert load_tensors(path)["steps"] == 7
+
+
+def test_a_file_of_version_1_with_other_names_is_refused_by_its_version(path):
+    write_version_1(path)
+    refused = (
+        r"model\.bnnz is of version 1, whose networks had other names of their layers: decompress it, or load it with"
+        " release 0.1$"
+    )
+    with pytest.raises(MismatchError, match=refused):
+        load_into(OfVersion1(second="block"), path)
 
 
 def test_integers_do_not_pass_for_floats_nor_for_other_integers(path):

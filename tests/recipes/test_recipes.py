@@ -18,7 +18,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 
 
 def test_the_known_recipes_are_found():
-    assert {"digits", "mnist_mlp", "cifar10_binarynet", "cifar10_recu"} <= {path.stem for path in RECIPES}
+    assert {"digits", "mnist", "binary", "recu", "compressible", "gxnor", "mtj"} <= {path.stem for path in RECIPES}
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
@@ -81,5 +81,5 @@ def test_digits_reaches_its_accuracy(tmp_path, capsys):
 @pytest.mark.skipif("BNN_DATA" not in os.environ, reason="set BNN_DATA to a folder with MNIST/raw")
 def test_mnist_trains_an_epoch(tmp_path):
     words = ["--data-dir", os.environ["BNN_DATA"], "--epochs", "1", "--out", str(tmp_path / "run")]
-    assert main(["train", str(ROOT / "recipes" / "mnist_mlp.py"), *words]) == 0
+    assert main(["train", str(ROOT / "recipes" / "mnist.py"), *words]) == 0
     assert read_json(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.9

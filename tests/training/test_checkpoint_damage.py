@@ -46,7 +46,7 @@ def assert_falls_back(directory: Path) -> None:
 def forge(directory: Path, payload: bytes = b"", **changes: Any) -> Path:
     """Writes a checkpoint of step 2 by hand, every hash right, with other fields or payload than `save` would."""
     digest = hashlib.sha256(payload).hexdigest()
-    fields = {"format": "bnn-checkpoint", "version": 1, "step": 2, "state": {}}
+    fields = {"format": "bnn-checkpoint", "version": 2, "step": 2, "state": {}}
     fields |= {"tensors": f"step-00000002-{digest[:16]}.safetensors", "tensors_sha256": digest, **changes}
     (directory / f"step-00000002-{digest[:16]}.safetensors").write_bytes(payload)
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
@@ -119,7 +119,7 @@ def test_no_checkpoint_is_an_error_that_says_how_to_go_on(kind: str, tmp_path: P
         load(directory)
 
 
-@pytest.mark.parametrize("changes", [{"version": 2}, {"version": None}, {"format": "other"}])
+@pytest.mark.parametrize("changes", [{"version": 3}, {"version": None}, {"format": "other"}])
 def test_another_format_or_version_is_refused_and_left_alone(changes: dict[str, Any], tmp_path: Path) -> None:
     save(tmp_path, snapshot(1))
     manifest = forge(tmp_path, **changes)
@@ -129,6 +129,19 @@ def test_another_format_or_version_is_refused_and_left_alone(changes: dict[str, 
         save(tmp_path, snapshot(3))
     assert manifest.exists()
     assert (tmp_path / "step-00000001.json").exists()
+
+
+def test_a_checkpoint_of_version_1_is_refused_by_name(tmp_path: Path) -> None:
+    payload = safetensors_bytes({"weight": torch.ones(1)})
+    manifest = forge(tmp_path, payload, version=1)
+    refused = (
+        f"^{manifest} is a 'bnn-checkpoint' of version 1, not a 'bnn-checkpoint' of version 2: go on with the release"
+        " that wrote it, or move it out of the folder$"
+    )
+    with pytest.raises(CheckpointError, match=refused):
+        load(tmp_path)
+    forge(tmp_path, payload)
+    assert load(tmp_path).step == 2, "but for its version it is a whole checkpoint"
 
 
 class Bomb:

@@ -5,10 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnn.errors import RecipeError
-from bnn.methods import TauSchedule
-from bnn.quantizers import ReCU
-from bnn.training import Callback, Trainer, recu_tau, sequential, warmup_cosine
-from tests.training.tiny_runs import recu_run
+from bnn.training import sequential, trapezoid, warmup_cosine
 
 
 @pytest.mark.parametrize(
@@ -57,33 +54,31 @@ def test_schedule_that_does_not_fit_is_refused(epochs, warmup, message):
         warmup_cosine(epochs, warmup_epochs=warmup)
 
 
-@pytest.mark.parametrize(("epoch", "tau"), [(0, 0.85), (300, 0.902856), (599, 0.989631), (600, 0.99)])
-def test_tau_of_the_published_schedule(epoch, tau):
-    assert recu_tau(epoch, 600) == pytest.approx(tau, abs=5e-7)
+def test_corners_and_slopes_of_a_trapezoid():
+    strength = trapezoid(100, peak=0.4, rise_epochs=20, fall_epochs=40)
+    assert [strength(epoch) for epoch in (0, 10, 20, 60)] == [0, 0.2, 0.4, 0.4]
+    assert [strength(epoch) for epoch in (80, 90, 100)] == pytest.approx([0.2, 0.1, 0])
+    assert strength(101) == 0
 
 
-def test_tau_in_closed_form():
-    rise = 0.2 / (math.e - 1)
-    assert recu_tau(3, 4, start=0.7, end=0.9) == pytest.approx(rise * math.exp(0.75) + 0.7 - rise)
+def test_a_trapezoid_without_slopes_is_constant():
+    assert [trapezoid(5, peak=0.4)(epoch) for epoch in (0, 2.5, 5)] == [0.4] * 3
 
 
-@pytest.mark.parametrize("options", [{"start": 0.5}, {"end": 1.01}, {"start": math.nan}])
-def test_tau_out_of_the_range_of_recu_is_refused(options):
-    with pytest.raises(RecipeError, match=r"tau lies in \(0.5, 1\]"):
-        TauSchedule(**options)
+@given(st.floats(0, 10), st.floats(0, 5), st.floats(0, 5), st.floats(0, 10))
+def test_a_trapezoid_stays_between_zero_and_its_peak(peak, rise, fall, epoch):
+    assert 0 <= trapezoid(10, peak=peak, rise_epochs=rise, fall_epochs=fall)(epoch) <= peak
 
 
-def test_ends_of_tau_s_range_are_those_of_recu(tmp_path):
-    summary = Trainer(recu_run(callbacks=[TauSchedule(start=0.5001, end=1.0)]), tmp_path / "run").fit()
-    assert summary["epochs"] == 3
-
-
-def test_every_recu_of_the_model_gets_the_tau_of_the_epoch(tmp_path):
-    taus = []
-
-    class Watch(Callback):
-        def on_step_end(self, trainer, loss):
-            taus.append({m.tau for m in trainer.run.model.modules() if isinstance(m, ReCU)})
-
-    Trainer(recu_run(), tmp_path / "run", callbacks=[Watch()]).fit()
-    assert taus == [{recu_tau(epoch, 3)} for epoch in range(3) for _ in range(4)]
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"peak": -1.0}, "at least 0, got -1.0"),
+        ({"peak": float("nan")}, "at least 0, got nan"),
+        ({"peak": 1.0, "rise_epochs": 6, "fall_epochs": 5}, "do not fit into 10"),
+        ({"peak": 1.0, "rise_epochs": -1}, "do not fit into 10"),
+    ],
+)
+def test_what_makes_no_trapezoid_is_refused(options, message):
+    with pytest.raises(RecipeError, match=message):
+        trapezoid(10, **options)

@@ -209,7 +209,8 @@ def test_callbacks_are_called_in_order_those_of_the_run_first(tmp_path):
     log: list = []
     run = linear_run(epochs=1, batch_size=30, callbacks=[Events(log, "run")])
     Trainer(run, tmp_path / "run", callbacks=[Events(log, "trainer")]).fit()
-    events = ["fit_begin", "epoch_begin", "step_end", "step_end", "epoch_end", "fit_end", "exit"]
+    steps = ["gradients", "step_end"] * 2
+    events = ["fit_begin", "epoch_begin", *steps, "epoch_end", "fit_end", "exit"]
     assert log == [(name, f"on_{event}") for event in events for name in ("run", "trainer")]
 
 
@@ -224,6 +225,53 @@ def test_callbacks_add_to_records_and_summary(tmp_path):
     Trainer(linear_run(), tmp_path / "run", callbacks=[Adds()]).fit()
     assert [record["extra"] for record in read_metrics(tmp_path / "run")] == [7, 7]
     assert read_json(tmp_path / "run" / "summary.json")["extra"] == 8
+
+
+class Scales(Callback):
+    """Multiplies the gradients, and notes the norm that it finds."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.found: list[float] = []
+
+    def on_gradients(self, trainer: Trainer) -> None:
+        gradient = trainer.run.model[1].weight.grad
+        self.found.append(gradient.norm().item())
+        gradient.mul_(self.factor)
+
+
+def test_gradients_are_whole_and_are_changed_in_the_order_of_the_callbacks(tmp_path):
+    first, second = Scales(3.0), Scales(0.0)
+    run = linear_run(epochs=1, slice_size=5, callbacks=[first])
+    before = run.model[1].weight.detach().clone()
+    whole = Scales(1.0)
+    Trainer(linear_run(epochs=1, callbacks=[whole]), tmp_path / "whole").fit()
+    Trainer(run, tmp_path / "run", callbacks=[second]).fit()
+    assert len(first.found) == len(second.found) == 5
+    assert first.found[0] == pytest.approx(whole.found[0], rel=1e-5), "the slices' gradients have been added up"
+    assert second.found == pytest.approx([3 * norm for norm in first.found])
+    assert torch.equal(run.model[1].weight, before), "the optimizer steps with what the last callback left"
+
+
+@pytest.mark.parametrize("place", ["forward", "backward"])
+def test_a_step_that_is_skipped_has_no_gradients_to_see(place, tmp_path):
+    run, log = linear_run(epochs=1), []
+    plain, losses = run.loss, []
+
+    def loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        losses.append(None)
+        mean = plain(logits, labels)
+        if len(losses) != 2:
+            return mean
+        if place == "forward":
+            return mean * math.nan
+        logits.register_hook(lambda grad: grad * math.nan)
+        return mean
+
+    run.loss = loss
+    Trainer(run, tmp_path / "run", callbacks=[Events(log, "one")]).fit()
+    names = [name for _, name in log if name in ("on_gradients", "on_step_end")]
+    assert names == ["on_gradients", "on_step_end"] * 4
 
 
 class Raises(Callback):

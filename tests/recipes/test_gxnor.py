@@ -1,52 +1,67 @@
-"""What the recipes of GXNOR-Net promise beyond every recipe's promises."""
+"""What the recipe of GXNOR-Net promises beyond every recipe's promises."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from bnn.cli import main
-from bnn.errors import Interrupted
+from bnn.data import RandomCrop, RandomFlip, RandomShift, cifar10, named
+from bnn.errors import Interrupted, RecipeError
 from bnn.optim.dst import DST
 from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
 from bnn.training.recipe import load_recipe
-from bnn.weights import DiscreteStore
+from bnn.weights import DiscreteStore, WeightStore
+from tests.recipes.small_data import write_mnist
 from tests.training.tiny_runs import SignalAt, assert_same_state, training_state
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def write_mnist(folder: Path, images: int = 40) -> None:
-    """Images of noise, brighter for higher digits."""
-    raw = folder / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name, count in (("train", images), ("t10k", 10)):
-        labels = np.arange(count, dtype=np.uint8) % 10
-        pixels = random.integers(0, 100, (count, 28, 28)) + 15 * labels[:, None, None]
-        sizes = np.array([count, 28, 28], ">i4").tobytes()
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.astype(np.uint8).tobytes())
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
-
-
 def test_mnist_builds_what_it_says(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "mnist_gxnor.py").function
+    recipe = load_recipe(RECIPES / "gxnor.py").function
     run = recipe(data_dir=tmp_path, learning_rate=0.02, m=None, shift=0.1, seed=4)
     assert isinstance(run.optimizer, DST)
     assert run.optimizer.param_groups[0]["m"] is None
     assert run.optimizer.param_groups[0]["lr"] == 0.02
     assert run.optimizer.param_groups[0]["seed"] == 4
-    assert len(run.augment) == 1
+    assert run.augment == [RandomShift(fraction=0.1)]
     assert recipe(data_dir=tmp_path).augment == []
     stores = [module for module in run.model.modules() if isinstance(module, DiscreteStore)]
     assert len(stores) == 4
     again, other = (recipe(data_dir=tmp_path, seed=seed).model.state_dict() for seed in (4, 5))
     assert all(torch.equal(tensor, again[name]) for name, tensor in run.model.state_dict().items())
     assert not torch.equal(again["0.store.planes"], other["0.store.planes"])
+
+
+@pytest.mark.parametrize(
+    ("dataset", "weights", "augmentation"),
+    [("cifar10", 12_973_440, [RandomCrop(padding=4), RandomFlip()]), ("svhn", 12_973_440, [RandomCrop(padding=4)])],
+)
+@pytest.mark.parametrize("name", ["gxnor", "mtj"])
+def test_a_data_set_has_its_network_and_augmentation(name, dataset, weights, augmentation, images, monkeypatch):
+    colour = cifar10(images)
+    monkeypatch.setitem(named._LOADERS, "svhn", lambda data_dir, *, download: replace(colour, name="svhn"))
+    recipe = load_recipe(RECIPES / f"{name}.py").function
+    run = recipe(data_dir=images, dataset=dataset, precision="bfloat16", epochs=3)
+    assert run.data.name == dataset
+    assert sum(module.size for module in run.model.modules() if isinstance(module, WeightStore)) == weights
+    assert run.augment == augmentation
+    assert run.precision == "bfloat16"
+    assert run.schedule(1.5) == pytest.approx(0.5)
+    with pytest.raises(RecipeError, match=f"only images of mnist are shifted, those of {dataset} are cropped"):
+        recipe(data_dir=images, dataset=dataset, shift=0.1)
+
+
+def test_defaults_are_those_of_mnist(tmp_path):
+    write_mnist(tmp_path)
+    run = load_recipe(RECIPES / "gxnor.py").function(data_dir=tmp_path)
+    assert (run.data.name, run.epochs, run.precision) == ("mnist", 100, "float32")
+    assert sum(module.size for module in run.model.modules() if isinstance(module, WeightStore)) == 581_408
 
 
 def test_mnist_trains_through_the_command_line(tmp_path):
@@ -61,7 +76,7 @@ def test_mnist_trains_through_the_command_line(tmp_path):
         "--out",
         str(tmp_path / "run"),
     ]
-    assert main(["train", str(RECIPES / "mnist_gxnor.py"), *words]) == 0
+    assert main(["train", str(RECIPES / "gxnor.py"), *words]) == 0
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["bits_per_weight"] == 2.0
     assert 0.4 < summary["resting_share"] < 0.9
@@ -71,7 +86,7 @@ def test_mnist_trains_through_the_command_line(tmp_path):
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "mnist_gxnor.py").function
+    recipe = load_recipe(RECIPES / "gxnor.py").function
 
     def run() -> Run:
         return recipe(data_dir=tmp_path, batch_size=10, epochs=2)
@@ -88,5 +103,5 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
 @pytest.mark.slow
 def test_mnist_learns_in_an_epoch(tmp_path):
     words = ["--data-dir", os.environ["BNN_DATA"], "--epochs", "1", "--out", str(tmp_path / "run")]
-    assert main(["train", str(RECIPES / "mnist_gxnor.py"), *words]) == 0
+    assert main(["train", str(RECIPES / "gxnor.py"), *words]) == 0
     assert read_json(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.975

@@ -1,6 +1,5 @@
 """Binary residual networks on CIFAR-10: ReCU, OvSW, and what either adds to the plain sign."""
 
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -8,7 +7,7 @@ from typing import Literal
 import torch
 
 from bnn.cost.weight_meter import WeightMeter
-from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
+from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.models import initialize, resnet18, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
@@ -46,6 +45,7 @@ _OPTIONS_OF_RECU: dict[str, dict[str, str]] = {
 def recipe(
     *,
     data_dir: Path,
+    train_images: int | None = None,
     model: Literal["resnet18", "resnet20", "vgg_small", "resnet8"] = "resnet20",
     variant: Variant = "recu",
     epochs: int = 600,
@@ -58,7 +58,6 @@ def recipe(
     gradient_ratio: float = 0.04,
     silence_decay: float = 9e-4,
     precision: Precision = "float32",
-    train_images: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -72,6 +71,7 @@ def recipe(
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        train_images: take this many of the training images, at random; null takes all.
         model: the network; resnet8 is for quick comparisons.
         variant: how latent weights become signs: sign passes every gradient; standardized is ReCU without its clamp;
             recu is the public code; recu_pass lets gradients through the clamp, recu_project moves latent weights
@@ -88,15 +88,11 @@ def recipe(
         gradient_ratio: OvSW's least ratio of a filter's gradient and weights.
         silence_decay: OvSW's decay of weights that do not change their sign.
         precision: of the products in training and evaluation; bfloat16 is several times as fast on some processors.
-        train_images: take this many of the training images, at random; null takes all.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
-    data = cifar10(data_dir, download=download)
-    if train_images is not None:
-        few, _ = hold_out(data.train, fraction=1 - train_images / len(data.train), seed=0)
-        data = replace(data, train=few)
+    data = load_dataset("cifar10", data_dir, download=download, train_images=train_images)
     callbacks: list[Callback] = [WeightMeter()]
     quantizer: Quantizer = Sign(window=float("inf"))
     if variant == "standardized":

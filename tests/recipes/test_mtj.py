@@ -1,8 +1,7 @@
-"""What the recipes on simulated junctions promise beyond every recipe's promises."""
+"""What the recipe on simulated junctions promises beyond every recipe's promises."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,28 +13,16 @@ from bnn.training.directory import read_json
 from bnn.training.recipe import load_recipe
 from hwsim.store import DeviceStore
 from hwsim.write_schemes import LinearPulse, PreDistorted
+from tests.recipes.small_data import write_mnist
 from tests.training.tiny_runs import SignalAt, assert_same_state, training_state
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
 
-def write_mnist(folder: Path, images: int = 40) -> None:
-    """Images of noise."""
-    raw = folder / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name, count in (("train", images), ("t10k", 10)):
-        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        sizes = np.array([count, 28, 28], ">i4").tobytes()
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + pixels.tobytes())
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + sizes[:4] + labels.tobytes())
-
-
 def test_swaps_the_store_and_nothing_else(tmp_path):
     write_mnist(tmp_path)
     ideal, device = (
-        load_recipe(RECIPES / f"mnist_{name}.py").function(data_dir=tmp_path, seed=3) for name in ("gxnor", "mtj")
+        load_recipe(RECIPES / f"{name}.py").function(data_dir=tmp_path, seed=3) for name in ("gxnor", "mtj")
     )
     assert isinstance(device.optimizer, DST)
     for one, other in zip(ideal.model, device.model, strict=True):
@@ -49,9 +36,9 @@ def test_swaps_the_store_and_nothing_else(tmp_path):
 
 def test_options_reach_the_junctions(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "mnist_mtj.py").function
+    recipe = load_recipe(RECIPES / "mtj.py").function
     run = recipe(
-        data_dir=tmp_path, scheme="linear", m=2.0, overdrive=4.0, preset="paper", spread=0.05, stuck=0.02,
+        data_dir=tmp_path, scheme="linear", m=2.0, overdrive=4.0, junction="paper", spread=0.05, stuck=0.02,
         temperature_K=330.0, shift=0.1,
     )  # fmt: skip
     stores = [module for module in run.model.modules() if isinstance(module, DeviceStore)]
@@ -72,7 +59,7 @@ def test_trains_through_the_command_line(tmp_path):
     write_mnist(tmp_path / "data")
     words = ["--data-dir", tmp_path / "data", "--batch-size", 10, "--epochs", 1, "--out", tmp_path / "run"]
     words += ["--scheme", "pre-distorted", "--spread", "0.05", "--temperature-K", "320"]
-    assert main(["train", str(RECIPES / "mnist_mtj.py"), *map(str, words)]) == 0
+    assert main(["train", str(RECIPES / "mtj.py"), *map(str, words)]) == 0
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["bits_per_weight"] == 2.0
     assert summary["skipped_steps"] == 0
@@ -82,7 +69,7 @@ def test_trains_through_the_command_line(tmp_path):
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "mnist_mtj.py").function
+    recipe = load_recipe(RECIPES / "mtj.py").function
 
     def run() -> Run:
         return recipe(data_dir=tmp_path, batch_size=10, epochs=2, stuck=0.01)

@@ -1,13 +1,12 @@
 """A network on CIFAR-10 whose weights take half a bit in a file: penalized, made sparse and ternary, tuned."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from bnn.cost.weight_meter import WeightMeter
-from bnn.data import RandomCrop, RandomFlip, cifar10, hold_out
+from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.errors import RecipeError
 from bnn.methods import (
     Compressibility,
@@ -26,6 +25,7 @@ _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 def recipe(
     *,
     data_dir: Path,
+    train_images: int | None = None,
     start: Path | None = None,
     width: int = 32,
     hidden: int = 1024,
@@ -40,7 +40,6 @@ def recipe(
     tuning_rate: float = 0.02,
     weight_decay: float = 5e-4,
     precision: Precision = "bfloat16",
-    train_images: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
@@ -56,6 +55,7 @@ def recipe(
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        train_images: take this many of the training images, at random; null takes all.
         start: directory of a run of this recipe, such as one with density null; its weights take the place of the real
             epochs.
         width: channels of the first convolution.
@@ -71,7 +71,6 @@ def recipe(
         tuning_rate: of SGD at the start of the ternary epochs, from where another cosine begins.
         weight_decay: of every parameter.
         precision: of the products in training and evaluation; bfloat16 is several times as fast on some processors.
-        train_images: take this many of the training images, at random; null takes all.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
         download: fetch CIFAR-10 into data_dir if it is not there.
@@ -82,10 +81,7 @@ def recipe(
         raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
     if not tuning_rate > 0:
         raise RecipeError(f"the tuning rate is above 0, got {tuning_rate}")
-    data = cifar10(data_dir, download=download)
-    if train_images is not None:
-        few, _ = hold_out(data.train, fraction=1 - train_images / len(data.train), seed=0)
-        data = replace(data, train=few)
+    data = load_dataset("cifar10", data_dir, download=download, train_images=train_images)
     network = vgg7(
         input_shape=data.image_shape, classes=data.num_classes, width=width, hidden=hidden, store=SparseStore
     )

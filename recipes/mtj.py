@@ -1,17 +1,12 @@
-"""GXNOR-Net on CIFAR-10: ternary weights that are pairs of simulated magnetic tunnel junctions."""
+"""GXNOR-Net on simulated magnetic tunnel junctions, whose random switching performs the ternary transitions."""
 
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from bnn.cost.gated_xnor import GatedXnorMeter
-from bnn.data import RandomCrop, RandomFlip, cifar10
-from bnn.models import initialize
-from bnn.models.gxnor_cnn import gxnor_vgg
-from bnn.optim import Adam
-from bnn.optim.dst import DST
+from bnn.data import load_dataset
+from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 from hwsim.devices import junctions
 from hwsim.meters import DeviceMeter
@@ -23,68 +18,71 @@ from hwsim.write_schemes import SchemeName, scheme_named
 def recipe(
     *,
     data_dir: Path,
-    epochs: int = 200,
+    dataset: GxnorDataset = "mnist",
+    epochs: int = 100,
     batch_size: int = 100,
     learning_rate: float = 1e-2,
     momentum: float = 0.997,
     m: float | None = 3.0,
     scheme: SchemeName = "read-first",
-    preset: Literal["consistent", "paper", "ut_austin"] = "consistent",
+    junction: Literal["consistent", "paper", "ut_austin"] = "consistent",
     overdrive: float = 3.0,
     spread: float = 0.0,
     stuck: float = 0.0,
     temperature_K: float | None = None,
-    precision: Precision = "bfloat16",
+    shift: float = 0.0,
+    precision: Precision = "float32",
     validation: float = 0.1,
     seed: int = 0,
     download: bool = False,
 ) -> Run:
-    """Trains a ternary VGG-like network on CIFAR-10 whose weights are junctions that switch at random.
+    """Trains a ternary convolutional network whose weights are pairs of junctions that switch at random.
 
-    Everything but the store is that of cifar10_gxnor.py: the transitions come from pulses on junctions. The schemes
-    linear, pedestal and pre-distorted write without knowledge of a cell's state; read-first is pre-distorted and reads
-    the cell before.
+    Everything but the store is that of gxnor.py: the transitions come from pulses on junctions. The schemes linear,
+    pedestal and pre-distorted write without knowledge of a cell's state; read-first is pre-distorted and reads the
+    cell before.
 
     Args:
-        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        data_dir: folder of torchvision's files; for CIFAR-10 also an image folder with train/CLASS and test/CLASS.
+        dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam at the start; a cosine takes it to 0.
         momentum: decay of Adam's mean; see DST for why it is long.
         m: steepness of the tanh that gives the probability of a transition; null keeps every step on average.
         scheme: how a probability becomes pulses.
-        preset: the junction, see docs/hwsim.md; the figures of paper are recalled and not verified.
+        junction: see docs/hwsim.md; the figures of paper are recalled and not verified.
         overdrive: current of a pulse over the critical current.
         spread: relative deviation, from junction to junction, of resistance, magnetoresistance, barrier and critical
             current each; the pulses are made for the mean.
         stuck: part of the junctions that never switch; half of them parallel, half antiparallel.
         temperature_K: of the array, where it is not the 300 K that the pulses are made for.
-        precision: of the products in training and evaluation; levels are exact in either, gradients are rounded to
-            bfloat16, which some processors multiply several times as fast.
+        shift: largest random shift of MNIST's training images, as a part of their height and width.
+        precision: of the products; levels are exact in bfloat16, too, which is far faster on some processors.
         validation: part of the training images to hold out.
-        seed: of the weights, the junctions, the transitions, the order of the images, the augmentation and the
-            validation split.
-        download: fetch CIFAR-10 into data_dir if it is not there.
+        seed: of the weights, junctions and transitions, the order of the images, the augmentation and the validation
+            split.
+        download: fetch the data into data_dir if they are not there.
     """
-    data = cifar10(data_dir, download=download)
+    augment = gxnor_augmentation(dataset, shift=shift)
     store = partial(
         DeviceStore,
-        device=getattr(junctions, preset)(),
+        device=getattr(junctions, junction)(),
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
         nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )
-    model = gxnor_vgg(input_shape=data.image_shape, classes=data.num_classes, store=store)
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    data = load_dataset(dataset, data_dir, download=download)
+    step = gxnor_step(
+        data, store=store, learning_rate=learning_rate, momentum=momentum, m=m, precision=precision, seed=seed
+    )
     return Run(
-        model=model,
+        **vars(step),
         data=data,
-        optimizer=DST(Adam(model.parameters(), lr=learning_rate, betas=(momentum, 0.999), seed=seed), m=m),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         validation=validation,
-        precision=precision,
         schedule=warmup_cosine(epochs),
-        augment=[RandomCrop(padding=4), RandomFlip()],
+        augment=augment,
         callbacks=[GatedXnorMeter(), DeviceMeter()],
     )

@@ -1,0 +1,38 @@
+import torch
+
+from bnn.cost.memory.saved import kept_tensors
+from bnn.quantizers import Sign
+
+
+class Hides(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        ctx.hidden = [x * 2]
+        return x * 3
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 3
+
+
+def kept_bytes(y):
+    storages = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in kept_tensors(y)}
+    return sum(storages.values())
+
+
+def test_a_walk_finds_what_hooks_do_not_see():
+    x = torch.ones(10, requires_grad=True)
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(seen.append, lambda nothing: nothing):
+        Hides.apply(x)
+    assert [tensor.numel() for tensor in seen] == [10]
+    assert kept_bytes(Hides.apply(x)) == 40 + 40
+
+
+def test_a_walk_goes_through_the_whole_graph_and_knows_bits():
+    x = torch.randn(4, 16, requires_grad=True)
+    y = (Sign()(x) * x).exp()
+    # The window's bits, the product's two factors (of which one is bits), and the result of exp.
+    assert kept_bytes(y) == 4 * 2 + 4 * 2 + 4 * 64 + 4 * 64
+    assert kept_bytes(torch.ones(3)) == 0
