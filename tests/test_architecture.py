@@ -91,19 +91,20 @@ def test_rules_are_without_a_circle():
 
 # The same of `hwsim`, besides what it takes from `bnn`.
 SIMULATOR_MAY_IMPORT = {
-    "__init__": {"crossbar", "devices", "meters", "nonidealities", "store", "write_schemes"},
+    "__init__": set(),
     "devices": set(),
     "synapse": set(),
     "write_schemes": {"devices"},
     "nonidealities": {"devices"},
-    "pulses": {"devices", "nonidealities", "write_schemes"},
-    "store": {"devices", "nonidealities", "pulses", "synapse", "write_schemes"},
+    "probability_tables": set(),
+    "pulses": {"hwsim", "devices", "nonidealities", "probability_tables", "write_schemes"},
+    "sampled": {"devices", "nonidealities", "pulses", "write_schemes"},
+    "store": {"devices", "nonidealities", "pulses", "sampled", "synapse", "write_schemes"},
     "crossbar": {"store"},
     "prices": {"devices", "store"},
     "meters": {"store"},
     "studies": {"devices", "nonidealities", "write_schemes"},
-    "cli_sweep": {"devices", "studies", "write_schemes"},
-    "cli": {"hwsim", "devices", "cli_sweep"},
+    "cli": {"devices", "studies", "write_schemes"},
     "__main__": {"cli"},
 }
 SIMULATOR = sorted((ROOT / "hwsim").rglob("*.py"))

@@ -16,7 +16,10 @@ from bnn.quantizers import Ternary
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
 from bnn.weights import DiscreteStore
-from hwsim.devices import Butler, MeasuredDevice, MeasuredTable, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
+from hwsim.devices.measured import MeasuredDevice
+from hwsim.devices.measured_table import MeasuredTable
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
 from hwsim.synapse import transition_matrix
@@ -35,12 +38,12 @@ SWITCH = MeasuredDevice(
     to_antiparallel=_TABLE, to_parallel=_TABLE, parallel_resistance_ohm=1e3, antiparallel_resistance_ohm=2e3
 )
 IDEAL = partial(
-    DeviceStore, device=SWITCH, scheme=PreDistorted(voltage_V=(1.0, -1.0), certain=1.0, read_first=True)
+    DeviceStore, device=SWITCH, scheme=PreDistorted(voltage_V=(1.0, -1.0), full_pulse_probability=1.0, read_first=True)
 )  # fmt: skip
 
 
-def make(shape=(30, 50), *, scheme="read-first", seed: int = 0, **flaws) -> DeviceStore:
-    store = DeviceStore(shape, device=JUNCTION, scheme=SCHEMES[scheme], nonidealities=NonIdealities(**flaws))
+def make(shape=(30, 50), *, scheme="read-first", seed: int = 0, **nonidealities) -> DeviceStore:
+    store = DeviceStore(shape, device=JUNCTION, scheme=SCHEMES[scheme], nonidealities=NonIdealities(**nonidealities))
     store.initialize(torch.Generator().manual_seed(seed))
     return store
 
@@ -53,7 +56,7 @@ def codes(store: DeviceStore) -> torch.Tensor:
 def at(store: DeviceStore, code: int) -> DeviceStore:
     """Puts every cell into a state."""
     shape = (2, store.shape[0], store._columns)
-    store._keep(slice(None), torch.tensor([code & 1, code >> 1]).bool()[:, None, None].expand(shape))
+    store._set_states(slice(None), torch.tensor([code & 1, code >> 1]).bool()[:, None, None].expand(shape))
     return store
 
 
@@ -63,7 +66,7 @@ def program(store, delta: float | torch.Tensor, seed: int = 1):
     return store
 
 
-@pytest.mark.filterwarnings("ignore::hwsim.devices.ValidityWarning")
+@pytest.mark.filterwarnings("ignore::hwsim.devices.base.ValidityWarning")
 class TestLimits:
     """Probabilities of 0 and 1 are the ideal store's, bit for bit."""
 
@@ -107,14 +110,16 @@ class TestLaw:
     @pytest.mark.parametrize("scheme", SCHEMES)
     @pytest.mark.parametrize("steps", [0.3, -0.3, 0.9, 1.4, -2.0])
     def test_transitions_are_those_of_the_cell(self, scheme, steps):
-        def delivered(p: torch.Tensor, antiparallel: torch.Tensor) -> torch.Tensor:
+        def switch_probability(p: torch.Tensor, antiparallel: torch.Tensor) -> torch.Tensor:
             result = torch.zeros_like(p)
             for state in (False, True):
-                result[antiparallel == state] = SCHEMES[scheme].delivered(JUNCTION, state, p[antiparallel == state])
+                result[antiparallel == state] = SCHEMES[scheme].switch_probability(
+                    JUNCTION, state, p[antiparallel == state]
+                )
             return result
 
         read_first = SCHEMES[scheme].read_first
-        matrix = transition_matrix(steps, read_first=read_first, delivered=delivered)
+        matrix = transition_matrix(steps, read_first=read_first, switch_probability=switch_probability)
         for code in range(4):
             after = codes(program(at(make((100, 200), scheme=scheme), code), steps))
             for other in range(4):
@@ -175,11 +180,11 @@ class TestCounts:
 
 class TestReproducibility:
     @pytest.mark.parametrize(
-        "flaws", [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}], ids=["alike", "varied"]
+        "nonidealities", [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}], ids=["alike", "varied"]
     )
-    def test_the_generator_decides_and_not_the_threads(self, flaws):
+    def test_the_generator_decides_and_not_the_threads(self, nonidealities):
         def states(seed: int, threads: int) -> dict[str, torch.Tensor]:
-            store = make((300, 500), **flaws)
+            store = make((300, 500), **nonidealities)
             state = torch.get_rng_state()
             torch.set_num_threads(threads)
             program(store, 0.3, seed)
@@ -205,11 +210,11 @@ class TestReproducibility:
         assert not (codes(device) == 0).any()
 
     @pytest.mark.parametrize(
-        "flaws", [{}, {"barrier_spread": 0.1, "tmr_spread": 0.1, "shorted": 0.01, "endurance_cycles": 2}]
+        "nonidealities", [{}, {"barrier_spread": 0.1, "tmr_spread": 0.1, "shorted": 0.01, "endurance_cycles": 2}]
     )
-    def test_a_checkpoint_resumes_bit_for_bit(self, flaws, tmp_path):
+    def test_a_checkpoint_resumes_bit_for_bit(self, nonidealities, tmp_path):
         def training(seed: int):
-            layer = BinaryLinear(50, 30, store=lambda _: make(seed=seed, **flaws))
+            layer = BinaryLinear(50, 30, store=lambda _: make(seed=seed, **nonidealities))
             return layer, DST(Adam(layer.parameters(), lr=0.1))
 
         def train(layer, optimizer, first: int, last: int) -> None:
@@ -252,7 +257,7 @@ class TestReproducibility:
 class TestMemory:
     def test_a_state_takes_two_bits(self):
         layer = BinaryLinear(256, 100, store=DeviceStore)
-        assert list(layer.state_dict()) == ["store.planes", "store.tally", "store.variation_seed"]
+        assert list(layer.state_dict()) == ["store.planes", "store.counts", "store.variation_seed"]
         assert 8 * layer.store.planes.nbytes == 2 * layer.store.size == layer.store.storage_bits * layer.store.size
 
     def test_can_be_made_without_memory(self):
@@ -278,19 +283,19 @@ class TestMemory:
 class TestNonIdealities:
     def test_stuck_junctions_stay(self):
         store = make((100, 200), stuck_parallel=0.1, stuck_antiparallel=0.05)
-        parallel, antiparallel, _ = store._faults()
+        parallel, antiparallel, _ = store._junctions().faults()
         for delta in (2.0, -2.0, 1.0):
             program(store, delta)
             states = store.antiparallel()
             assert not states[parallel].any()
             assert states[antiparallel].all()
         # At the lower end after a full step up from there, but for the rare failures.
-        free = ~store._faults().any(dim=0).any(dim=0)
+        free = ~store._junctions().faults().any(dim=0).any(dim=0)
         assert float((store.value()[free] == 0).double().mean()) > 0.99
 
     def test_shorts_are_read_as_large_weights(self):
         store = make((100, 200), shorted=0.05)
-        shorted = store._faults()[2]
+        shorted = store._junctions().faults()[2]
         levels = store.value()
         assert (levels[shorted[0] & ~shorted[1]] > 10).all()
         assert (levels[shorted[1] & ~shorted[0]] < -10).all()

@@ -132,7 +132,7 @@ def test_accuracy_from_training_to_figure(hwsim, tmp_path):
         ((*SWITCHING, "--out", "O", "--from=-1"), "the time is 0 or more, got -1"),
         ((*SWITCHING, "--out", "O", "--to=nan"), "the time is 0 or more, got nan"),
         ((*SWITCHING, "--out", "O", "--models", "butler,kramers"), "there is no model 'kramers'; see"),
-        ((*SWITCHING, "--out", "O", "--preset", "sot"), "invalid choice: 'sot'"),
+        ((*SWITCHING, "--out", "O", "--junction", "sot"), "invalid choice: 'sot'"),
         ((*SWITCHING, "--out", "O", "--", "--epochs", "1"), "options after `--` are those of a recipe"),
         (
             ("sweep", "switching", "--over", "overdrive", "--from", "1", "--to", "2", "--out", "O"),
