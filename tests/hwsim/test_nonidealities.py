@@ -1,5 +1,6 @@
 """Spread and faults by seed, and the refusal of what is not physical."""
 
+import itertools
 import math
 
 import pytest
@@ -52,13 +53,30 @@ class TestSpread:
         assert abs(torch.corrcoef(torch.stack([one.log().flatten(), other.log().flatten()]))[0, 1]) < 0.02
 
 
-def test_spreads_are_independent():
-    array = NonIdealities(resistance_spread=0.1, tmr_spread=0.1).array(JUNCTION, SHAPE, 0)
-    logs = torch.stack([array.parallel_resistance_ohm.log().flatten(), array.tmr.log().flatten()])
-    assert abs(torch.corrcoef(logs)[0, 1]) < 0.02
+def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    return abs(float(torch.corrcoef(torch.stack([one.flatten().double(), other.flatten().double()]))[0, 1]))
 
 
-def test_faults_are_shares_of_the_junctions_and_exclude_each_other():
+def test_spreads_and_faults_are_independent_of_one_another():
+    """Also the resistance of the critical current, and both of the faults: 4.5 standard errors."""
+    names = ["parallel_resistance_ohm", "energy_barrier_J", "critical_current_A", "tmr"]
+    nonidealities = NonIdealities(
+        resistance_spread=0.1, barrier_spread=0.1, critical_current_spread=0.1, tmr_spread=0.1, stuck_parallel=0.2
+    )
+    array, faulty = nonidealities.array(JUNCTION, SHAPE, 0), nonidealities.stuck(SHAPE, 0)[0]
+    quantities = {name: array.constant(name).log() for name in names} | {"faulty": faulty}
+    for one, other in itertools.combinations(quantities, 2):
+        assert correlation(quantities[one], quantities[other]) < 4.5 / math.sqrt(math.prod(SHAPE)), (one, other)
+
+
+def test_variation_has_no_pattern_in_the_array():
+    """Between the junctions of a cell, neighbouring rows and neighbouring columns."""
+    logs = NonIdealities(resistance_spread=0.1).array(JUNCTION, SHAPE, 0).parallel_resistance_ohm.log()
+    for one, other in ((logs[0], logs[1]), (logs[:, 1:], logs[:, :-1]), (logs[..., 1:], logs[..., :-1])):
+        assert correlation(one, other) < 4.5 / math.sqrt(one.numel())
+
+
+def test_faults_are_fractions_of_the_junctions_and_exclude_each_other():
     nonidealities = NonIdealities(stuck_parallel=0.1, stuck_antiparallel=0.05, shorted=0.02)
     kinds = nonidealities.stuck(SHAPE, 7)
     assert kinds.sum(dim=0).max() == 1

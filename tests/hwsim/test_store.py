@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.models import initialize
 from bnn.optim import SGD, Adam
 from bnn.optim.dst import DST
 from bnn.quantizers import Ternary
@@ -278,6 +280,107 @@ class TestMemory:
             layer.store.initialize(torch.Generator().manual_seed(2))
             layer(x).square().sum().backward()
         assert torch.equal(layers[0].store.weight.grad, layers[1].store.weight.grad)
+
+
+class TestAsEveryStore:
+    """What others ask a store for, see `WeightStore`."""
+
+    @pytest.mark.parametrize("shape", [(30, 50), (6, 5, 3, 3)])
+    def test_nominal_junctions_have_three_levels(self, shape):
+        store = make(shape, barrier_spread=0.1, stuck_parallel=0.1)
+        assert store.levels == (-1, 0, 1) == tuple(store.value().unique().tolist())
+        assert not store.is_binary
+        assert torch.equal(store.trained_value(), store.value())
+        assert store.trained is store.weight
+
+    @pytest.mark.parametrize("name", ["resistance_spread", "tmr_spread", "shorted"])
+    def test_resistances_that_vary_have_no_levels(self, name):
+        store = make(**{name: 0.05})
+        assert store.levels == ()
+        assert len(store.value().unique()) > 3
+        assert torch.equal(store.trained_value(), store.value())
+
+    @pytest.mark.parametrize(
+        ("options", "bits"), [({}, 2), ({"resistance_spread": 0.1}, 2), ({"endurance_cycles": 9}, 66)]
+    )
+    def test_bits_are_those_of_the_buffers_that_grow_with_the_weight(self, options, bits):
+        store = make((30, 64), **options)
+        kept = [store.planes] if store.cycles is None else [store.planes, store.cycles]
+        assert store.training_bits == bits == 8 * sum(buffer.nbytes for buffer in kept) / store.size
+        assert store.storage_bits == 2
+
+    @pytest.mark.parametrize("options", [{}, {"resistance_spread": 0.1}], ids=["levels", "real"])
+    @pytest.mark.parametrize("shape", [(30, 50), (6, 5, 3, 3)])
+    def test_sign_planes_are_the_signs_of_what_is_read(self, shape, options):
+        store = make(shape, **options)
+        above, below = store.sign_planes()
+        value = store.value()
+        assert torch.equal(above, BitTensor.from_dense(value > 0).packed)
+        assert torch.equal(below, BitTensor.from_dense(value < 0).packed)
+        program(store, 2.0)
+        assert torch.equal(above, BitTensor.from_dense(value > 0).packed), "a copy"
+
+
+class TestSeeds:
+    """Of variation and faults: one for each layer, and independent streams for each quantity."""
+
+    SHAPE = (100, 150)
+
+    def correlation(self, one: torch.Tensor, other: torch.Tensor) -> float:
+        return abs(float(torch.corrcoef(torch.stack([one.flatten().double(), other.flatten().double()]))[0, 1]))
+
+    def layers(self, **nonidealities) -> list[DeviceStore]:
+        """Two layers of one network, which one generator initializes."""
+        model = nn.ModuleList(
+            BinaryLinear(150, 100, store=lambda _: make(self.SHAPE, **nonidealities)) for _ in range(2)
+        )
+        initialize(model, generator=torch.Generator().manual_seed(0))
+        return [layer.store for layer in model]
+
+    @pytest.mark.parametrize("name", ["resistance_spread", "barrier_spread", "critical_current_spread", "tmr_spread"])
+    def test_variation_of_two_layers_differs(self, name):
+        one, other = (store._junctions().device for store in self.layers(**{name: 0.1}))
+        constant = next(key for key, value in vars(one).items() if isinstance(value, torch.Tensor))
+        assert self.correlation(getattr(one, constant), getattr(other, constant)) < 0.03
+
+    @pytest.mark.parametrize("name", ["stuck_parallel", "stuck_antiparallel", "shorted"])
+    def test_faults_of_two_layers_differ(self, name):
+        one, other = (store._junctions().faulty for store in self.layers(**{name: 0.2}))
+        assert self.correlation(one, other) < 0.03
+
+    def test_the_two_junctions_of_a_cell_differ(self):
+        junctions = make(self.SHAPE, resistance_spread=0.1, stuck_parallel=0.2)._junctions()
+        assert self.correlation(*junctions.device.parallel_resistance_ohm.log()) < 0.03
+        assert self.correlation(*junctions.faulty) < 0.03
+
+    def test_a_new_start_draws_new_junctions(self):
+        store = make(self.SHAPE, resistance_spread=0.1, stuck_parallel=0.2)
+        before = store._junctions()
+        store.initialize(torch.Generator().manual_seed(1))
+        after = store._junctions()
+        resistances = (before.device.parallel_resistance_ohm, after.device.parallel_resistance_ohm)
+        assert self.correlation(*resistances) < 0.03
+        assert self.correlation(before.faulty, after.faulty) < 0.03
+
+    def test_shorts_that_are_read_are_those_that_never_switch(self):
+        junctions = make(self.SHAPE, shorted=0.1)._junctions()
+        assert torch.equal(junctions.device.parallel_resistance_ohm == 400, junctions.faulty)
+
+    def test_switching_is_independent_of_the_variation(self):
+        """Of what does not enter into the law of the pulse: the magnetoresistance, out of parallel."""
+        store = program(at(make(self.SHAPE, tmr_spread=0.1), 0), -0.5)
+        first, _ = store.antiparallel()
+        assert 0.3 < float(first.double().mean()) < 0.7
+        assert self.correlation(first, store._junctions().device.tmr[0].log()) < 0.03
+
+    def test_one_exposure_and_the_next_draw_different_numbers(self):
+        store, generator, switched = make(self.SHAPE), torch.Generator().manual_seed(3), []
+        for _ in range(2):
+            at(store, 0).expose(voltage_V=0.6, seconds=1.2e-9, generator=generator)
+            switched.append(store.antiparallel())
+        assert 0.2 < float(switched[0].double().mean()) < 0.8
+        assert self.correlation(*switched) < 0.03
+        assert self.correlation(*switched[0]) < 0.03, "the junctions of a cell are independent"
 
 
 class TestNonIdealities:

@@ -52,9 +52,9 @@ class TestError:
 
 @pytest.mark.parametrize(("device", "least"), [(PAPER, 0.33), (IN_PLANE, 0.27)], ids=["paper", "in-plane"])
 def test_the_best_linear_pulse_of_the_reference(device, least):
-    """Over all lengths of the full pulse, which `certain` stands for here."""
-    certain = 1 - torch.logspace(-1, -12, 45, dtype=torch.float64)
-    errors = [off_by(LinearPulse(certain=float(c)), device).max() for c in certain]
+    """Over all lengths of the full pulse, by the probability with which it switches."""
+    full = 1 - torch.logspace(-1, -12, 45, dtype=torch.float64)
+    errors = [off_by(LinearPulse(full_pulse_probability=float(p)), device).max() for p in full]
     assert float(min(errors)) == pytest.approx(least, abs=0.01)
 
 

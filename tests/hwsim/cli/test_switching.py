@@ -8,24 +8,9 @@ import sys
 import pytest
 import torch
 
-from hwsim.cli import main
 from hwsim.devices import junctions
 
 REDUCED = ("switching", "--delta", "60", "--overdrive", "3", "--tau", "1.224")
-
-
-@pytest.fixture
-def hwsim(capsys):
-    """Runs a command in this process; gives exit status, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = main(words)
-        except SystemExit as exit:  # of --help
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def probability(result: tuple[int, str, str]) -> float:
