@@ -21,10 +21,10 @@ class DeviceMeter(Callback):
     - `write_energy_J`: of the pulses, from the true resistances and the moment of each switch;
       `write_energy_per_update_J` is its mean for a synapse and update, `write_energy_per_pulse_J` that for a pulse.
     - `reads`, `read_energy_J`: products of the forward passes of training and, where the scheme reads first, reads
-      before writes; and the energy of those whose input is not 0, which gates a cell off. The share of these inputs is
-      that of one batch at the end, and so are the conductances.
-    - `share_of_0_s`: of the synapses, at the end, those whose 0 is two parallel junctions.
-    - `switches_per_junction`, and `most_switches` where they are counted for each junction.
+      before writes; and the energy of those whose input is not 0, which gates a cell off. The fraction of these inputs
+      is that of one batch at the end, and so are the conductances.
+    - `fraction_in_0_s`: of the synapses at the end, those whose 0 is two parallel junctions.
+    - `switches_per_junction`: their mean; and `max_switches_per_junction` where each junction's are counted.
     """
 
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
@@ -38,24 +38,26 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
     totals = {name: sum(store.totals[name] for store in stores) for name in stores[0].totals}
     totals["writes"] = stores[0].totals["writes"]
     synapses = sum(store.size for store in stores)
-    kept = sum(8 * (store.planes.nbytes + (0 if store.cycles is None else store.cycles.nbytes)) for store in stores)
+    kept_bits = sum(
+        8 * (store.planes.nbytes + (0 if store.cycles is None else store.cycles.nbytes)) for store in stores
+    )
     parallel_pairs = sum(int((~store.antiparallel()).all(dim=0).sum()) for store in stores)
     reads, read_energy_J = _reads(trainer)
     figures: dict[str, float | str] = {
         "scheme": repr(stores[0].scheme),
         "synapses": synapses,
-        "bits_per_synapse": kept / synapses,
+        "bits_per_synapse": kept_bits / synapses,
         **totals,
         "write_energy_per_update_J": totals["write_energy_J"] / max(1, totals["writes"] * synapses),
         "write_energy_per_pulse_J": totals["write_energy_J"] / max(1, totals["pulses"]),
-        "share_of_0_s": parallel_pairs / synapses,
+        "fraction_in_0_s": parallel_pairs / synapses,
         "switches_per_junction": totals["switches"] / (2 * synapses),
         "reads": reads,
         "read_energy_J": read_energy_J,
     }
     counted = [int(store.cycles.max()) for store in stores if store.cycles is not None]
     if counted:
-        figures["most_switches"] = max(counted)
+        figures["max_switches_per_junction"] = max(counted)
     return figures
 
 

@@ -1,22 +1,19 @@
-"""What real junctions do besides: spread, faults, heat, failing writes, and the wear of reading, waiting and switching.
+"""Non-idealities: device-to-device variation, faults, temperature, write errors, read disturb, retention, endurance.
 
-Everything that differs from junction to junction is a function of a seed and of the junction's place, so that nothing
-of it has to be stored.
+Everything that differs from junction to junction is a function of a seed and of the junction's index in the array, so
+that nothing of it has to be stored.
 """
 
-import copy
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from bnn.random.hashing import random_integers
 from hwsim.devices.base import DeviceModel
-from hwsim.devices.mtj import MTJ
 
-# The constant of an `MTJ` that a spread multiplies.
+# The constant of the device that a spread multiplies. The n-th one takes the n-th stream of random numbers.
 _SPREADS = {
     "resistance_spread": "parallel_resistance_ohm",
     "barrier_spread": "energy_barrier_J",
@@ -24,25 +21,27 @@ _SPREADS = {
     "tmr_spread": "tmr",
 }
 _FAULTS = ("stuck_parallel", "stuck_antiparallel", "shorted")
+_STREAM_OF_FAULTS = len(_SPREADS)
+# Of a short; a constant is above 0.
 _NO_TMR = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class NonIdealities:
-    """Numbers that are 0 or None where nothing is wrong, which is the default.
+    """Numbers that are 0 or None where the junctions are ideal, which is the default.
 
     Args:
-        resistance_spread: of both resistances alike, from junction to junction; as every spread the standard deviation
-            of the logarithm, which is a relative one where it is small.
+        resistance_spread: variation of both resistances alike, from junction to junction; as every spread the standard
+            deviation of the logarithm, which is a relative one where it is small.
         barrier_spread: of the energy barrier, and so of Δ.
         critical_current_spread: of Ic0.
         tmr_spread: of the magnetoresistance.
         temperature_K: of the array, where it is not that for which the pulses are made.
-        stuck_parallel: share of junctions that stay parallel.
-        stuck_antiparallel: share of junctions that stay antiparallel.
-        shorted: share of junctions whose barrier has broken down: a small resistance, for good.
+        stuck_parallel: fraction of junctions that stay parallel.
+        stuck_antiparallel: fraction of junctions that stay antiparallel.
+        shorted: fraction of junctions whose barrier has broken down: a small resistance, for good.
         short_resistance_ohm: of those; a tenth of the default junction's, chosen.
-        write_error: share of pulses that do not arrive, at random.
+        write_error: probability that a pulse does not arrive.
         idle_s: time that passes without voltage before each write; junctions may fall out of their state.
         reads_per_write: read pulses that each cell sees before each write, half of them of each sign; they may
             disturb it.
@@ -77,7 +76,7 @@ class NonIdealities:
                 raise ValueError(f"{name} is above 0, got 0")
         if not self.faults <= 1 or not self.write_error <= 1:
             raise ValueError(
-                f"shares are at most 1, got {self.faults:g} of faults together and a write error of"
+                f"fractions are at most 1, got {self.faults:g} of faults together and a write error of"
                 f" {self.write_error:g}"
             )
 
@@ -87,7 +86,7 @@ class NonIdealities:
 
         Args:
             spread: of resistance, magnetoresistance, barrier and critical current each.
-            stuck: share of junctions that never switch; half of them parallel, half antiparallel.
+            stuck: fraction of junctions that never switch; half of them parallel, half antiparallel.
             temperature_K: of the array, where it is not that for which the pulses are made.
 
         Raises:
@@ -105,7 +104,7 @@ class NonIdealities:
 
     @property
     def faults(self) -> float:
-        """Share of junctions that never switch."""
+        """Fraction of junctions that never switch."""
         return self.stuck_parallel + self.stuck_antiparallel + self.shorted
 
     @property
@@ -122,35 +121,36 @@ class NonIdealities:
         """The nominal junction, at the temperature of the array.
 
         Raises:
-            ValueError: a table was measured at its own temperature.
+            ValueError: the device has no temperature; a table was measured at its own.
         """
-        if self.temperature_K is None:
-            return device
-        return replace(_physical(device, "temperature_K"), temperature_K=self.temperature_K)
+        return device if self.temperature_K is None else device.with_constants(temperature_K=self.temperature_K)
 
     def array(self, device: DeviceModel, shape: tuple[int, ...], seed: int) -> DeviceModel:
         """A device with constants for each junction of an array.
 
         Args:
-            device: the nominal junction; an `MTJ`.
+            device: the nominal junction.
             shape: of the array.
             seed: of the spread and the faults.
 
         Returns:
             The device, with float32 tensors of the shape for those constants that differ.
+
+        Raises:
+            ValueError: the device does not have a constant that varies.
         """
-        junction = _physical(self.junction(device), "a spread")
-        shorted = self.stuck(shape, seed)[2] if self.shorted else torch.zeros((), dtype=torch.bool)
+        junction = self.junction(device)
         constants: dict[str, Tensor] = {}
         for stream, (spread, name) in enumerate(_SPREADS.items()):
             if sigma := getattr(self, spread):
                 factor = torch.exp(sigma * torch.special.ndtri(_uniform(shape, seed, stream)))
-                constants[name] = (factor * getattr(junction, name)).float()
+                constants[name] = (factor * junction.constant(name)).float()
         if self.shorted:
+            shorted = self.stuck(shape, seed)[2]
             for name, value in (("parallel_resistance_ohm", self.short_resistance_ohm), ("tmr", _NO_TMR)):
-                whole = constants.get(name, torch.full(shape, float(getattr(junction, name))))
-                constants[name] = torch.where(shorted, value, whole)
-        return replace(junction, **constants)  # type: ignore[arg-type]
+                intact = constants.get(name, torch.full(shape, float(junction.constant(name))))
+                constants[name] = torch.where(shorted, value, intact)
+        return junction.with_constants(**constants)
 
     def stuck(self, shape: tuple[int, ...], seed: int) -> Tensor:
         """Which junctions are stuck parallel, stuck antiparallel and shorted, at most one of these each.
@@ -159,26 +159,11 @@ class NonIdealities:
             bool [3, *shape].
         """
         bounds = torch.tensor([getattr(self, name) for name in _FAULTS], dtype=torch.float64).cumsum(dim=0)
-        kind = torch.bucketize(_uniform(shape, seed, len(_SPREADS)), bounds, right=True)
+        kind = torch.bucketize(_uniform(shape, seed, _STREAM_OF_FAULTS), bounds, right=True)
         return torch.stack([kind == k for k in range(len(_FAULTS))])
 
 
-def mapped(device: DeviceModel, change: Callable[[Tensor], Tensor]) -> DeviceModel:
-    """The device with those of its constants changed that have a value for each junction."""
-    other = copy.copy(device)
-    for name, value in vars(device).items():
-        if isinstance(value, Tensor) and value.dim():
-            object.__setattr__(other, name, change(value))
-    return other
-
-
-def _physical(device: DeviceModel, what: str) -> MTJ:
-    if not isinstance(device, MTJ):
-        raise ValueError(f"{what} is of physical constants, which a {type(device).__name__} does not have: use an MTJ")
-    return device
-
-
 def _uniform(shape: tuple[int, ...], seed: int, stream: int) -> Tensor:
-    """Numbers in (0, 1), float64, by the place in the array."""
-    places = torch.arange(math.prod(shape))
-    return ((random_integers(places, seed, stream) >> 10).double() + 0.5).div_(2**53).view(shape)
+    """Numbers in (0, 1), float64, by the index in the array."""
+    indices = torch.arange(math.prod(shape))
+    return ((random_integers(indices, seed, stream) >> 10).double() + 0.5).div_(2**53).view(shape)

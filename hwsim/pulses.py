@@ -1,4 +1,4 @@
-"""What a pulse on each junction of an array does, and what it costs; fast where the junctions are alike."""
+"""What a pulse on each junction of an array does, and what it costs; fast where the junctions are identical."""
 
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -6,20 +6,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hwsim import probability_tables
 from hwsim.devices.base import DeviceModel
-from hwsim.nonidealities import NonIdealities, mapped
+from hwsim.nonidealities import NonIdealities
 from hwsim.write_schemes import WriteScheme
 
 ENERGY_UNIT_J = 1e-17
 """Energies are added up in whole units: integers have the same sum in every order."""
-
-# A table has so many points for each doubling of the odds p/(1 - p), between these powers of 2. Its points are found
-# from the bits of the odds as a float32: exponent, and the first bits of the fraction.
-_LOW, _HIGH = -32, 24
-_BITS = 7
-_SHIFT = 23 - _BITS
-_FIRST = (_LOW + 127) << _BITS
-_POINTS = ((_HIGH - _LOW) << _BITS) + 1
 
 
 class Outcome(NamedTuple):
@@ -36,17 +29,17 @@ class Outcome(NamedTuple):
     energy_units: int
 
 
-class Array(Protocol):
+class JunctionArray(Protocol):
     """The junctions of an array, which get their pulses some rows at a time."""
 
-    def pulse(self, antiparallel: Tensor, out_of: Tensor, asked: Tensor, uniform: Tensor, rows: slice) -> Outcome:
+    def pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor, rows: slice) -> Outcome:
         """Pulses some junctions once each.
 
         Args:
             antiparallel: bool [2, rows, columns], their states.
-            out_of: bool, the same shape: the state that the pulse drives a junction out of.
-            asked: float32, the same shape: the probability that the pulse is made for; 0 means none.
-            uniform: float32, the same shape, in [0, 1): decides whether and when a junction switches.
+            source: bool, the same shape: the state that the pulse switches a junction from.
+            requested: float32, the same shape: the probability that the pulse is made for; 0 means no pulse.
+            uniform: float32, the same shape, in (0, 1]: decides whether and when a junction switches; 1 is never.
             rows: which ones they are.
         """
         ...
@@ -61,11 +54,11 @@ def uniform_pairs(shape: torch.Size, place: torch.device, generator: torch.Gener
     return numbers.add_(0.5).mul_(2.0**-31).clamp_max_(1 - 2.0**-24)
 
 
-class AlikeJunctions:
-    """Junctions that share their constants: everything comes from tables over the probability that is asked for.
+class IdenticalJunctions:
+    """Junctions that share their constants: everything comes from tables over the requested probability.
 
-    The probability of switching is interpolated, unless it is just what is asked for. Widths and times are those of
-    the nearest point, within 0.4 % of the odds: energies are good to about 0.1 %, and their sums are better.
+    The probability of switching is interpolated, unless it is just the requested one. Widths and times are those of
+    the nearest point: energies are good to about 0.1 %, and their sums are better.
 
     Args:
         device: the nominal junction, for which pulses are made.
@@ -75,17 +68,13 @@ class AlikeJunctions:
     """
 
     def __init__(self, device: DeviceModel, scheme: WriteScheme, junction: DeviceModel, place: torch.device) -> None:
-        points = torch.arange(_POINTS, dtype=torch.float64)
-        # Even steps within an octave, as those of a float's fraction.
-        odds = torch.exp2((points / 2**_BITS).floor() + _LOW) * (1 + points.remainder(2**_BITS) / 2**_BITS)
-        p = odds / (1 + odds)
-        p[0], p[-1] = 0, 1
-        delivered, widths, kept, gained = [], [], [], []
+        p = probability_tables.probabilities()
+        switching, widths, final, excess = [], [], [], []
         for antiparallel in (False, True):
             voltage_V = scheme.write_voltage_V(device, antiparallel)
-            chance = scheme.delivered(device, antiparallel, p, junction=junction)
+            actual = scheme.switch_probability(device, antiparallel, p, junction=junction)
             # What no number is below is 0: numbers of more digits than a float32 has would be slow.
-            delivered.append(torch.where(chance < 2.0**-33, 0.0, chance))
+            switching.append(torch.where(actual < 2.0**-33, 0.0, actual))
             width_s = scheme.width_s(device, antiparallel, p)
             # By the state in which it flows.
             power = [voltage_V**2 / _ohm(junction, state, voltage_V) / ENERGY_UNIT_J for state in (False, True)]
@@ -93,42 +82,44 @@ class AlikeJunctions:
             # Of no use beyond the longest pulse, and infinite where a junction never switches.
             time_s = time_s.clamp_max(width_s[-1])
             widths.append(width_s)
-            kept += [width_s * of for of in power]
-            gained.append(time_s * (power[antiparallel] - power[not antiparallel]))
-        # By the state driven out of, and for `_kept` by that after the pulse as well.
-        self._delivered, self.widths_s = (torch.cat(table).float().to(place) for table in (delivered, widths))
-        self._kept, self._gained = (torch.cat(table).round().int().to(place) for table in (kept, gained))
-        most = torch.tensor(scheme.certain, dtype=torch.float64)
-        exact = all(torch.allclose(table, torch.minimum(p, most), rtol=1e-9, atol=2.0**-32) for table in delivered)
-        self._exact_to = scheme.certain if exact else None
+            final += [width_s * in_state for in_state in power]
+            excess.append(time_s * (power[antiparallel] - power[not antiparallel]))
+        self._probability, self.widths_s = (torch.cat(tables).float().to(place) for tables in (switching, widths))
+        # Energy in the state after the pulse, all through it: by the source and that state. And what it is more until
+        # a junction that switches has done so: by the source, over the random number.
+        self._final_units, self._excess_units = (
+            torch.cat(tables).round().int().to(place) for tables in (final, excess)
+        )
+        most = torch.tensor(scheme.full_pulse_probability, dtype=torch.float64)
+        exact = all(torch.allclose(table, torch.minimum(p, most), rtol=1e-9, atol=2.0**-32) for table in switching)
+        self._exact_to = scheme.full_pulse_probability if exact else None
 
-    def pulse(self, antiparallel: Tensor, out_of: Tensor, asked: Tensor, uniform: Tensor, rows: slice) -> Outcome:
-        """See `Array`."""
-        switched = (uniform < self._probability(out_of, asked)) & (antiparallel == out_of)
-        # As if all had been in the state after the pulse, all through it,
+    def pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor, rows: slice) -> Outcome:
+        """See `JunctionArray`."""
+        switched = (uniform < self._switch_probability(source, requested)) & (antiparallel == source)
         after = antiparallel ^ switched
-        units = look_up(self._kept, asked, out_of.int().mul_(2).add_(after.int()))
-        # and what it was more until those that switched did.
+        units = probability_tables.nearest(self._final_units, requested, source.int().mul_(2).add_(after.int()))
         which = switched.reshape(-1).nonzero()[:, 0]
-        early = look_up(self._gained, uniform.reshape(-1)[which], out_of.reshape(-1)[which].int())
-        return Outcome(switched, len(which), int(units.sum()) + int(early.sum()))
+        until_switched = probability_tables.nearest(
+            self._excess_units, uniform.reshape(-1)[which], source.reshape(-1)[which].int()
+        )
+        return Outcome(switched, len(which), int(units.sum()) + int(until_switched.sum()))
 
-    def _probability(self, out_of: Tensor, asked: Tensor) -> Tensor:
+    def _switch_probability(self, source: Tensor, requested: Tensor) -> Tensor:
         if self._exact_to is not None:
-            return asked.clamp_max(self._exact_to)
-        bits = _odds(asked).view(torch.int32)
-        point = (bits >> _SHIFT).sub_(_FIRST)
-        low, high = (_entries(self._delivered, (point + k).clamp_(max=_POINTS - 1), out_of.int()) for k in (0, 1))
-        return low.lerp_(high, (bits & ((1 << _SHIFT) - 1)).float().mul_(2.0**-_SHIFT))
+            return requested.clamp_max(self._exact_to)
+        return probability_tables.interpolated(self._probability, requested, source.int())
 
 
 @lru_cache(maxsize=8)
-def alike(device: DeviceModel, scheme: WriteScheme, temperature_K: float | None, place: torch.device) -> AlikeJunctions:
+def identical_junctions(
+    device: DeviceModel, scheme: WriteScheme, temperature_K: float | None, place: torch.device
+) -> IdenticalJunctions:
     """Junctions like the nominal one, but for the temperature; made once for all the layers of a network."""
-    return AlikeJunctions(device, scheme, NonIdealities(temperature_K=temperature_K).junction(device), place)
+    return IdenticalJunctions(device, scheme, NonIdealities(temperature_K=temperature_K).junction(device), place)
 
 
-class VariedJunctions:
+class VaryingJunctions:
     """Junctions that differ: each one's time of switching is computed, from its own constants.
 
     Args:
@@ -139,24 +130,24 @@ class VariedJunctions:
     """
 
     def __init__(self, device: DeviceModel, scheme: WriteScheme, array: DeviceModel, place: torch.device) -> None:
-        self._nominal = alike(device, scheme, None, place)
+        self._widths_s = identical_junctions(device, scheme, None, place).widths_s
         self._array = array
         self._voltage_V = torch.tensor([scheme.write_voltage_V(device, state) for state in (False, True)], device=place)
 
-    def pulse(self, antiparallel: Tensor, out_of: Tensor, asked: Tensor, uniform: Tensor, rows: slice) -> Outcome:
-        """See `Array`."""
-        array = mapped(self._array, lambda constant: constant[:, rows])
-        voltage_V = self._voltage_V.index_select(0, out_of.flatten().int()).view(out_of.shape)
-        width_s = look_up(self._nominal.widths_s, asked, out_of.int())
-        which = ((antiparallel == out_of) & (asked > 0)).flatten().nonzero()[:, 0]
+    def pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor, rows: slice) -> Outcome:
+        """See `JunctionArray`."""
+        array = self._array.map_constants(lambda constant: constant[:, rows])
+        voltage_V = self._voltage_V.index_select(0, source.flatten().int()).view(source.shape)
+        width_s = probability_tables.nearest(self._widths_s, requested, source.int())
+        which = ((antiparallel == source) & (requested > 0)).flatten().nonzero()[:, 0]
 
-        def driven(x: Tensor) -> Tensor:
+        def pulsed(x: Tensor) -> Tensor:
             return x.flatten().index_select(0, which)
 
-        time_s = mapped(array, driven).switching_time_s(
-            driven(antiparallel), voltage_V=driven(voltage_V), probability=driven(uniform)
+        time_s = array.map_constants(pulsed).switching_time_s(
+            pulsed(antiparallel), voltage_V=pulsed(voltage_V), probability=pulsed(uniform)
         )
-        longest_s = driven(width_s)
+        longest_s = pulsed(width_s)
         old_state_s = width_s.flatten().index_copy(0, which, torch.minimum(time_s, longest_s)).view(width_s.shape)
         switched = torch.zeros_like(antiparallel)
         switched.view(-1).index_copy_(0, which, time_s < longest_s)
@@ -171,23 +162,3 @@ class VariedJunctions:
 
 def _ohm(device: DeviceModel, antiparallel: bool, voltage_V: float) -> float:
     return float(device.resistance_ohm(antiparallel, voltage_V=voltage_V))
-
-
-def look_up(table: Tensor, p: Tensor, which: Tensor) -> Tensor:
-    """Entries of several tables at the points nearest to probabilities.
-
-    Args:
-        table: [tables * points], one after another.
-        p: float32, in 0..1.
-        which: int32, in the shape of `p`: the number of the table.
-    """
-    half = 1 << (_SHIFT - 1)
-    return _entries(table, (_odds(p).view(torch.int32).add_(half) >> _SHIFT).sub_(_FIRST), which)
-
-
-def _odds(p: Tensor) -> Tensor:
-    return (p / (1 - p)).clamp_(2.0**_LOW, 2.0**_HIGH)
-
-
-def _entries(table: Tensor, point: Tensor, which: Tensor) -> Tensor:
-    return table.index_select(0, point.add(which, alpha=_POINTS).flatten()).view(point.shape)

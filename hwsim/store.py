@@ -1,20 +1,19 @@
 """`DeviceStore`: simulated junctions in the place of a network's discrete weights; the one adapter to `bnn`."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnn.errors import NonFiniteError
 from bnn.weights import ProgrammableStore
 from hwsim.devices import junctions
 from hwsim.devices.base import DeviceModel
-from hwsim.nonidealities import NonIdealities, mapped
-from hwsim.pulses import ENERGY_UNIT_J, Array, VariedJunctions, alike, uniform_pairs
-from hwsim.synapse import asked, out_of
+from hwsim.nonidealities import NonIdealities
+from hwsim.pulses import ENERGY_UNIT_J, uniform_pairs
+from hwsim.sampled import SampledJunctions
+from hwsim.synapse import requested_probabilities, source_states
 from hwsim.write_schemes import PreDistorted, WriteScheme
 
 READ_VOLTAGE_V = 0.05
@@ -22,9 +21,8 @@ READ_VOLTAGE_V = 0.05
 READ_WIDTH_S = 1e-9
 """Of a read pulse; chosen."""
 
-# Cells that are worked on at a time: the transients fit into the cache.
-_CHUNK_CELLS = 1 << 16
-_TALLY = ("writes", "pulses", "switches", "energy_units")
+_BITS_OF_STATES = 2
+_BITS_OF_CYCLES = 2 * 32
 
 
 class DeviceStore(ProgrammableStore):
@@ -35,19 +33,22 @@ class DeviceStore(ProgrammableStore):
     time, a bit plane for each junction. Random numbers have 31 bits and depend on the generator alone; the bits are the
     same for every number of threads.
 
+    Where resistances vary from junction to junction, what is read is real and `levels` is empty.
+
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
         device: the nominal junction, for which the pulses are made; by default `junctions.consistent`.
-        scheme: makes pulses; by default `PreDistorted` with the cell read first, which does just what is asked.
-        nonidealities: what junctions do besides; by default nothing.
+        scheme: makes pulses; by default `PreDistorted` with the cell read first, which does just what is requested.
+        nonidealities: of the junctions; by default none.
     """
 
     planes: Tensor
-    tally: Tensor
+    counts: Tensor
     variation_seed: Tensor
     cycles: Tensor | None
     spacing = 1.0
-    storage_bits = 2
+    storage_bits = _BITS_OF_STATES
+    chunk_elements = 1 << 16
 
     def __init__(
         self,
@@ -61,18 +62,19 @@ class DeviceStore(ProgrammableStore):
         self.device = device or _default_device()
         self.scheme = scheme or PreDistorted(read_first=True)
         self.nonidealities = nonidealities or NonIdealities()
-        self._columns = math.prod(self.shape[1:])
-        packed = torch.ops.bnn.pack(torch.zeros((self.shape[0], self._columns), dtype=torch.bool))
+        if not self.nonidealities.varies_in_conductance:
+            self.levels = (-1.0, 0.0, 1.0)
         # Plane j tells which cells' junction j is antiparallel: uint8 [2, out, ceil(columns / 8)].
-        self.register_buffer("planes", torch.stack([packed] * 2))
+        self.register_buffer("planes", self._empty_planes(2))
         # Since the start, see `totals`. Integers, so that neither the order of a sum nor a change of the module's
         # dtype touches them.
-        self.register_buffer("tally", torch.zeros(len(_TALLY), dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(4, dtype=torch.int64))
         self.register_buffer("variation_seed", torch.zeros((), dtype=torch.int64))
         counted = self.nonidealities.endurance_cycles is not None
         cycles = torch.zeros((2, self.shape[0], self._columns), dtype=torch.int32) if counted else None
         self.register_buffer("cycles", cycles)
-        self._forget()
+        self.training_bits = _BITS_OF_STATES + (_BITS_OF_CYCLES if counted else 0)
+        self._sampled: SampledJunctions | None = None
         self.initialize()
 
     def value(self) -> Tensor:
@@ -81,7 +83,7 @@ class DeviceStore(ProgrammableStore):
         Those of the nominal junction make -1, 0 and +1; where resistances vary, the weights vary, too.
         """
         dtype = self.weight.dtype
-        if self.planes.is_meta or not self.nonidealities.varies_in_conductance:
+        if self.planes.is_meta or self.levels:
             first, second = (torch.ops.bnn.unpack(plane, self._columns, torch.float32) for plane in self.planes)
             weights: Tensor = second.sub_(first).mul_(0.5).view(self.shape).to(dtype)
             return weights
@@ -90,9 +92,16 @@ class DeviceStore(ProgrammableStore):
         analog: Tensor = ((first - second) / (parallel_S - antiparallel_S)).view(self.shape).to(dtype)
         return analog
 
+    def sign_planes(self) -> tuple[Tensor, ...]:
+        """See `WeightStore`."""
+        if not self.levels:
+            return super().sign_planes()
+        first, second = self.planes
+        return second & ~first, first & ~second
+
     def conductances_S(self) -> Tensor:
         """Of every junction at the read voltage: float32 [2, out, columns]."""
-        resistance_ohm = self._junctions().resistance_ohm(self.antiparallel(), voltage_V=READ_VOLTAGE_V)
+        resistance_ohm = self._junctions().device.resistance_ohm(self.antiparallel(), voltage_V=READ_VOLTAGE_V)
         return torch.as_tensor(resistance_ohm).reciprocal()
 
     @property
@@ -115,25 +124,22 @@ class DeviceStore(ProgrammableStore):
 
         How well that does depends on the scheme, the device and the non-idealities.
         """
-        # A sum is finite only if every element is.
-        if not delta.sum(dtype=torch.float64).isfinite():
-            raise NonFiniteError("cannot program a change that is not finite: lower the learning rate")
+        changes = self._rows_of(delta)
         self._wait(generator)
-        changes = delta.reshape(self.shape[0], self._columns)
-        array, error = self._pulsed(), self.nonidealities.write_error
+        array, error = self._junctions().pulsed, self.nonidealities.write_error
         pulses = switches = energy_units = 0
         for rows in self._chunks():
             steps, before = changes[rows], self.antiparallel(rows)
-            wanted = asked(before, steps, read_first=self.scheme.read_first)
-            chances = self._chances(rows, steps, generator)
+            requested = requested_probabilities(before, steps, read_first=self.scheme.read_first)
+            uniform = self._uniform_numbers(rows, steps, generator)
             if error:
-                chances = torch.where(chances < 1 - error, chances / (1 - error), 1.0)
-            outcome = array.pulse(before, out_of(steps), wanted, chances, rows)
-            self._flip(rows, before, outcome.switched)
-            pulses += int(wanted.sign().sum())
+                uniform = torch.where(uniform < 1 - error, uniform / (1 - error), 1.0)
+            outcome = array.pulse(before, source_states(steps), requested, uniform, rows)
+            self._switch(rows, before, outcome.switched)
+            pulses += int(requested.sign().sum())
             switches += outcome.switches
             energy_units += outcome.energy_units
-        self.tally += torch.tensor([1, pulses, switches, energy_units], device=self.tally.device)
+        self.counts += torch.tensor([1, pulses, switches, energy_units], device=self.counts.device)
 
     def expose(self, *, voltage_V: float, seconds: float, generator: torch.Generator) -> None:
         """Leaves every junction at a voltage for a time: 0 V is storage, the read voltage a number of reads.
@@ -145,8 +151,9 @@ class DeviceStore(ProgrammableStore):
         """
         for rows in self._chunks():
             before = self.antiparallel(rows)
-            p = self._junctions(rows).switch_probability(before, voltage_V=voltage_V, pulse_width_s=seconds)
-            self._flip(rows, before, self._chances(rows, before[0], generator) < p)
+            device = self._junctions().rows(rows)
+            p = device.switch_probability(before, voltage_V=voltage_V, pulse_width_s=seconds)
+            self._switch(rows, before, self._uniform_numbers(rows, before[0], generator) < p)
 
     @property
     def totals(self) -> dict[str, float]:
@@ -156,7 +163,7 @@ class DeviceStore(ProgrammableStore):
             `writes`, calls of `program`; `pulses`, on single junctions; `switches`, of them by pulses; and
             `write_energy_J`, of the pulses, from the resistances before and after the moment of switching.
         """
-        writes, pulses, switches, units = self.tally.tolist()
+        writes, pulses, switches, units = self.counts.tolist()
         return {"writes": writes, "pulses": pulses, "switches": switches, "write_energy_J": units * ENERGY_UNIT_J}
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
@@ -164,100 +171,65 @@ class DeviceStore(ProgrammableStore):
         for rows in self._chunks():
             shape = (self.planes[0, rows].shape[0], self._columns)
             numbers = torch.empty(shape, device=self.planes.device).uniform_(0, 2, generator=generator).round_()
-            self._keep(rows, torch.stack([numbers < 2, numbers > 0]))
+            self._set_states(rows, torch.stack([numbers < 2, numbers > 0]))
         if self.nonidealities.varies or self.nonidealities.faults:
             self.variation_seed.random_(generator=generator)
-        self._forget()
+        self._sampled = None
         if self.nonidealities.faults and not self.planes.is_meta:
-            parallel, antiparallel, shorted = self._faults()
-            self._keep(slice(None), (self.antiparallel() | antiparallel) & ~(parallel | shorted))
+            parallel, antiparallel, shorted = self._junctions().faults()
+            self._set_states(slice(None), (self.antiparallel() | antiparallel) & ~(parallel | shorted))
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"shape={self.shape}, scheme={self.scheme}"
 
-    # --- the junctions, made from the seed when they are first needed -----------------------------------------------
-
-    def _forget(self) -> None:
-        self._made: dict[str, Any] = {}
-
-    def _junctions(self, rows: slice = slice(None)) -> DeviceModel:
-        """The device of some rows' junctions, with constants that vary as [2, rows, columns]."""
-        if "junctions" not in self._made:
-            flaws, shape = self.nonidealities, (2, self.shape[0], self._columns)
-            device = flaws.array(self.device, shape, self._seed()) if flaws.varies else flaws.junction(self.device)
-            self._made["junctions"] = mapped(device, lambda constant: constant.to(self.planes.device))
-        return mapped(self._made["junctions"], lambda constant: constant[:, rows])
-
-    def _pulsed(self) -> Array:
-        if "pulsed" not in self._made:
-            nominal, place = (self.device, self.scheme), self.planes.device
-            self._made["pulsed"] = (
-                VariedJunctions(*nominal, self._junctions(), place)
-                if self.nonidealities.varies
-                else alike(*nominal, self.nonidealities.temperature_K, place)
+    def _junctions(self) -> SampledJunctions:
+        if self._sampled is None:
+            self._sampled = SampledJunctions(
+                self.device,
+                self.scheme,
+                self.nonidealities,
+                shape=(self.shape[0], self._columns),
+                seed=int(self.variation_seed),
+                place=self.planes.device,
             )
-        array: Array = self._made["pulsed"]
-        return array
-
-    def _stuck(self) -> Tensor | None:
-        """Which junctions never switch, bool [2, out, columns]; None if there is no such fault."""
-        if not self.nonidealities.faults:
-            return None
-        if "stuck" not in self._made:
-            self._made["stuck"] = self._faults().any(dim=0)
-        stuck: Tensor = self._made["stuck"]
-        return stuck
-
-    def _faults(self) -> Tensor:
-        shape = (2, self.shape[0], self._columns)
-        return self.nonidealities.stuck(shape, self._seed()).to(self.planes.device)
-
-    def _seed(self) -> int:
-        return int(self.variation_seed)
-
-    # --- rows ------------------------------------------------------------------------------------------------------
+        return self._sampled
 
     def _wait(self, generator: torch.Generator) -> None:
-        """What happens to the junctions between two writes."""
-        flaws = self.nonidealities
-        if flaws.idle_s:
-            self.expose(voltage_V=0.0, seconds=flaws.idle_s, generator=generator)
-        if flaws.reads_per_write:
+        """What happens to the junctions between two writes: storage, and reads of both signs."""
+        nonidealities = self.nonidealities
+        if nonidealities.idle_s:
+            self.expose(voltage_V=0.0, seconds=nonidealities.idle_s, generator=generator)
+        if nonidealities.reads_per_write:
             for voltage_V in (READ_VOLTAGE_V, -READ_VOLTAGE_V):
-                seconds = flaws.reads_per_write / 2 * READ_WIDTH_S
+                seconds = nonidealities.reads_per_write / 2 * READ_WIDTH_S
                 self.expose(voltage_V=voltage_V, seconds=seconds, generator=generator)
 
-    def _chances(self, rows: slice, like: Tensor, generator: torch.Generator) -> Tensor:
+    def _uniform_numbers(self, rows: slice, like: Tensor, generator: torch.Generator) -> Tensor:
         """For each junction a number in (0, 1) that decides whether and when it switches; 1 where it cannot."""
-        chances = uniform_pairs(like.shape, like.device, generator)
-        stuck = self._stuck()
-        if stuck is not None:
-            chances.masked_fill_(stuck[:, rows], 1.0)
-        most = self.nonidealities.endurance_cycles
+        uniform = uniform_pairs(like.shape, like.device, generator)
+        faulty, most = self._junctions().faulty, self.nonidealities.endurance_cycles
+        if faulty is not None:
+            uniform.masked_fill_(faulty[:, rows], 1.0)
         if self.cycles is not None and most is not None:
-            chances.masked_fill_(self.cycles[:, rows] >= most, 1.0)
-        return chances
+            uniform.masked_fill_(self.cycles[:, rows] >= most, 1.0)
+        return uniform
 
-    def _flip(self, rows: slice, before: Tensor, switched: Tensor) -> None:
-        self._keep(rows, before ^ switched)
+    def _switch(self, rows: slice, before: Tensor, switched: Tensor) -> None:
+        self._set_states(rows, before ^ switched)
         if self.cycles is not None:
             self.cycles[:, rows] += switched
 
-    def _keep(self, rows: slice, antiparallel: Tensor) -> None:
+    def _set_states(self, rows: slice, antiparallel: Tensor) -> None:
         """Writes states, bool [2, rows, columns]."""
         for plane, states in zip(self.planes, antiparallel, strict=True):
             plane[rows] = torch.ops.bnn.pack(states)
 
-    def _chunks(self) -> Iterator[slice]:
-        rows_each = max(1, _CHUNK_CELLS // max(1, self._columns))
-        return (slice(start, start + rows_each) for start in range(0, self.shape[0], rows_each))
-
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
-        self._forget()
+        self._sampled = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self._forget()
+        self._sampled = None
         return super()._apply(fn, recurse)
 
 

@@ -23,8 +23,8 @@ STATES = ("0_s", "-1", "+1", "0_w")
 WEIGHTS = (0, -1, 1, 0)
 """Weights by code."""
 
-# The probability with which a pulse that is asked for one switches a junction: of (asked, antiparallel before).
-Delivered = Callable[[Tensor, Tensor], Tensor]
+# The probability with which a pulse switches a junction: of (requested probability, antiparallel before).
+SwitchProbability = Callable[[Tensor, Tensor], Tensor]
 
 
 def junctions_of(codes: Tensor) -> Tensor:
@@ -32,69 +32,69 @@ def junctions_of(codes: Tensor) -> Tensor:
     return torch.stack([(codes & 1) != 0, (codes & 2) != 0])
 
 
-def out_of(steps: Tensor) -> Tensor:
-    """The state that a change drives each junction out of, true for antiparallel: bool [2, ...].
+def source_states(steps: Tensor) -> Tensor:
+    """The state that a change of the weights switches each junction from, true for antiparallel: bool [2, ...].
 
     Args:
-        steps: float [...], the wanted change of the weights; where it is 0 there is no pulse.
+        steps: float [...], the change that is wanted; where it is 0 there is no pulse.
     """
     up = steps > 0
     return torch.stack([up, ~up])
 
 
-def asked(antiparallel: Tensor, steps: Tensor, *, read_first: bool) -> Tensor:
-    """The probability of switching that is asked of each junction's pulse.
+def requested_probabilities(antiparallel: Tensor, steps: Tensor, *, read_first: bool) -> Tensor:
+    """The probability of switching that is requested of each junction's pulse.
 
     Of |steps| = k + p, with k whole and 0 <= p < 1, k steps are to be certain, which takes a full pulse each, and one
-    more is to have the probability p. Without knowledge of the state both junctions are asked for p; a certain step
+    more is to have the probability p. Without knowledge of the state p is requested of both junctions; a certain step
     is the first junction's, two are both's. That is too much at an end of the weight, and from 0 a certain step may
-    ask the wrong junction.
+    be requested of the wrong junction.
 
-    Where the state is read first, a junction is pulsed only if it is driven out of its state, and of two such the one
-    that goes to antiparallel comes first: the other one is asked only for what goes beyond the first step. Then every
-    step is the ideal one, and the state 0_s, whose two large currents cancel, does not arise.
+    Where the state is read first, a junction is pulsed only if it is in the state that the pulse switches from, and of
+    two such the one that goes to antiparallel comes first: only what goes beyond the first step is requested of the
+    other one. Then every step is the ideal one, and the state 0_s, whose two large currents cancel, does not arise.
 
     Args:
         antiparallel: bool [2, ...].
-        steps: float [...], the wanted change of the weights, of any size.
+        steps: float [...], the change of the weights that is wanted, of any size.
         read_first: whether the state is known.
 
     Returns:
-        float [2, ...] in 0..1: 0 asks for no pulse and 1 for a full one.
+        float [2, ...] in 0..1: 0 requests no pulse and 1 a full one.
     """
     size = steps.abs()
     if not read_first:
         whole = size.trunc()
         part = size - whole
         return torch.stack([torch.maximum(part, (whole - before).clamp(0, 1)) for before in (0, 1)])
-    driven = antiparallel == out_of(steps)
-    later = driven[0] & driven[1] & antiparallel
+    switchable = antiparallel == source_states(steps)
+    later = switchable[0] & switchable[1] & antiparallel
     # Products and differences: torch.where takes longer than all the rest.
-    return (size - _number(later, steps)).clamp_(0, 1).mul_(_number(driven, steps))
+    return (size - _number(later, steps)).clamp_(0, 1).mul_(_number(switchable, steps))
 
 
 def _number(truth: Tensor, like: Tensor) -> Tensor:
     return truth.int().to(like.dtype)
 
 
-def transition_matrix(steps: float, *, read_first: bool, delivered: Delivered | None = None) -> Tensor:
+def transition_matrix(steps: float, *, read_first: bool, switch_probability: SwitchProbability | None = None) -> Tensor:
     """Probabilities of going from each state of the cell to each other one by one write.
 
     Args:
-        steps: the wanted change of the weight.
-        read_first: whether the state is known, see `asked`.
-        delivered: the probability with which a pulse that is asked for one switches a junction, of (asked, whether
-            it is antiparallel before); by default the one that is asked for.
+        steps: the change of the weight that is wanted.
+        read_first: whether the state is known, see `requested_probabilities`.
+        switch_probability: the probability with which a pulse switches a junction, of (requested probability, whether
+            it is antiparallel before); by default the one that is requested.
 
     Returns:
         float64 [4, 4]: rows are the states before and columns those after, by code. Every row sums to 1.
     """
     before = junctions_of(torch.arange(4))
     change = torch.full((4,), steps, dtype=torch.float64)
-    p = asked(before, change, read_first=read_first)
-    if delivered is not None:
-        p = delivered(p, before)
-    p = p * (before == out_of(change))
+    p = requested_probabilities(before, change, read_first=read_first)
+    if switch_probability is not None:
+        p = switch_probability(p, before)
+    p = p * (before == source_states(change))
     # [2, from, to]: whether the junction has to switch for it.
     switches = before[:, :, None] != before[:, None, :]
     return torch.where(switches, p[:, :, None], 1 - p[:, :, None]).prod(dim=0)

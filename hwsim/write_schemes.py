@@ -12,21 +12,28 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hwsim.devices.base import DeviceModel, require
-from hwsim.devices.mtj import MTJ
+from hwsim.devices.base import DeviceModel
+from hwsim.devices.values import require
 
 SchemeName = Literal["linear", "pedestal", "pre-distorted", "read-first"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WriteScheme(ABC):
-    """Pulses for a nominal junction, by the direction: `antiparallel` is the state that the pulse drives out.
+    """Pulses of constant voltage and coded width, made for a nominal junction.
+
+    Arguments of the methods:
+
+    - `device`: the nominal junction.
+    - `antiparallel`: the state that the pulse switches from, which decides its direction.
+    - `probability`: that a pulse is requested to switch with, float in 0..1. Of 0 there is no pulse, of 1 it is a full
+      one, and none is longer.
 
     Args:
         overdrive: current over the critical current, the same in both directions; above 0.
         voltage_V: in place of the overdrive, voltages that drive out of parallel and out of antiparallel: the first is
             positive, the second negative.
-        certain: probability with which a full pulse switches, in (0, 1]. It cannot be 1 for physical junctions.
+        full_pulse_probability: with which a full pulse switches, in (0, 1]. It cannot be 1 for physical junctions.
         read_first: read the cell before it is written, and pulse only the junction that has to switch.
 
     Raises:
@@ -35,12 +42,12 @@ class WriteScheme(ABC):
 
     overdrive: float = 3.0
     voltage_V: tuple[float, float] | None = None
-    certain: float = 0.999
+    full_pulse_probability: float = 0.999
     read_first: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.certain <= 1:
-            raise ValueError(f"a full pulse switches with a probability in (0, 1], got {self.certain:g}")
+        if not 0 < self.full_pulse_probability <= 1:
+            raise ValueError(f"a full pulse switches with a probability in (0, 1], got {self.full_pulse_probability:g}")
         if self.voltage_V is not None and not self.voltage_V[1] < 0 < self.voltage_V[0]:
             raise ValueError(
                 "voltages are given as that out of parallel, above 0, and that out of antiparallel, below 0,"
@@ -48,43 +55,32 @@ class WriteScheme(ABC):
             )
 
     def write_voltage_V(self, device: DeviceModel, antiparallel: bool) -> float:
-        """Voltage of every pulse that drives a junction out of a state.
+        """Voltage of every pulse that switches a junction from a state.
 
         Raises:
             ValueError: the device knows no critical current, and no voltages are given.
         """
         if self.voltage_V is not None:
             return self.voltage_V[int(antiparallel)]
-        if not isinstance(device, MTJ):
-            raise ValueError(f"{type(device).__name__} has no critical current: give the scheme its voltage_V")
         return float(device.voltage_V(antiparallel, overdrive=self.overdrive))
 
     def full_width_s(self, device: DeviceModel, antiparallel: bool) -> float:
         """Width of a full pulse.
 
         Raises:
-            ValueError: no pulse of this voltage is that certain.
+            ValueError: no pulse of this voltage reaches `full_pulse_probability`.
         """
-        voltage_V = self.write_voltage_V(device, antiparallel)
-        width_s = float(device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=self.certain))
+        voltage_V, p = self.write_voltage_V(device, antiparallel), self.full_pulse_probability
+        width_s = float(device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=p))
         if width_s == float("inf"):
             raise ValueError(
-                f"no pulse of {voltage_V:.3g} V switches with a probability of {self.certain:g}: lower `certain`, or"
-                " raise the voltage"
+                f"no pulse of {voltage_V:.3g} V switches with a probability of {p:g}: lower `full_pulse_probability`,"
+                " or raise the voltage"
             )
         return width_s
 
     def width_s(self, device: DeviceModel, antiparallel: bool, probability: Tensor) -> Tensor:
-        """Widths of the pulses that are to switch with given probabilities.
-
-        Args:
-            device: the nominal junction.
-            antiparallel: the state that the pulses drive out.
-            probability: float in 0..1. Of 0 there is no pulse, of 1 it is a full one, and none is longer.
-
-        Returns:
-            float64, in the shape of `probability`.
-        """
+        """Widths of the pulses for requested probabilities: float64, in the shape of `probability`."""
         p = probability.double()
         require((p >= 0) & (p <= 1), "a probability is in 0..1", p)
         full_s = self.full_width_s(device, antiparallel)
@@ -93,16 +89,16 @@ class WriteScheme(ABC):
         width_s = self._width_s(device, antiparallel, between, full_s).clamp(0, full_s)
         return torch.where(p > 0, torch.where(p < 1, width_s, full_s), 0.0)
 
-    def delivered(
+    def switch_probability(
         self, device: DeviceModel, antiparallel: bool, probability: Tensor, *, junction: DeviceModel | None = None
     ) -> Tensor:
-        """Probability with which the pulses for given probabilities switch a junction.
+        """Probability with which the pulses for requested probabilities do switch a junction.
 
         Args:
-            device: the nominal junction, for which the pulses are made.
+            device: the nominal junction.
             antiparallel: the state before.
-            probability: that is asked for, float in 0..1.
-            junction: the one that gets the pulses, if it is another one.
+            probability: that is requested.
+            junction: the one that gets the pulses, if it is not the nominal one.
 
         Returns:
             float64, in the shape of `probability`.
@@ -132,7 +128,7 @@ class LinearPulse(WriteScheme):
     m: float | None = 3.0
 
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
-        return _share(p, self.m) * full_s
+        return _step_size(p, self.m) * full_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,14 +146,14 @@ class Pedestal(WriteScheme):
 
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
         least_s, slope_s = self.fit_s(device, antiparallel)
-        return least_s + slope_s * _share(p, self.m)
+        return least_s + slope_s * _step_size(p, self.m)
 
     def fit_s(self, device: DeviceModel, antiparallel: bool) -> tuple[float, float]:
         """Width at v = 0, and what v = 1 adds: least squares of the probabilities, over v in 0..1."""
-        share = torch.linspace(0, 1, 402, dtype=torch.float64)[1:-1]
-        wanted = share if self.m is None else torch.tanh(self.m * share)
+        v = torch.linspace(0, 1, 402, dtype=torch.float64)[1:-1]
+        wanted = v if self.m is None else torch.tanh(self.m * v)
         voltage_V = self.write_voltage_V(device, antiparallel)
-        columns = torch.stack([torch.ones_like(share), share], dim=1)
+        columns = torch.stack([torch.ones_like(v), v], dim=1)
         width_s = device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=wanted)
         line_s = torch.linalg.lstsq(columns, width_s[:, None]).solution
         for _ in range(20):  # Gauss-Newton; it has settled after five
@@ -175,7 +171,7 @@ class Pedestal(WriteScheme):
 
 @dataclass(frozen=True, kw_only=True)
 class PreDistorted(WriteScheme):
-    """The pulse that switches the nominal junction with the probability p that is asked for, exactly."""
+    """The pulse that switches the nominal junction with just the probability p that is requested."""
 
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
         voltage_V = self.write_voltage_V(device, antiparallel)
@@ -199,6 +195,6 @@ def scheme_named(name: SchemeName, *, m: float | None = 3.0, overdrive: float = 
     return schemes[name]
 
 
-def _share(p: Tensor, m: float | None) -> Tensor:
-    """v of p = tanh(m v), at most 1."""
+def _step_size(p: Tensor, m: float | None) -> Tensor:
+    """The size v of the step of p = tanh(m v), at most 1."""
     return (p if m is None else torch.atanh(p) / m).clamp_max(1)

@@ -14,9 +14,6 @@ from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
 from bnn.weights.base import WeightStore
 
-# Elements that are drawn or programmed at a time: the transients fit into the cache.
-_CHUNK_ELEMENTS = 1 << 17
-
 
 class ProgrammedWeight(nn.Parameter):
     """Where torch and its optimizers find a weight whose states a store keeps: a parameter that takes no memory.
@@ -57,15 +54,18 @@ class ProgrammableStore(WeightStore):
     Attributes:
         weight: the weight among the parameters, see `ProgrammedWeight`; no part of the state dict.
         spacing: distance of neighbouring levels.
+        chunk_elements: weights that are drawn or programmed at a time: the transients fit into the cache.
     """
 
     weight: ProgrammedWeight
     spacing: float
+    chunk_elements = 1 << 17
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.weight = ProgrammedWeight(self, torch.zeros(()).expand(self.shape))
+        self._columns = math.prod(self.shape[1:])
 
     def value(self) -> Tensor:
         """The weight, in the dtype of `weight` and without gradient; a `BitTensor` where the levels are -1 and +1."""
@@ -95,6 +95,23 @@ class ProgrammableStore(WeightStore):
         """The weight itself, dense: there is nothing behind it."""
         value = self.value()
         return value.dense() if isinstance(value, BitTensor) else value
+
+    def _empty_planes(self, count: int) -> Tensor:
+        """Planes of bits, one bit for each weight: uint8 [count, out, ceil(columns / 8)]."""
+        packed = torch.ops.bnn.pack(torch.zeros((self.shape[0], self._columns), dtype=torch.bool))
+        return torch.stack([packed] * count)
+
+    def _rows_of(self, delta: Tensor) -> Tensor:
+        """A change of the weight as [out, columns], once it is known to be finite."""
+        # A sum is finite only if every element is.
+        if not delta.sum(dtype=torch.float64).isfinite():
+            raise NonFiniteError("cannot program a change that is not finite: lower the learning rate")
+        return delta.reshape(self.shape[0], self._columns)
+
+    def _chunks(self) -> Iterator[slice]:
+        """The rows that are drawn or programmed at a time."""
+        rows_each = max(1, self.chunk_elements // max(1, self._columns))
+        return (slice(start, start + rows_each) for start in range(0, self.shape[0], rows_each))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -144,10 +161,8 @@ class DiscreteStore(ProgrammableStore):
         self.spacing = 2.0 ** (1 - space)
         self.storage_bits = self.training_bits = space + 1
         self.levels = tuple(-1 + step * self.spacing for step in range(2**space + 1))
-        self._columns = math.prod(self.shape[1:])
-        packed = torch.ops.bnn.pack(torch.zeros((self.shape[0], self._columns), dtype=torch.bool))
         # Plane k holds bit k of every n: uint8 [N + 1, out, ceil(columns / 8)].
-        self.register_buffer("planes", torch.stack([packed] * self.storage_bits))
+        self.register_buffer("planes", self._empty_planes(self.storage_bits))
         self.initialize()
 
     def value(self) -> Tensor:
@@ -160,10 +175,7 @@ class DiscreteStore(ProgrammableStore):
 
     def program(self, delta: Tensor, generator: torch.Generator) -> None:
         """See `ProgrammableStore`."""
-        # A sum is finite only if every element is.
-        if not delta.sum(dtype=torch.float64).isfinite():
-            raise NonFiniteError("cannot program a change that is not finite: lower the learning rate")
-        changes = delta.reshape(self.shape[0], self._columns)
+        changes = self._rows_of(delta)
         for rows in self._chunks():
             planes, steps = self.planes[:, rows], changes[rows] / self.spacing
             whole = steps.trunc()
@@ -180,10 +192,6 @@ class DiscreteStore(ProgrammableStore):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"shape={self.shape}, space={self.space}"
-
-    def _chunks(self) -> Iterator[slice]:
-        rows_each = max(1, _CHUNK_ELEMENTS // max(1, self._columns))
-        return (slice(start, start + rows_each) for start in range(0, self.shape[0], rows_each))
 
     def _numbers(self, planes: Tensor) -> Tensor:
         """n of the rows in `planes`: float32 [rows, columns]."""

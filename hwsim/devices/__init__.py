@@ -1,29 +1,6 @@
 """Physics of magnetic tunnel junctions, in SI units and torch alone.
 
-A `DeviceModel` is a junction, or an array of them: its resistance and how it switches. An `MTJ` is one of physical
-constants, whose `SwitchingModel` gives the law in reduced units; a `MeasuredDevice` is one of a measured table.
+A `base.DeviceModel` is a junction, or an array of them: its resistance and how it switches. An `mtj.MTJ` is one of
+physical constants, whose `base.SwitchingModel` gives the law in reduced units; a `measured.MeasuredDevice` is one of a
+measured table. `junctions` has some by name. Every module here is found by what it defines, see `named`.
 """
-
-from hwsim.devices import junctions
-from hwsim.devices.base import DeviceModel, Pulse, SwitchingModel, ValidityWarning
-from hwsim.devices.butler import Butler
-from hwsim.devices.erf import Erf
-from hwsim.devices.fokker_planck import FokkerPlanck
-from hwsim.devices.measured import MeasuredDevice, MeasuredTable
-from hwsim.devices.mtj import MTJ
-from hwsim.devices.neel_brown import NeelBrown
-
-__all__ = [
-    "MTJ",
-    "Butler",
-    "DeviceModel",
-    "Erf",
-    "FokkerPlanck",
-    "MeasuredDevice",
-    "MeasuredTable",
-    "NeelBrown",
-    "Pulse",
-    "SwitchingModel",
-    "ValidityWarning",
-    "junctions",
-]

@@ -25,7 +25,7 @@ class Butler(SwitchingModel):
     name = "butler"
     advice = "is for an overdrive of 2 or more; use fokker-planck below"
 
-    def _holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:
+    def holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:  # noqa: D102
         return (overdrive >= 2) | (overdrive <= 0)
 
     def _probability(self, delta: Tensor, overdrive: Tensor, tau: Tensor) -> Tensor:

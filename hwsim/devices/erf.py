@@ -21,7 +21,7 @@ class Erf(SwitchingModel):
     name = "erf"
     advice = "is for an overdrive above 1, where the start decides; use neel-brown or fokker-planck below"
 
-    def _holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:
+    def holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:  # noqa: D102
         return (overdrive > 1) | (overdrive <= 0)
 
     def _probability(self, delta: Tensor, overdrive: Tensor, tau: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class FokkerPlanck(SwitchingModel):
         "use butler at an overdrive of 2 or more, else the simulation llg"
     )
 
-    def _holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:
+    def holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:  # noqa: D102
         b = delta.sqrt() * (overdrive - 1)
         return (b < _LOW_B) | (b > _HIGH_B) | ((delta >= _LOW_DELTA) & (delta <= _HIGH_DELTA))
 

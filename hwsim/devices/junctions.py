@@ -11,7 +11,8 @@ from hwsim.devices.base import SwitchingModel
 from hwsim.devices.constants import BOLTZMANN_J_PER_K, VACUUM_PERMEABILITY_T_M_PER_A
 from hwsim.devices.erf import Erf
 from hwsim.devices.fokker_planck import FokkerPlanck
-from hwsim.devices.measured import MeasuredDevice, MeasuredTable
+from hwsim.devices.measured import MeasuredDevice
+from hwsim.devices.measured_table import MeasuredTable
 from hwsim.devices.mtj import MTJ, perpendicular_critical_current_A
 
 ROOM_TEMPERATURE_K = 300.0

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from hwsim.devices.base import require, require_positive
+from hwsim.devices.values import require, require_positive
 
 _MOST_STEPS = 1_000_000
 

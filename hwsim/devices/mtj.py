@@ -1,11 +1,12 @@
 """A magnetic tunnel junction by its physical constants, or an array of them."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hwsim.devices.base import DeviceModel, Real, State, SwitchingModel, as_number, require_positive, tensors
+from hwsim.devices.base import DeviceModel, SwitchingModel
 from hwsim.devices.constants import (
     BOLTZMANN_J_PER_K,
     ELEMENTARY_CHARGE_C,
@@ -13,6 +14,7 @@ from hwsim.devices.constants import (
     REDUCED_PLANCK_JS,
 )
 from hwsim.devices.fokker_planck import FokkerPlanck
+from hwsim.devices.values import Real, State, as_number, require_positive, tensors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +39,17 @@ class MTJ(DeviceModel):
         ValueError: a constant is not a finite number above 0.
     """
 
+    constants: ClassVar[tuple[str, ...]] = (
+        "energy_barrier_J",
+        "critical_current_A",
+        "damping",
+        "anisotropy_field_T",
+        "parallel_resistance_ohm",
+        "tmr",
+        "tmr_half_voltage_V",
+        "temperature_K",
+    )
+
     energy_barrier_J: Real
     critical_current_A: Real
     damping: Real
@@ -48,9 +61,8 @@ class MTJ(DeviceModel):
     model: SwitchingModel = field(default_factory=FokkerPlanck)
 
     def __post_init__(self) -> None:
-        for constant in fields(self):
-            if constant.name != "model":
-                require_positive(constant.name, getattr(self, constant.name))
+        for name in self.constants:
+            require_positive(name, getattr(self, name))
 
     @property
     def thermal_stability(self) -> Real:
@@ -76,15 +88,7 @@ class MTJ(DeviceModel):
         return (1 - 2 * as_number(antiparallel)) * (current_A / self.critical_current_A)
 
     def voltage_V(self, antiparallel: State, *, overdrive: Real) -> Tensor:
-        """Voltage that drives a junction out of its state at a given overdrive: positive from parallel, else negative.
-
-        Args:
-            antiparallel: the state to leave.
-            overdrive: above 0.
-
-        Raises:
-            ValueError: the overdrive is not above 0.
-        """
+        """See `DeviceModel.voltage_V`."""
         require_positive("the overdrive", overdrive)
         parallel_V = tensors(overdrive * self.critical_current_A * self.parallel_resistance_ohm)[0].double()
         low, high = parallel_V, parallel_V * (1 + self.tmr)

@@ -27,7 +27,7 @@ class NeelBrown(SwitchingModel):
     name = "neel-brown"
     advice = f"is for a barrier Δ(1 - i)² of {LOWEST_BARRIER:g} or more; use fokker-planck where it is lower"
 
-    def _holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:
+    def holds(self, delta: Tensor, overdrive: Tensor) -> Tensor:  # noqa: D102
         return overdrive <= 1 - (LOWEST_BARRIER / delta).sqrt()
 
     def _probability(self, delta: Tensor, overdrive: Tensor, tau: Tensor) -> Tensor:

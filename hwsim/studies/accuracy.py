@@ -22,8 +22,8 @@ SWEEP = "sweep.json"
 """In a sweep's folder: what all of its runs share."""
 RESULTS = "accuracy.csv"
 
-_FIGURES = ("test_accuracy", "validation_accuracy", "epochs")
-_OF_JUNCTIONS = ("pulses", "switches", "write_energy_J", "read_energy_J", "share_of_0_s")
+_RESULTS_OF_RUN = ("test_accuracy", "validation_accuracy", "epochs")
+_RESULTS_OF_JUNCTIONS = ("pulses", "switches", "write_energy_J", "read_energy_J", "fraction_in_0_s")
 
 
 def train(words: Sequence[str]) -> int:
@@ -106,13 +106,13 @@ def results(out: Path) -> Table:
             (
                 arguments[_parameter(over)],
                 arguments["seed"],
-                *(summary.get(name) for name in _FIGURES),
-                *(junctions.get(name) for name in _OF_JUNCTIONS),
+                *(summary.get(name) for name in _RESULTS_OF_RUN),
+                *(junctions.get(name) for name in _RESULTS_OF_JUNCTIONS),
             )
         )
     # Numbers by size, and words after them.
     rows.sort(key=lambda row: (isinstance(row[0], str), row[0] if is_number(row[0]) else 0, str(row[0]), row[1]))
-    names = (over, "seed", *_FIGURES, *_OF_JUNCTIONS)
+    names = (over, "seed", *_RESULTS_OF_RUN, *_RESULTS_OF_JUNCTIONS)
     return {name: [row[column] for row in rows] for column, name in enumerate(names)}
 
 

@@ -124,15 +124,15 @@ def accuracy(table: Table, path: Path, *, title: str = "") -> None:
     """
     over, values = next(iter(table.items()))
     by_value: dict[Any, list[float]] = {}
-    for value, share in zip(values, table["test_accuracy"], strict=True):
-        by_value.setdefault(value, []).append(100 * share)
+    for value, correct in zip(values, table["test_accuracy"], strict=True):
+        by_value.setdefault(value, []).append(100 * correct)
     numbers = all(is_number(value) for value in by_value)
     places: Sequence[float] = list(by_value) if numbers else range(len(by_value))
     with _figure(path, title) as (axes,):
-        for place, shares in zip(places, by_value.values(), strict=True):
-            axes.plot([place] * len(shares), shares, "o", color=_COLORS[0], markersize=5)
+        for place, percents in zip(places, by_value.values(), strict=True):
+            axes.plot([place] * len(percents), percents, "o", color=_COLORS[0], markersize=5)
         if numbers:
-            axes.plot(places, [sum(shares) / len(shares) for shares in by_value.values()], color=_COLORS[0])
+            axes.plot(places, [sum(percents) / len(percents) for percents in by_value.values()], color=_COLORS[0])
             _name_axis(axes, over)
         else:
             axes.set_xticks(places, [str(value) for value in by_value])

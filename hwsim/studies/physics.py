@@ -6,8 +6,10 @@ from typing import Literal
 
 import torch
 
-from hwsim.devices import MTJ, Butler, Erf, FokkerPlanck, NeelBrown, SwitchingModel, llg
-from hwsim.devices.base import Real, require_positive
+from hwsim.devices import llg, named
+from hwsim.devices.base import DeviceModel
+from hwsim.devices.mtj import MTJ
+from hwsim.devices.values import Real, require_positive
 from hwsim.nonidealities import NonIdealities
 from hwsim.studies.tables import Table
 from hwsim.write_schemes import SchemeName, scheme_named
@@ -15,8 +17,7 @@ from hwsim.write_schemes import SchemeName, scheme_named
 Quantity = Literal["pulse-width-s", "overdrive", "voltage-V", "temperature-K"]
 
 SIMULATION = "llg"
-LAWS: dict[str, type[SwitchingModel]] = {law.name: law for law in (FokkerPlanck, Butler, NeelBrown, Erf)}
-"""By name; besides these there is the simulation."""
+"""Name of `hwsim.devices.llg`, beside those of the laws."""
 
 STANDARD_ERROR = f"{SIMULATION}_standard_error"
 """Name of a column."""
@@ -43,7 +44,7 @@ def switching(
         device: the junction; the law of its own is not used.
         over: what is swept.
         values: of it.
-        models: names of `LAWS`, and "llg" for the simulation.
+        models: names of laws, see `hwsim.devices.named`, and "llg" for the simulation.
         antiparallel: the state before.
         overdrive: current over the critical current, where it is not swept.
         voltage_V: in place of the overdrive; positive drives out of parallel.
@@ -61,7 +62,7 @@ def switching(
         raise ValueError(f"a sweep over {over} needs a pulse_width_s")
     require_positive("the number of trajectories", trajectories)
 
-    width_elsewhere_s = pulse_width_s or 0.0
+    given_width_s = pulse_width_s or 0.0
 
     def point(value: float) -> tuple[float, float, float]:
         """Thermal stability, overdrive and reduced time."""
@@ -71,27 +72,28 @@ def switching(
             current: Real = value
         else:
             current = overdrive if at_V is None else junction.overdrive(antiparallel, voltage_V=at_V)
-        width_s = value if over == "pulse-width-s" else width_elsewhere_s
+        width_s = value if over == "pulse-width-s" else given_width_s
         return float(junction.thermal_stability), float(current), float(width_s / junction.time_unit_s)
 
     points = torch.tensor([point(value) for value in values], dtype=torch.float64).view(-1, 3)
     table: dict[str, list[float]] = {over: list(values)}
+    laws = named.laws()
     for name in models:
         if name == SIMULATION:
-            share = _simulated(points, float(device.damping), trajectories, seed)
-            table[name] = share.tolist()
-            table[STANDARD_ERROR] = (share * (1 - share) / trajectories).sqrt().tolist()
+            fraction = _simulated(points, float(device.damping), trajectories, seed)
+            table[name] = fraction.tolist()
+            table[STANDARD_ERROR] = (fraction * (1 - fraction) / trajectories).sqrt().tolist()
         else:
-            table[name] = LAWS[name]().probability(*points.T).tolist()
+            table[name] = laws[name]().probability(*points.T).tolist()
     return table
 
 
 def _simulated(points: torch.Tensor, damping: float, trajectories: int, seed: int) -> torch.Tensor:
-    """Shares of simulated junctions; points that differ in time alone are of the same junctions."""
-    share = torch.empty(len(points), dtype=torch.float64)
+    """Fractions of simulated junctions; points that differ in time alone are of the same junctions."""
+    fraction = torch.empty(len(points), dtype=torch.float64)
     conditions, which = torch.unique(points[:, :2], dim=0, return_inverse=True)
     for number, (delta, overdrive) in enumerate(conditions.tolist()):
-        share[which == number] = llg.switched(
+        fraction[which == number] = llg.switched(
             delta,
             overdrive,
             points[which == number, 2],
@@ -99,11 +101,11 @@ def _simulated(points: torch.Tensor, damping: float, trajectories: int, seed: in
             damping=damping,
             trajectories=trajectories,
         )
-    return share
+    return fraction
 
 
 def schemes(
-    device: MTJ,
+    device: DeviceModel,
     names: Sequence[SchemeName],
     *,
     antiparallel: bool = False,
@@ -135,14 +137,17 @@ def schemes(
     """
     if m is not None:
         require_positive("m", m)
-    flaws = NonIdealities.uniform(spread=spread, temperature_K=temperature_K)
-    junction = flaws.array(device, (1, junctions), _SEED_OF_SPREAD) if flaws.varies else flaws.junction(device)
+    nonidealities = NonIdealities.uniform(spread=spread, temperature_K=temperature_K)
+    if nonidealities.varies:
+        junction = nonidealities.array(device, (1, junctions), _SEED_OF_SPREAD)
+    else:
+        junction = nonidealities.junction(device)
     even = torch.linspace(0, 1, points, dtype=torch.float64)
     v = torch.unique(torch.cat([even, torch.logspace(-4, 0, points, dtype=torch.float64)]))
     wanted = v if m is None else torch.tanh(m * v)
     table = {"v": v.tolist(), "wanted": wanted.tolist()}
     for name in names:
         scheme = scheme_named(name, m=m, overdrive=overdrive)
-        delivered = scheme.delivered(device, antiparallel, wanted[:, None], junction=junction)
-        table[name] = delivered.mean(dim=1).tolist()
+        actual = scheme.switch_probability(device, antiparallel, wanted[:, None], junction=junction)
+        table[name] = actual.mean(dim=1).tolist()
     return table

@@ -10,15 +10,16 @@ from bnn.cost.gated_xnor import count_gated_xnor
 from bnn.layers import BinaryLinear
 from bnn.quantizers import Ternary
 from hwsim.crossbar import Crossbar, Readout, attach
-from hwsim.devices import Butler, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
 
 JUNCTION = junctions.consistent(model=Butler())
 
 
-def store_of(outputs: int, inputs: int, *, seed: int = 0, **flaws) -> DeviceStore:
-    store = DeviceStore((outputs, inputs), device=JUNCTION, nonidealities=NonIdealities(**flaws))
+def store_of(outputs: int, inputs: int, *, seed: int = 0, **nonidealities) -> DeviceStore:
+    store = DeviceStore((outputs, inputs), device=JUNCTION, nonidealities=NonIdealities(**nonidealities))
     store.initialize(torch.Generator().manual_seed(seed))
     return store
 
@@ -74,7 +75,7 @@ def test_uniform_ternary_operands_leave_five_ninths_of_the_cells_at_rest():
     layer = BinaryLinear(2000, 500, store=DeviceStore, input_quantizer=Ternary(threshold=0.5))
     size = layer.store._columns
     codes = torch.randint(0, 3, (500, size), generator=torch.Generator().manual_seed(0))
-    layer.store._keep(slice(None), torch.stack([codes != 2, codes != 0]))  # -1: (AP, P), 0_w, +1: (P, AP)
+    layer.store._set_states(slice(None), torch.stack([codes != 2, codes != 0]))  # -1: (AP, P), 0_w, +1: (P, AP)
     (count,) = count_gated_xnor(layer, ternary(50, 2000).float())
     assert count.resting_share == pytest.approx(5 / 9, abs=0.005)
 

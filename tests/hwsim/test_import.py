@@ -1,4 +1,4 @@
-"""`import hwsim` is quick, and its names are there."""
+"""The command line answers before torch is loaded, and the page's example works."""
 
 import re
 import subprocess
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import hwsim
-import hwsim.devices
+from hwsim.store import DeviceStore
 
 
 @pytest.mark.parametrize("module", ["hwsim", "hwsim.cli"])
@@ -18,22 +17,9 @@ def test_import_brings_no_torch(module):
     assert ran.stdout == "[]\n"
 
 
-def test_every_name_is_there():
-    for name in hwsim.__all__:
-        assert getattr(hwsim, name) is not None
-    for name in hwsim.devices.__all__:
-        if name != "Pulse":
-            assert getattr(hwsim, name) is getattr(hwsim.devices, name)
-
-
 def test_example_of_the_page_builds_a_network():
     page = Path(__file__).parents[2] / "docs" / "hwsim.md"
     (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     names: dict[str, object] = {}
     exec(example, names)
-    assert [module for module in names["model"].modules() if isinstance(module, hwsim.DeviceStore)]
-
-
-def test_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="module 'hwsim' has no attribute 'MJT'"):
-        _ = hwsim.MJT
+    assert [module for module in names["model"].modules() if isinstance(module, DeviceStore)]

@@ -12,7 +12,8 @@ from bnn.quantizers import Ternary
 from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
 from bnn.weights import LatentStore
-from hwsim.devices import Butler, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
@@ -21,12 +22,12 @@ from tests.training.tiny_runs import tiny_dataset
 JUNCTION = junctions.consistent(model=Butler())
 
 
-def run(*, threshold: float = 0.5, **flaws) -> Run:
+def run(*, threshold: float = 0.5, **nonidealities) -> Run:
     data = tiny_dataset()
     inputs = torch.Size(data.image_shape).numel()
 
     def store(shape) -> DeviceStore:
-        return DeviceStore(shape, device=JUNCTION, nonidealities=NonIdealities(**flaws))
+        return DeviceStore(shape, device=JUNCTION, nonidealities=NonIdealities(**nonidealities))
 
     model = nn.Sequential(
         nn.Flatten(),
@@ -62,13 +63,13 @@ def test_figures_are_those_of_the_stores(tmp_path):
     assert figures["write_energy_per_update_J"] == figures["write_energy_J"] / (steps * synapses)
     # Every weight meets each of the four images of a step once, and is read before it is written.
     assert figures["reads"] == (4 + 1) * steps * synapses
-    assert "most_switches" not in figures
-    assert figures["share_of_0_s"] == 0, "cells that are read first never come to it"
+    assert "max_switches_per_junction" not in figures
+    assert figures["fraction_in_0_s"] == 0, "cells that are read first never come to it"
 
 
 def test_share_of_the_zeros_of_two_parallel_junctions(tmp_path):
     training = run(stuck_parallel=0.5)
-    share = Trainer(training, tmp_path).fit()["junctions"]["share_of_0_s"]
+    share = Trainer(training, tmp_path).fit()["junctions"]["fraction_in_0_s"]
     states = torch.cat([m.antiparallel().flatten(1) for m in training.model.modules() if isinstance(m, DeviceStore)], 1)
     assert share == pytest.approx(float((states.sum(dim=0) == 0).double().mean()))
     assert share > 0.1
@@ -92,7 +93,7 @@ def test_counted_switches(tmp_path):
     figures = Trainer(training, tmp_path).fit()["junctions"]
     assert 66 <= figures["bits_per_synapse"] < 68
     cycles = [module.cycles for module in training.model.modules() if isinstance(module, DeviceStore)]
-    assert figures["most_switches"] == max(int(counts.max()) for counts in cycles)
+    assert figures["max_switches_per_junction"] == max(int(counts.max()) for counts in cycles)
     assert sum(int(counts.sum()) for counts in cycles) == figures["switches"]
 
 

@@ -1,12 +1,14 @@
 """Spread and faults by seed, and the refusal of what is not physical."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from hwsim.devices import Butler, junctions
-from hwsim.nonidealities import NonIdealities, mapped
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
+from hwsim.nonidealities import NonIdealities
 
 JUNCTION = junctions.consistent(model=Butler())
 SHAPE = (2, 100, 300)
@@ -51,26 +53,43 @@ class TestSpread:
         assert abs(torch.corrcoef(torch.stack([one.log().flatten(), other.log().flatten()]))[0, 1]) < 0.02
 
 
-def test_spreads_are_independent():
-    array = NonIdealities(resistance_spread=0.1, tmr_spread=0.1).array(JUNCTION, SHAPE, 0)
-    logs = torch.stack([array.parallel_resistance_ohm.log().flatten(), array.tmr.log().flatten()])
-    assert abs(torch.corrcoef(logs)[0, 1]) < 0.02
+def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    return abs(float(torch.corrcoef(torch.stack([one.flatten().double(), other.flatten().double()]))[0, 1]))
 
 
-def test_faults_are_shares_of_the_junctions_and_exclude_each_other():
-    flaws = NonIdealities(stuck_parallel=0.1, stuck_antiparallel=0.05, shorted=0.02)
-    kinds = flaws.stuck(SHAPE, 7)
+def test_spreads_and_faults_are_independent_of_one_another():
+    """Also the resistance of the critical current, and both of the faults: 4.5 standard errors."""
+    names = ["parallel_resistance_ohm", "energy_barrier_J", "critical_current_A", "tmr"]
+    nonidealities = NonIdealities(
+        resistance_spread=0.1, barrier_spread=0.1, critical_current_spread=0.1, tmr_spread=0.1, stuck_parallel=0.2
+    )
+    array, faulty = nonidealities.array(JUNCTION, SHAPE, 0), nonidealities.stuck(SHAPE, 0)[0]
+    quantities = {name: array.constant(name).log() for name in names} | {"faulty": faulty}
+    for one, other in itertools.combinations(quantities, 2):
+        assert correlation(quantities[one], quantities[other]) < 4.5 / math.sqrt(math.prod(SHAPE)), (one, other)
+
+
+def test_variation_has_no_pattern_in_the_array():
+    """Between the junctions of a cell, neighbouring rows and neighbouring columns."""
+    logs = NonIdealities(resistance_spread=0.1).array(JUNCTION, SHAPE, 0).parallel_resistance_ohm.log()
+    for one, other in ((logs[0], logs[1]), (logs[:, 1:], logs[:, :-1]), (logs[..., 1:], logs[..., :-1])):
+        assert correlation(one, other) < 4.5 / math.sqrt(one.numel())
+
+
+def test_faults_are_fractions_of_the_junctions_and_exclude_each_other():
+    nonidealities = NonIdealities(stuck_parallel=0.1, stuck_antiparallel=0.05, shorted=0.02)
+    kinds = nonidealities.stuck(SHAPE, 7)
     assert kinds.sum(dim=0).max() == 1
     n = math.prod(SHAPE)
     for kind, share in zip(kinds, (0.1, 0.05, 0.02), strict=True):
         assert abs(kind.double().mean() - share) < 4.5 * math.sqrt(share / n)
-    assert flaws.faults == pytest.approx(0.17)
-    assert not torch.equal(flaws.stuck(SHAPE, 8), kinds)
+    assert nonidealities.faults == pytest.approx(0.17)
+    assert not torch.equal(nonidealities.stuck(SHAPE, 8), kinds)
 
 
 def test_a_short_is_a_small_resistance_in_both_states():
-    flaws = NonIdealities(shorted=0.1, resistance_spread=0.05)
-    array, shorted = flaws.array(JUNCTION, SHAPE, 3), flaws.stuck(SHAPE, 3)[2]
+    nonidealities = NonIdealities(shorted=0.1, resistance_spread=0.05)
+    array, shorted = nonidealities.array(JUNCTION, SHAPE, 3), nonidealities.stuck(SHAPE, 3)[2]
     for state in (False, True):
         ohm = array.resistance_ohm(torch.full(SHAPE, state), voltage_V=0.1)
         assert torch.allclose(ohm[shorted], torch.tensor(400.0))
@@ -81,26 +100,26 @@ def test_temperature():
     hot = NonIdealities(temperature_K=400.0)
     assert hot.junction(JUNCTION).thermal_stability == pytest.approx(45)
     assert not hot.varies
-    with pytest.raises(ValueError, match="temperature_K is of physical constants, which a MeasuredDevice"):
+    with pytest.raises(ValueError, match="MeasuredDevice has no physical constant temperature_K: use an MTJ"):
         hot.junction(junctions.sot())
-    with pytest.raises(ValueError, match="a spread is of physical constants"):
+    with pytest.raises(ValueError, match="MeasuredDevice has no physical constant tmr"):
         NonIdealities(tmr_spread=0.1).array(junctions.sot(), SHAPE, 0)
 
 
 def test_a_few_numbers_in_the_place_of_many():
     assert NonIdealities.uniform() == NonIdealities()
-    flaws = NonIdealities.uniform(spread=0.05, stuck=0.02, temperature_K=330)
-    assert flaws == NonIdealities(
+    nonidealities = NonIdealities.uniform(spread=0.05, stuck=0.02, temperature_K=330)
+    assert nonidealities == NonIdealities(
         resistance_spread=0.05, barrier_spread=0.05, critical_current_spread=0.05, tmr_spread=0.05,
         stuck_parallel=0.01, stuck_antiparallel=0.01, temperature_K=330,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"shares are at most 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"fractions are at most 1, got 1.5"):
         NonIdealities.uniform(stuck=1.5)
 
 
 def test_parts_of_an_array():
     array = NonIdealities(tmr_spread=0.1).array(JUNCTION, SHAPE, 0)
-    part = mapped(array, lambda constant: constant[:, 3:5])
+    part = array.map_constants(lambda constant: constant[:, 3:5])
     assert torch.equal(part.tmr, array.tmr[:, 3:5])
     assert part.damping == array.damping
 
@@ -113,7 +132,7 @@ def test_parts_of_an_array():
         ({"idle_s": math.inf}, "idle_s is a finite"),
         ({"temperature_K": 0.0}, "temperature_K is above 0, got 0"),
         ({"short_resistance_ohm": 0.0}, "short_resistance_ohm is above 0"),
-        ({"stuck_parallel": 0.6, "shorted": 0.6}, "shares are at most 1, got 1.2"),
+        ({"stuck_parallel": 0.6, "shorted": 0.6}, "fractions are at most 1, got 1.2"),
         ({"write_error": 1.5}, "a write error of 1.5"),
         ({"endurance_cycles": 0}, "endurance_cycles is above 0"),
     ],

@@ -6,34 +6,42 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, junctions
-from hwsim.pulses import ENERGY_UNIT_J, AlikeJunctions, Array, VariedJunctions, alike, look_up, uniform_pairs
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
+from hwsim.pulses import (
+    ENERGY_UNIT_J,
+    IdenticalJunctions,
+    JunctionArray,
+    VaryingJunctions,
+    identical_junctions,
+    uniform_pairs,
+)
 from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme
 
 JUNCTION = junctions.consistent(model=Butler())
 HOT = dataclasses.replace(JUNCTION, temperature_K=350.0)
 CPU = torch.device("cpu")
 ALL = slice(None)
-# A row for each probability that is asked for.
-ASKED = torch.tensor([0.0, 1e-6, 1e-3, 0.03, 0.3, 0.5, 0.9, 0.995, 1.0])
+# A row for each probability that is requested.
+REQUESTED = torch.tensor([0.0, 1e-6, 1e-3, 0.03, 0.3, 0.5, 0.9, 0.995, 1.0])
 COLUMNS = 4000
 
 
-def arrays(scheme: WriteScheme, junction=JUNCTION) -> dict[str, Array]:
+def arrays(scheme: WriteScheme, junction=JUNCTION) -> dict[str, JunctionArray]:
     """The same junctions by tables and one by one."""
-    each = torch.full((2, len(ASKED), COLUMNS), float(junction.parallel_resistance_ohm))
+    each = torch.full((2, len(REQUESTED), COLUMNS), float(junction.parallel_resistance_ohm))
     varied = dataclasses.replace(junction, parallel_resistance_ohm=each)
     return {
-        "tables": AlikeJunctions(JUNCTION, scheme, junction, CPU),
-        "each": VariedJunctions(JUNCTION, scheme, varied, CPU),
+        "tables": IdenticalJunctions(JUNCTION, scheme, junction, CPU),
+        "each": VaryingJunctions(JUNCTION, scheme, varied, CPU),
     }
 
 
-def states(antiparallel: bool, out_of: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def states(antiparallel: bool, source: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """What `pulse` takes."""
-    shape = (2, len(ASKED), COLUMNS)
+    shape = (2, len(REQUESTED), COLUMNS)
     numbers = uniform_pairs(torch.Size(shape[1:]), CPU, torch.Generator().manual_seed(3))
-    return torch.full(shape, antiparallel), torch.full(shape, out_of), ASKED[:, None].expand(shape).clone(), numbers
+    return torch.full(shape, antiparallel), torch.full(shape, source), REQUESTED[:, None].expand(shape).clone(), numbers
 
 
 @pytest.mark.parametrize("which", ["tables", "each"])
@@ -42,7 +50,7 @@ def states(antiparallel: bool, out_of: bool) -> tuple[torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("antiparallel", [False, True])
 def test_switches_with_the_probability_of_the_law(which, scheme, junction, antiparallel):
     outcome = arrays(scheme, junction)[which].pulse(*states(antiparallel, antiparallel), ALL)
-    p = scheme.delivered(JUNCTION, antiparallel, ASKED, junction=junction)
+    p = scheme.switch_probability(JUNCTION, antiparallel, REQUESTED, junction=junction)
     n = 2 * COLUMNS
     share = outcome.switched.double().mean(dim=(0, 2))
     # 4.5 standard deviations; the resolution of the tables on top.
@@ -53,10 +61,10 @@ def test_switches_with_the_probability_of_the_law(which, scheme, junction, antip
 
 @pytest.mark.parametrize("which", ["tables", "each"])
 def test_junctions_that_are_there_already_stay_and_cost(which):
-    antiparallel, out_of, asked, numbers = states(True, False)
-    outcome = arrays(PreDistorted())[which].pulse(antiparallel, out_of, asked, numbers, ALL)
+    antiparallel, source, requested, numbers = states(True, False)
+    outcome = arrays(PreDistorted())[which].pulse(antiparallel, source, requested, numbers, ALL)
     assert outcome.switches == 0
-    width_s = PreDistorted().width_s(JUNCTION, False, ASKED).sum() * 2 * COLUMNS
+    width_s = PreDistorted().width_s(JUNCTION, False, REQUESTED).sum() * 2 * COLUMNS
     voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
     expected_J = voltage_V**2 / JUNCTION.resistance_ohm(True, voltage_V=voltage_V) * width_s
     assert outcome.energy_units * ENERGY_UNIT_J == pytest.approx(float(expected_J), rel=2e-3)
@@ -67,10 +75,10 @@ def test_junctions_that_are_there_already_stay_and_cost(which):
 @pytest.mark.parametrize("which", ["tables", "each"])
 def test_energy_is_that_of_the_device_s_own_pulse(which, antiparallel, scheme):
     """`DeviceModel.pulse` and `pulse_energy_J`, with the same random numbers in effect: their mean."""
-    before, out_of, asked, numbers = states(antiparallel, antiparallel)
-    outcome = arrays(scheme)[which].pulse(before, out_of, asked, numbers, ALL)
+    before, source, requested, numbers = states(antiparallel, antiparallel)
+    outcome = arrays(scheme)[which].pulse(before, source, requested, numbers, ALL)
     voltage_V = scheme.write_voltage_V(JUNCTION, antiparallel)
-    width_s = scheme.width_s(JUNCTION, antiparallel, asked)
+    width_s = scheme.width_s(JUNCTION, antiparallel, requested)
     time_s = JUNCTION.switching_time_s(antiparallel, voltage_V=voltage_V, probability=numbers.double())
     ohm = [float(JUNCTION.resistance_ohm(state, voltage_V=voltage_V)) for state in (antiparallel, not antiparallel)]
     old_s = torch.minimum(time_s, width_s)
@@ -79,8 +87,8 @@ def test_energy_is_that_of_the_device_s_own_pulse(which, antiparallel, scheme):
 
 
 def test_tables_and_single_junctions_agree_number_by_number():
-    before, out_of, asked, numbers = states(False, False)
-    one, other = (array.pulse(before, out_of, asked, numbers, ALL) for array in arrays(PreDistorted()).values())
+    before, source, requested, numbers = states(False, False)
+    one, other = (array.pulse(before, source, requested, numbers, ALL) for array in arrays(PreDistorted()).values())
     # Only where the number is as near to the probability as the rounding of the width.
     assert (one.switched != other.switched).float().mean() < 2e-3
     assert one.energy_units == pytest.approx(other.energy_units, rel=1e-3)
@@ -91,7 +99,7 @@ def test_each_junction_has_its_own_constants():
     ohm = torch.full((2, 3, COLUMNS), float(JUNCTION.parallel_resistance_ohm))
     ohm[:, 1] *= 1.2
     ohm[:, 2] *= 0.8
-    array = VariedJunctions(
+    array = VaryingJunctions(
         JUNCTION, PreDistorted(), dataclasses.replace(JUNCTION, parallel_resistance_ohm=ohm), CPU
     )  # fmt: skip
     shape = (2, 2, COLUMNS)
@@ -101,7 +109,7 @@ def test_each_junction_has_its_own_constants():
     voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
     for factor, found in zip((1.2, 0.8), share, strict=True):
         junction = dataclasses.replace(JUNCTION, parallel_resistance_ohm=JUNCTION.parallel_resistance_ohm * factor)
-        p = float(PreDistorted().delivered(JUNCTION, False, torch.tensor(0.5), junction=junction))
+        p = float(PreDistorted().switch_probability(JUNCTION, False, torch.tensor(0.5), junction=junction))
         assert float(found) == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / 2 / COLUMNS))
     assert voltage_V > 0
 
@@ -147,24 +155,7 @@ class TestUniformPairs:
         assert (small % 256 != 128).any(), "more than 24 bits"
 
 
-def test_the_nearest_point_of_the_right_table_is_taken():
-    """A table of its own points' odds, and one of their negatives."""
-    points = (24 + 32) * 128 + 1
-    k = torch.arange(points, dtype=torch.float64)
-    odds = torch.exp2((k / 128).floor() - 32) * (1 + k.remainder(128) / 128)
-    table = torch.cat([odds, -odds]).float()
-    p = torch.rand(10_000, generator=torch.Generator().manual_seed(0)).clamp_min(1e-6)
-    exact = (p.double() / (1 - p.double())).clamp(2.0**-32, 2.0**24)
-    for which, sign in ((0, 1), (1, -1)):
-        found = look_up(table, p, torch.full((10_000,), which, dtype=torch.int32)) * sign
-        error = found.double() / exact - 1
-        assert error.abs().max() < 1 / 256 + 1e-4
-        assert abs(error.mean()) < 1e-4
-    ends = look_up(table, torch.tensor([0.0, 1.0]), torch.zeros(2, dtype=torch.int32))
-    assert ends.tolist() == [2.0**-32, 2.0**24]
-
-
 def test_tables_are_made_once_for_all_layers():
     scheme = PreDistorted()
-    assert alike(JUNCTION, scheme, None, CPU) is alike(JUNCTION, PreDistorted(), None, CPU)
-    assert alike(JUNCTION, scheme, 350.0, CPU) is not alike(JUNCTION, scheme, None, CPU)
+    assert identical_junctions(JUNCTION, scheme, None, CPU) is identical_junctions(JUNCTION, PreDistorted(), None, CPU)
+    assert identical_junctions(JUNCTION, scheme, 350.0, CPU) is not identical_junctions(JUNCTION, scheme, None, CPU)

@@ -8,15 +8,20 @@ import pytest
 import torch
 from torch import nn
 
+from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.models import initialize
 from bnn.optim import SGD, Adam
 from bnn.optim.dst import DST
 from bnn.quantizers import Ternary
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import capture, restore
 from bnn.weights import DiscreteStore
-from hwsim.devices import Butler, MeasuredDevice, MeasuredTable, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
+from hwsim.devices.measured import MeasuredDevice
+from hwsim.devices.measured_table import MeasuredTable
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
 from hwsim.synapse import transition_matrix
@@ -35,12 +40,12 @@ SWITCH = MeasuredDevice(
     to_antiparallel=_TABLE, to_parallel=_TABLE, parallel_resistance_ohm=1e3, antiparallel_resistance_ohm=2e3
 )
 IDEAL = partial(
-    DeviceStore, device=SWITCH, scheme=PreDistorted(voltage_V=(1.0, -1.0), certain=1.0, read_first=True)
+    DeviceStore, device=SWITCH, scheme=PreDistorted(voltage_V=(1.0, -1.0), full_pulse_probability=1.0, read_first=True)
 )  # fmt: skip
 
 
-def make(shape=(30, 50), *, scheme="read-first", seed: int = 0, **flaws) -> DeviceStore:
-    store = DeviceStore(shape, device=JUNCTION, scheme=SCHEMES[scheme], nonidealities=NonIdealities(**flaws))
+def make(shape=(30, 50), *, scheme="read-first", seed: int = 0, **nonidealities) -> DeviceStore:
+    store = DeviceStore(shape, device=JUNCTION, scheme=SCHEMES[scheme], nonidealities=NonIdealities(**nonidealities))
     store.initialize(torch.Generator().manual_seed(seed))
     return store
 
@@ -53,7 +58,7 @@ def codes(store: DeviceStore) -> torch.Tensor:
 def at(store: DeviceStore, code: int) -> DeviceStore:
     """Puts every cell into a state."""
     shape = (2, store.shape[0], store._columns)
-    store._keep(slice(None), torch.tensor([code & 1, code >> 1]).bool()[:, None, None].expand(shape))
+    store._set_states(slice(None), torch.tensor([code & 1, code >> 1]).bool()[:, None, None].expand(shape))
     return store
 
 
@@ -63,7 +68,7 @@ def program(store, delta: float | torch.Tensor, seed: int = 1):
     return store
 
 
-@pytest.mark.filterwarnings("ignore::hwsim.devices.ValidityWarning")
+@pytest.mark.filterwarnings("ignore::hwsim.devices.base.ValidityWarning")
 class TestLimits:
     """Probabilities of 0 and 1 are the ideal store's, bit for bit."""
 
@@ -107,14 +112,16 @@ class TestLaw:
     @pytest.mark.parametrize("scheme", SCHEMES)
     @pytest.mark.parametrize("steps", [0.3, -0.3, 0.9, 1.4, -2.0])
     def test_transitions_are_those_of_the_cell(self, scheme, steps):
-        def delivered(p: torch.Tensor, antiparallel: torch.Tensor) -> torch.Tensor:
+        def switch_probability(p: torch.Tensor, antiparallel: torch.Tensor) -> torch.Tensor:
             result = torch.zeros_like(p)
             for state in (False, True):
-                result[antiparallel == state] = SCHEMES[scheme].delivered(JUNCTION, state, p[antiparallel == state])
+                result[antiparallel == state] = SCHEMES[scheme].switch_probability(
+                    JUNCTION, state, p[antiparallel == state]
+                )
             return result
 
         read_first = SCHEMES[scheme].read_first
-        matrix = transition_matrix(steps, read_first=read_first, delivered=delivered)
+        matrix = transition_matrix(steps, read_first=read_first, switch_probability=switch_probability)
         for code in range(4):
             after = codes(program(at(make((100, 200), scheme=scheme), code), steps))
             for other in range(4):
@@ -175,11 +182,11 @@ class TestCounts:
 
 class TestReproducibility:
     @pytest.mark.parametrize(
-        "flaws", [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}], ids=["alike", "varied"]
+        "nonidealities", [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}], ids=["alike", "varied"]
     )
-    def test_the_generator_decides_and_not_the_threads(self, flaws):
+    def test_the_generator_decides_and_not_the_threads(self, nonidealities):
         def states(seed: int, threads: int) -> dict[str, torch.Tensor]:
-            store = make((300, 500), **flaws)
+            store = make((300, 500), **nonidealities)
             state = torch.get_rng_state()
             torch.set_num_threads(threads)
             program(store, 0.3, seed)
@@ -205,11 +212,11 @@ class TestReproducibility:
         assert not (codes(device) == 0).any()
 
     @pytest.mark.parametrize(
-        "flaws", [{}, {"barrier_spread": 0.1, "tmr_spread": 0.1, "shorted": 0.01, "endurance_cycles": 2}]
+        "nonidealities", [{}, {"barrier_spread": 0.1, "tmr_spread": 0.1, "shorted": 0.01, "endurance_cycles": 2}]
     )
-    def test_a_checkpoint_resumes_bit_for_bit(self, flaws, tmp_path):
+    def test_a_checkpoint_resumes_bit_for_bit(self, nonidealities, tmp_path):
         def training(seed: int):
-            layer = BinaryLinear(50, 30, store=lambda _: make(seed=seed, **flaws))
+            layer = BinaryLinear(50, 30, store=lambda _: make(seed=seed, **nonidealities))
             return layer, DST(Adam(layer.parameters(), lr=0.1))
 
         def train(layer, optimizer, first: int, last: int) -> None:
@@ -252,7 +259,7 @@ class TestReproducibility:
 class TestMemory:
     def test_a_state_takes_two_bits(self):
         layer = BinaryLinear(256, 100, store=DeviceStore)
-        assert list(layer.state_dict()) == ["store.planes", "store.tally", "store.variation_seed"]
+        assert list(layer.state_dict()) == ["store.planes", "store.counts", "store.variation_seed"]
         assert 8 * layer.store.planes.nbytes == 2 * layer.store.size == layer.store.storage_bits * layer.store.size
 
     def test_can_be_made_without_memory(self):
@@ -275,22 +282,123 @@ class TestMemory:
         assert torch.equal(layers[0].store.weight.grad, layers[1].store.weight.grad)
 
 
+class TestAsEveryStore:
+    """What others ask a store for, see `WeightStore`."""
+
+    @pytest.mark.parametrize("shape", [(30, 50), (6, 5, 3, 3)])
+    def test_nominal_junctions_have_three_levels(self, shape):
+        store = make(shape, barrier_spread=0.1, stuck_parallel=0.1)
+        assert store.levels == (-1, 0, 1) == tuple(store.value().unique().tolist())
+        assert not store.is_binary
+        assert torch.equal(store.trained_value(), store.value())
+        assert store.trained is store.weight
+
+    @pytest.mark.parametrize("name", ["resistance_spread", "tmr_spread", "shorted"])
+    def test_resistances_that_vary_have_no_levels(self, name):
+        store = make(**{name: 0.05})
+        assert store.levels == ()
+        assert len(store.value().unique()) > 3
+        assert torch.equal(store.trained_value(), store.value())
+
+    @pytest.mark.parametrize(
+        ("options", "bits"), [({}, 2), ({"resistance_spread": 0.1}, 2), ({"endurance_cycles": 9}, 66)]
+    )
+    def test_bits_are_those_of_the_buffers_that_grow_with_the_weight(self, options, bits):
+        store = make((30, 64), **options)
+        kept = [store.planes] if store.cycles is None else [store.planes, store.cycles]
+        assert store.training_bits == bits == 8 * sum(buffer.nbytes for buffer in kept) / store.size
+        assert store.storage_bits == 2
+
+    @pytest.mark.parametrize("options", [{}, {"resistance_spread": 0.1}], ids=["levels", "real"])
+    @pytest.mark.parametrize("shape", [(30, 50), (6, 5, 3, 3)])
+    def test_sign_planes_are_the_signs_of_what_is_read(self, shape, options):
+        store = make(shape, **options)
+        above, below = store.sign_planes()
+        value = store.value()
+        assert torch.equal(above, BitTensor.from_dense(value > 0).packed)
+        assert torch.equal(below, BitTensor.from_dense(value < 0).packed)
+        program(store, 2.0)
+        assert torch.equal(above, BitTensor.from_dense(value > 0).packed), "a copy"
+
+
+class TestSeeds:
+    """Of variation and faults: one for each layer, and independent streams for each quantity."""
+
+    SHAPE = (100, 150)
+
+    def correlation(self, one: torch.Tensor, other: torch.Tensor) -> float:
+        return abs(float(torch.corrcoef(torch.stack([one.flatten().double(), other.flatten().double()]))[0, 1]))
+
+    def layers(self, **nonidealities) -> list[DeviceStore]:
+        """Two layers of one network, which one generator initializes."""
+        model = nn.ModuleList(
+            BinaryLinear(150, 100, store=lambda _: make(self.SHAPE, **nonidealities)) for _ in range(2)
+        )
+        initialize(model, generator=torch.Generator().manual_seed(0))
+        return [layer.store for layer in model]
+
+    @pytest.mark.parametrize("name", ["resistance_spread", "barrier_spread", "critical_current_spread", "tmr_spread"])
+    def test_variation_of_two_layers_differs(self, name):
+        one, other = (store._junctions().device for store in self.layers(**{name: 0.1}))
+        constant = next(key for key, value in vars(one).items() if isinstance(value, torch.Tensor))
+        assert self.correlation(getattr(one, constant), getattr(other, constant)) < 0.03
+
+    @pytest.mark.parametrize("name", ["stuck_parallel", "stuck_antiparallel", "shorted"])
+    def test_faults_of_two_layers_differ(self, name):
+        one, other = (store._junctions().faulty for store in self.layers(**{name: 0.2}))
+        assert self.correlation(one, other) < 0.03
+
+    def test_the_two_junctions_of_a_cell_differ(self):
+        junctions = make(self.SHAPE, resistance_spread=0.1, stuck_parallel=0.2)._junctions()
+        assert self.correlation(*junctions.device.parallel_resistance_ohm.log()) < 0.03
+        assert self.correlation(*junctions.faulty) < 0.03
+
+    def test_a_new_start_draws_new_junctions(self):
+        store = make(self.SHAPE, resistance_spread=0.1, stuck_parallel=0.2)
+        before = store._junctions()
+        store.initialize(torch.Generator().manual_seed(1))
+        after = store._junctions()
+        resistances = (before.device.parallel_resistance_ohm, after.device.parallel_resistance_ohm)
+        assert self.correlation(*resistances) < 0.03
+        assert self.correlation(before.faulty, after.faulty) < 0.03
+
+    def test_shorts_that_are_read_are_those_that_never_switch(self):
+        junctions = make(self.SHAPE, shorted=0.1)._junctions()
+        assert torch.equal(junctions.device.parallel_resistance_ohm == 400, junctions.faulty)
+
+    def test_switching_is_independent_of_the_variation(self):
+        """Of what does not enter into the law of the pulse: the magnetoresistance, out of parallel."""
+        store = program(at(make(self.SHAPE, tmr_spread=0.1), 0), -0.5)
+        first, _ = store.antiparallel()
+        assert 0.3 < float(first.double().mean()) < 0.7
+        assert self.correlation(first, store._junctions().device.tmr[0].log()) < 0.03
+
+    def test_one_exposure_and_the_next_draw_different_numbers(self):
+        store, generator, switched = make(self.SHAPE), torch.Generator().manual_seed(3), []
+        for _ in range(2):
+            at(store, 0).expose(voltage_V=0.6, seconds=1.2e-9, generator=generator)
+            switched.append(store.antiparallel())
+        assert 0.2 < float(switched[0].double().mean()) < 0.8
+        assert self.correlation(*switched) < 0.03
+        assert self.correlation(*switched[0]) < 0.03, "the junctions of a cell are independent"
+
+
 class TestNonIdealities:
     def test_stuck_junctions_stay(self):
         store = make((100, 200), stuck_parallel=0.1, stuck_antiparallel=0.05)
-        parallel, antiparallel, _ = store._faults()
+        parallel, antiparallel, _ = store._junctions().faults()
         for delta in (2.0, -2.0, 1.0):
             program(store, delta)
             states = store.antiparallel()
             assert not states[parallel].any()
             assert states[antiparallel].all()
         # At the lower end after a full step up from there, but for the rare failures.
-        free = ~store._faults().any(dim=0).any(dim=0)
+        free = ~store._junctions().faults().any(dim=0).any(dim=0)
         assert float((store.value()[free] == 0).double().mean()) > 0.99
 
     def test_shorts_are_read_as_large_weights(self):
         store = make((100, 200), shorted=0.05)
-        shorted = store._faults()[2]
+        shorted = store._junctions().faults()[2]
         levels = store.value()
         assert (levels[shorted[0] & ~shorted[1]] > 10).all()
         assert (levels[shorted[1] & ~shorted[0]] < -10).all()

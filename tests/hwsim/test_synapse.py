@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.synapse import STATES, WEIGHTS, asked, junctions_of, out_of, transition_matrix
+from hwsim.synapse import STATES, WEIGHTS, junctions_of, requested_probabilities, source_states, transition_matrix
 
 CODE = {name: code for code, name in enumerate(STATES)}
 parts = st.integers(0, 999).map(lambda n: n / 1000)
@@ -105,25 +105,25 @@ class TestEveryLaw:
 
     @given(steps=st.floats(-4, 4), share=st.floats(0, 1))
     def test_pulses_that_do_nothing_or_half(self, read_first, steps, share):
-        stay = transition_matrix(steps, read_first=read_first, delivered=lambda p, _: 0 * p)
+        stay = transition_matrix(steps, read_first=read_first, switch_probability=lambda p, _: 0 * p)
         assert torch.equal(stay, torch.eye(4, dtype=torch.float64))
-        part = transition_matrix(steps, read_first=read_first, delivered=lambda p, _: share * p)
+        part = transition_matrix(steps, read_first=read_first, switch_probability=lambda p, _: share * p)
         assert part.sum(dim=1).tolist() == pytest.approx([1] * 4)
         assert bool((part.diagonal() >= transition_matrix(steps, read_first=read_first).diagonal() - 1e-12).all())
 
-    def test_what_is_asked_is_a_probability_and_0_without_a_step(self, read_first):
+    def test_what_is_requested_is_a_probability_and_0_without_a_step(self, read_first):
         before = junctions_of(torch.arange(4)).unsqueeze(-1)
         steps = (torch.arange(-300, 301) / 100).expand(4, -1)
-        p = asked(before.expand(2, 4, 601), steps, read_first=read_first)
+        p = requested_probabilities(before.expand(2, 4, 601), steps, read_first=read_first)
         assert p.shape == (2, 4, 601)
         assert bool(((p >= 0) & (p <= 1)).all())
         assert not p[..., 300].any()
         if read_first:
-            assert not p[before != out_of(steps)].any(), "no pulse that only holds"
+            assert not p[before != source_states(steps)].any(), "no pulse that only holds"
 
 
-def test_delivered_knows_the_state_before():
+def test_switch_probability_knows_the_state_before():
     """A pulse out of antiparallel that never works."""
-    matrix = transition_matrix(0.5, read_first=False, delivered=lambda p, antiparallel: p * ~antiparallel)
+    matrix = transition_matrix(0.5, read_first=False, switch_probability=lambda p, antiparallel: p * ~antiparallel)
     assert matrix[CODE["-1"]].tolist() == [0, 0.5, 0, 0.5]
     assert matrix[CODE["0_w"], CODE["0_w"]] == 1

@@ -8,7 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import Butler, Erf, MeasuredDevice, MeasuredTable, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
+from hwsim.devices.erf import Erf
+from hwsim.devices.measured import MeasuredDevice
+from hwsim.devices.measured_table import MeasuredTable
 from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme, scheme_named
 
 JUNCTION = junctions.consistent(model=Butler())
@@ -23,7 +27,7 @@ V = torch.linspace(0, 1, 201, dtype=torch.float64)
 def off_by(scheme: WriteScheme, device, antiparallel: bool = False) -> torch.Tensor:
     """Of the probability that is wanted, for v from 0 (which is gated off) to 1."""
     wanted = torch.tanh(3 * V)
-    return (scheme.delivered(device, antiparallel, wanted) - wanted).abs()
+    return (scheme.switch_probability(device, antiparallel, wanted) - wanted).abs()
 
 
 @pytest.mark.parametrize("device", [JUNCTION, IN_PLANE, PAPER], ids=["perpendicular", "in-plane", "paper"])
@@ -36,21 +40,21 @@ class TestError:
         error = off_by(Pedestal(), device, antiparallel)
         assert error.max() < 0.08
         assert error.square().mean().sqrt() < 0.015
-        p = Pedestal().delivered(device, antiparallel, torch.tensor([0.0, 1e-9]))
+        p = Pedestal().switch_probability(device, antiparallel, torch.tensor([0.0, 1e-9]))
         assert p[0] < 1e-30, "a step of 0 is gated off"
         assert 0.05 < p[1] < 0.1, "the pedestal alone switches a few per cent"
 
     def test_a_linear_pulse_is_far_away(self, device, antiparallel):
         assert off_by(LinearPulse(), device, antiparallel).max() > 0.3
         # Before the angle has grown nothing happens.
-        assert LinearPulse().delivered(device, antiparallel, torch.tanh(3 * V[20])) < 1e-3
+        assert LinearPulse().switch_probability(device, antiparallel, torch.tanh(3 * V[20])) < 1e-3
 
 
 @pytest.mark.parametrize(("device", "least"), [(PAPER, 0.33), (IN_PLANE, 0.27)], ids=["paper", "in-plane"])
 def test_the_best_linear_pulse_of_the_reference(device, least):
-    """Over all lengths of the full pulse, which `certain` stands for here."""
-    certain = 1 - torch.logspace(-1, -12, 45, dtype=torch.float64)
-    errors = [off_by(LinearPulse(certain=float(c)), device).max() for c in certain]
+    """Over all lengths of the full pulse, by the probability with which it switches."""
+    full = 1 - torch.logspace(-1, -12, 45, dtype=torch.float64)
+    errors = [off_by(LinearPulse(full_pulse_probability=float(p)), device).max() for p in full]
     assert float(min(errors)) == pytest.approx(least, abs=0.01)
 
 
@@ -96,7 +100,7 @@ class TestEveryScheme:
     def test_another_junction_gets_the_nominal_one_s_pulses(self, scheme):
         hot = dataclasses.replace(JUNCTION, temperature_K=360.0)
         p = torch.tensor([0.3])
-        nominal, warm = (scheme.delivered(JUNCTION, False, p, junction=j) for j in (None, hot))
+        nominal, warm = (scheme.switch_probability(JUNCTION, False, p, junction=j) for j in (None, hot))
         assert warm > nominal
 
     @pytest.mark.parametrize("p", [-0.1, 1.1, math.nan])
@@ -120,8 +124,8 @@ def test_pre_distortion_through_the_fokker_planck_table():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"certain": 0.0}, r"in \(0, 1\], got 0"),
-        ({"certain": 1.5}, "got 1.5"),
+        ({"full_pulse_probability": 0.0}, r"in \(0, 1\], got 0"),
+        ({"full_pulse_probability": 1.5}, "got 1.5"),
         ({"voltage_V": (-0.6, 0.6)}, "out of parallel, above 0"),
         ({"voltage_V": (0.6, 0.6)}, "out of antiparallel, below 0"),
     ],
@@ -132,8 +136,10 @@ def test_refuses_what_is_no_pulse(options, message):
 
 
 def test_a_pulse_that_never_gets_there_is_an_error():
-    with pytest.raises(ValueError, match=r"no pulse of 0.601 V switches with a probability of 1: lower `certain`"):
-        PreDistorted(certain=1.0).full_width_s(JUNCTION, False)
+    with pytest.raises(
+        ValueError, match=r"no pulse of 0.601 V switches with a probability of 1: lower `full_pulse_probability`"
+    ):
+        PreDistorted(full_pulse_probability=1.0).full_width_s(JUNCTION, False)
     with pytest.raises(ValueError, match="overdrive is a finite number above 0"):
         PreDistorted(overdrive=-3.0).full_width_s(JUNCTION, False)
 

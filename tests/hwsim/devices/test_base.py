@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
 
 JUNCTION = junctions.consistent(model=Butler())
 PARALLEL = torch.zeros(100_000, dtype=torch.bool)
@@ -55,7 +56,7 @@ def test_the_least_random_number_switches_nothing_that_is_held(monkeypatch, gene
     assert bool(driven.antiparallel.all())
 
 
-@pytest.mark.filterwarnings("ignore::hwsim.devices.ValidityWarning")
+@pytest.mark.filterwarnings("ignore::hwsim.devices.base.ValidityWarning")
 def test_no_pulse_does_nothing_even_where_the_law_does_not_start_at_0(generator):
     # Out of its validity Butler's form has switched e^-6 before the pulse.
     voltage_V = float(JUNCTION.voltage_V(False, overdrive=1.05))

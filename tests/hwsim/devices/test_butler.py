@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, FokkerPlanck
+from hwsim.devices.butler import Butler
+from hwsim.devices.fokker_planck import FokkerPlanck
 
 TAU = torch.linspace(0.02, 8, 2000, dtype=torch.float64)
 
 
-@pytest.mark.filterwarnings("ignore::hwsim.devices.ValidityWarning")
+@pytest.mark.filterwarnings("ignore::hwsim.devices.base.ValidityWarning")
 @pytest.mark.parametrize(("overdrive", "error"), [(1.1, 0.35), (1.5, 0.055), (2.0, 0.015), (3.0, 0.0004), (5.0, 0.005)])
 def test_error_against_the_equation_is_that_of_the_reference(overdrive, error):
     tau = TAU * 4 if overdrive < 2 else TAU

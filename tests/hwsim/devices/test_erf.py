@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Erf, FokkerPlanck
+from hwsim.devices.erf import Erf
+from hwsim.devices.fokker_planck import FokkerPlanck
 
 DELTA = 1250.0  # θ0 = 1/√(2Δ) = 0.02 rad
 

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, FokkerPlanck, NeelBrown
-from hwsim.devices.fokker_planck import _solutions, _table
+from hwsim.devices.butler import Butler
+from hwsim.devices.fokker_planck import FokkerPlanck, _solutions, _table
 from hwsim.devices.fokker_planck_solver import log_quantiles, switched
+from hwsim.devices.neel_brown import NeelBrown
 from tests.hwsim.devices.test_fokker_planck_solver import GOLDEN, GOLDEN_P
 
 MODEL = FokkerPlanck()

@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, ValidityWarning, junctions
+from hwsim.devices import junctions
+from hwsim.devices.base import ValidityWarning
+from hwsim.devices.butler import Butler
 
 
 def test_consistent_constants_follow_from_one_another():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import FokkerPlanck
+from hwsim.devices.fokker_planck import FokkerPlanck
 from hwsim.devices.llg import heun_step, switched, thermal_field, thermal_start
 
 

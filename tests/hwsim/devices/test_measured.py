@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import MeasuredDevice, MeasuredTable, ValidityWarning
+from hwsim.devices.base import ValidityWarning
+from hwsim.devices.measured import MeasuredDevice
+from hwsim.devices.measured_table import MeasuredTable
 
 HEADER = "voltage_V,pulse_width_s,probability\n"
 GOOD = HEADER + "0.4,1e-9,0.1\n0.4,2e-9,0.3\n0.6,1e-9,0.5\n0.6,2e-9,0.9\n"

@@ -8,9 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import MTJ, Butler, Erf, FokkerPlanck, junctions
+from hwsim.devices import junctions
 from hwsim.devices.base import Pulse
-from hwsim.devices.mtj import perpendicular_critical_current_A
+from hwsim.devices.butler import Butler
+from hwsim.devices.erf import Erf
+from hwsim.devices.fokker_planck import FokkerPlanck
+from hwsim.devices.mtj import MTJ, perpendicular_critical_current_A
 
 JUNCTION = junctions.consistent()
 

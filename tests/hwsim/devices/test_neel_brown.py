@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwsim.devices import NeelBrown, junctions
+from hwsim.devices import junctions
 from hwsim.devices.fokker_planck_solver import switched
+from hwsim.devices.neel_brown import NeelBrown
 
 
 def rate(delta: float, overdrive: float) -> float:

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
-from hwsim.devices import Butler, FokkerPlanck, junctions
+from hwsim.devices import junctions
+from hwsim.devices.butler import Butler
+from hwsim.devices.fokker_planck import FokkerPlanck
 from hwsim.studies import physics
 from hwsim.write_schemes import scheme_named
 
@@ -91,7 +93,7 @@ def test_laws_of_the_schemes():
     assert table["wanted"] == torch.tanh(3 * v).tolist()
     assert table["pre-distorted"] == pytest.approx(table["wanted"], abs=1e-9)
     for name in ("linear", "pedestal"):
-        expected = scheme_named(name).delivered(JUNCTION, False, torch.tanh(3 * v))
+        expected = scheme_named(name).switch_probability(JUNCTION, False, torch.tanh(3 * v))
         assert table[name] == pytest.approx(expected.tolist(), abs=1e-12)
     # A step of 0 is gated off, and of the pedestal the least one is not.
     assert table["pedestal"][0] == 0 < 0.08 < table["pedestal"][1]
@@ -104,8 +106,8 @@ def test_m_of_none_wants_the_step_itself():
 
 def test_junctions_that_are_not_nominal():
     nominal, hot, varied = (
-        physics.schemes(JUNCTION, ["pre-distorted"], points=5, junctions=400, **flaws)
-        for flaws in ({}, {"temperature_K": 350.0}, {"spread": 0.1})
+        physics.schemes(JUNCTION, ["pre-distorted"], points=5, junctions=400, **nonidealities)
+        for nonidealities in ({}, {"temperature_K": 350.0}, {"spread": 0.1})
     )
     middle = 4  # a step of 0.1
     assert 0 < nominal["wanted"][middle] < 0.5

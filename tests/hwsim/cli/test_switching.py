@@ -8,24 +8,9 @@ import sys
 import pytest
 import torch
 
-from hwsim.cli import main
 from hwsim.devices import junctions
 
 REDUCED = ("switching", "--delta", "60", "--overdrive", "3", "--tau", "1.224")
-
-
-@pytest.fixture
-def hwsim(capsys):
-    """Runs a command in this process; gives exit status, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        try:
-            code = main(words)
-        except SystemExit as exit:  # of --help
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def probability(result: tuple[int, str, str]) -> float:
@@ -40,7 +25,9 @@ def test_help_names_the_command_and_its_options(hwsim):
     assert "hwsim switching" in out
     code, out, _ = hwsim("switching", "--help")
     assert code == 0
-    assert all(f"--{option}" in out for option in ("delta", "overdrive", "tau", "model", "preset", "voltage-V", "json"))
+    assert all(
+        f"--{option}" in out for option in ("delta", "overdrive", "tau", "model", "junction", "voltage-V", "json")
+    )
 
 
 def test_half_have_switched_at_the_golden_time(hwsim):
@@ -65,7 +52,7 @@ def test_the_simulation_repeats_with_its_seed(hwsim):
     assert hwsim(*words, "1") != hwsim(*words, "2")
 
 
-@pytest.mark.filterwarnings("always::hwsim.devices.ValidityWarning")
+@pytest.mark.filterwarnings("always::hwsim.devices.base.ValidityWarning")
 def test_outside_validity_warns_with_the_model_to_use(hwsim):
     code, out, err = hwsim(*REDUCED, "--model", "neel-brown", "--json")
     assert code == 0
@@ -75,15 +62,15 @@ def test_outside_validity_warns_with_the_model_to_use(hwsim):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("preset", ["consistent", "paper", "ut-austin"])
+@pytest.mark.parametrize("junction", ["consistent", "paper", "ut-austin"])
 @pytest.mark.parametrize("voltage_V", [0.9, -0.9])
-def test_physical_units(hwsim, preset, voltage_V):
-    device = getattr(junctions, preset.replace("-", "_"))()
+def test_physical_units(hwsim, junction, voltage_V):
+    device = getattr(junctions, junction.replace("-", "_"))()
     # The state that the voltage drives out is the default.
     expected = device.switch_probability(voltage_V < 0, voltage_V=voltage_V, pulse_width_s=1e-9)
-    words = ("switching", "--preset", preset, "--voltage-V", str(voltage_V), "--pulse-width-s", "1e-9", "--json")
+    words = ("switching", "--junction", junction, "--voltage-V", str(voltage_V), "--pulse-width-s", "1e-9", "--json")
     assert probability(hwsim(*words)) == pytest.approx(float(expected))
-    if preset == "consistent":
+    if junction == "consistent":
         assert probability(hwsim(words[0], *words[3:])) == pytest.approx(float(expected))
 
 
@@ -101,7 +88,7 @@ def test_measured_junctions(hwsim, tmp_path):
     table.write_text("voltage_V,pulse_width_s,probability\n0.4,1e-9,0.2\n0.6,1e-9,0.8\n")
     pulse = ("--voltage-V", "0.5", "--pulse-width-s", "1e-9", "--json")
     assert probability(hwsim("switching", "--measured", str(table), *pulse)) == pytest.approx(0.5)
-    sot = ("switching", "--preset", "sot", "--voltage-V", "0.894", "--pulse-width-s", "0.75e-9", "--json")
+    sot = ("switching", "--junction", "sot", "--voltage-V", "0.894", "--pulse-width-s", "0.75e-9", "--json")
     assert probability(hwsim(*sot)) == pytest.approx(0.5)
     table.write_text("voltage_V,pulse_width_s,probability\n0.4,1e-9,0.2\n0.6,1e-9,0.1\n")
     code, out, err = hwsim("switching", "--measured", str(table), *pulse)
@@ -133,12 +120,12 @@ def test_measured_junctions(hwsim, tmp_path):
             "temperature_K is a finite number above 0, got 0",
         ),
         (
-            ("switching", "--voltage-V", "1", "--pulse-width-s", "1e-9", "--preset", "sot", "--measured", "x.csv"),
-            "give --preset or --measured, not both",
+            ("switching", "--voltage-V", "1", "--pulse-width-s", "1e-9", "--junction", "sot", "--measured", "x.csv"),
+            "give --junction or --measured, not both",
         ),
         (
-            ("switching", "--voltage-V", "1", "--pulse-width-s", "1e-9", "--preset", "sot", "--model", "erf"),
-            "--model has no effect on a measured junction",
+            ("switching", "--voltage-V", "1", "--pulse-width-s", "1e-9", "--junction", "sot", "--model", "erf"),
+            "--model has no effect on a MeasuredDevice, which has its own law",
         ),
         ((*REDUCED[:-1], "1e6", "--model", "llg"), "takes too long"),
     ],

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from hwsim.cli import main
-
 RECIPE = """
 from functools import partial
 
@@ -21,7 +19,9 @@ from bnn.models import initialize
 from bnn.optim import Adam
 from bnn.optim.dst import DST
 from bnn.training import Run
-from hwsim import DeviceMeter, DeviceStore, NonIdealities
+from hwsim.meters import DeviceMeter
+from hwsim.nonidealities import NonIdealities
+from hwsim.store import DeviceStore
 
 
 def recipe(*, stuck: float = 0.0, epochs: int = 1, seed: int = 0) -> Run:
@@ -38,20 +38,6 @@ def recipe(*, stuck: float = 0.0, epochs: int = 1, seed: int = 0) -> Run:
 """
 
 SWITCHING = ("sweep", "switching", "--over", "pulse-width-s", "--from", "0", "--to", "2e-9", "--points", "5")
-
-
-@pytest.fixture
-def hwsim(capsys):
-    """Runs a command in this process; gives exit status, output and errors."""
-
-    def run(*words: object) -> tuple[int, str, str]:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as exit:  # of --help
-            code = exit.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -132,7 +118,7 @@ def test_accuracy_from_training_to_figure(hwsim, tmp_path):
         ((*SWITCHING, "--out", "O", "--from=-1"), "the time is 0 or more, got -1"),
         ((*SWITCHING, "--out", "O", "--to=nan"), "the time is 0 or more, got nan"),
         ((*SWITCHING, "--out", "O", "--models", "butler,kramers"), "there is no model 'kramers'; see"),
-        ((*SWITCHING, "--out", "O", "--preset", "sot"), "invalid choice: 'sot'"),
+        ((*SWITCHING, "--out", "O", "--junction", "sot"), "invalid choice: 'sot'"),
         ((*SWITCHING, "--out", "O", "--", "--epochs", "1"), "options after `--` are those of a recipe"),
         (
             ("sweep", "switching", "--over", "overdrive", "--from", "1", "--to", "2", "--out", "O"),

@@ -1,0 +1,69 @@
+"""What the studies of `hwsim sweep` share: options, and how they end."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bnn.errors import UsageError
+from hwsim.devices import named
+from hwsim.devices.mtj import MTJ
+from hwsim.studies.tables import Table, write_csv
+
+# Gets the options, and the module `hwsim.studies.figures`.
+Study = Callable[[argparse.Namespace, ModuleType], None]
+
+
+def add_study(studies: Any, name: str, study: Study, description: str) -> argparse.ArgumentParser:
+    """A parser of one study, with the options of all of them."""
+    parser: argparse.ArgumentParser = studies.add_parser(
+        name, help=description[0].lower() + description[1:-1], description=description, allow_abbrev=False
+    )
+    parser.set_defaults(study=study)
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="for the table and the figure")
+    parser.add_argument("--format", choices=("svg", "png"), default="svg", help="of the figure (default: %(default)s)")
+    return parser
+
+
+def add_junction(parser: argparse.ArgumentParser) -> None:
+    """Options of the junction that is pulsed."""
+    parser.add_argument(
+        "--junction", choices=list(named.junctions(MTJ)), default="consistent", help="(default: %(default)s)"
+    )
+    parser.add_argument("--state", choices=("P", "AP"), default="P", help="before the pulse (default: %(default)s)")
+    parser.add_argument("--temperature-K", type=float, help="of the junction (default: 300)")
+
+
+def junction(options: argparse.Namespace) -> MTJ:
+    """The one of --junction, at the temperature of its constants."""
+    return named.junctions(MTJ)[options.junction]()
+
+
+def add_points(parser: argparse.ArgumentParser, *, default: int, help: str = "") -> None:
+    """The number of points of a curve."""
+    parser.add_argument("--points", type=int, default=default, help=f"{help}(default: %(default)s)")
+
+
+def check_points(options: argparse.Namespace) -> None:
+    """Raises a UsageError for a curve of less than two points."""
+    if options.points < 2:
+        raise UsageError(f"a sweep has 2 points or more, got {options.points}")
+
+
+def listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """The type of an option of values with commas between them."""
+
+    def values(text: str) -> list[Any]:
+        return [kind(word.strip()) for word in text.split(",")]
+
+    values.__name__ = f"list of {kind.__name__}"
+    return values
+
+
+def write(path: Path, table: Table, draw: Callable[..., None], options: argparse.Namespace, title: str) -> None:
+    """Writes a table and its figure, and prints where they are."""
+    write_csv(path, table)
+    picture = path.with_suffix(f".{options.format}")
+    draw(table, picture, title=title)
+    print(path, picture, sep="\n")
