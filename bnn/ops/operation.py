@@ -44,11 +44,11 @@ class Backend:
     """
 
     def __init__(self, dispatch_key: str) -> None:
-        self._library = torch.library.Library("bnn", "IMPL", dispatch_key)
+        self._library = torch.library.Library("bnn", "IMPL", dispatch_key)  # type: ignore[no-untyped-call]
 
     def kernel(self, function: Function) -> Function:
         """Registers the decorated function for the operation of its name, in place of any kernel that is there."""
         if function.__name__ not in OPERATIONS:
             raise ValueError(f"there is no operation {function.__name__!r}; there are {', '.join(sorted(OPERATIONS))}")
-        self._library.impl(function.__name__, function)
+        self._library.impl(function.__name__, function)  # type: ignore[no-untyped-call]
         return function

@@ -38,7 +38,6 @@ def test_every_class_is_tested_and_exported(generator):
     assert {type(make(generator)) for make in MAKE.values()} == set(found), "give a new class an entry"
     assert set(bnn.quantizers.gradients.__all__) == {cls.__name__ for cls in found} | {
         "GradientQuantizer",
-        "draw_seed",
         "quantize_gradient",
     }
     assert not any(issubclass(cls, Quantizer) for cls in found)

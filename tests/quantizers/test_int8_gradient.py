@@ -38,3 +38,33 @@ def test_quantile_of_zeros_falls_back_to_the_largest():
 def test_options_are_checked(quantile):
     with pytest.raises(ValueError, match=r"quantile of \|g\| lies in \(0, 1\]"):
         Int8Gradient(quantile=quantile)
+
+
+class Int4Gradient(Int8Gradient):
+    largest = 7
+    storage_bits = 4
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_another_width_has_other_steps(generator, stochastic):
+    gradient = torch.randn(1000, generator=generator)
+    q = Int4Gradient(generator=generator if stochastic else None)(gradient)
+    steps = q / (gradient.abs().max() / 7)
+    torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-4)
+    assert steps.abs().max().round() == 7
+    assert (q - gradient).abs().max() <= gradient.abs().max() / 7 * (1 if stochastic else 0.5001)
+
+
+def test_gives_integers_with_a_generator_and_without_a_quantile(generator):
+    assert Int8Gradient(generator=generator).gives_integers
+    assert not Int8Gradient().gives_integers
+    assert not Int8Gradient(quantile=0.9, generator=generator).gives_integers
+
+
+@pytest.mark.parametrize("make", [Int8Gradient, Int4Gradient])
+def test_integers_are_the_gradient_on_average(generator, make):
+    gradient = torch.randn(50, generator=generator).repeat(20_000, 1)
+    q, scale = make(generator=generator).integers(gradient)
+    assert q.dtype is torch.int8
+    assert q.abs().max() == make.largest
+    assert ((q.double().mean(0) * scale - gradient[0]).abs() < 0.02 * scale).all()

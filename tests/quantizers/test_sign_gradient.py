@@ -42,3 +42,11 @@ def test_options_are_checked():
         SignGradient(scale="tensor")
     with pytest.raises(ValueError, match="takes scale='none', got 'layer'"):
         SignGradient(packed=True)
+
+
+def test_packed_signs_of_a_generator_are_all_that_is_wanted_of_a_product(generator):
+    packed = SignGradient(scale="none", packed=True, generator=generator)
+    assert packed.sign_seed() != packed.sign_seed()
+    assert SignGradient(scale="none", packed=True).sign_seed() is None
+    assert SignGradient(generator=generator).sign_seed() is None
+    assert not packed.gives_integers

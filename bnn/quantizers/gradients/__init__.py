@@ -1,6 +1,6 @@
 """Quantizers of gradients, one method a file."""
 
-from bnn.quantizers.gradients.base import GradientQuantizer, draw_seed, quantize_gradient
+from bnn.quantizers.gradients.base import GradientQuantizer, quantize_gradient
 from bnn.quantizers.gradients.int8 import Int8Gradient
 from bnn.quantizers.gradients.lognormal_pruning import LognormalPruning
 from bnn.quantizers.gradients.power_of_two import PowerOfTwoGradient
@@ -12,6 +12,5 @@ __all__ = [
     "LognormalPruning",
     "PowerOfTwoGradient",
     "SignGradient",
-    "draw_seed",
     "quantize_gradient",
 ]

@@ -59,7 +59,7 @@ class GradientQuantizer(nn.Module):
     def seed(self) -> int:
         """A new seed, from the generator, for an operation that is random by a hash."""
         assert self.generator is not None
-        return draw_seed(self.generator)
+        return int(torch.randint(2**62, (), generator=self.generator, device=self.generator.device))
 
     def sign_seed(self) -> int | None:
         """A new seed for the signs of zeros, where packed signs are all that is wanted of a gradient; else None."""
@@ -73,11 +73,6 @@ class GradientQuantizer(nn.Module):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"storage_bits={self.storage_bits}"
-
-
-def draw_seed(generator: torch.Generator) -> int:
-    """A seed for an operation that is random by a hash."""
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def quantize_gradient(x: Tensor, quantizer: GradientQuantizer) -> Tensor:
