@@ -19,7 +19,7 @@ def probabilities() -> Tensor:
     """The probabilities of a table's points: float64 [POINTS], from 0 to 1."""
     points = torch.arange(POINTS, dtype=torch.float64)
     odds = torch.exp2((points / 2**_BITS).floor() + _LOW) * (1 + points.remainder(2**_BITS) / 2**_BITS)
-    p = odds / (1 + odds)
+    p: Tensor = odds / (1 + odds)
     p[0], p[-1] = 0, 1
     return p
 

@@ -61,9 +61,7 @@ def _parser() -> ArgumentParser:
     reduced.add_argument("--overdrive", type=float, help="current over the critical current")
     reduced.add_argument("--tau", type=float, help="time")
     physical = parser.add_argument_group("in physical units")
-    physical.add_argument(
-        "--junction", choices=list(named.junctions(DeviceModel)), help=f"(default: {_DEFAULT_JUNCTION})"
-    )
+    physical.add_argument("--junction", choices=list(named.junctions()), help=f"(default: {_DEFAULT_JUNCTION})")
     physical.add_argument("--measured", metavar="CSV", type=Path, help="table of voltage_V,pulse_width_s,probability")
     physical.add_argument("--voltage-V", type=float, help="positive drives from parallel to antiparallel")
     physical.add_argument("--pulse-width-s", type=float)
@@ -106,7 +104,7 @@ def _physical(options: argparse.Namespace) -> float:
 
 def _device(options: argparse.Namespace) -> DeviceModel:
     if options.measured is None:
-        return named.junctions(DeviceModel)[options.junction or _DEFAULT_JUNCTION]()
+        return named.junctions()[options.junction or _DEFAULT_JUNCTION]()
     if options.junction is not None:
         raise UsageError("give --junction or --measured, not both")
     try:

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -161,7 +161,7 @@ class DeviceModel(ABC):
             raise ValueError(f"{type(self).__name__} has no physical constant {name}: use an MTJ")
         return getattr(self, name)
 
-    def with_constants(self, **constants: Real) -> "DeviceModel":
+    def with_constants(self, **constants: Real) -> Self:
         """The device, a dataclass, with other values of some of its physical constants.
 
         Raises:
@@ -171,7 +171,7 @@ class DeviceModel(ABC):
             self.constant(name)
         return replace(self, **constants)  # type: ignore[type-var]
 
-    def map_constants(self, change: Callable[[Tensor], Tensor]) -> "DeviceModel":
+    def map_constants(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The device with those attributes changed that have a value for each junction."""
         other = copy.copy(self)
         for name, value in vars(self).items():
@@ -198,11 +198,15 @@ class DeviceModel(ABC):
             state, width_s = states[batch], torch.as_tensor(batch_of(widths, batch))
             require(width_s >= 0, "the width of a pulse is 0 or more seconds", width_s)
             uniform = torch.rand(state.shape, generator=generator, device=state.device).clamp_min_(2.0**-25)
-            part = self.map_constants(lambda constant, of=batch: batch_of(flat(constant, antiparallel.shape), of))
-            time_s = part.switching_time_s(state, voltage_V=batch_of(voltages, batch), probability=uniform)
+            time_s = self._batch(antiparallel.shape, batch).switching_time_s(
+                state, voltage_V=batch_of(voltages, batch), probability=uniform
+            )
             switched.append(state ^ (time_s < width_s))
             old_state_s.append(torch.minimum(time_s, width_s.to(time_s)))
         return Pulse(*(torch.cat(parts).view(antiparallel.shape) for parts in (switched, old_state_s)))
+
+    def _batch(self, shape: torch.Size, batch: slice) -> Self:
+        return self.map_constants(lambda constant: batch_of(flat(constant, shape), batch))
 
     def pulse_energy_J(self, antiparallel: Tensor, pulse: Pulse, *, voltage_V: Real, pulse_width_s: Real) -> Tensor:
         """Energy that a pulse at constant voltage dissipates: V² t / R before the switch, and after it.

@@ -8,12 +8,11 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import hwsim.devices
 from hwsim.devices.base import DeviceModel, SwitchingModel
-
-Device = TypeVar("Device", bound=DeviceModel)
+from hwsim.devices.mtj import MTJ
 
 
 def laws() -> dict[str, type[SwitchingModel]]:
@@ -22,15 +21,21 @@ def laws() -> dict[str, type[SwitchingModel]]:
     return {law.name: law for law in classes if issubclass(law, SwitchingModel)}
 
 
-def junctions(kind: type[Device]) -> dict[str, Callable[[], Device]]:
-    """The junctions of a kind: functions without required arguments that are annotated to return one.
-
-    Args:
-        kind: `DeviceModel` for all of them.
+def junctions() -> dict[str, Callable[[], DeviceModel]]:
+    """The junctions: functions without required arguments that are annotated to return a `DeviceModel`.
 
     Returns:
         The functions by their names, with - in place of _.
     """
+    return _makers(DeviceModel)
+
+
+def mtjs() -> dict[str, Callable[[], MTJ]]:
+    """Those `junctions` that are an `MTJ`, so that they have an overdrive and a temperature."""
+    return _makers(MTJ)
+
+
+def _makers(kind: type) -> dict[str, Callable[[], Any]]:
     functions = [value for value in _definitions() if inspect.isfunction(value)]
     return {function.__name__.replace("_", "-"): function for function in functions if _makes(function, kind)}
 

@@ -15,7 +15,7 @@ from hwsim.devices.base import DeviceModel, SwitchingModel, ValidityWarning
 from tests.contracts import concrete_classes
 
 MODELS = [law() for law in named.laws().values()]
-DEVICES = named.junctions(DeviceModel)
+DEVICES = named.junctions()
 
 _OVERDRIVES = torch.linspace(-3, 8, 1101, dtype=torch.float64)
 
