@@ -47,7 +47,7 @@ class DeviceStore(ProgrammableStore):
     variation_seed: Tensor
     cycles: Tensor | None
     spacing = 1.0
-    storage_bits = 2
+    storage_bits = training_bits = 2
 
     def __init__(
         self,
@@ -61,6 +61,8 @@ class DeviceStore(ProgrammableStore):
         self.device = device or _default_device()
         self.scheme = scheme or PreDistorted(read_first=True)
         self.nonidealities = nonidealities or NonIdealities()
+        # Where conductances vary, so do the weights that are read.
+        self.levels = () if self.nonidealities.varies_in_conductance else (-1.0, 0.0, 1.0)
         self._columns = math.prod(self.shape[1:])
         packed = torch.ops.bnn.pack(torch.zeros((self.shape[0], self._columns), dtype=torch.bool))
         # Plane j tells which cells' junction j is antiparallel: uint8 [2, out, ceil(columns / 8)].

@@ -19,7 +19,7 @@ from bnn.optim.base import LowBitOptimizer
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 from bnn.training import Run
-from bnn.weights import LatentStore, ProgrammableStore, ProgrammedWeight, WeightStore
+from bnn.weights import WeightStore
 
 _FLOAT_BITS = 32
 
@@ -92,12 +92,7 @@ def _of_training(run: Run) -> dict[str, str]:
 
 
 def _weight_levels(store: WeightStore) -> str:
-    if isinstance(store, LatentStore):
-        return f"{_levels(store.quantizer.levels)} ({type(store.quantizer).__name__})"
-    levels = [-1.0, 1.0]
-    if isinstance(store, ProgrammableStore):
-        levels = [-1 + step * store.spacing for step in range(1 + round(2 / store.spacing))]
-    return f"{_levels(levels)} ({type(store).__name__})"
+    return f"{_levels(store.levels)} ({type(store.quantizer or store).__name__})"
 
 
 def _input_levels(quantizer: Quantizer | None) -> str:
@@ -105,6 +100,8 @@ def _input_levels(quantizer: Quantizer | None) -> str:
 
 
 def _levels(levels: Sequence[float]) -> str:
+    if not levels:
+        return "real"
     named = (
         ", ".join(f"{level:+g}" if level else "0" for level in levels) if len(levels) <= 5 else f"{len(levels)} levels"
     )
@@ -113,17 +110,12 @@ def _levels(levels: Sequence[float]) -> str:
 
 
 def _scale(layer: BinaryLayer) -> str:
-    with torch.no_grad():
-        analytic = layer.store.scale() is not None
-    kinds = ["analytic"] * analytic + ["learned"] * (layer.learned_scale is not None)
+    kinds = ["analytic"] * layer.store.scales + ["learned"] * (layer.learned_scale is not None)
     return " and ".join(kinds) + ", per output channel" if kinds else "none"
 
 
 def _latent(store: WeightStore) -> str:
-    parameters = list(store.parameters())
-    if not parameters or isinstance(parameters[0], ProgrammedWeight):
-        return "none"
-    return f"{type(store).__name__}, {_b(8 * parameters[0].element_size())}"
+    return f"{type(store).__name__}, {_b(store.training_bits)}" if store.has_latent_weight else "none"
 
 
 def _gradient(quantizer: GradientQuantizer | None) -> str:

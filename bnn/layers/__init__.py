@@ -4,7 +4,7 @@ from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.bit_batch_norm import BitBatchNorm
-from bnn.layers.block import BinaryBlock, fuse
+from bnn.layers.block import BinaryBlock, PartWidths, fuse
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.norm import L1BatchNorm, NormFactory
@@ -20,6 +20,7 @@ __all__ = [
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",
+    "PartWidths",
     "RPReLU",
     "fuse",
 ]

@@ -67,6 +67,10 @@ class BinaryNorm(nn.Module):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_deviation.lerp_(deviation.to(self.running_deviation.dtype), self.momentum)
 
+    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+        """Elements, and bits of each: the sign, and whether it lies in the straight-through window."""
+        return output.numel(), 2
+
     def extra_repr(self) -> str:  # noqa: D102
         return f"{self.bias.numel()}, eps={self.eps}, momentum={self.momentum}"
 

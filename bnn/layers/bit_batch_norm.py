@@ -34,6 +34,10 @@ class BitBatchNorm(BinaryNorm):
         deviation = self.running_deviation + self.eps
         return (y - self.running_mean.view(channels)) / deviation.view(channels) + self.bias.view(channels)
 
+    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+        """Elements, and bits of each: the sign."""
+        return output.numel(), 1
+
 
 class _BitNorm(torch.autograd.Function):
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,20 @@ _bnn = torch.ops.bnn
 # Products of a real input that exist at a time before they are pooled (2 MiB of float16), and of any in evaluation
 # (4 MiB of float32).
 _CHUNK_ELEMENTS = 1 << 20
+# Of what lies between the parts of a block, and of the gradient between blocks.
+_HALF_BITS = 16
+
+
+@dataclass(frozen=True)
+class PartWidths:
+    """Bits of an element that a part of a fused block reads and writes."""
+
+    input_bits: int | None
+    """None for the product, which reads the block's own input."""
+    output_bits: int
+    gradient_bits: int
+    """Of the output's gradient."""
+    input_gradient_bits: int
 
 
 class BinaryBlock(nn.Module):
@@ -50,6 +65,19 @@ class BinaryBlock(nn.Module):
         self.product = product
         self.pool = pool
         self.norm = norm
+
+    def widths(self, part: nn.Module) -> PartWidths | None:
+        """What a part of the block reads and writes in training; None where the block is not fused."""
+        if self.product.grad_quantizer is None:
+            return None
+        first, last = part is self.product, part is self.norm
+        inner_gradient_bits = self.product.grad_quantizer.storage_bits
+        return PartWidths(
+            input_bits=None if first else _HALF_BITS,
+            output_bits=1 if last else _HALF_BITS,
+            gradient_bits=_HALF_BITS if last else inner_gradient_bits,
+            input_gradient_bits=_HALF_BITS if first else inner_gradient_bits,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] or [N, K] to the `BitTensor`, of dtype bfloat16, of [N, O, H', W'] or [N, O]."""

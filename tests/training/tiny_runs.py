@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -63,19 +64,20 @@ def _finished(model: nn.Module, optimizer: Callable[..., torch.optim.Optimizer],
 def adam_run(**options) -> Run:
     """Adam, clipped latents, dropout (of torch's global generator) and a module with its own generator."""
     generator = torch.Generator().manual_seed(9)
+    store = partial(LatentStore, limit=1.0)
     model = nn.Sequential(
         nn.Flatten(),
         Noise(generator),
-        BinaryLinear(36, 16, input_quantizer=None),
+        BinaryLinear(36, 16, input_quantizer=None, store=store),
         nn.BatchNorm1d(16),
         nn.Dropout(0.3),
-        BinaryLinear(16, 4),
+        BinaryLinear(16, 4, store=store),
         nn.BatchNorm1d(4),
     )
     return _finished(
         model,
         lambda p: torch.optim.Adam(p, lr=0.01),
-        **{"callbacks": [ClipLatents()], "generators": {"noise": generator}, **options},
+        **{"generators": {"noise": generator}, **options},
     )
 
 
@@ -109,7 +111,7 @@ def recu_run(**options) -> Run:
     return _finished(
         model,
         lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
-        **{"callbacks": [TauSchedule(), ProjectLatents()], **options},
+        **{"callbacks": [TauSchedule()], **options},
     )
 
 
