@@ -18,7 +18,7 @@ from bnn.layers import BinaryLayer
 from bnn.optim.base import LowBitOptimizer
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.training import Run
+from bnn.training import Loss, Run
 from bnn.weights import WeightStore
 
 _FLOAT_BITS = 32
@@ -45,6 +45,11 @@ def quantization_card(run: Run) -> dict[str, str]:
         "norms": _listed(_norm(module) for module in run.model.modules() if "Norm" in type(module).__name__),
         **_of_training(run),
     }
+
+
+def loss_name(loss: Loss) -> str:
+    """The name of a function, or of the class of a callable."""
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _of_layers(layers: Sequence[LayerCount]) -> dict[str, str]:
@@ -81,7 +86,7 @@ def _of_training(run: Run) -> dict[str, str]:
         + ("; memory and energy are predicted for float32" if run.precision != "float32" else ""),
         "batch": f"{run.batch_size}"
         + (f", at most {run.slice_size} at a time, of which norms take statistics" if sliced else ""),
-        "loss": getattr(run.loss, "__name__", type(run.loss).__name__),
+        "loss": loss_name(run.loss),
         "augmentation": _listed(type(augmentation).__name__ for augmentation in run.augment),
         "data": run.data.source,
         "split": f"{len(train):,} training, {len(validation):,} validation, {len(run.data.test):,} test examples",
@@ -126,8 +131,8 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> str:
     name = type(optimizer).__name__
     if not isinstance(optimizer, LowBitOptimizer):
         return f"{name}, state as wide as the parameters"
-    kept = _listed(f"{len(optimizer.moments(group))} moments" for group in optimizer.param_groups)
-    return f"{name}, state of {_b(8 * optimizer.state_dtype.itemsize)}, {kept}"
+    moments = _listed(f"{len(optimizer.moments(group))} moments" for group in optimizer.param_groups)
+    return f"{name}, state of {_b(8 * optimizer.state_dtype.itemsize)}, {moments}"
 
 
 def _norm(module: nn.Module) -> str:

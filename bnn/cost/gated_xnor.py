@@ -29,7 +29,7 @@ class GatedXnorCount:
 
     @property
     def resting_probability(self) -> float:
-        """Part of the products that rest: 5/9 if both operands take -1, 0 and +1 equally often."""
+        """That of a product, as the paper calls it: 5/9 if both operands take -1, 0 and +1 equally often."""
         return 1 - self.active / self.operations
 
 
@@ -87,7 +87,7 @@ def gated(ledger: Ledger, counts: Sequence[GatedXnorCount]) -> Ledger:
 
 
 class GatedXnorMeter(Callback):
-    """Adds `resting_probability`: the part of the trained network's ternary products that rest, over a training batch."""
+    """Adds `resting_probability`, that of a ternary product of the trained network, over a training batch."""
 
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
         """Counts."""

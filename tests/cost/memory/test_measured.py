@@ -18,10 +18,10 @@ def linear() -> nn.Module:
 
 def test_meters_of_a_linear_layer():
     of = measured(linear())
-    # The input, the logits' softmax, the labels and the summed class weights; the weight is a parameter.
+    # The input, the logits' softmax, the labels, and the summed class weights; the weight is a parameter.
     assert of.saved_bytes == of.graph_bytes == 4 * 40 * (50 + 10) + 8 * 40 + 4
-    # When the weight's gradient is formed: batch, labels, weight, its gradient, and that of the logits.
-    least = 4 * 40 * 50 + 8 * 40 + 2 * 4 * 500 + 4 * 40 * 10
+    # When the weight's gradient is formed: batch, labels, weight, its gradient, the logits and theirs.
+    least = 4 * 40 * 50 + 8 * 40 + 2 * 4 * 500 + 2 * 4 * 40 * 10
     assert least <= of.peak_live_bytes < least + 4 * 40 * 10 + 200
 
 
