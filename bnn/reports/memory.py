@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bnn.cost.card import loss_name
 from bnn.cost.memory.measured import MeasuredMemory, measure_step
 from bnn.cost.memory.predicted import StepMemory, predict_step
+from bnn.errors import RunError
 from bnn.training import Precision, Run
 
 LARGEST_MEASURED_BYTES = 2**30
@@ -51,9 +52,13 @@ def _predicted(run: Run) -> StepMemory:
     with _on_meta(run.model):
         try:
             return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
+        except RunError as error:
+            # Its text alone: its frames hold tensors of the model, which could then not be swapped back.
+            reason = str(error)
         finally:
             run.optimizer.zero_grad(set_to_none=True)
             run.optimizer.state.clear()
+    raise RunError(reason)
 
 
 def _measured(run: Run) -> MeasuredMemory | None:

@@ -110,6 +110,13 @@ def test_model_that_reads_values_is_named():
     assert model[2].weight.device.type == "cpu"
 
 
+def test_loss_that_cannot_run_on_shapes_is_named_and_leaves_the_model_as_it_was():
+    run = of_preset("standard", loss=nn.MultiMarginLoss())
+    with pytest.raises(RunError, match="backward or update cannot run on shapes alone: aten::multi_margin_loss_b"):
+        memory_figures({"standard": run})
+    assert {parameter.device.type for parameter in run.model.parameters()} == {"cpu"}
+
+
 class Refuses(nn.Module):
     def forward(self, x):
         if not x.is_meta:
@@ -127,12 +134,12 @@ def test_step_that_fails_is_not_measured():
 def test_what_is_measured_is_the_run_s_own_step():
     calls = []
 
-    def hinge(logits, labels):
+    def likelihood(logits, labels):
         calls.append(logits.dtype)
-        return nn.functional.multi_margin_loss(logits, labels)
+        return -logits.log_softmax(1).gather(1, labels[:, None]).mean()
 
-    figures = memory_figures({"standard": of_preset("standard", loss=hinge, precision="bfloat16")})
-    assert (figures.loss, figures.precision) == ("hinge", "bfloat16")
+    figures = memory_figures({"standard": of_preset("standard", loss=likelihood, precision="bfloat16")})
+    assert (figures.loss, figures.precision) == ("likelihood", "bfloat16")
     assert set(calls) == {torch.float32}
     # Activations of bfloat16 are saved where those of float32 are predicted.
     assert figures.measured.saved_bytes < figures.predicted["standard"].saved_bytes

@@ -153,7 +153,7 @@ from torch import nn
 
 
 def recipe(
-    *, preset: str = "standard", odd: bool = False, margin: bool = False, precision: Precision = "float32"
+    *, preset: str = "standard", odd: bool = False, smooth: bool = False, precision: Precision = "float32"
 ) -> Run:
     data = digits()
     build = partial(mlp, classes=10, hidden=(16, 16))
@@ -161,8 +161,8 @@ def recipe(
     if odd:
         step.optimizer.register_step_pre_hook(lambda *_: step.model[1].running_mean.nonzero())
     choices = {**vars(step), "precision": precision}
-    if margin:
-        choices["loss"] = nn.MultiMarginLoss()
+    if smooth:
+        choices["loss"] = nn.CrossEntropyLoss(label_smoothing=0.1)
     return Run(**choices, data=data, epochs=1, batch_size=32, seed=0)
 """
 
@@ -194,7 +194,7 @@ def test_memory_of_a_preset_stands_beside_that_of_standard(of_presets):
     ("choices", "told"),
     [
         ({}, "Predicted on shapes alone, and measured while the report was made, in a step with random data."),
-        ({"margin": True}, "in a step with random data and the loss MultiMarginLoss."),
+        ({"smooth": True}, "in a step with random data and the loss CrossEntropyLoss."),
         (
             {"precision": "bfloat16"},
             "Predicted on shapes alone, for products of float32, and measured while the report was made, in a step"
