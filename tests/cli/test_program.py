@@ -47,6 +47,7 @@ def test_unknown_commands_are_named(capsys):
     assert capsys.readouterr().err == "prog: there is no command 'og'; see `prog --help`\n"
 
 
+@pytest.mark.filterwarnings("always")
 def test_warnings_are_one_line(capsys):
     assert run("go", go=lambda arguments: warnings.warn("look\nhere", stacklevel=1)) == 0
     assert capsys.readouterr().err == "prog: warning: look here\n"
