@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train_step import MODELS
+from bnn.cli.budget.configurations import PRESETS, TrainingConfiguration, step_on_meta
 from bnn.cli.budget.measure import measure
 from bnn.cli.budget.networks import find_network
-from bnn.cli.budget.steps import PRESETS, Way, step_on_meta
 from bnn.cost.memory.predicted import predict_step
 from bnn.errors import RunError
 
@@ -38,15 +38,16 @@ def cell(model: str, preset: str, batch_size: int) -> dict[str, Any]:
         RunError: the step could not be measured.
     """
     network = find_network(model, None)
-    way = Way(preset, "adam", batch_size)
-    predicted = predict_step(step_on_meta(network, way))
+    configuration = TrainingConfiguration(preset, "adam", batch_size)
+    step = step_on_meta(network, configuration)
+    predicted = predict_step(step, input_shape=network.input_shape, batch_size=batch_size)
     return {
         "model": model,
         "preset": preset,
         "batch": batch_size,
         "predicted_saved_bytes": predicted.saved_bytes,
         "predicted_peak_bytes": round(predicted.table.total_bytes),
-        **measure(network, way),
+        **measure(network, configuration),
     }
 
 

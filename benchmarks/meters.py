@@ -1,4 +1,4 @@
-"""What accounting costs a training step.
+"""What the meters cost a training step.
 
     python -m benchmarks.meters [--epochs 20] [--steps 20] [--threads 2] [--json FILE]
 
@@ -63,18 +63,8 @@ def noise(shape: tuple[int, ...], steps: int) -> Dataset:
 def epoch_s(network: str, preset: str, meters: str, *, steps: int) -> list[float]:
     """Seconds of the steps of one epoch."""
     build, shape = NETWORKS[network]
-    prepared = prepare(preset, partial(build, classes=10), input_shape=shape)
-    run = Run(
-        model=prepared.model,
-        data=noise(shape, steps),
-        optimizer=prepared.optimizer,
-        epochs=1,
-        batch_size=BATCH_SIZE,
-        seed=0,
-        callbacks=prepared.callbacks,
-        generators=prepared.generators,
-        slice_size=prepared.slice_size,
-    )
+    step = prepare(preset, partial(build, classes=10), input_shape=shape)
+    run = Run(**vars(step), data=noise(shape, steps), epochs=1, batch_size=BATCH_SIZE, seed=0)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         callbacks = [*(meter() for meter in METERS[meters]), clock]

@@ -18,8 +18,8 @@ from bnn.layers import BinaryLayer
 from bnn.optim.base import LowBitOptimizer
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.training import Run
-from bnn.weights import LatentStore, ProgrammableStore, ProgrammedWeight, WeightStore
+from bnn.training import Loss, Run
+from bnn.weights import WeightStore
 
 _FLOAT_BITS = 32
 
@@ -45,6 +45,11 @@ def quantization_card(run: Run) -> dict[str, str]:
         "norms": _listed(_norm(module) for module in run.model.modules() if "Norm" in type(module).__name__),
         **_of_training(run),
     }
+
+
+def loss_name(loss: Loss) -> str:
+    """The name of a function, or of the class of a callable."""
+    return str(getattr(loss, "__name__", type(loss).__name__))
 
 
 def _of_layers(layers: Sequence[LayerCount]) -> dict[str, str]:
@@ -81,7 +86,7 @@ def _of_training(run: Run) -> dict[str, str]:
         + ("; memory and energy are predicted for float32" if run.precision != "float32" else ""),
         "batch": f"{run.batch_size}"
         + (f", at most {run.slice_size} at a time, of which norms take statistics" if sliced else ""),
-        "loss": getattr(run.loss, "__name__", type(run.loss).__name__),
+        "loss": loss_name(run.loss),
         "augmentation": _listed(type(augmentation).__name__ for augmentation in run.augment),
         "data": run.data.source,
         "split": f"{len(train):,} training, {len(validation):,} validation, {len(run.data.test):,} test examples",
@@ -92,12 +97,7 @@ def _of_training(run: Run) -> dict[str, str]:
 
 
 def _weight_levels(store: WeightStore) -> str:
-    if isinstance(store, LatentStore):
-        return f"{_levels(store.quantizer.levels)} ({type(store.quantizer).__name__})"
-    levels = [-1.0, 1.0]
-    if isinstance(store, ProgrammableStore):
-        levels = [-1 + step * store.spacing for step in range(1 + round(2 / store.spacing))]
-    return f"{_levels(levels)} ({type(store).__name__})"
+    return f"{_levels(store.levels)} ({type(store.quantizer or store).__name__})"
 
 
 def _input_levels(quantizer: Quantizer | None) -> str:
@@ -105,6 +105,8 @@ def _input_levels(quantizer: Quantizer | None) -> str:
 
 
 def _levels(levels: Sequence[float]) -> str:
+    if not levels:
+        return "real"
     named = (
         ", ".join(f"{level:+g}" if level else "0" for level in levels) if len(levels) <= 5 else f"{len(levels)} levels"
     )
@@ -113,17 +115,12 @@ def _levels(levels: Sequence[float]) -> str:
 
 
 def _scale(layer: BinaryLayer) -> str:
-    with torch.no_grad():
-        analytic = layer.store.scale() is not None
-    kinds = ["analytic"] * analytic + ["learned"] * (layer.learned_scale is not None)
+    kinds = ["analytic"] * layer.store.scales + ["learned"] * (layer.learned_scale is not None)
     return " and ".join(kinds) + ", per output channel" if kinds else "none"
 
 
 def _latent(store: WeightStore) -> str:
-    parameters = list(store.parameters())
-    if not parameters or isinstance(parameters[0], ProgrammedWeight):
-        return "none"
-    return f"{type(store).__name__}, {_b(8 * parameters[0].element_size())}"
+    return f"{type(store).__name__}, {_b(store.training_bits)}" if store.has_latent_weight else "none"
 
 
 def _gradient(quantizer: GradientQuantizer | None) -> str:
@@ -134,8 +131,8 @@ def _optimizer(optimizer: torch.optim.Optimizer) -> str:
     name = type(optimizer).__name__
     if not isinstance(optimizer, LowBitOptimizer):
         return f"{name}, state as wide as the parameters"
-    kept = _listed(f"{len(optimizer.moments(group))} moments" for group in optimizer.param_groups)
-    return f"{name}, state of {_b(8 * optimizer.state_dtype.itemsize)}, {kept}"
+    moments = _listed(f"{len(optimizer.moments(group))} moments" for group in optimizer.param_groups)
+    return f"{name}, state of {_b(8 * optimizer.state_dtype.itemsize)}, {moments}"
 
 
 def _norm(module: nn.Module) -> str:

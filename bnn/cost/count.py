@@ -29,6 +29,7 @@ _MOVING_OPERATIONS = {
     **dict.fromkeys(("_to_copy", "add", "avg_pool2d", "cat", "clone", "constant_pad_nd", "mean", "sub", "sum"), False),
     **dict.fromkeys(("clamp", "div", "hardtanh", "mul", "relu", "sigmoid", "tanh"), True),
 }
+_FLOAT_BITS = 32
 # Operations that move nothing, besides views.
 _FREE_OPERATIONS = ("_unsafe_view", "empty_like", "new_empty")
 
@@ -92,9 +93,11 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.uncounted: list[str] = []
         self._names = {module: name for name, module in model.named_modules()}
         self._leaves = set(_leaves(model))
-        self._blocks = {
-            part: block for block in model.modules() if isinstance(block, BinaryBlock) for part in block.children()
-        }
+        blocks = [module for module in model.modules() if isinstance(module, BinaryBlock)]
+        self._blocks = {part: block for block in blocks for part in block.children()}
+        # What a fused block gives has narrower gradients, wherever it goes.
+        widths = [block.widths(block.norm) for block in blocks]
+        self._gradient_of_bits = min((of.gradient_bits for of in widths if of is not None), default=_FLOAT_BITS)
         self._entered: list[nn.Module] = []
 
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -104,7 +107,6 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._entered.pop()
         if module not in self._leaves:
             return
-        # What lies between blocks has gradients of bfloat16.
         count = count_layer(
             self._names[module],
             module,
@@ -112,7 +114,7 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
             output,
             block=self._blocks.get(module),
             trained_before=self._trained(),
-            gradient_of_bits=16 if self._blocks else 32,
+            gradient_of_bits=self._gradient_of_bits,
         )
         self.layers.append(count)
         if not _is_known(module):

@@ -28,8 +28,8 @@ class GatedXnorCount:
     """Those of two operands that are not zero: an XNOR and its part of a bit count each. The others rest."""
 
     @property
-    def resting_share(self) -> float:
-        """Part of the products that rest: 5/9 if both operands take -1, 0 and +1 equally often."""
+    def resting_probability(self) -> float:
+        """That of a product, as the paper calls it: 5/9 if both operands take -1, 0 and +1 equally often."""
         return 1 - self.active / self.operations
 
 
@@ -73,7 +73,7 @@ def gated(ledger: Ledger, counts: Sequence[GatedXnorCount]) -> Ledger:
         ledger: as of `bnn.cost.count_step`.
         counts: measured; the parts that rest hold for the ledger's number of examples too.
     """
-    active = {count.name: 1 - count.resting_share for count in counts}
+    active = {count.name: 1 - count.resting_probability for count in counts}
     return Ledger(
         Counter(
             {
@@ -87,14 +87,14 @@ def gated(ledger: Ledger, counts: Sequence[GatedXnorCount]) -> Ledger:
 
 
 class GatedXnorMeter(Callback):
-    """Adds `resting_share`: the part of the trained network's ternary products that rest, over a training batch."""
+    """Adds `resting_probability`, that of a ternary product of the trained network, over a training batch."""
 
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
         """Counts."""
         x, _ = next(iter(trainer.batches.epoch(0)))
         counts = count_gated_xnor(trainer.run.model, x)
         operations, active = sum(count.operations for count in counts), sum(count.active for count in counts)
-        summary["resting_share"] = 1 - active / operations if operations else None
+        summary["resting_probability"] = 1 - active / operations if operations else None
 
 
 def _is_gated(module: nn.Module) -> bool:

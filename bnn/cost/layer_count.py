@@ -2,19 +2,26 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.layers import BinaryBlock, BinaryLayer, BinaryNorm, BitBatchNorm, MaxPool2d
+from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.quantizers import Quantizer
 
 _FLOAT_BITS = 32
-# Of a block's parts: products and what becomes of them are float16, gradients between the parts int8, those between
-# blocks bfloat16.
-_BLOCK_BITS, _BLOCK_GRADIENT_BITS = 16, 8
-
+_INDEX_BITS = 64
 _VIEWS = (nn.Flatten, nn.Identity, nn.Unflatten)
+
+
+@runtime_checkable
+class KeepsForBackward(Protocol):
+    """A layer that keeps something else than its input for backward."""
+
+    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+        """Elements that are kept, and bits of each."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,16 +95,15 @@ def count_layer(
             weight_gradient_bits = module.store.gradient_quantizer.storage_bits
     elif isinstance(module, (nn.Linear, nn.Conv2d)):
         weight_bits, weight = 8 * module.weight.element_size(), tuple(module.weight.shape)
-    if block is not None:
-        first, last = module is block.product, module is block.norm
-        input_bits = input_bits if first else _BLOCK_BITS
-        output_bits = 1 if last else _BLOCK_BITS
-        gradient_bits = _BLOCK_BITS if last else _BLOCK_GRADIENT_BITS
-        input_gradient_bits = _BLOCK_BITS if first else _BLOCK_GRADIENT_BITS
+    widths = block.widths(module) if block is not None else None
+    if widths is not None:
+        input_bits = input_bits if widths.input_bits is None else widths.input_bits
+        output_bits, gradient_bits = widths.output_bits, widths.gradient_bits
+        input_gradient_bits = widths.input_gradient_bits
     weights = math.prod(weight) if weight else 0
     fan_in = math.prod(weight[1:]) if weight else 0
     groups = getattr(module, "groups", 1)
-    kept_elements, kept_bits = _kept(module, (x.numel(), input_bits), output.numel())
+    kept_elements, kept_bits = _kept_for_backward(module, x, output, input_bits)
     return LayerCount(
         name=name,
         kind=type(module).__name__,
@@ -163,17 +169,12 @@ def bits_of(x: Tensor) -> int:
     return 1 if isinstance(x, BitTensor) else 8 * x.element_size()
 
 
-def _kept(module: nn.Module, input_size: tuple[int, int], outputs: int) -> tuple[int, int]:
-    """Elements and width of what backward reads again. `input_size` is those of the input."""
-    match module:
-        case MaxPool2d() if input_size[1] > 1:
-            return outputs, (module.kernel_size**2 - 1).bit_length()
-        case nn.MaxPool2d():
-            return outputs, 64  # torch's indices
-        case nn.AvgPool2d() | nn.AdaptiveAvgPool2d() | nn.Flatten() | nn.Identity() | nn.Unflatten():
-            return 0, input_size[1]
-        case BitBatchNorm():
-            return outputs, 1  # the sign of each
-        case BinaryNorm():
-            return outputs, 2  # the sign of each, and whether it lies in the straight-through window
-    return input_size
+def _kept_for_backward(module: nn.Module, x: Tensor, output: Tensor, input_bits: int) -> tuple[int, int]:
+    """Elements and width of what backward reads again: the input, but for layers that say so, and a few of torch's."""
+    if isinstance(module, KeepsForBackward):
+        return module.kept_for_backward(x, output)
+    if isinstance(module, nn.MaxPool2d):
+        return output.numel(), _INDEX_BITS
+    if isinstance(module, (nn.AvgPool2d, nn.AdaptiveAvgPool2d, *_VIEWS)):
+        return 0, input_bits
+    return x.numel(), input_bits

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from bnn.bits import BitTensor
-from bnn.quantizers import ReCU
 from bnn.training import Callback, Trainer
-from bnn.weights import LatentStore, ProgrammableStore, WeightStore, named_stores
+from bnn.weights import WeightStore, named_stores
 
 Figures = dict[str, float]
 
@@ -35,7 +34,7 @@ class WeightMeter(Callback):
     - `sparsity`: share of zeros, where weights can be 0.
     - `quantization_error`: |w - a q|^2 / |w|^2 of a trained value w (a latent weight; with `ReCU` the standardised and
       clamped one) and its levels q, under the best factor a of each filter; 0.363 for normal values and their signs.
-    - `clipped_share`: share of the weights beyond the bound of `ReCU`.
+    - `clipped_share`: share of the weights beyond the bound of their quantizer, such as `ReCU`.
 
     Those of the network are means over all weights that have the figure. Where none has it, it is left out. In the
     summary, `weight_state` is {layer: {figure: value}}.
@@ -204,11 +203,13 @@ def _entropy_bits(shares: list[float]) -> float:
 @torch.no_grad()
 def _distance(store: WeightStore) -> Figures:
     """How far the weight is from the trained value behind it, where there is one."""
-    if isinstance(store, ProgrammableStore):
+    if not store.has_latent_weight:
         return {}
     value, levels, figures = store.trained_value(), store.read(), {}
-    if isinstance(store, LatentStore) and isinstance(store.quantizer, ReCU):
-        figures["clipped_share"] = float(store.quantizer.is_clipped(value).float().mean())
+    if store.quantizer is not None:
+        clipped = store.quantizer.is_clipped(value)
+        if clipped is not None:
+            figures["clipped_share"] = float(clipped.float().mean())
         value = store.quantizer.clamped(value)
     w, q = (x.flatten(1).float() for x in (value, levels.dense() if isinstance(levels, BitTensor) else levels))
     norm, explained = w.square().sum(1), (w * q).sum(1).square() / q.square().sum(1).clamp_min(_TINY)

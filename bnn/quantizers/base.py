@@ -33,5 +33,13 @@ class Quantizer(nn.Module):
         """
         return None
 
+    def clamped(self, weight: Tensor) -> Tensor:
+        """The latent weight as it is before its levels are taken, of the same shape; by default unchanged."""
+        return weight
+
+    def is_clipped(self, weight: Tensor) -> Tensor | None:
+        """Truth values of the weight's shape: which latent weights `clamped` bounds; None where there is no bound."""
+        return None
+
     def project_(self, weight: Tensor) -> None:
         """Moves latent weights back, in place, to where this method wants them. Called after each step."""

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from bnn.cost.memory.budget import Fit
+from bnn.cost.memory.budget import Candidate
 from bnn.cost.memory.predicted import StepMemory
 from bnn.cost.memory.table import MemoryTable, Variable
 
@@ -32,7 +32,7 @@ def print_budget(
     """
     table = _table()
     table.add_column("variable")
-    table.add_column("kept")
+    table.add_column("lifetime")
     for name in tables:
         table.add_column("bits", justify="right", no_wrap=True)
         table.add_column(name, justify="right", no_wrap=True)
@@ -77,19 +77,20 @@ def print_measured(console: Console, steps: Mapping[str, tuple[StepMemory, Mappi
     _print(console, "Predicted and measured, MiB", table, "Measured with random data in a process of its own.")
 
 
-def print_fits(console: Console, fits: Sequence[Fit], *, title: str, caption: str) -> None:
-    """Prints what fits into a budget, in the order given."""
+def print_candidates(console: Console, candidates: Sequence[Candidate], *, title: str, caption: str) -> None:
+    """Prints what fits into a memory, in the order given."""
     table = _table()
     table.add_column("preset")
     table.add_column("optimizer")
     table.add_column("batch", justify="right")
-    with_slices = any(fit.slice_size for fit in fits)
+    with_slices = any(candidate.slice_size for candidate in candidates)
     if with_slices:
         table.add_column("slice", justify="right")
     table.add_column("MiB", justify="right")
-    for fit in fits:
-        slices = [str(fit.slice_size)] if with_slices else []
-        table.add_row(fit.preset, fit.optimizer, str(fit.batch_size), *slices, _mib(fit.total_bytes))
+    for candidate in candidates:
+        slices = [str(candidate.slice_size)] if with_slices else []
+        size = _mib(candidate.total_bytes)
+        table.add_row(candidate.preset, candidate.optimizer, str(candidate.batch_size), *slices, size)
     _print(console, title, table, caption)
 
 

@@ -1,4 +1,4 @@
-"""What a report shows of a training step's memory: predicted by shapes alone, and measured in a real step."""
+"""What a report shows of a training step's memory: predicted on shapes alone, and measured in a real step."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from bnn.cost.card import loss_name
 from bnn.cost.memory.measured import MeasuredMemory, measure_step
 from bnn.cost.memory.predicted import StepMemory, predict_step
-from bnn.training import Run
+from bnn.errors import RunError
+from bnn.training import Precision, Run
 
 LARGEST_MEASURED_BYTES = 2**30
 """Steps that are predicted to take more are not taken for a report."""
@@ -21,9 +23,13 @@ class MemoryFigures:
     """One training step's memory on the CPU."""
 
     predicted: Mapping[str, StepMemory]
-    """By name: the run's own step first, then what it is compared with."""
+    """By name: the run's step first, then what it is compared with; of float32 whatever the precision."""
     measured: MeasuredMemory | None
-    """The run's own; None where the step is too large or fails."""
+    """Of the run's step, with its loss, precision, slices and optimizer; None where it is too large or fails."""
+    loss: str
+    """Name of the run's loss."""
+    precision: Precision
+    """Of the run's products."""
 
 
 def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
@@ -37,18 +43,22 @@ def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
         RunError: a model cannot run on shapes alone.
     """
     predicted = {name: _predicted(run) for name, run in runs.items()}
-    own = next(iter(runs))
-    is_small = predicted[own].table.total_bytes <= LARGEST_MEASURED_BYTES
-    return MemoryFigures(predicted, _measured(runs[own]) if is_small else None)
+    name, run = next(iter(runs.items()))
+    is_small = predicted[name].table.total_bytes <= LARGEST_MEASURED_BYTES
+    return MemoryFigures(predicted, _measured(run) if is_small else None, loss_name(run.loss), run.precision)
 
 
 def _predicted(run: Run) -> StepMemory:
     with _on_meta(run.model):
         try:
             return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
+        except RunError as error:
+            # Its text alone: its frames hold tensors of the model, which could then not be swapped back.
+            reason = str(error)
         finally:
             run.optimizer.zero_grad(set_to_none=True)
             run.optimizer.state.clear()
+    raise RunError(reason)
 
 
 def _measured(run: Run) -> MeasuredMemory | None:
@@ -92,11 +102,11 @@ def _meta_twin(tensor: Tensor) -> Tensor:
 @contextmanager
 def _silent_errors() -> Iterator[None]:
     """Meanwhile the process's standard error goes nowhere: torch's profiler writes there when it starts and stops."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nothing:
             os.dup2(nothing.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -12,7 +12,7 @@ from bnn.cost import PRICE_TABLES
 from bnn.errors import RunError
 from bnn.reports import sections
 from bnn.reports.figures import SERIES, learning_curves
-from bnn.reports.known import KnownRun, read_run
+from bnn.reports.run_record import RunRecord, read_run
 from bnn.reports.texts import ABSENT, duration, energy, number, percent
 from bnn.training import directory
 
@@ -51,9 +51,9 @@ def write_page(runs: Sequence[Path], page: Path, *, strict: bool = False) -> Non
         raise RunError(f"a page compares at most {SERIES} runs, got {len(runs)}: write several pages")
     if page.is_dir():
         raise RunError(f"{page} is a folder: name a file, as in `bnn report {runs[0]} -o {page / 'report.html'}`")
-    known = [read_run(run, label, strict=strict) for run, label in zip(runs, _labels(runs), strict=True)]
+    records = [read_run(run, label, strict=strict) for run, label in zip(runs, _labels(runs), strict=True)]
     # A name that is no valid text, as a file system may have it, becomes question marks.
-    directory.replace_file(page, _render(known).encode("utf-8", errors="replace").decode("utf-8"))
+    directory.replace_file(page, _render(records).encode("utf-8", errors="replace").decode("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _labels(runs: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
 
 
-def _render(runs: Sequence[KnownRun]) -> str:
+def _render(runs: Sequence[RunRecord]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
     return template.render(
@@ -84,7 +84,7 @@ def _render(runs: Sequence[KnownRun]) -> str:
     )
 
 
-def _headlines(run: KnownRun) -> list[_Headline]:
+def _headlines(run: RunRecord) -> list[_Headline]:
     """The same for every run, in the same order."""
     last, summary = run.metrics[-1], run.summary
     final = "final epoch" if summary else f"epoch {run.epochs_done}"
@@ -119,7 +119,7 @@ def _headlines(run: KnownRun) -> list[_Headline]:
     return [_Headline(name, value, absent if value == ABSENT else note) for name, value, note, absent in headlines]
 
 
-def _caveats(runs: Sequence[KnownRun]) -> Iterator[str]:
+def _caveats(runs: Sequence[RunRecord]) -> Iterator[str]:
     """What to know about each price table that the runs were priced with."""
     named = [str(run.summary["price_table"]) for run in runs if "price_table" in run.summary]
     counted = list(_PRICES) if any(run.ledger for run in runs) else []
@@ -128,7 +128,7 @@ def _caveats(runs: Sequence[KnownRun]) -> Iterator[str]:
         yield f"{name} ({table.source}): {table.caveat}." if table else f"{name}: a table of the run's own."
 
 
-def _curves(runs: Sequence[KnownRun]) -> dict[str, str]:
+def _curves(runs: Sequence[RunRecord]) -> dict[str, str]:
     metrics = [run.metrics for run in runs]
     return {
         title: learning_curves(metrics, columns, label=label, factor=factor)
@@ -136,7 +136,7 @@ def _curves(runs: Sequence[KnownRun]) -> dict[str, str]:
     }
 
 
-def _state_curves(runs: Sequence[KnownRun]) -> dict[str, str]:
+def _state_curves(runs: Sequence[RunRecord]) -> dict[str, str]:
     """Of what any of the runs has figures for."""
     metrics, found = [run.metrics for run in runs], {name for run in runs for name in run.states()}
     return {
@@ -146,7 +146,7 @@ def _state_curves(runs: Sequence[KnownRun]) -> dict[str, str]:
     }
 
 
-def _records(run: KnownRun) -> Iterator[tuple[str, dict[str, str]]]:
+def _records(run: RunRecord) -> Iterator[tuple[str, dict[str, str]]]:
     """The run's files as they are, each part with a title. Tables that have a place of their own are left out."""
     nested = {name: value for name, value in run.configuration.items() if isinstance(value, dict)}
     flat = {name: value for name, value in run.configuration.items() if name not in nested}

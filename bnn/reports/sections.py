@@ -10,8 +10,8 @@ from bnn.cost.memory.table import Lifetime, MemoryTable
 from bnn.reports.budget import variable_names
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 from bnn.reports.figures import bars, paired_bars, shares
-from bnn.reports.known import KnownRun
 from bnn.reports.memory import MemoryFigures
+from bnn.reports.run_record import RunRecord
 from bnn.reports.texts import ABSENT, energy, engineering, number, size
 
 _MIB = 2**20
@@ -44,20 +44,20 @@ class Part:
     alert: str = ""
 
 
-def of_run(run: KnownRun) -> list[Part]:
+def of_run(run: RunRecord) -> list[Part]:
     """The sections of a run that have anything to show."""
     parts = [_memory(run), _energy(run), _layers(run), _weight_state(run), *_device(run.summary.get("junctions"))]
     return [part for part in parts if part is not None]
 
 
-def choices(runs: Sequence[KnownRun]) -> list[tuple[str, list[str], bool]]:
+def choices(runs: Sequence[RunRecord]) -> list[tuple[str, list[str], bool]]:
     """The quantization cards side by side: name, each run's choice, and whether they differ."""
     names = dict.fromkeys(name for run in runs for name in run.network.card)
     rows = [(name, [run.network.card.get(name, ABSENT) for run in runs]) for name in names]
     return [(name, texts, len(set(texts)) > 1) for name, texts in rows]
 
 
-def other_energies(run: KnownRun, table_name: str) -> Iterator[str]:
+def other_energies(run: RunRecord, table_name: str) -> Iterator[str]:
     """What the run's counts cost under the tables besides the named one."""
     if run.ledger is not None:
         for table in PRICE_TABLES:
@@ -65,20 +65,13 @@ def other_energies(run: KnownRun, table_name: str) -> Iterator[str]:
                 yield f"{energy(run.ledger.energy_J(table))} under {table.name}"
 
 
-def _memory(run: KnownRun) -> Part | None:
+def _memory(run: RunRecord) -> Part | None:
     memory, note = run.network.memory, run.network.memory_note
     if memory is None:
         return Part("Memory of a step", alert=f"No memory is predicted: {note}") if note else None
     tables = {name: step.table for name, step in memory.predicted.items()}
-    (own, own_table), *others = tables.items()
-    text = (
-        f"Tensors of one step on the CPU at the moment when they take most: {size(own_table.total_bytes)} with {own}"
-        + "".join(f", {size(table.total_bytes)} with {name}" for name, table in others)
-        + ". Predicted on shapes alone"
-    )
-    if memory.measured is not None:
-        text += ", and measured while the report was made, in a step with random data"
-    text += "."
+    totals = ", ".join(f"{size(table.total_bytes)} with {name}" for name, table in tables.items())
+    text = f"Tensors of one step on the CPU at the moment when they take most: {totals}. {_how_known(memory)}"
     resident = run.summary.get("peak_rss_mib")
     if resident is not None:
         text += (
@@ -88,34 +81,47 @@ def _memory(run: KnownRun) -> Part | None:
         "Predicted, by variable": _memory_bars(tables),
         "Predicted, by how long it is kept": _memory_shares(tables),
     }
-    presets = dict(zip(tables, range(1, 3), strict=False)) if others else {}
+    presets = dict(zip(tables, range(1, 3), strict=False)) if len(tables) > 1 else {}
     return Part("Memory of a step", text, figures, {**presets, **LIFETIMES}, _memory_table(memory))
 
 
+def _how_known(memory: MemoryFigures) -> str:
+    """What has been predicted and measured; only what is not the usual is named."""
+    is_float32 = memory.precision == "float32"
+    text = "Predicted on shapes alone" + ("" if is_float32 else ", for products of float32")
+    if memory.measured is not None:
+        text += ", and measured while the report was made, in a step with random data"
+        if memory.loss != "cross_entropy":
+            text += f" and the loss {memory.loss}"
+        if not is_float32:
+            text += f", with the run's products of {memory.precision}"
+    return f"{text}."
+
+
 def _memory_bars(tables: Mapping[str, MemoryTable]) -> str:
-    kept = variable_names(tables.values())
-    names = [name for name, _ in kept]
+    variables = variable_names(tables.values())
+    names = [name for name, _ in variables]
     sizes = [[sum(v.bytes for v in table.variables if v.name == name) for name in names] for table in tables.values()]
     labels = [[size(n) for n in lengths] for lengths in sizes]
     if len(tables) > 1:
         return paired_bars(names, sizes, labels, salt="memory")
-    return bars(names, sizes, labels[0], salt="memory", colors=[LIFETIMES[lifetime] for _, lifetime in kept])
+    return bars(names, sizes, labels[0], salt="memory", colors=[LIFETIMES[lifetime] for _, lifetime in variables])
 
 
 def _memory_shares(tables: Mapping[str, MemoryTable]) -> str:
-    def kept(table: MemoryTable, lifetime: str) -> float:
+    def bytes_of(table: MemoryTable, lifetime: str) -> float:
         return sum(variable.bytes for variable in table.variables if variable.lifetime == lifetime)
 
-    parts = [[kept(table, lifetime) for table in tables.values()] for lifetime in LIFETIMES]
+    parts = [[bytes_of(table, lifetime) for table in tables.values()] for lifetime in LIFETIMES]
     totals = [size(table.total_bytes) for table in tables.values()]
     return shares(list(tables), parts, totals, salt="lifetimes", first_color=min(LIFETIMES.values()))
 
 
 def _memory_table(memory: MemoryFigures) -> Table:
     measured, steps = memory.measured, memory.predicted
-    own = next(iter(steps))
+    measured_run = next(iter(steps))
     return Table(
-        ["", f"{own}, measured", *(f"{name}, predicted" for name in steps)],
+        ["", f"{measured_run}, measured", *(f"{name}, predicted" for name in steps)],
         [
             [
                 "saved for backward",
@@ -131,7 +137,7 @@ def _memory_table(memory: MemoryFigures) -> Table:
     )
 
 
-def _energy(run: KnownRun) -> Part | None:
+def _energy(run: RunRecord) -> Part | None:
     ledger = run.ledger
     if ledger is None:
         return None
@@ -176,7 +182,7 @@ def _name(layer: LayerCount) -> str:
     return f"{layer.name} {layer.kind}"
 
 
-def _layers(run: KnownRun) -> Part | None:
+def _layers(run: RunRecord) -> Part | None:
     layers, note = run.network.layers, run.network.note
     if not layers:
         return Part("Layers", alert=f"No layers are shown: {note}") if note else None
@@ -222,7 +228,7 @@ def _layer_bars(layers: Sequence[LayerCount]) -> dict[str, str]:
     }
 
 
-def _weight_state(run: KnownRun) -> Part | None:
+def _weight_state(run: RunRecord) -> Part | None:
     layers = run.summary.get("weight_state")
     if not isinstance(layers, dict) or not all(isinstance(values, dict) for values in layers.values()) or not layers:
         return None

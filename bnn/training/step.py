@@ -151,8 +151,8 @@ class TrainingStep:
         self, x: Tensor, labels: Tensor, share: float, before_backward: Callable[[Tensor], None]
     ) -> StepResult:
         logits, mean = self.forward(x, labels)
+        before_backward(mean)
         part = mean * share
-        before_backward(part)
         loss = part.item()
         if not math.isfinite(loss):
             raise NonFiniteError("the loss is not finite")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 
 
@@ -22,6 +23,7 @@ class WeightStore(nn.Module):
         training_bits: bits that the store keeps of one weight while it is trained, without its optimizer's state.
         levels: the values that `read` can return, ascending; empty where they are real.
         scales: whether `scale` gives a factor.
+        quantizer: what makes the levels of the trained value; None where the store does it itself.
         gradient_quantizer: what becomes of the gradient of what is read, or None.
     """
 
@@ -30,10 +32,12 @@ class WeightStore(nn.Module):
     training_bits: int
     levels: tuple[float, ...] = ()
     scales: bool = False
+    quantizer: Quantizer | None
     gradient_quantizer: GradientQuantizer | None
 
     def __init__(self) -> None:
         super().__init__()
+        self.quantizer = None
         self.gradient_quantizer = None
 
     @property
@@ -45,6 +49,11 @@ class WeightStore(nn.Module):
     def is_binary(self) -> bool:
         """Whether what is read is a `BitTensor`."""
         return self.levels == (-1.0, 1.0)
+
+    @property
+    def has_latent_weight(self) -> bool:
+        """Whether more is kept of a weight in training than its levels."""
+        return self.training_bits > self.storage_bits
 
     def read(self) -> Tensor:
         """The weight as levels, with a gradient to what is trained; a `BitTensor` where they are -1 and +1."""

@@ -29,6 +29,8 @@ class LatentStore(WeightStore):
             arXiv 1602.02830, sec. 1.5, whose limit is 1.
     """
 
+    quantizer: Quantizer
+
     def __init__(
         self,
         shape: Sequence[int],

@@ -65,6 +65,14 @@ class SparseStore(WeightStore):
             return self.weight
         return _KeptSign.apply(self.weight, self.kept)  # type: ignore[no-any-return, no-untyped-call]
 
+    @property
+    def levels(self) -> tuple[float, ...]:  # type: ignore[override]
+        """None while the weight is real; then -a, 0 and a."""
+        if not self.is_ternary:
+            return ()
+        magnitude = float(_magnitude(self.weight.detach(), self.kept))
+        return -magnitude, 0.0, magnitude
+
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws from a normal distribution of standard deviation 1 / sqrt(fan-in)."""
         nn.init.normal_(self.weight, std=1 / math.sqrt(math.prod(self.shape[1:])), generator=generator)
@@ -78,12 +86,17 @@ class SparseStore(WeightStore):
         self._set_ternary(bool(self._is_ternary))
 
 
+def _magnitude(weight: Tensor, kept: Tensor) -> Tensor:
+    """The mean |w| of the weights that are kept."""
+    return (weight.abs() * kept).sum() / kept.sum().clamp_min(1)
+
+
 class _KeptSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, kept: Tensor) -> Tensor:
         if not weight.is_meta and weight.isnan().any():
             raise NonFiniteError("cannot take the sign of NaN: a weight has become NaN")
-        magnitude = (weight.abs() * kept).sum() / kept.sum().clamp_min(1)
+        magnitude = _magnitude(weight, kept)
         return torch.where(weight >= 0, magnitude, -magnitude) * kept
 
     @staticmethod

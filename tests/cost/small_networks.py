@@ -1,8 +1,10 @@
-"""Networks small enough to be measured at once, with what makes them train."""
+"""Networks small enough to be measured at once, with their training steps."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.models import mlp, resnet20
 from bnn.presets import prepare
-from bnn.training.step import TrainingStep
+from bnn.training import TrainingStep
 from bnn.weights import LatentStore
 
 PRESETS = ("standard", "edge", "edge-min")
@@ -39,8 +41,9 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
 }
 
 
-def small_step(name: str, preset: str, batch_size: int, slice_size: int | None, device: str) -> TrainingStep:
+def small_step(name: str, preset: str, batch_size: int, slice_size: int | None, device: str) -> dict[str, Any]:
+    """What `predict_step` and `measure_step` take, by the names of their arguments."""
     build, input_shape = NETWORKS[name]
     with torch.device(device):
-        prepared = prepare(preset, build, input_shape=input_shape)
-    return TrainingStep(prepared.model, [prepared.optimizer], input_shape, batch_size, slice_size)
+        step: TrainingStep = prepare(preset, build, input_shape=input_shape)
+    return {"step": replace(step, slice_size=slice_size), "input_shape": input_shape, "batch_size": batch_size}

@@ -12,7 +12,7 @@ from bnn.optim import SGD, Adam
 from bnn.quantizers import ReCU, Sign, Ternary
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import Run
-from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore
+from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore, SparseStore
 from tests.training.tiny_runs import tiny_dataset
 
 
@@ -57,6 +57,15 @@ def test_card_of_a_network_by_hand():
     }
 
 
+def ternarized(shape, *, value: float) -> SparseStore:
+    """A ternary store whose magnitude is `value`."""
+    store = SparseStore(shape)
+    with torch.no_grad():
+        store.weight.fill_(value)
+    store.ternarize_(torch.arange(store.size).view(store.shape) % 2 == 0)
+    return store
+
+
 generator = torch.Generator()
 signs = SignGradient(packed=True, scale="none", generator=generator)
 int16 = partial(LatentStore, dtype=torch.float16)
@@ -75,6 +84,8 @@ int16 = partial(LatentStore, dtype=torch.float16)
         (run(conv(store=DiscreteStore)), "weight levels", "-1, 0, +1, symmetric (DiscreteStore)"),
         (run(conv(store=DiscreteStore)), "latent weights", "none"),
         (run(conv(store=partial(DiscreteStore, space=2))), "weight levels", "-1, -0.5, 0, +0.5, +1, symmetric"),
+        (run(conv(store=SparseStore)), "weight levels", "real (SparseStore)"),
+        (run(conv(store=partial(ternarized, value=0.5))), "weight levels", "-0.5, 0, +0.5, symmetric (SparseStore)"),
         (run(conv(store=AccumulatorStore), optimizer=SGD), "latent weights", "AccumulatorStore, 8 bits"),
         (run(conv(store=int16)), "latent weights", "LatentStore, 16 bits"),
         (run(conv(store=partial(LatentStore, gradient_quantizer=signs))), "gradient of a weight", "1 bit (SignGr"),

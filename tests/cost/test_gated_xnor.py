@@ -46,14 +46,14 @@ def test_uniform_ternary_operands_let_five_ninths_rest(generator):
     x = torch.randint(-1, 2, (200, 2000), generator=generator).float()
     (count,) = count_gated_xnor(layer, x)
     deviation = 2 / 3 * math.sqrt(2 / 9) * math.sqrt(1 / (300 * 2000) + 1 / (200 * 2000))
-    assert count.resting_share == pytest.approx(5 / 9, abs=4.5 * deviation)
+    assert count.resting_probability == pytest.approx(5 / 9, abs=4.5 * deviation)
 
 
 def test_binary_operands_never_rest(generator):
     layer = BinaryLinear(30, 4)
     (count,) = count_gated_xnor(layer, torch.randn(5, 30, generator=generator))
     assert count == GatedXnorCount("", 5 * 4 * 30, 5 * 4 * 30)
-    assert count.resting_share == 0
+    assert count.resting_probability == 0
 
 
 def test_only_products_of_discrete_operands_count_and_the_model_stays_as_it_was(generator):
@@ -101,6 +101,6 @@ def test_a_run_s_summary_tells_the_share(quantizer, tmp_path, generator):
     )
     summary = Trainer(run, tmp_path / "run").fit()
     if quantizer is None:
-        assert summary["resting_share"] is None
+        assert summary["resting_probability"] is None
     else:
-        assert 0 < summary["resting_share"] < 1
+        assert 0 < summary["resting_probability"] < 1

@@ -64,16 +64,9 @@ def test_slices_and_updates_inside_backward_are_told_from_the_run(tmp_path):
 
 def edge_run(*, preset: str) -> Run:
     network = partial(mlp, classes=4, hidden=(16,))
-    prepared = prepare(preset, network, input_shape=(1, 6, 6))
+    step = prepare(preset, network, input_shape=(1, 6, 6))
     return Run(
-        model=prepared.model,
-        data=tiny_dataset(),
-        optimizer=prepared.optimizer,
-        epochs=1,
-        batch_size=12,
-        seed=3,
-        validation=0.2,
-        generators=prepared.generators,
+        **{**vars(step), "slice_size": None}, data=tiny_dataset(), epochs=1, batch_size=12, seed=3, validation=0.2
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.cost import weight_meters
+from bnn.cost import weight_meter
 from bnn.cost.weight_meter import WeightMeter
 from bnn.errors import Interrupted
 from bnn.layers import BinaryLinear
@@ -57,7 +57,7 @@ class ByHand:
 
 @pytest.mark.parametrize("counted_bytes", [1, 3, 1 << 18])
 def test_flips_by_hand(counted_bytes, monkeypatch):
-    monkeypatch.setattr(weight_meters, "_COUNTED_BYTES", counted_bytes)
+    monkeypatch.setattr(weight_meter, "_COUNTED_BYTES", counted_bytes)
     net = ByHand([1, 1, 1, -1])
     net.step([1, -1, 1, -1], [1, 1, -1, -1])  # flips of the 2nd; of the 2nd again and the 3rd
     record = net.epoch()
@@ -257,18 +257,8 @@ def test_an_interrupted_run_ends_with_the_same_figures(kind, moment, tmp_path):
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
 def test_works_with_the_presets_of_little_memory(preset, tmp_path):
-    prepared = prepare(preset, lambda **options: mlp(**options, classes=4, hidden=(16,)), input_shape=(1, 6, 6), seed=0)
-    run = Run(
-        model=prepared.model,
-        data=tiny_dataset(),
-        optimizer=prepared.optimizer,
-        epochs=1,
-        batch_size=12,
-        seed=0,
-        slice_size=prepared.slice_size,
-        callbacks=[*prepared.callbacks, WeightMeter()],
-        generators=prepared.generators,
-    )
+    step = prepare(preset, lambda **options: mlp(**options, classes=4, hidden=(16,)), input_shape=(1, 6, 6), seed=0)
+    run = Run(**vars(step), data=tiny_dataset(), epochs=1, batch_size=12, seed=0, callbacks=[WeightMeter()])
     state = Trainer(run, tmp_path / "run").fit()["weight_state"]
     assert all(set(figures) == FIGURES for figures in state.values())
     assert sum(figures["flip_rate"] for figures in state.values()) > 0

@@ -77,7 +77,7 @@ def test_uniform_ternary_operands_leave_five_ninths_of_the_cells_at_rest():
     codes = torch.randint(0, 3, (500, size), generator=torch.Generator().manual_seed(0))
     layer.store._set_states(slice(None), torch.stack([codes != 2, codes != 0]))  # -1: (AP, P), 0_w, +1: (P, AP)
     (count,) = count_gated_xnor(layer, ternary(50, 2000).float())
-    assert count.resting_share == pytest.approx(5 / 9, abs=0.005)
+    assert count.resting_probability == pytest.approx(5 / 9, abs=0.005)
 
 
 class TestReadout:

@@ -79,7 +79,7 @@ def test_mnist_trains_through_the_command_line(tmp_path):
     assert main(["train", str(RECIPES / "gxnor.py"), *words]) == 0
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["bits_per_weight"] == 2.0
-    assert 0.4 < summary["resting_share"] < 0.9
+    assert 0.4 < summary["resting_probability"] < 0.9
     assert summary["energy_j"] > 0
     assert summary["skipped_steps"] == 0
 

@@ -2,10 +2,10 @@ import io
 
 from rich.console import Console
 
-from bnn.cost.memory.budget import Fit
+from bnn.cost.memory.budget import Candidate
 from bnn.cost.memory.predicted import StepMemory
 from bnn.cost.memory.table import MemoryTable, Variable
-from bnn.reports.budget import print_budget, print_fits, print_measured
+from bnn.reports.budget import print_budget, print_candidates, print_measured
 
 MIB = 2**20
 WORDS = {"title": "a title of its own", "caption": "and a caption that is a good deal longer than the table"}
@@ -24,7 +24,7 @@ def lines(show, *arguments, width: int = 80) -> list[str]:
 def test_budget_of_two_presets():
     assert lines(print_budget, {"standard": table(32, 32), "edge": table(8, 0)}) == [
         "a title of its own",
-        "variable kept bits standard bits edge ratio",
+        "variable lifetime bits standard bits edge ratio",
         "weights always 32 8.00 8 2.00 4.00",
         "masks to backward 32 4.00 0 0.00 -",
         "total 12.00 2.00 6.00",
@@ -34,25 +34,25 @@ def test_budget_of_two_presets():
 
 def test_budget_of_one_preset_has_no_ratio():
     assert lines(print_budget, {"standard": table(4, 8)})[1:-1] == [
-        "variable kept bits standard",
+        "variable lifetime bits standard",
         "weights always 4 1.00",
         "masks to backward 8 1.00",
         "total 2.00",
     ]
 
 
-def test_fits_in_their_order():
-    fits = [Fit("standard", "sgd", 100, 1.5 * MIB), Fit("edge", "bop", 7, 2048 * MIB)]
-    assert lines(print_fits, fits)[1:-1] == [
+def test_candidates_in_their_order():
+    candidates = [Candidate("standard", "sgd", 100, 1.5 * MIB), Candidate("edge", "bop", 7, 2048 * MIB)]
+    assert lines(print_candidates, candidates)[1:-1] == [
         "preset optimizer batch MiB",
         "standard sgd 100 1.50",
         "edge bop 7 2,048.00",
     ]
 
 
-def test_fits_with_slices():
-    fits = [Fit("edge", "adam", 100, 1.5 * MIB, 100), Fit("edge-min", "adam", 100, MIB, 25)]
-    assert lines(print_fits, fits)[1:-1] == [
+def test_candidates_with_slices():
+    candidates = [Candidate("edge", "adam", 100, 1.5 * MIB, 100), Candidate("edge-min", "adam", 100, MIB, 25)]
+    assert lines(print_candidates, candidates)[1:-1] == [
         "preset optimizer batch slice MiB",
         "edge adam 100 100 1.50",
         "edge-min adam 100 25 1.00",

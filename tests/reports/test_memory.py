@@ -1,11 +1,11 @@
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from bnn.cost.memory.predicted import predict_step
+from bnn.data import Dataset, Split
 from bnn.errors import RunError
 from bnn.layers import BinaryLinear
 from bnn.models import mlp
@@ -14,20 +14,22 @@ from bnn.optim.dst import DST
 from bnn.presets import prepare
 from bnn.reports import memory
 from bnn.reports.memory import memory_figures
-from bnn.training.step import TrainingStep
+from bnn.training import Run
 from bnn.weights import DiscreteStore
 
 PRESETS = ("standard", "edge", "edge-min")
 
 
-def a_run(model, optimizer, *, batch_size=20, slice_size=None):
-    data = SimpleNamespace(image_shape=(1, 8, 8))
-    return SimpleNamespace(model=model, optimizer=optimizer, data=data, batch_size=batch_size, slice_size=slice_size)
+def a_run(model, optimizer, **options) -> Run:
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8, device="cpu")
+    split = Split(images, torch.zeros(1, dtype=torch.int64, device="cpu"))
+    data = Dataset("none", split, split, tuple("0123456789"), (0.5,), (0.5,), "none")
+    return Run(model=model, optimizer=optimizer, data=data, epochs=1, batch_size=20, seed=0, **options)
 
 
-def of_preset(preset: str):
+def of_preset(preset: str, **options) -> Run:
     made = prepare(preset, partial(mlp, classes=10, hidden=(64, 64)), input_shape=(1, 8, 8))
-    return a_run(made.model, made.optimizer, slice_size=8)
+    return a_run(made.model, made.optimizer, slice_size=8, **options)
 
 
 def discrete():
@@ -42,7 +44,7 @@ def test_figures_are_those_of_the_same_model_made_on_the_meta_device(preset):
     predicted = memory_figures({preset: of_preset(preset)}).predicted[preset]
     with torch.device("meta"):
         run = of_preset(preset)
-    expected = predict_step(TrainingStep(run.model, [run.optimizer], (1, 8, 8), 20, 8))
+    expected = predict_step(run, input_shape=(1, 8, 8), batch_size=20)
     assert predicted == expected
 
 
@@ -75,7 +77,7 @@ def test_model_and_optimizer_are_themselves_again():
         assert {tensor.device.type for tensor in [*run.model.parameters(), *run.model.buffers()]} == {"meta"}
     before = {name: (id(value), value.clone()) for name, value in run.model.state_dict(keep_vars=True).items()}
     classes = [type(parameter) for parameter in run.model.parameters()]
-    memory._predicted(TrainingStep(run.model, [run.optimizer], (1, 8, 8), 20, 8))
+    memory._predicted(run)
     for name, value in run.model.state_dict(keep_vars=True).items():
         assert id(value) == before[name][0], name
         assert torch.equal(value, before[name][1]), name
@@ -108,6 +110,13 @@ def test_model_that_reads_values_is_named():
     assert model[2].weight.device.type == "cpu"
 
 
+def test_loss_that_cannot_run_on_shapes_is_named_and_leaves_the_model_as_it_was():
+    run = of_preset("standard", loss=nn.MultiMarginLoss())
+    with pytest.raises(RunError, match="backward or update cannot run on shapes alone: aten::multi_margin_loss_b"):
+        memory_figures({"standard": run})
+    assert {parameter.device.type for parameter in run.model.parameters()} == {"cpu"}
+
+
 class Refuses(nn.Module):
     def forward(self, x):
         if not x.is_meta:
@@ -120,3 +129,19 @@ def test_step_that_fails_is_not_measured():
     figures = memory_figures({"own": a_run(model, torch.optim.SGD(model.parameters(), lr=0.1))})
     assert figures.measured is None
     assert figures.predicted["own"].saved_bytes
+
+
+def test_what_is_measured_is_the_run_s_own_step():
+    calls = []
+
+    def likelihood(logits, labels):
+        calls.append(logits.dtype)
+        return -logits.log_softmax(1).gather(1, labels[:, None]).mean()
+
+    figures = memory_figures({"standard": of_preset("standard", loss=likelihood, precision="bfloat16")})
+    assert (figures.loss, figures.precision) == ("likelihood", "bfloat16")
+    assert set(calls) == {torch.float32}
+    # Activations of bfloat16 are saved where those of float32 are predicted.
+    assert figures.measured.saved_bytes < figures.predicted["standard"].saved_bytes
+    plain = memory_figures({"standard": of_preset("standard")})
+    assert (plain.loss, plain.precision) == ("cross_entropy", "float32")

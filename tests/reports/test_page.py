@@ -147,17 +147,23 @@ PRESETS = """
 from bnn.data import digits
 from bnn.models import mlp
 from bnn.presets import prepare
-from bnn.training import Run
+from bnn.training import Precision, Run
 from functools import partial
+from torch import nn
 
 
-def recipe(*, preset: str = "standard", odd: bool = False) -> Run:
+def recipe(
+    *, preset: str = "standard", odd: bool = False, smooth: bool = False, precision: Precision = "float32"
+) -> Run:
     data = digits()
     build = partial(mlp, classes=10, hidden=(16, 16))
-    made = prepare(preset, build, input_shape=data.image_shape)
+    step = prepare(preset, build, input_shape=data.image_shape)
     if odd:
-        made.optimizer.register_step_pre_hook(lambda *_: made.model[1].running_mean.nonzero())
-    return Run(made.model, data, made.optimizer, 1, 32, 0, slice_size=made.slice_size, callbacks=made.callbacks)
+        step.optimizer.register_step_pre_hook(lambda *_: step.model[1].running_mean.nonzero())
+    choices = {**vars(step), "precision": precision}
+    if smooth:
+        choices["loss"] = nn.CrossEntropyLoss(label_smoothing=0.1)
+    return Run(**choices, data=data, epochs=1, batch_size=32, seed=0)
 """
 
 
@@ -182,6 +188,22 @@ def test_memory_of_a_preset_stands_beside_that_of_standard(of_presets):
     assert f"when they take most: {peak[1]} with edge-min, {peak[2]} with standard." in text(page)
     for number in (1, 2):
         assert widths(figure(page, "Predicted, by variable"), number)
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({}, "Predicted on shapes alone, and measured while the report was made, in a step with random data."),
+        ({"smooth": True}, "in a step with random data and the loss CrossEntropyLoss."),
+        (
+            {"precision": "bfloat16"},
+            "Predicted on shapes alone, for products of float32, and measured while the report was made, in a step"
+            " with random data, with the run's products of bfloat16.",
+        ),
+    ],
+)
+def test_memory_tells_what_is_measured(of_presets, choices, told):
+    assert told in text(report(of_presets(preset="standard", **choices)))
 
 
 def test_memory_that_cannot_be_predicted_is_a_line(of_presets):

@@ -1,1 +1,1 @@
-"""What `bnn budget` does, once its words are understood."""
+"""`bnn budget`: the memory of a training step, by the published model (`paper`) or of this package (`exact`)."""

@@ -1,27 +1,21 @@
-"""`bnn budget`: the memory of a training step, and which ways to train fit into so much."""
+"""`bnn budget`: the memory of a training step, and what can be trained in so much memory."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-
-from bnn.cli.budget.arguments import parse_shape, parse_size, require_known
+from bnn.cli.arguments import ArgumentParser, parse_shape, parse_size, require_choice
 from bnn.errors import UsageError
 
 MODES = ("paper", "exact")
 
 
-def budget(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def budget(arguments: list[str]) -> None:
     """Runs the command.
-
-    Args:
-        parser: without arguments yet.
-        words: those after `bnn budget`.
 
     Raises:
         UsageError: a name, number, shape or size cannot be understood.
         RunError: the network cannot be built or counted, or nothing fits.
     """
+    parser = ArgumentParser(prog="bnn budget", description="Memory of a training step.")
     parser.add_argument("model", metavar="MODEL", help="a network of `bnn models`, or path/to/file.py:function")
     parser.add_argument("--input", type=parse_shape, metavar="C,H,W", help="shape of one example")
     parser.add_argument("--batch", type=int, default=100, metavar="N", help="examples a step (default 100)")
@@ -38,22 +32,22 @@ def budget(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--slice", type=int, metavar="N", help="most examples at once (--mode exact)")
     parser.add_argument("--measure", action="store_true", help="also take real steps and measure (--mode exact)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(words)
+    options = parser.parse_args(arguments)
 
-    from bnn.cli.budget.exact import Exact
     from bnn.cli.budget.networks import find_network
-    from bnn.cli.budget.paper import Paper
+    from bnn.cli.budget.predicted import PredictedBudget
+    from bnn.cli.budget.published import PublishedBudget
     from bnn.cost.memory.budget import LEAST_BATCH
 
-    require_known("mode", options.mode, MODES)
+    require_choice("mode", options.mode, MODES)
     for option in ("batch", "slice"):
         value = getattr(options, option)
         if value is not None and value < LEAST_BATCH:
             raise UsageError(f"--{option} is at least {LEAST_BATCH}: batch norm needs two values a channel")
     network = find_network(options.model, options.input)
     options.input = network.input_shape
-    mode = Paper(network, options) if options.mode == "paper" else Exact(network, options)
+    of_mode = PublishedBudget(network, options) if options.mode == "paper" else PredictedBudget(network, options)
     if options.fit is None:
-        mode.show_budget()
+        of_mode.show_step()
     else:
-        mode.show_fits()
+        of_mode.show_candidates()

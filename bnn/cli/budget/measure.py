@@ -1,4 +1,4 @@
-"""The measured step: python -m bnn.cli.budget.measure WAY, in a process of its own."""
+"""The measured step: python -m bnn.cli.budget.measure TASK, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from bnn.cli.budget.networks import Network, find_network
-from bnn.cli.budget.steps import TINY_BATCH, TINY_SHAPE, Way, step_on_cpu, tiny_step
+from bnn.cli.budget.configurations import (
+    TINY_BATCH,
+    TINY_SHAPE,
+    TrainingConfiguration,
+    step_on_cpu,
+    tiny_step,
+)
+from bnn.cli.budget.networks import NetworkBuilder, find_network
 from bnn.cost.memory.measured import measure_resident, measure_step, random_batch
 from bnn.cost.memory.resident import PeakResident
 from bnn.errors import BnnError, RunError
 
 
-def measure(network: Network, way: Way) -> dict[str, int | None]:
+def measure(network: NetworkBuilder, configuration: TrainingConfiguration) -> dict[str, int | None]:
     """Takes a few steps with random data in a fresh process.
 
     Returns:
@@ -25,13 +31,13 @@ def measure(network: Network, way: Way) -> dict[str, int | None]:
     Raises:
         RunError: the step fails, such as for want of memory.
     """
-    task = {"model": network.name, "input": network.input_shape, "way": asdict(way)}
+    task = {"model": network.name, "input": network.input_shape, "configuration": asdict(configuration)}
     done = subprocess.run(
         [sys.executable, "-m", "bnn.cli.budget.measure", json.dumps(task)], capture_output=True, text=True
     )
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
-        raise RunError(f"the step of {way.preset} could not be measured: {reason}")
+        raise RunError(f"the step of {configuration.preset} could not be measured: {reason}")
     figures: dict[str, int | None] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
@@ -39,14 +45,15 @@ def measure(network: Network, way: Way) -> dict[str, int | None]:
 def main(text: str) -> None:
     """Prints the figures of a task as JSON."""
     task = json.loads(text)
-    network, way = find_network(task["model"], tuple(task["input"])), Way(**task["way"])
-    tiny_step(way).take(*random_batch(TINY_SHAPE, TINY_BATCH))
+    network = find_network(task["model"], tuple(task["input"]))
+    configuration = TrainingConfiguration(**task["configuration"])
+    tiny_step(configuration).take(*random_batch(TINY_SHAPE, TINY_BATCH))
     try:
         resident = PeakResident()
     except OSError:
         resident = None
-    step = step_on_cpu(network, way)
-    shape: dict[str, Any] = {"input_shape": network.input_shape, "batch_size": way.batch_size}
+    step = step_on_cpu(network, configuration)
+    shape: dict[str, Any] = {"input_shape": network.input_shape, "batch_size": configuration.batch_size}
     risen = measure_resident(step, resident, **shape) if resident else None
     print(json.dumps({"resident_bytes": risen, **asdict(measure_step(step, **shape))}))
 

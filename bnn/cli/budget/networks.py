@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 import bnn.models
-from bnn.cli.budget.arguments import require_known
+from bnn.cli.arguments import require_choice
 from bnn.errors import BnnError, RunError, UsageError
 from bnn.training.execute import execute, is_python_file
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkBuilder:
     """A function that makes a network."""
 
     name: str
@@ -37,9 +37,9 @@ class Network:
         Raises:
             RunError: the function fails, or does not give a network.
         """
-        known = self._parameters()
+        parameters = self._parameters()
         try:
-            model = self.function(**{name: value for name, value in options.items() if name in known})
+            model = self.function(**{name: value for name, value in options.items() if name in parameters})
         except (BnnError, MemoryError):
             raise
         except Exception as error:  # a user's function may raise anything
@@ -61,7 +61,7 @@ class Network:
         return set(inspect.signature(self.function).parameters)
 
 
-def find_network(name: str, input_shape: tuple[int, ...] | None) -> Network:
+def find_network(name: str, input_shape: tuple[int, ...] | None) -> NetworkBuilder:
     """A network of `bnn.models`, or one of the user's file.
 
     Args:
@@ -78,15 +78,15 @@ def find_network(name: str, input_shape: tuple[int, ...] | None) -> Network:
     if colon:
         if input_shape is None:
             raise UsageError(f"say what {name} takes: --input with the shape of one example, as in --input 3,32,32")
-        return Network(name, _function_of_file(Path(path), function_name), input_shape)
+        return NetworkBuilder(name, _function_of_file(Path(path), function_name), input_shape)
     builders = {
-        known: build
-        for known, build in inspect.getmembers(bnn.models, inspect.isfunction)
+        builder_name: build
+        for builder_name, build in inspect.getmembers(bnn.models, inspect.isfunction)
         if "input_shape" in inspect.signature(build).parameters
     }
-    require_known("network", name, [*builders, "path/to/file.py:function"])
+    require_choice("network", name, [*builders, "path/to/file.py:function"])
     default = inspect.signature(builders[name]).parameters["input_shape"].default
-    return Network(name, builders[name], input_shape or default)
+    return NetworkBuilder(name, builders[name], input_shape or default)
 
 
 def _function_of_file(path: Path, name: str) -> Callable[..., Any]:
@@ -95,6 +95,6 @@ def _function_of_file(path: Path, name: str) -> Callable[..., Any]:
     callables = {
         key: value for key, value in vars(execute(path)).items() if callable(value) and not key.startswith("_")
     }
-    require_known("function", name, callables, where=f" in {path}")
+    require_choice("function", name, callables, where=f" in {path}")
     function: Callable[..., Any] = callables[name]
     return function

@@ -7,7 +7,7 @@ from bnn.cost.count import NetworkCount, count_network
 from bnn.cost.energy.ledger import Ledger
 from bnn.cost.layer_count import LayerCount
 from bnn.errors import RunError
-from bnn.weights import ProgrammedWeight, WeightStore
+from bnn.weights import WeightStore
 
 _FLOAT_BITS = 32
 
@@ -49,7 +49,7 @@ def count_step(
     for layer in (*network.layers, *network.operations):
         if not layer.is_view:
             _count_layer(ledger, layer, batch_size, slices, updates)
-    gradient_bits = _gradient_bits(model)
+    gradient_bits, weight_bits = _gradient_bits(model), _weight_bits(model)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = [value for value in optimizer.state.get(parameter, {}).values() if isinstance(value, Tensor)]
@@ -57,7 +57,8 @@ def count_step(
             ledger.moves("read", "optimizer", "update", gradient_bits.get(id(parameter), _FLOAT_BITS), count)
             for tensor in (parameter, *state):
                 for op in ("read", "write"):
-                    ledger.moves(op, "optimizer", "update", _stored_bits(tensor), updates * tensor.numel())
+                    bits = weight_bits.get(id(tensor), 8 * tensor.element_size())
+                    ledger.moves(op, "optimizer", "update", bits, updates * tensor.numel())
     return ledger
 
 
@@ -116,5 +117,12 @@ def _gradient_bits(model: nn.Module) -> dict[int, int]:
     return bits
 
 
-def _stored_bits(x: Tensor) -> int:
-    return x.store.storage_bits if isinstance(x, ProgrammedWeight) else 8 * x.element_size()
+def _weight_bits(model: nn.Module) -> dict[int, int]:
+    """Width of weights that live in a store alone, of which the parameter takes no memory, by its identity."""
+    stores = [module for module in model.modules() if isinstance(module, WeightStore)]
+    return {
+        id(parameter): store.storage_bits
+        for store in stores
+        if not store.has_latent_weight
+        for parameter in store.parameters()
+    }

@@ -1,4 +1,4 @@
-"""Which ways to train fit into a memory budget."""
+"""What can be trained in so much memory: the largest batches and slices."""
 
 import math
 from bisect import bisect_right
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 LEAST_BATCH = 2
 """Batch norm needs two values a channel."""
 
-TotalBytes = Callable[[int], float]
+BytesOfBatch = Callable[[int], float]
 """What a step takes with a batch of so many examples; more examples never take less."""
 
-TotalBytesOfStep = Callable[[int, int], float]
+BytesOfSlices = Callable[[int, int], float]
 """What a step takes with a batch of so many examples, so many at once. More never take less, but that the whole batch
 at once may take less than its slices."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A way to train that fits."""
+class Candidate:
+    """A preset and an optimizer with a batch whose step fits into the memory."""
 
     preset: str
     optimizer: str
@@ -29,54 +29,56 @@ class Fit:
     """The most examples at once; None: this was not looked at."""
 
 
-def ways_that_fit(ways: Mapping[tuple[str, str], TotalBytes], budget_bytes: float, *, batch_size: int) -> list[Fit]:
-    """Finds the largest batch of each way that fits.
+def largest_batches(
+    totals: Mapping[tuple[str, str], BytesOfBatch], memory_bytes: float, *, batch_size: int
+) -> list[Candidate]:
+    """Finds the largest batch of each preset and optimizer that fits.
 
     Args:
-        ways: by preset and optimizer, the preferred ones first.
-        budget_bytes: what there is.
+        totals: by preset and optimizer, the preferred ones first.
+        memory_bytes: what there is.
         batch_size: wanted; larger ones are not tried.
 
     Returns:
-        What fits: larger batches first, and of equal ones the preferred way.
+        What fits: larger batches first, and of equal ones the preferred.
     """
     sizes = range(LEAST_BATCH, batch_size + 1)
-    fits = []
-    for (preset, optimizer), total_bytes in ways.items():
-        count = bisect_right(sizes, budget_bytes, key=total_bytes)
+    candidates = []
+    for (preset, optimizer), total_bytes in totals.items():
+        count = bisect_right(sizes, memory_bytes, key=total_bytes)
         if count:
-            fits.append(Fit(preset, optimizer, sizes[count - 1], total_bytes(sizes[count - 1])))
-    return sorted(fits, key=lambda fit: -fit.batch_size)
+            candidates.append(Candidate(preset, optimizer, sizes[count - 1], total_bytes(sizes[count - 1])))
+    return sorted(candidates, key=lambda candidate: -candidate.batch_size)
 
 
-def steps_that_fit(
-    ways: Mapping[tuple[str, str], TotalBytesOfStep], budget_bytes: float, *, batch_size: int
-) -> list[Fit]:
-    """Finds of each way the step nearest to the whole batch at once that fits.
+def largest_slices(
+    totals: Mapping[tuple[str, str], BytesOfSlices], memory_bytes: float, *, batch_size: int
+) -> list[Candidate]:
+    """Finds of each preset and optimizer the step nearest to the whole batch at once that fits.
 
     That is the whole batch, or else its largest slices, or else the largest smaller batch, at once: adding up the
     gradients of slices may take more than slices save.
 
     Args:
-        ways: by preset and optimizer, the preferred ones first.
-        budget_bytes: what there is.
+        totals: by preset and optimizer, the preferred ones first.
+        memory_bytes: what there is.
         batch_size: wanted.
 
     Returns:
         What fits: larger batches first, of these larger slices, since batch norms see a slice, and of equal ones the
-        preferred way.
+        preferred.
     """
     *parts, _ = slice_sizes(batch_size)
-    fits = []
-    for (preset, optimizer), total_bytes in ways.items():
+    candidates = []
+    for (preset, optimizer), total_bytes in totals.items():
         whole = [(batch_size, batch_size)]
         sliced, smaller = [(batch_size, size) for size in parts], [(size, size) for size in parts]
         for steps in (whole, sliced, smaller):
-            if count := bisect_right(steps, budget_bytes, key=lambda step: total_bytes(*step)):
+            if count := bisect_right(steps, memory_bytes, key=lambda step: total_bytes(*step)):
                 batch, size = steps[count - 1]
-                fits.append(Fit(preset, optimizer, batch, total_bytes(batch, size), size))
+                candidates.append(Candidate(preset, optimizer, batch, total_bytes(batch, size), size))
                 break
-    return sorted(fits, key=lambda fit: (-fit.batch_size, -(fit.slice_size or 0)))
+    return sorted(candidates, key=lambda candidate: (-candidate.batch_size, -(candidate.slice_size or 0)))
 
 
 def slice_sizes(batch_size: int) -> list[int]:

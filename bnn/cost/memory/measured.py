@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bnn.bits import BitTensor
 from bnn.cost.memory.resident import PeakResident
-from bnn.cost.memory.saved import kept_tensors
+from bnn.cost.memory.saved_tensors import saved_tensors
 from bnn.training import TrainingStep
 
 
@@ -21,8 +21,8 @@ class MeasuredMemory:
     """What a step takes on the CPU, by four meters."""
 
     saved_bytes: int
-    """What autograd saves in the forward pass of the largest slice, as `saved_tensors_hooks` sees it: distinct
-    storages, parameters aside."""
+    """What autograd saves in the forward pass of the first slice, which is the largest, as `saved_tensors_hooks` sees
+    it: distinct storages, parameters aside."""
     graph_bytes: int
     """The same, found by walking the graph; tensors that hide on the `ctx` of an `autograd.Function` included."""
     peak_live_bytes: int
@@ -31,33 +31,25 @@ class MeasuredMemory:
 
 
 def measure_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> MeasuredMemory:
-    """Takes a few steps with random data.
+    """Takes a few steps with random data, with the step's own loss, precision, slices and optimizer.
 
     Args:
-        step: on the CPU.
+        step: on the CPU. Its weights are changed.
         input_shape: of one example.
         batch_size: examples.
     """
     x, labels = random_batch(input_shape, batch_size)
     step.take(x, labels)  # makes the optimizer's state
-    model, slices = step.model, step.slice_count(batch_size)
-    first = x.tensor_split(slices)[0], labels.tensor_split(slices)[0]
-    hooked: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(hooked.append, lambda nothing: nothing):
-        # The loss is held until all is counted, so that no storage's address is used twice.
-        _, loss = step.forward(*first)
-    saved = _sizes(hooked)
-    hooked.clear()
-    _, loss = step.forward(*first)
-    graph = _sizes(kept_tensors(loss))
-    del loss
-    for sizes in (saved, graph):
-        for storage in _sizes(model.parameters()):
-            sizes.pop(storage, None)
-    held = _sizes([x, labels, *model.parameters(), *model.buffers(), *step.states()])
+    saved, graph = _saved_as_hooks_see_it(step, x, labels), _saved_in_the_graph(step, x, labels)
+    held = _sizes([x, labels, *step.model.parameters(), *step.model.buffers(), *step.states()])
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step.take(x, labels)
-    return MeasuredMemory(sum(saved.values()), sum(graph.values()), sum(held.values()) + _peak_of_allocations(profiled))
+    return MeasuredMemory(saved, graph, sum(held.values()) + _peak_of_allocations(profiled))
+
+
+def measure_saved(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> int:
+    """`MeasuredMemory.saved_bytes` alone; the arguments are those of `measure_step`."""
+    return _saved_as_hooks_see_it(step, *random_batch(input_shape, batch_size))
 
 
 def measure_resident(
@@ -80,6 +72,39 @@ def random_batch(input_shape: tuple[int, ...], batch_size: int) -> tuple[Tensor,
     x = torch.randn((batch_size, *input_shape), generator=generator)
     x.view(batch_size, -1)[:, 0] = 0
     return x, torch.randint(2, (batch_size,), generator=generator)
+
+
+def _saved_as_hooks_see_it(step: TrainingStep, x: Tensor, labels: Tensor) -> int:
+    hooked: list[Tensor] = []
+    saved: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        hooked.append(tensor)
+        return tensor
+
+    def forward_ends(loss: Tensor) -> None:
+        # The graph still holds what has been saved, so that no storage's address has been used twice.
+        saved.append(_bytes_beside_parameters(step, hooked))
+        hooked.clear()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        step.take(x, labels, slices=1, before_backward=forward_ends)
+    return saved[0]
+
+
+def _saved_in_the_graph(step: TrainingStep, x: Tensor, labels: Tensor) -> int:
+    saved: list[int] = []
+
+    def forward_ends(loss: Tensor) -> None:
+        saved.append(_bytes_beside_parameters(step, saved_tensors(loss)))
+
+    step.take(x, labels, slices=1, before_backward=forward_ends)
+    return saved[0]
+
+
+def _bytes_beside_parameters(step: TrainingStep, tensors: Iterable[Tensor]) -> int:
+    parameters = _sizes(step.model.parameters())
+    return sum(nbytes for storage, nbytes in _sizes(tensors).items() if storage not in parameters)
 
 
 def _sizes(tensors: Iterable[Tensor]) -> dict[int, int]:

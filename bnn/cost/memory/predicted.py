@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bnn.cost.memory.live_tensors import LiveTensors, Memory
-from bnn.cost.memory.saved import kept_tensors
+from bnn.cost.memory.saved_tensors import saved_tensors
 from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, failures_named
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
@@ -51,7 +51,8 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
     """Predicts the memory of a step that is not the first.
 
     Args:
-        step: its model and optimizer are on the meta device, and new. They are changed.
+        step: its model and optimizer are on the meta device, and new. They are changed. Its own loss and slices are
+            taken, and float32 whatever its precision: tensors on the meta device have no autocast.
         input_shape: of one example.
         batch_size: examples.
 
@@ -72,10 +73,10 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
     roles.take("running statistics", "always", live.hold(list(model.buffers())))
 
     def forward_ends(loss: Tensor) -> None:
-        kept = {live.memory_of(tensor) for tensor in kept_tensors(loss)} - set(parameters)
-        saved_bytes.append(sum(memory.nbytes for memory in kept))
-        for memory in kept:
-            roles.take(_kept_name(memory), "to backward", [memory])
+        saved = {live.memory_of(tensor) for tensor in saved_tensors(loss)} - set(parameters)
+        saved_bytes.append(sum(memory.nbytes for memory in saved))
+        for memory in saved:
+            roles.take(_saved_name(memory), "to backward", [memory])
         live.may_read_numbers = True
 
     def backward_ends() -> None:
@@ -105,7 +106,7 @@ class _Roles:
         return self._roles.get(memory, ("transients", "one layer"))
 
 
-def _kept_name(memory: Memory) -> str:
+def _saved_name(memory: Memory) -> str:
     if memory.of_weights:
         return "weights as bits"
     if memory.source in _WINDOWS:
@@ -120,5 +121,5 @@ def _table(live: LiveTensors, roles: _Roles) -> MemoryTable:
     for memory, nbytes in live.at_peak().items():
         key = *roles.of(memory), 1 if memory.is_packed else 8 * memory.itemsize
         sizes[key] = sizes.get(key, 0) + nbytes
-    variables = [Variable(name, kept, 8 * nbytes // bits, bits) for (name, kept, bits), nbytes in sizes.items()]
+    variables = [Variable(name, lifetime, 8 * nbytes // bits, bits) for (name, lifetime, bits), nbytes in sizes.items()]
     return MemoryTable(tuple(sorted(variables, key=lambda variable: (_ORDER.index(variable.name), -variable.bits))))

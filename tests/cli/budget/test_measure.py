@@ -1,8 +1,8 @@
 import pytest
 
+from bnn.cli.budget.configurations import TrainingConfiguration
 from bnn.cli.budget.measure import measure
 from bnn.cli.budget.networks import find_network
-from bnn.cli.budget.steps import Way
 from bnn.errors import RunError
 
 
@@ -14,5 +14,5 @@ def test_a_step_that_fails_is_one_line(tmp_path):
         "    return nn.Sequential(nn.Linear(4, 2), Fails())\n"
     )
     with pytest.raises(RunError) as caught:
-        measure(find_network(f"{path}:build", (4,)), Way("standard", "adam", 8))
+        measure(find_network(f"{path}:build", (4,)), TrainingConfiguration("standard", "adam", 8))
     assert str(caught.value) == "the step of standard could not be measured: no luck"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.cli.budget.networks import Network, find_network
+from bnn.cli.budget.networks import NetworkBuilder, find_network
 from bnn.errors import RunError, UsageError
 from bnn.weights import LatentStore
 
@@ -71,4 +71,4 @@ def test_what_is_refused(my_model):
     with pytest.raises(UsageError, match="--input"):
         find_network(f"{my_model}:plain", None)
     with pytest.raises(RunError, match=r"must return a torch\.nn\.Module, not Tensor"):
-        Network("mine", lambda: torch.ones(1), (4,)).build()
+        NetworkBuilder("mine", lambda: torch.ones(1), (4,)).build()

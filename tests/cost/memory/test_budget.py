@@ -1,35 +1,35 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.cost.memory.budget import LEAST_BATCH, Fit, slice_sizes, steps_that_fit, ways_that_fit
+from bnn.cost.memory.budget import LEAST_BATCH, Candidate, largest_batches, largest_slices, slice_sizes
 
-WAYS = {
+TOTALS = {
     ("standard", "adam"): lambda batch: 100 + 10 * batch,
     ("edge", "adam"): lambda batch: 50 + 5 * batch,
     ("edge", "bop"): lambda batch: 10 + 5 * batch,
 }
 
 
-def fits(budget: float, batch_size: int = 20) -> list[tuple[str, str, int, float]]:
-    found = ways_that_fit(WAYS, budget, batch_size=batch_size)
-    return [(fit.preset, fit.optimizer, fit.batch_size, fit.total_bytes) for fit in found]
+def batches(budget: float, batch_size: int = 20) -> list[tuple[str, str, int, float]]:
+    found = largest_batches(TOTALS, budget, batch_size=batch_size)
+    return [(of.preset, of.optimizer, of.batch_size, of.total_bytes) for of in found]
 
 
-def test_larger_batches_come_first_and_then_the_preferred_way():
-    assert fits(1000) == [("standard", "adam", 20, 300), ("edge", "adam", 20, 150), ("edge", "bop", 20, 110)]
-    assert fits(125) == [("edge", "bop", 20, 110), ("edge", "adam", 15, 125), ("standard", "adam", 2, 120)]
+def test_larger_batches_come_first_and_then_the_preferred_one():
+    assert batches(1000) == [("standard", "adam", 20, 300), ("edge", "adam", 20, 150), ("edge", "bop", 20, 110)]
+    assert batches(125) == [("edge", "bop", 20, 110), ("edge", "adam", 15, 125), ("standard", "adam", 2, 120)]
 
 
 def test_a_batch_that_fills_the_budget_fits_and_one_byte_less_does_not():
-    assert fits(60) == [("edge", "bop", 10, 60), ("edge", "adam", 2, 60)]
-    assert fits(59) == [("edge", "bop", 9, 55)]
-    assert fits(20) == [("edge", "bop", 2, 20)]
-    assert fits(19) == []
+    assert batches(60) == [("edge", "bop", 10, 60), ("edge", "adam", 2, 60)]
+    assert batches(59) == [("edge", "bop", 9, 55)]
+    assert batches(20) == [("edge", "bop", 2, 20)]
+    assert batches(19) == []
 
 
 def test_no_larger_batch_than_wanted():
-    assert [fit[2] for fit in fits(1000, batch_size=3)] == [3, 3, 3]
-    assert [fit[2] for fit in fits(1000, batch_size=LEAST_BATCH)] == [2, 2, 2]
+    assert [of[2] for of in batches(1000, batch_size=3)] == [3, 3, 3]
+    assert [of[2] for of in batches(1000, batch_size=LEAST_BATCH)] == [2, 2, 2]
 
 
 @given(
@@ -39,9 +39,9 @@ def test_batch_is_the_largest_that_fits(fixed, each, budget, wanted):
     def total(batch: int) -> float:
         return fixed + each * batch
 
-    found = ways_that_fit({("a", "b"): total}, budget, batch_size=wanted)
+    found = largest_batches({("a", "b"): total}, budget, batch_size=wanted)
     best = max((batch for batch in range(2, wanted + 1) if total(batch) <= budget), default=None)
-    assert found == ([Fit("a", "b", best, total(best))] if best else [])
+    assert found == ([Candidate("a", "b", best, total(best))] if best else [])
 
 
 def test_slices_are_the_batch_s_halves_of_which_none_is_too_small():
@@ -68,8 +68,8 @@ STEPS = {
 
 
 def steps(budget: float) -> list[tuple[str, str, int, int | None, float]]:
-    found = steps_that_fit(STEPS, budget, batch_size=100)
-    return [(fit.preset, fit.optimizer, fit.batch_size, fit.slice_size, fit.total_bytes) for fit in found]
+    found = largest_slices(STEPS, budget, batch_size=100)
+    return [(of.preset, of.optimizer, of.batch_size, of.slice_size, of.total_bytes) for of in found]
 
 
 def test_whole_batches_come_first_then_the_largest_slices_then_smaller_batches():

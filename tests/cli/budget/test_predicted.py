@@ -1,6 +1,5 @@
 """`bnn budget --mode exact`, by calling its function."""
 
-import argparse
 import json
 
 import pytest
@@ -31,7 +30,7 @@ def command(capsys):
     """Runs the command; gives what it prints."""
 
     def run(*words: str) -> str:
-        budget(argparse.ArgumentParser(prog="bnn budget"), [*words, "--mode", "exact"])
+        budget([*words, "--mode", "exact"])
         return capsys.readouterr().out
 
     return run
@@ -88,9 +87,14 @@ def test_measured_beside_predicted(command):
 def test_what_fits_is_what_the_step_takes(command):
     words = ("mlp", "--batch", "64", "--preset", "edge", "--optimizer", "adam")
     whole = as_json(command, *words, "--slice", "64")["presets"]["edge"]["total_mib"]
-    (fit,) = as_json(command, *words, "--fit", f"{whole + 0.01}MiB")["fits"]
-    assert (fit["preset"], fit["optimizer"], fit["batch_size"], fit["slice_size"]) == ("edge", "adam", 64, 64)
-    assert fit["total_bytes"] == whole * 2**20
+    (candidate,) = as_json(command, *words, "--fit", f"{whole + 0.01}MiB")["candidates"]
+    assert candidate == {
+        "preset": "edge",
+        "optimizer": "adam",
+        "batch_size": 64,
+        "slice_size": 64,
+        "total_bytes": whole * 2**20,
+    }
     rows = [line.split() for line in command(*words, "--fit", "1GiB").splitlines()]
     assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows
 

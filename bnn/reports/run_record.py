@@ -1,4 +1,4 @@
-"""What is known of a run: the files of its directory, and the network and choices that its recipe tells."""
+"""The record of a run: the files of its directory, and the network and choices that its recipe tells."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from bnn.training import Run, directory
 from bnn.training.recipe import Recipe, build, load_recipe, values_from_json
 
 _REFERENCE = "standard"
-_OWN = "this run"
+_THIS_RUN = "this run"
 
 WEIGHT_STATES = (
     "never_flipped",
@@ -55,8 +55,8 @@ _SUMMARY_FIGURES = (
 
 
 @dataclass(frozen=True)
-class Network:
-    """What a run's recipe tells besides its directory."""
+class NetworkRecord:
+    """What a run's recipe tells of its network and training."""
 
     layers: Sequence[LayerCount] = ()
     """Those with parameters, as one example sees them."""
@@ -73,8 +73,8 @@ class Network:
 
 
 @dataclass(frozen=True)
-class KnownRun:
-    """What is known of a run."""
+class RunRecord:
+    """What a run's files and its recipe tell."""
 
     label: str
     configuration: dict[str, Any]
@@ -84,7 +84,7 @@ class KnownRun:
     """Empty as long as the run is not complete."""
     ledger: Ledger | None
     """What its training did; None as long as the run is not complete, or where nothing was counted."""
-    network: Network
+    network: NetworkRecord
 
     @property
     def epochs_done(self) -> int:
@@ -96,7 +96,7 @@ class KnownRun:
         return [name for name in WEIGHT_STATES if any(record.get(name) is not None for record in self.metrics)]
 
 
-def read_run(run: Path, label: str, *, strict: bool = False) -> KnownRun:
+def read_run(run: Path, label: str, *, strict: bool = False) -> RunRecord:
     """Reads a run's directory and executes its recipe.
 
     Args:
@@ -121,7 +121,7 @@ def read_run(run: Path, label: str, *, strict: bool = False) -> KnownRun:
         # The run went on after it had been summed up.
         summary = {}
     ledger = read_ledger(run) if summary else None
-    return KnownRun(label, configuration, metrics, summary, ledger, _network(configuration, strict))
+    return RunRecord(label, configuration, metrics, summary, ledger, _network(configuration, strict))
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -131,36 +131,36 @@ def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) 
             raise RunError(f"{path} is damaged: {name} is {str(value)[:40]!r} and not a finite number")
 
 
-def _network(configuration: Mapping[str, Any], strict: bool) -> Network:
+def _network(configuration: Mapping[str, Any], strict: bool) -> NetworkRecord:
     """Builds the network as the recipe does. What is missing costs the page its layers, and nothing else."""
     try:
         path, arguments = Path(configuration["recipe"]), configuration["arguments"]
     except (KeyError, TypeError):
-        return Network(note="the run's configuration names no recipe")
+        return NetworkRecord(note="the run's configuration names no recipe")
     if not path.is_file():
-        return Network(note=f"the recipe {path} of this run is gone")
+        return NetworkRecord(note=f"the recipe {path} of this run is gone")
     try:
         recipe = load_recipe(path)
         run = build(recipe, values_from_json(recipe, arguments))
     except BnnError as error:
-        return Network(note=str(error))
+        return NetworkRecord(note=str(error))
     changed = recipe.sha256 != configuration.get("recipe_sha256")
     note = f"{path} has changed since the run began: these are the layers as it makes them now." if changed else ""
     network = _counted(run, note, strict)
     return _with_memory(network, _compared(recipe, arguments, run)) if network.layers else network
 
 
-def _counted(run: Run, note: str, strict: bool) -> Network:
+def _counted(run: Run, note: str, strict: bool) -> NetworkRecord:
     try:
         count = count_network(run.model, run.data.image_shape)
         card = quantization_card(run)
     except Exception:  # a user's module may raise anything
         if strict:
             raise RunError("nothing of the network can be counted: it cannot run on shapes alone") from None
-        return Network(data=run.data.source, note="the model cannot run on shapes alone")
+        return NetworkRecord(data=run.data.source, note="the model cannot run on shapes alone")
     if strict:
         require_counted(count)
-    return Network(
+    return NetworkRecord(
         layers=[layer for layer in count.layers if layer.weights or layer.other_parameters],
         data=run.data.source,
         card=card,
@@ -175,15 +175,15 @@ def _compared(recipe: Recipe, arguments: Mapping[str, Any], run: Run) -> dict[st
     if preset == _REFERENCE:
         return {preset: run}
     if preset is None:
-        return {_OWN: run}
+        return {_THIS_RUN: run}
     try:
         reference = build(recipe, values_from_json(recipe, {**arguments, "preset": _REFERENCE}))
     except BnnError:  # presets of something else
-        return {_OWN: run}
+        return {_THIS_RUN: run}
     return {preset: run, _REFERENCE: reference}
 
 
-def _with_memory(network: Network, runs: Mapping[str, Run]) -> Network:
+def _with_memory(network: NetworkRecord, runs: Mapping[str, Run]) -> NetworkRecord:
     try:
         return replace(network, memory=memory_figures(runs))
     except Exception as error:  # a user's module may raise anything

@@ -7,8 +7,8 @@ from torch import Tensor
 from bnn.bits import BitTensor
 
 
-def kept_tensors(loss: Tensor) -> Iterator[Tensor]:
-    """The tensors that the graph of a loss keeps for backward, those included that hooks do not see.
+def saved_tensors(loss: Tensor) -> Iterator[Tensor]:
+    """The tensors that the graph of a loss keeps for backward, those included that `saved_tensors_hooks` do not see.
 
     Beside what has been saved properly, these are tensors that an `autograd.Function` has put on its `ctx`.
     """

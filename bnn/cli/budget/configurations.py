@@ -1,4 +1,4 @@
-"""The training step of a network with a preset, an optimizer, a batch and slices of it."""
+"""What can be chosen of a training step, preset, optimizer, batch and slices, and the step that follows from it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 import bnn.models
 import bnn.optim
-from bnn.cli.budget.arguments import REFERENCE, require_known
-from bnn.cli.budget.networks import Network
+from bnn.cli.arguments import require_choice
+from bnn.cli.budget.networks import NetworkBuilder
 from bnn.errors import RunError, UsageError
 from bnn.presets import prepare
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
 PRESETS = ("standard", "edge", "edge-min")
+REFERENCE = "standard"
+"""The preset that others are compared with."""
 OPTIMIZERS = ("adam", "sgd", "bop")
 TINY_SHAPE = (1, 2, 2)
 TINY_BATCH = 2
@@ -32,8 +34,8 @@ _STATE_DTYPES = {"standard": torch.float32, "edge": torch.float16}
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to train."""
+class TrainingConfiguration:
+    """What is chosen of a training step."""
 
     preset: str
     optimizer: str
@@ -43,24 +45,24 @@ class Way:
     """Most examples at once; None: the preset's own choice."""
 
 
-def check_way(network: Network, preset: str | None, optimizer: str | None) -> None:
+def check_configuration(network: NetworkBuilder, preset: str | None, optimizer: str | None) -> None:
     """Refuses what cannot be chosen.
 
     Raises:
         UsageError: there is no such preset or optimizer, or they do not go with each other or with the network.
     """
-    require_known("preset", preset, PRESETS)
-    require_known("optimizer", optimizer, OPTIMIZERS)
+    require_choice("preset", preset, PRESETS)
+    require_choice("optimizer", optimizer, OPTIMIZERS)
     if preset not in (None, REFERENCE) and not network.takes_presets:
         raise UsageError(
             f"{network.name} does not let store and norm be chosen, as preset {preset!r} does: say --preset"
             f" {REFERENCE}, or give the function of a network of your own the keywords store and norm"
         )
-    if preset and optimizer and (preset, optimizer) not in ways(network):
+    if preset and optimizer and (preset, optimizer) not in configurations(network):
         raise UsageError(f"{preset} steps in backward by an optimizer of its own: leave out --optimizer {optimizer}")
 
 
-def ways(network: Network) -> list[tuple[str, str]]:
+def configurations(network: NetworkBuilder) -> list[tuple[str, str]]:
     """Every preset with every optimizer that it can have, the widest first."""
     presets = PRESETS if network.takes_presets else [REFERENCE]
     return [
@@ -71,34 +73,37 @@ def ways(network: Network) -> list[tuple[str, str]]:
     ]
 
 
-def step_on_meta(network: Network, way: Way) -> TrainingStep:
+def step_on_meta(network: NetworkBuilder, configuration: TrainingConfiguration) -> TrainingStep:
     """The step without memory for its tensors."""
-    return _step(network.build_on_meta, network.input_shape, way, torch.device("meta"))
+    return _step(network.build_on_meta, network.input_shape, configuration, torch.device("meta"))
 
 
-def step_on_cpu(network: Network, way: Way) -> TrainingStep:
+def step_on_cpu(network: NetworkBuilder, configuration: TrainingConfiguration) -> TrainingStep:
     """The step as it is taken."""
-    return _step(network.build, network.input_shape, way, torch.device("cpu"))
+    return _step(network.build, network.input_shape, configuration, torch.device("cpu"))
 
 
-def tiny_step(way: Way) -> TrainingStep:
-    """A step of the same way, of examples of `TINY_SHAPE`, that takes no memory to speak of.
+def tiny_step(configuration: TrainingConfiguration) -> TrainingStep:
+    """A step of the same preset and optimizer, of examples of `TINY_SHAPE`, that takes no memory to speak of.
 
     It takes what its libraries load on first use.
     """
-    return _step(partial(bnn.models.mlp, classes=2), TINY_SHAPE, way, torch.device("cpu"))
+    return _step(partial(bnn.models.mlp, classes=2), TINY_SHAPE, configuration, torch.device("cpu"))
 
 
 def _step(
-    build: Callable[..., nn.Module], input_shape: tuple[int, ...], way: Way, device: torch.device
+    build: Callable[..., nn.Module],
+    input_shape: tuple[int, ...],
+    configuration: TrainingConfiguration,
+    device: torch.device,
 ) -> TrainingStep:
     with device:
-        step = prepare(way.preset, build, input_shape=input_shape)
+        step = prepare(configuration.preset, build, input_shape=input_shape)
     return replace(
         step,
-        optimizer=step.optimizer if way.optimizer == "adam" else _other_optimizer(step.model, way),
+        optimizer=step.optimizer if configuration.optimizer == "adam" else _other_optimizer(step.model, configuration),
         loss=_cross_entropy,
-        slice_size=way.slice_size or step.slice_size,
+        slice_size=configuration.slice_size or step.slice_size,
     )
 
 
@@ -114,11 +119,11 @@ def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def _other_optimizer(model: nn.Module, way: Way) -> torch.optim.Optimizer:
+def _other_optimizer(model: nn.Module, configuration: TrainingConfiguration) -> torch.optim.Optimizer:
     """SGD with momentum over all parameters; or Bop over the stores' weights, and Adam over what is left."""
-    dtype = _STATE_DTYPES[way.preset]
+    dtype = _STATE_DTYPES[configuration.preset]
     parameters = list(model.parameters())
-    if way.optimizer == "sgd":
+    if configuration.optimizer == "sgd":
         if dtype is torch.float32:
             return torch.optim.SGD(parameters, lr=_RATE, momentum=_MOMENTUM)
         return bnn.optim.SGD(parameters, lr=_RATE, momentum=_MOMENTUM, state_dtype=dtype)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.cli.budget.arguments import parse_shape, parse_size
+from bnn.cli.arguments import parse_shape, parse_size
 from bnn.errors import UsageError
 
 

@@ -1,0 +1,70 @@
+"""What is typed: the parser of a command, sizes, shapes and names."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from bnn.errors import UsageError
+
+_UNITS = {"b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """`argparse.ArgumentParser` that raises instead of ending the process; options cannot be abbreviated.
+
+    Raises:
+        UsageError: by `parse_args`, where the arguments cannot be understood.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 64MiB, 1.5 GiB or 500kB; the case of the unit does not matter.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]+)\s*", text.lower())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
+    if size < 1:
+        raise UsageError(f"{text!r} is not a size: give a number and a unit, such as 64MiB, 1GiB or 500kB")
+    return size
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """The shape of one example, such as 3,32,32 or 3x32x32.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    if not re.fullmatch(r"[1-9]\d*([,x][1-9]\d*)*", text):
+        raise UsageError(f"{text!r} is not the shape of an example: give positive numbers, such as 3,32,32")
+    return tuple(int(size) for size in re.split("[,x]", text))
+
+
+def require_choice(kind: str, name: str | None, choices: Iterable[str], *, where: str = "") -> None:
+    """Refuses a name that is neither one of the choices nor None, and says which one is near.
+
+    Args:
+        kind: of what has the name.
+        name: what was typed.
+        choices: the names that there are.
+        where: text behind the name, such as " in FILE".
+
+    Raises:
+        UsageError: there is no such name.
+    """
+    choices = list(choices)
+    if name is not None and name not in choices:
+        near = difflib.get_close_matches(name, choices, n=1)
+        hint = f", but there is {near[0]!r}" if near else ""
+        raise UsageError(f"there is no {kind} {name!r}{where}{hint}; there are: {', '.join(choices)}")

@@ -1,0 +1,57 @@
+"""`bnn compress`, `bnn decompress` and `bnn inspect`: model files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bnn.cli.arguments import ArgumentParser
+from bnn.cli.trainer import add_run_options, trainer_of_run
+
+
+def compress(arguments: list[str]) -> None:
+    """Writes a run's network as a model file."""
+    parser = ArgumentParser(prog="bnn compress", description="Writes a run's newest network as a small file.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of the run")
+    parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the file, such as model.bnnz")
+    parser.add_argument("--floats", choices=("float16", "bfloat16"), help="narrow what is not binary or ternary")
+    add_run_options(parser)
+    options = parser.parse_args(arguments)
+    trainer = trainer_of_run(options.run, options)
+    import torch
+    from rich.console import Console
+
+    from bnn.codec import commands
+
+    trainer.load()
+    float_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(options.floats)
+    commands.compress(Console(), trainer.run.model, options.out, float_dtype=float_dtype)
+
+
+def decompress(arguments: list[str]) -> None:
+    """Writes the tensors of a model file to a directory."""
+    parser = ArgumentParser(prog="bnn decompress", description="Writes the tensors of a model file as safetensors.")
+    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="an empty or new directory")
+    _add_file_options(parser)
+    options = parser.parse_args(arguments)
+    from bnn.codec import commands
+
+    commands.decompress(options.file, options.out, memory_limit_bytes=options.memory_mib << 20)
+    print(f"tensors: {options.out / commands.TENSORS}")
+
+
+def inspect(arguments: list[str]) -> None:
+    """Lists the tensors of a model file."""
+    parser = ArgumentParser(prog="bnn inspect", description="Lists the tensors of a model file with their bits.")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    _add_file_options(parser)
+    options = parser.parse_args(arguments)
+    from rich.console import Console
+
+    from bnn.codec import commands
+
+    commands.inspect(Console(), options.file, as_json=options.json, memory_limit_bytes=options.memory_mib << 20)
+
+
+def _add_file_options(parser: ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", type=Path, help="a model file (.bnnz)")
+    parser.add_argument("--memory-mib", type=int, default=1024, help="what its tensors may take (default: %(default)s)")

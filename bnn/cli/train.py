@@ -1,0 +1,69 @@
+"""`bnn train`: a recipe from its start, or an interrupted run from its checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bnn.cli.arguments import ArgumentParser
+from bnn.cli.trainer import add_run_options, make_trainer, trainer_of_run
+from bnn.errors import RecipeError, UsageError
+
+if TYPE_CHECKING:
+    from bnn.training import Trainer
+
+
+def train(arguments: list[str]) -> None:
+    """Runs the command."""
+    if arguments and not arguments[0].startswith("-"):
+        _start(arguments[0], arguments[1:])
+    elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
+        _resume(arguments)
+    else:
+        raise UsageError("name a recipe first, as in `bnn train recipes/digits.py --epochs 5`; see `bnn --help`")
+
+
+def _start(recipe_path: str, arguments: list[str]) -> None:
+    from bnn.training.recipe import load_recipe, parse_words, recipe_parser, values_to_json
+
+    recipe = load_recipe(Path(recipe_path))
+    parser = recipe_parser(recipe, prog=f"bnn train {recipe_path}")
+    group = parser.add_argument_group("options of every run")
+    try:
+        group.add_argument("--out", type=str, help="the run's directory (default: runs/RECIPE-TIME)")
+        group.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
+        group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+    except (ValueError, argparse.ArgumentError) as error:
+        raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
+    values = parse_words(parser, arguments)
+    out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
+    directory = Path(out or f"runs/{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
+    trainer = make_trainer(recipe, values, directory, device, tensorboard=tensorboard)
+    trainer.configuration = {
+        "recipe": str(recipe.path),
+        "recipe_sha256": recipe.sha256,
+        "arguments": values_to_json(values),
+        "device": device,
+    }
+    _finish(trainer, trainer.fit)
+
+
+def _resume(arguments: list[str]) -> None:
+    parser = ArgumentParser(prog="bnn train", description="Goes on with an interrupted run.")
+    parser.add_argument("--resume", metavar="RUN", required=True, type=Path, help="directory of the run")
+    parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+    add_run_options(parser)
+    options = parser.parse_args(arguments)
+    trainer = trainer_of_run(options.resume, options, tensorboard=options.tensorboard)
+    _finish(trainer, trainer.resume)
+
+
+def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    from bnn.reports.summary import print_summary
+
+    print_summary(Console(), take_all_steps(), trainer.out)
