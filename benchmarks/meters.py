@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bnn.cost import EnergyMeter, MemoryMeter, StorageMeter, WeightMeter
+from bnn.cost.meters import EnergyMeter, MemoryMeter, StorageMeter, WeightMeter
 from bnn.data.arrays import Dataset, Split
 from bnn.models import cnv, mlp
 from bnn.presets import prepare

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from bnn.cost.weight_meter import WeightMeter
+from bnn.cost.meters.weights import WeightMeter
 from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.errors import RecipeError
 from bnn.methods import (

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from bnn.cost.gated_xnor import GatedXnorMeter
+from bnn.cost.meters.gated_xnor import GatedXnorMeter
 from bnn.data import load_dataset
 from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine

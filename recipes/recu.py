@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from bnn.cost.weight_meter import WeightMeter
+from bnn.cost.meters.weights import WeightMeter
 from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.models import initialize, resnet18, resnet20, vgg_small
@@ -67,7 +67,7 @@ def recipe(
     Settings are those of the public code of ReCU, Xu et al., arXiv 2103.12369, which OvSW, Xiang et al., arXiv
     2407.05257, shares: SGD with momentum 0.9 and weight decay on every parameter, 5 epochs of warm-up and a cosine,
     crops and flips, the first and last layer real. A part of the training images is held out for validation, which
-    the public code does not do. Metrics tell what becomes of the weights (bnn.cost.weight_meter).
+    the public code does not do. Metrics tell what becomes of the weights (bnn.cost.meters.weights).
 
     Args:
         data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.

@@ -69,7 +69,7 @@ def make_trainer(
     """
     from rich.console import Console
 
-    from bnn.cost import EnergyMeter, MemoryMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, MemoryMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer

@@ -54,12 +54,6 @@ class MaxPool2d(nn.Module):
             return F.max_pool2d(x, self.kernel_size, self.stride, self.padding)
         return _MaxPool2d.apply(x, self.window)  # type: ignore[no-any-return, no-untyped-call]
 
-    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
-        """Elements, and bits of each: of bits the input, else which value of its window each output is."""
-        if isinstance(x, BitTensor):
-            return x.numel(), 1
-        return output.numel(), (self.kernel_size**2 - 1).bit_length()
-
     def extra_repr(self) -> str:  # noqa: D102
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bnn.cost import Event, Ledger, PriceTable
+from bnn.cost.energy import Event, Ledger, PriceTable
 
 KINDS = ("products, forward", "products, backward", "moves, forward", "moves, backward", "moves, update")
 """What the energy of training is spent on, in the order in which figures show it."""

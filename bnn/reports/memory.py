@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bnn.cost.card import loss_name
 from bnn.cost.memory.measured import MeasuredMemory, measure_step
 from bnn.cost.memory.predicted import StepMemory, predict_step
+from bnn.cost.meters.card import loss_name
 from bnn.errors import RunError
 from bnn.training import Precision, Run
 

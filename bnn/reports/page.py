@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bnn.cost import PRICE_TABLES
+from bnn.cost.energy import PRICE_TABLES
 from bnn.errors import RunError
 from bnn.reports import sections
 from bnn.reports.figures import SERIES, learning_curves

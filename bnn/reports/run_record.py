@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bnn.cost import LayerCount, Ledger, count_network
-from bnn.cost.card import quantization_card
+from bnn.cost import LayerCount, count_network
+from bnn.cost.energy import Ledger
 from bnn.cost.energy.step import require_counted
-from bnn.cost.meters import read_ledger
+from bnn.cost.meters.card import quantization_card
+from bnn.cost.meters.summary import read_ledger
 from bnn.errors import BnnError, RunError
 from bnn.reports.memory import MemoryFigures, memory_figures
 from bnn.training import Run, directory

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from bnn.cost import PRICE_TABLES, LayerCount, Ledger
+from bnn.cost import LayerCount
+from bnn.cost.energy import PRICE_TABLES, Ledger
 from bnn.cost.energy.ledger import LEVEL_BITS
 from bnn.cost.memory.table import Lifetime, MemoryTable
 from bnn.reports.budget import variable_names

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnn.cost import count_layers, count_network
-from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d, fuse
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d
 from bnn.models import binarynet, cnv, gxnor_cnn, resnet18, resnet20, resnete18, vgg_small
 from bnn.quantizers import Sign, Ternary
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
@@ -100,13 +100,10 @@ def test_blocks_are_as_narrow_as_they_compute():
     generator = torch.Generator().manual_seed(0)
     rounded = {"grad_quantizer": Int8Gradient(generator=generator)}
     model = nn.Sequential(
-        BinaryConv2d(3, 4, 3, padding=1, **rounded),
-        MaxPool2d(2),
-        BinaryNorm(4),
+        BinaryBlock(BinaryConv2d(3, 4, 3, padding=1, **rounded), BinaryNorm(4), pool=MaxPool2d(2)),
         nn.Flatten(),
         BinaryLinear(16, 2, **rounded),
     )
-    fuse(model)
     layers = count_layers(model, (3, 4, 4))
     assert [layer.kind for layer in layers] == ["BinaryConv2d", "MaxPool2d", "BinaryNorm", "Flatten", "BinaryLinear"]
     assert [(layer.input_bits, layer.output_bits) for layer in layers] == [(1, 16), (16, 16), (16, 1), (1, 1), (1, 32)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from bnn.cost.gated_xnor import count_gated_xnor
+from bnn.cost.meters.gated_xnor import count_gated_xnor
 from bnn.layers import BinaryLinear
 from bnn.quantizers import Ternary
 from hwsim.crossbar import Crossbar, Readout, attach

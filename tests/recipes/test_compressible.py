@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bnn.cli import main
-from bnn.cost.weight_meter import WeightMeter
+from bnn.cost.meters.weights import WeightMeter
 from bnn.errors import CheckpointError, RecipeError
 from bnn.methods import PenaltySchedule, Ternarize
 from bnn.training.checkpoint import load

@@ -1,6 +1,6 @@
 import pytest
 
-from bnn.cost import HOROWITZ_45NM, PRICE_TABLES, Ledger
+from bnn.cost.energy import HOROWITZ_45NM, PRICE_TABLES, Ledger
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnn.cost import HOROWITZ_45NM, PRICE_TABLES
-from bnn.cost.card import quantization_card
-from bnn.cost.meters import read_ledger
+from bnn.cost.energy import HOROWITZ_45NM, PRICE_TABLES
+from bnn.cost.meters.card import quantization_card
+from bnn.cost.meters.summary import read_ledger
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 from bnn.reports.memory import memory_figures
 from bnn.reports.sections import LIFETIMES

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from bnn.bits import BitTensor
-from bnn.cost.weight_meter import count_ones
+from bnn.cost.meters.weights import count_ones
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.quantizers import ReCU, Sign, Ternary
 from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore, named_stores

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.cost import HOROWITZ_45NM, Event, Ledger, PriceTable
+from bnn.cost.energy import HOROWITZ_45NM, Event, Ledger, PriceTable
 from bnn.cost.energy.ledger import accumulator_bits
 
 

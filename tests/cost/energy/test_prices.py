@@ -2,7 +2,7 @@
 
 import pytest
 
-from bnn.cost import HOROWITZ_45NM, PRICE_TABLES, Event
+from bnn.cost.energy import HOROWITZ_45NM, PRICE_TABLES, Event
 from bnn.cost.energy.prices import JOUPPI_7NM, JOUPPI_7NM_ON_CHIP
 
 PRODUCTS = [

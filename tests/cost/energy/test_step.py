@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.cost import HOROWITZ_45NM, Event, Ledger, count_step
+from bnn.cost.energy import HOROWITZ_45NM, Event, Ledger, count_step
 from bnn.errors import RunError
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.optim import Adam

@@ -4,10 +4,10 @@ import sys
 import pytest
 import torch
 
-from bnn.cost import peak_device_bytes, peak_rss_bytes
+from bnn.cost.memory import peak_device_bytes, peak_rss_bytes
 
 _TOUCH = """import mmap
-from bnn.cost import peak_rss_bytes
+from bnn.cost.memory import peak_rss_bytes
 before = peak_rss_bytes()
 untouched = mmap.mmap(-1, 512 << 20)
 reserved = peak_rss_bytes()
@@ -26,7 +26,7 @@ def test_peak_grows_by_memory_that_was_touched_and_stays_after_it_is_freed():
 
 def test_peak_is_that_of_this_process_and_not_of_the_one_that_started_it():
     start = "import subprocess, sys; print(b'1' * (500 << 20) and subprocess.check_output(sys.argv[1:], text=True))"
-    child = "from bnn.cost import peak_rss_bytes; print(peak_rss_bytes())"
+    child = "from bnn.cost.memory import peak_rss_bytes; print(peak_rss_bytes())"
     ran = subprocess.run([sys.executable, "-c", start, sys.executable, "-c", child], capture_output=True, check=True)
     assert int(ran.stdout) < 450 << 20
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.cost import Ledger
-from bnn.cost.gated_xnor import GatedXnorCount, GatedXnorMeter, count_gated_xnor, gated
+from bnn.cost.energy import Ledger
+from bnn.cost.meters.gated_xnor import GatedXnorCount, GatedXnorMeter, count_gated_xnor, gated
 from bnn.data import Dataset, Split
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.optim import Adam

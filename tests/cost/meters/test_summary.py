@@ -6,18 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-import bnn.cost.meters
-from bnn.cost import (
-    HOROWITZ_45NM,
-    PRICE_TABLES,
-    EnergyMeter,
-    MemoryMeter,
-    PriceTable,
-    StorageMeter,
-    count_step,
-    storage,
-)
-from bnn.cost.meters import read_ledger
+import bnn.cost.meters.summary
+from bnn.cost import storage
+from bnn.cost.energy import HOROWITZ_45NM, PRICE_TABLES, PriceTable, count_step
+from bnn.cost.meters import EnergyMeter, MemoryMeter, StorageMeter
+from bnn.cost.meters.summary import read_ledger
 from bnn.errors import Interrupted, RunError
 from bnn.models import mlp
 from bnn.presets import prepare
@@ -164,7 +157,7 @@ def test_model_that_cannot_run_on_shapes_has_no_energy_and_keeps_its_result(way,
 def test_peak_memory_of_an_interrupted_run_is_that_of_its_largest_part(tmp_path, monkeypatch):
     peaks = {"first": 900.0, "second": 300.0}
     part = "first"
-    monkeypatch.setattr(bnn.cost.meters, "peak_rss_bytes", lambda: int(peaks[part] * MIB))
+    monkeypatch.setattr(bnn.cost.meters.summary, "peak_rss_bytes", lambda: int(peaks[part] * MIB))
     with pytest.raises(Interrupted):
         Trainer(sgd_run(), tmp_path / "run", callbacks=[MemoryMeter(), SignalAt(("step ends", 1, 2))]).fit()
     part = "second"

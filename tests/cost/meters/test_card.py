@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.cost.card import quantization_card
+from bnn.cost.meters.card import quantization_card
 from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm
 from bnn.optim import SGD, Adam
 from bnn.quantizers import ReCU, Sign, Ternary

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.cost import weight_meter
-from bnn.cost.weight_meter import WeightMeter
+from bnn.cost.meters import weights
+from bnn.cost.meters.weights import WeightMeter
 from bnn.errors import Interrupted
 from bnn.layers import BinaryLinear
 from bnn.models import mlp
@@ -57,7 +57,7 @@ class ByHand:
 
 @pytest.mark.parametrize("counted_bytes", [1, 3, 1 << 18])
 def test_flips_by_hand(counted_bytes, monkeypatch):
-    monkeypatch.setattr(weight_meter, "_COUNTED_BYTES", counted_bytes)
+    monkeypatch.setattr(weights, "_COUNTED_BYTES", counted_bytes)
     net = ByHand([1, 1, 1, -1])
     net.step([1, -1, 1, -1], [1, 1, -1, -1])  # flips of the 2nd; of the 2nd again and the 3rd
     record = net.epoch()

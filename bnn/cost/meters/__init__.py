@@ -1,0 +1,8 @@
+"""What a run adds up: callbacks that add figures to its epochs and its summary, and the card of its choices."""
+
+from bnn.cost.meters.card import quantization_card
+from bnn.cost.meters.gated_xnor import GatedXnorMeter
+from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, StorageMeter
+from bnn.cost.meters.weights import WeightMeter
+
+__all__ = ["EnergyMeter", "GatedXnorMeter", "MemoryMeter", "StorageMeter", "WeightMeter", "quantization_card"]
