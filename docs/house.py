@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOPS = ("bnn", "hwsim", "recipes")
 
 FLOORS: list[list[str]] = [
-    ["bnn.errors", "hwsim.devices"],
+    ["bnn.errors"],
     ["bnn.random"],
     ["bnn.ops", "bnn.data"],
     ["bnn.bits"],
@@ -23,7 +23,7 @@ FLOORS: list[list[str]] = [
     ["bnn.models", "bnn.training"],
     ["bnn.methods", "bnn.presets", "bnn.cost"],
     ["bnn.cost.energy", "bnn.cost.memory"],
-    ["bnn.cost.meters"],
+    ["bnn.cost.meters", "hwsim.devices"],
     ["bnn.reports", "hwsim"],
     ["bnn.cli", "hwsim.studies"],
     ["hwsim.cli"],

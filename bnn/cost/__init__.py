@@ -1,4 +1,4 @@
-"""What a network consists of, counted from shapes; memory/ and energy/ tell what that costs, meters/ adds it to runs."""
+"""What a network consists of, counted from shapes; what that costs is in memory/ and energy/, of a run in meters/."""
 
 from bnn.cost.count import NetworkCount, count_layers, count_network
 from bnn.cost.layer_count import LayerCount
