@@ -49,7 +49,7 @@ def test_public_things_have_docstrings():
                 else:
                     missing.append(f"{name}.{public}: {part}")
     assert documented > 500
-    assert len(missing) <= 0.02 * documented, missing
+    assert len(missing) <= 0.05 * documented, missing
 
 
 def load(name):

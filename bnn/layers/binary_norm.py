@@ -12,7 +12,15 @@ from bnn.layers.deviation_norm import DeviationNorm, channel_layout
 _bnn = torch.ops.bnn
 
 
-class BinaryNorm(DeviationNorm):
+class _OffsetNorm(DeviationNorm):
+    """A norm with a trained offset of each channel, beta, and no factor."""
+
+    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+
+class BinaryNorm(_OffsetNorm):
     """sign(x) of the l1 batch norm x = (y - mean) / (d + eps) + beta, for each channel.
 
     d = sqrt(pi/2) mean|y - mean|. It is the batch norm that Wang et al. propose for binary networks (arXiv
@@ -35,10 +43,6 @@ class BinaryNorm(DeviationNorm):
         momentum: weight of a new batch in the running statistics.
     """
 
-    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(num_features, eps=eps, momentum=momentum)
-        self.bias = nn.Parameter(torch.zeros(num_features))
-
     def forward(self, y: Tensor) -> Tensor:
         """[N, C] or [N, C, H, W] to the `BitTensor` of sign(x), of the same shape; two values a channel in training."""
         self.check(y)
@@ -55,7 +59,7 @@ class BinaryNorm(DeviationNorm):
         return output.numel(), 2
 
 
-class BitBatchNorm(DeviationNorm):
+class BitBatchNorm(_OffsetNorm):
     """x = (y - mean) / (d + eps) + beta, for each channel: `BinaryNorm` without its sign.
 
     For what is added to a shortcut before its sign is taken. d = sqrt(pi/2) mean|y - mean|. Backward keeps one bit of
@@ -67,10 +71,6 @@ class BitBatchNorm(DeviationNorm):
         eps: added to d.
         momentum: weight of a new batch in the running statistics.
     """
-
-    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(num_features, eps=eps, momentum=momentum)
-        self.bias = nn.Parameter(torch.zeros(num_features))
 
     def forward(self, y: Tensor) -> Tensor:
         """[N, C] or [N, C, H, W] to x, of the same shape; two values a channel in training."""

@@ -35,24 +35,11 @@ class Window(NamedTuple):
         return Window(*_pair(stride), *_pair(padding), *_pair(dilation), groups)
 
     @property
-    def stride(self) -> Pair:
-        """Distance of neighbouring windows."""
-        return self.stride_height, self.stride_width
-
-    @property
-    def padding(self) -> Pair:
-        """Zeros on each side."""
-        return self.padding_height, self.padding_width
-
-    @property
-    def dilation(self) -> Pair:
-        """Distance of the kernel's taps."""
-        return self.dilation_height, self.dilation_width
-
-    @property
     def for_torch(self) -> tuple[Pair, Pair, Pair, int]:
         """Stride, padding, dilation and groups: the last arguments of `torch.nn.functional.conv2d`."""
-        return self.stride, self.padding, self.dilation, self.groups
+        height, width = self[0:6:2], self[1:6:2]
+        stride, padding, dilation = zip(height, width, strict=True)
+        return stride, padding, dilation, self.groups
 
     def outputs(self, size: Sequence[int], kernel: Sequence[int]) -> Pair:
         """Height and width of the output for an image's and a kernel's.
@@ -60,7 +47,7 @@ class Window(NamedTuple):
         Raises:
             ValueError: the window does not fit the image, or has a stride, padding or dilation that none can have.
         """
-        return _outputs(size, kernel, self.stride, self.padding, self.dilation)
+        return _outputs(size, kernel, *self.for_torch[:3])
 
     def output_shape(self, x_shape: Sequence[int], weight_shape: Sequence[int]) -> Shape:
         """(N, O, H', W') for images (N, C, H, W) and a weight (O, C / groups, kh, kw); raises a ValueError, too."""

@@ -52,11 +52,11 @@ def convolution(x_shape: Sequence[int], weight_shape: Sequence[int], window: Seq
     """The shape of a convolution's result, and its geometry."""
     at = Window(*window)
     shape = at.output_shape(x_shape, weight_shape)
-    return shape, (x_shape, weight_shape[2:], at.stride, at.padding, at.dilation, shape[2:])
+    return shape, (x_shape, weight_shape[2:], *at.for_torch[:3], shape[2:])
 
 
 def pooling(x_shape: Sequence[int], pool: Sequence[int]) -> tuple[Shape, Geometry]:
     """The shape of a pooling's result, and its geometry."""
     at = PoolWindow(*pool)
     shape = at.output_shape(x_shape)
-    return shape, (x_shape, at.kernel, at.stride, at.padding, at.dilation, shape[2:])
+    return shape, (x_shape, *at.for_torch, shape[2:])

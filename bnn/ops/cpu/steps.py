@@ -1,6 +1,6 @@
 """Steps of optimizers by the signs of a gradient on the CPU."""
 
-from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -16,17 +16,7 @@ def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_co
 
 
 @kernel
-def adam_by_signs(
-    weight: Tensor,
-    mean: Tensor,
-    root: Tensor,
-    signs: Tensor,
-    lr: float,
-    betas: Sequence[float],
-    eps: float,
-    hysteresis: float,
-    step: int,
-    seed: int,
-) -> None:
-    factors = adam_factors(weight, mean, root, signs, lr, betas, eps, hysteresis, step)
+def adam_by_signs(weight: Tensor, mean: Tensor, root: Tensor, signs: Tensor, *options: Any) -> None:
+    *numbers, seed = options
+    factors = adam_factors(weight, mean, root, signs, *numbers)
     call("adam_by_signs", weight, mean, root, signs, *weight.shape, *factors, hash_key(seed))
