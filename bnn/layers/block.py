@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -102,20 +102,21 @@ class BinaryBlock(nn.Module):
             raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
         if isinstance(x, BitTensor):
             x = products.in_rows(x)
-        if not self.norm.training:
+        norm = cast(BinaryNorm, self.norm)
+        if not norm.training:
             # On shapes alone the parts are called once, for what looks at them.
-            return self._parts(x) if x.is_meta else cat_rows([self._parts(part) for part in self._row_parts(x)])
+            rows = [x] if x.is_meta else self._row_parts(x)
+            return cat_rows([cast(BitTensor, self._parts(part)) for part in rows])
         x = self.product.quantized(x)
         weight = self.product.store.read()
-        bits, mean, deviation = _FusedBlock.apply(x, weight, self.norm.bias, self)  # type: ignore[no-untyped-call]
-        self.norm.track(mean, deviation)
+        bits, mean, deviation = _FusedBlock.apply(x, weight, norm.bias, self)  # type: ignore[no-untyped-call]
+        norm.track(mean, deviation)
         return bits  # type: ignore[no-any-return]
 
-    def _parts(self, x: Tensor) -> Any:
-        x = self.product(x)
-        if self.pool is not None:
-            x = self.pool(x)
-        return self.norm(x)
+    def _parts(self, x: Tensor) -> Tensor:
+        product: Tensor = self.product(x)
+        normalised: Tensor = self.norm(product if self.pool is None else self.pool(product))
+        return normalised
 
     def _row_parts(self, x: Tensor) -> Iterator[Tensor]:
         """A batch in parts whose products are few enough to exist at a time."""

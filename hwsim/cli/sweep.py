@@ -2,8 +2,9 @@
 
 from types import ModuleType
 
+from bnn.cli.arguments import ArgumentParser
 from bnn.errors import RunError, UsageError
-from hwsim.cli import ArgumentParser, sweep_accuracy, sweep_schemes, sweep_switching
+from hwsim.cli import sweep_accuracy, sweep_schemes, sweep_switching
 
 
 def sweep(words: list[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from bnn.cli.arguments import ArgumentParser
 from bnn.errors import DataError, UsageError
-from hwsim.cli import ArgumentParser
 from hwsim.devices import llg, named
 from hwsim.devices.base import DeviceModel
 from hwsim.devices.measured import MeasuredDevice
@@ -48,7 +48,6 @@ def _parser() -> ArgumentParser:
         description="Probability that a pulse switches a junction, which starts in thermal equilibrium.",
         epilog="Reduced units: tau = alpha gamma B t / (1 + alpha^2), of which a unit is 0.947 ns for the default "
         "junction. Not a number, not physical or unknown: exit status 2.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--model",
