@@ -17,7 +17,7 @@ from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory
-from bnn.weights import Accumulator, AccumulatorStore, LatentStore
+from bnn.weights import AccumulatorStore, LatentStore, is_accumulator
 
 Preset = Literal["standard", "edge", "edge-min"]
 
@@ -132,8 +132,8 @@ def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
     """The accumulators, and all others."""
     parameters = list(model.parameters())
     return (
-        [parameter for parameter in parameters if isinstance(parameter, Accumulator)],
-        [parameter for parameter in parameters if not isinstance(parameter, Accumulator)],
+        [parameter for parameter in parameters if is_accumulator(parameter)],
+        [parameter for parameter in parameters if not is_accumulator(parameter)],
     )
 
 
