@@ -33,7 +33,8 @@ COMMANDS = [(page, arguments) for page, arguments in commands() if "--help" not 
 
 def test_there_are_many():
     assert len(COMMANDS) > 15
-    assert {Path(arguments[0]).stem for _, arguments in COMMANDS} >= {"digits", "mnist", "binary", "recu", "gxnor", "mtj"}
+    recipes = {Path(arguments[0]).stem for _, arguments in COMMANDS}
+    assert recipes >= {"digits", "mnist", "binary", "recu", "gxnor", "mtj"}
 
 
 @pytest.mark.parametrize(("page", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else None)
