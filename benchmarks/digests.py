@@ -110,11 +110,19 @@ def main() -> int:
             if not name.startswith(options.only):
                 continue
             run = _run(Path(folder), name)
-            recipe, *words = command.split(" ")
-            words = list(_with_runs(Path(folder), words))
+            recipe, *arguments = command.split(" ")
+            arguments = list(_with_runs(Path(folder), arguments))
             started = time.monotonic()
-            words += [*_data_words(recipe, words, data), "--epochs", "2", "--out", str(run), "--device", "cpu"]
-            status = bnn.cli.main(["train", f"recipes/{recipe}.py", *words])
+            arguments += [
+                *_data_arguments(recipe, arguments, data),
+                "--epochs",
+                "2",
+                "--out",
+                str(run),
+                "--device",
+                "cpu",
+            ]
+            status = bnn.cli.main(["train", f"recipes/{recipe}.py", *arguments])
             if status:
                 return status
             digests[name] = digest(run)
@@ -134,9 +142,9 @@ def _run(folder: Path, name: str) -> Path:
     return folder / "runs" / name.replace(" ", "-")
 
 
-def _with_runs(folder: Path, words: list[str]) -> Iterator[str]:
-    """The words, with {a name} replaced by the directory of that run."""
-    text = " ".join(words)
+def _with_runs(folder: Path, arguments: list[str]) -> Iterator[str]:
+    """The arguments, with {a name} replaced by the directory of that run."""
+    text = " ".join(arguments)
     while "{" in text:
         before, _, rest = text.partition("{")
         name, _, after = rest.partition("}")
@@ -144,10 +152,10 @@ def _with_runs(folder: Path, words: list[str]) -> Iterator[str]:
     return iter(text.split(" ")) if text else iter(())
 
 
-def _data_words(recipe: str, words: list[str], data: Path) -> list[str]:
+def _data_arguments(recipe: str, arguments: list[str], data: Path) -> list[str]:
     if recipe == "digits":
         return []
-    of_digits = recipe == "mnist" or "mnist" in words
+    of_digits = recipe == "mnist" or "mnist" in arguments
     return ["--data-dir", str(data if of_digits else data / "cifar10")]
 
 

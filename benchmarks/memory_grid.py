@@ -26,7 +26,7 @@ from bnn.errors import RunError
 
 BATCHES = (2, 40, 70, 100)
 """70 is one that the slices of edge-min do not divide."""
-MOST_OFF = 0.1
+MAX_DEVIATION = 0.1
 """By which part of the measured peak the predicted one may be off."""
 _MIB = 2**20
 
@@ -52,9 +52,9 @@ def cell(model: str, preset: str, batch_size: int) -> dict[str, Any]:
 
 
 def is_right(figures: dict[str, Any]) -> bool:
-    """Whether the saved bytes are equal and the peak is within `MOST_OFF`."""
+    """Whether the saved bytes are equal and the peak is within `MAX_DEVIATION`."""
     saved = {figures[name] for name in ("predicted_saved_bytes", "saved_bytes", "graph_bytes")}
-    return len(saved) == 1 and abs(peak_ratio(figures) - 1) <= MOST_OFF
+    return len(saved) == 1 and abs(peak_ratio(figures) - 1) <= MAX_DEVIATION
 
 
 def peak_ratio(figures: dict[str, Any]) -> float:

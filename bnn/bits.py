@@ -227,26 +227,26 @@ def _to_copy(
 def _slice(bits: BitTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
     if not _is_row_dim(bits, dim):
         return NotImplemented
-    return _of_rows(bits, dim, bits.packed[slice(start, end, step)])
+    return _with_rows(bits, dim, bits.packed[slice(start, end, step)])
 
 
 def _split(bits: BitTensor, split_size: int, dim: int = 0) -> Any:
     if not _is_row_dim(bits, dim):
         return NotImplemented
-    return [_of_rows(bits, dim, part) for part in torch.split(bits.packed, split_size)]
+    return [_with_rows(bits, dim, part) for part in torch.split(bits.packed, split_size)]
 
 
 def _index_select(bits: BitTensor, dim: int, index: Tensor) -> Any:
     if not _is_row_dim(bits, dim):
         return NotImplemented
-    return _of_rows(bits, dim, bits.packed.index_select(0, index))
+    return _with_rows(bits, dim, bits.packed.index_select(0, index))
 
 
 def _is_row_dim(bits: BitTensor, dim: int) -> bool:
     return bits.dim() > 1 and _memory_order(bits.shape, bits.stride())[0] == dim % bits.dim()
 
 
-def _of_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:
+def _with_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:
     shape, strides = list(bits.shape), list(bits.stride())
     # The stride of a single row may be anything; that of several is a row.
     strides[dim] = math.prod(shape) // shape[dim] if shape[dim] else strides[dim]
@@ -304,14 +304,14 @@ def slice_rows(bits: BitTensor, rows: slice) -> BitTensor:
     """Some samples of a batch, without gradient, that share the memory; the batch must be the slowest dimension."""
     if not _is_row_dim(bits, 0):
         raise ValueError("the samples of a BitTensor are rows only where its first dimension is the slowest")
-    return _of_rows(bits, 0, bits.packed[rows])
+    return _with_rows(bits, 0, bits.packed[rows])
 
 
 def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     """The samples of some batches of one shape, whose slowest dimension is the batch, after each other."""
     if len(parts) == 1:
         return parts[0]
-    return _of_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
+    return _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
 _FLATTENS_IMAGES: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (

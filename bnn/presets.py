@@ -79,7 +79,7 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3
     Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out. The
     parameters of norms have a learning rate of their own.
     """
-    model, rounding = _of_bits(build, input_shape, partial(AccumulatorStore, dtype=torch.float16), seed)
+    model, rounding = _binary_network(build, input_shape, partial(AccumulatorStore, dtype=torch.float16), seed)
     accumulators, others = _parameters(model)
     groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
@@ -95,7 +95,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     known, so that no gradient of the network's size exists. A gradient that is not finite then stops the step where it
     appears; layers behind it have been stepped already.
     """
-    model, rounding = _of_bits(build, input_shape, partial(AccumulatorStore, gain=_GAIN), seed)
+    model, rounding = _binary_network(build, input_shape, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
@@ -108,7 +108,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     )
 
 
-def _of_bits(
+def _binary_network(
     build: Build, input_shape: tuple[int, ...], store: Callable[..., AccumulatorStore], seed: int
 ) -> tuple[nn.Module, torch.Generator]:
     """A network of accumulators with packed sign gradients and integer ones, whose blocks are fused; and the generator

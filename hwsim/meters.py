@@ -38,7 +38,7 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
     totals = {name: sum(store.totals[name] for store in stores) for name in stores[0].totals}
     totals["writes"] = stores[0].totals["writes"]
     synapses = sum(store.size for store in stores)
-    kept_bits = sum(
+    state_bits = sum(
         8 * (store.planes.nbytes + (0 if store.cycles is None else store.cycles.nbytes)) for store in stores
     )
     parallel_pairs = sum(int((~store.antiparallel()).all(dim=0).sum()) for store in stores)
@@ -46,7 +46,7 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
     figures: dict[str, float | str] = {
         "scheme": repr(stores[0].scheme),
         "synapses": synapses,
-        "bits_per_synapse": kept_bits / synapses,
+        "bits_per_synapse": state_bits / synapses,
         **totals,
         "write_energy_per_update_J": totals["write_energy_J"] / max(1, totals["writes"] * synapses),
         "write_energy_per_pulse_J": totals["write_energy_J"] / max(1, totals["pulses"]),

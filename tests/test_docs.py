@@ -4,10 +4,19 @@ import importlib
 import importlib.util
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+import bnn.cli
+import hwsim.cli
+from bnn import ApproxSign, BinaryBlock, BinaryConv2d, BinaryNorm, BitTensor, L1BatchNorm, MaxPool2d, RPReLU, Ternary
+from bnn.layers import BitBatchNorm
+from bnn.quantizers.gradients import Int8Gradient
+from tests.contracts import randn, saved_bytes
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not any(part.startswith(".") for part in path.parts))
@@ -66,3 +75,93 @@ def test_readme_example_trains():
     exec(example, names)
     gradients = [parameter.grad for parameter in names["model"].parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+
+
+def saved_bits(layer: nn.Module, x: torch.Tensor) -> float:
+    """Bits that the layer saves for each element of its input, parameters and what is made of them aside."""
+
+    def of_batch(part: torch.Tensor) -> int:
+        with saved_bytes() as found:
+            layer(part.detach().clone().requires_grad_())
+        return 8 * sum(found.values())
+
+    # What is saved of the batch grows with it, what is saved of the weight does not.
+    half = len(x) // 2
+    return (of_batch(x) - of_batch(x[:half])) / x[half:].numel()
+
+
+def fused_block() -> BinaryBlock:
+    rounding = torch.Generator().manual_seed(0)
+    conv = BinaryConv2d(8, 8, 3, padding=1, grad_quantizer=Int8Gradient(generator=rounding))
+    block = BinaryBlock(conv, BinaryNorm(8))
+    assert block.is_fused
+    return block
+
+
+def saved_by_layers() -> Iterator[tuple[str, float]]:
+    def conv(**options: object) -> BinaryConv2d:
+        return BinaryConv2d(8, 8, 3, padding=1, **options)
+
+    x = randn(8, 8, 16, 16).contiguous(memory_format=torch.channels_last)
+    bits = BitTensor.from_dense(x)
+    of_bits = {"`BinaryConv2d`, input of bits": conv(), "`MaxPool2d(2)`, input of bits": MaxPool2d(2)}
+    layers = {
+        "`nn.Conv2d`": nn.Conv2d(8, 8, 3, padding=1, bias=False),
+        "`BinaryConv2d` behind `Sign`, the default": conv(),
+        "`BinaryConv2d` behind `ApproxSign`": conv(input_quantizer=ApproxSign()),
+        "`BinaryConv2d` behind `Ternary`": conv(input_quantizer=Ternary()),
+        "`BinaryConv2d` with `learned_scale`": conv(learned_scale=True),
+        "`nn.BatchNorm2d`": nn.BatchNorm2d(8),
+        "`L1BatchNorm`": L1BatchNorm(8),
+        "`nn.Hardtanh`": nn.Hardtanh(),
+        "`RPReLU`": RPReLU(8),
+        "`BinaryNorm`": BinaryNorm(8),
+        "`BitBatchNorm`": BitBatchNorm(8),
+        "`nn.MaxPool2d(2)`": nn.MaxPool2d(2),
+        "`MaxPool2d(2)`": MaxPool2d(2),
+        "`BinaryBlock` of `BinaryConv2d` and `nn.BatchNorm2d`": BinaryBlock(conv(), nn.BatchNorm2d(8)),
+    }
+    yield from ((name, saved_bits(layer, x)) for name, layer in layers.items())
+    yield from ((name, saved_bits(layer, bits)) for name, layer in of_bits.items())
+    one, two = fused_block(), nn.Sequential(fused_block(), fused_block())
+    yield "`BinaryBlock`, fused, behind another", saved_bits(two, bits) - saved_bits(one, bits)
+
+
+def test_readme_says_what_each_layer_saves():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, section = readme.partition("### What a layer saves")
+    table = re.findall(r"^\| (`.*?) \| ([\d.]+) \|", section, flags=re.MULTILINE)
+    assert {name: float(bits) for name, bits in table} == dict(saved_by_layers())
+
+
+def commands() -> Iterator[tuple[str, list[str], list[str]]]:
+    """The commands of all pages: the page, what is called, and the options that it is given."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        blocks = [re.sub(r"\\\n", " ", block) for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
+        lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
+        for program, command, rest in re.findall(
+            r"\b(bnn|hwsim) (train|eval|report|budget|compress|decompress|inspect|switching|sweep) ([^;|\n]*)",
+            "\n".join(lines),
+        ):
+            arguments = rest.split(" -- ")[0].split()
+            called = [program, command]
+            if command == "sweep" or (command == "train" and arguments[0].endswith(".py")):
+                called.append(arguments[0])
+            elif command == "train":
+                called += ["--resume", "RUN"]
+            yield page.name, called, [word.partition("=")[0] for word in arguments if word.startswith("-")]
+
+
+def test_commands_have_the_options_that_pages_give_them(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    helps: dict[tuple[str, ...], str] = {}
+    for page, called, options in commands():
+        if tuple(called) not in helps:
+            program, *arguments = called
+            with pytest.raises(SystemExit, match="0"):
+                {"bnn": bnn.cli.main, "hwsim": hwsim.cli.main}[program]([*arguments, "--help"])
+            helps[tuple(called)] = capsys.readouterr().out
+        for option in options:
+            assert re.search(rf"{re.escape(option)}\b", helps[tuple(called)]), f"{page}: {' '.join(called)} {option}"
+    assert len(helps) > 10

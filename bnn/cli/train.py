@@ -27,7 +27,7 @@ def train(arguments: list[str]) -> None:
 
 
 def _start(recipe_path: str, arguments: list[str]) -> None:
-    from bnn.training.recipe import load_recipe, parse_words, recipe_parser, values_to_json
+    from bnn.training.recipe import load_recipe, parse_arguments, recipe_parser, values_to_json
 
     recipe = load_recipe(Path(recipe_path))
     parser = recipe_parser(recipe, prog=f"bnn train {recipe_path}")
@@ -38,7 +38,7 @@ def _start(recipe_path: str, arguments: list[str]) -> None:
         group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
     except (ValueError, argparse.ArgumentError) as error:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
-    values = parse_words(parser, arguments)
+    values = parse_arguments(parser, arguments)
     out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
     directory = Path(out or f"runs/{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
     trainer = make_trainer(recipe, values, directory, device, tensorboard=tensorboard)

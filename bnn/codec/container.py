@@ -129,8 +129,8 @@ def _check_header(header: bytes, file_bytes: int) -> tuple[int, int]:
         raise LengthError(f"the file ends within its header, after {len(header)} bytes: get it again")
     _, version, table_bytes, records_bytes, payload_bytes = _HEADER.unpack_from(header)
     if version not in _READABLE:
-        known = " and ".join(map(str, _READABLE))
-        raise VersionError(f"the file is of version {version}, this release reads versions {known}: install another")
+        readable = " and ".join(map(str, _READABLE))
+        raise VersionError(f"the file is of version {version}, this release reads versions {readable}: install another")
     stated = HEADER_BYTES + table_bytes + payload_bytes
     if stated != file_bytes:
         raise LengthError(f"the file should have {stated} bytes and has {file_bytes}: get it again")

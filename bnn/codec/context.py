@@ -32,7 +32,7 @@ _LANE_BITS = 16384
 _LANE_DISTANCES = 32
 _SAMPLE = 1 << 17
 _NEAR = 32
-_LEAST_GAIN = 0.002
+_MIN_GAIN = 0.002
 _DISTANCE_BITS = 40
 
 Symbols = npt.NDArray[np.uint8]
@@ -186,7 +186,7 @@ def _choose_distances(symbols: Symbols, levels: int, row: int) -> tuple[tuple[in
     while candidates and levels ** (len(chosen) + 1) <= _MAX_CONTEXTS:
         costs = {distance: _cost_bits(symbols, levels, (*chosen, distance)) for distance in sorted(candidates)}
         best = min(costs, key=costs.__getitem__)
-        if cost - costs[best] < max(_LEAST_GAIN * cost, _DISTANCE_BITS):
+        if cost - costs[best] < max(_MIN_GAIN * cost, _DISTANCE_BITS):
             break
         chosen, cost = (*chosen, best), costs[best]
         candidates.remove(best)

@@ -97,7 +97,9 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._blocks = {part: block for block in blocks for part in block.children()}
         # What a fused block gives has narrower gradients, wherever it goes.
         widths = [block.widths(block.norm) for block in blocks]
-        self._gradient_of_bits = min((of.gradient_bits for of in widths if of is not None), default=_FLOAT_BITS)
+        self._bit_tensor_gradient_bits = min(
+            (width.gradient_bits for width in widths if width is not None), default=_FLOAT_BITS
+        )
         self._entered: list[nn.Module] = []
 
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -114,7 +116,7 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
             output,
             block=self._blocks.get(module),
             trained_before=self._trained(),
-            gradient_of_bits=self._gradient_of_bits,
+            bit_tensor_gradient_bits=self._bit_tensor_gradient_bits,
         )
         self.layers.append(count)
         if not _is_known(module):
@@ -136,9 +138,9 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operation not in _MOVING_OPERATIONS:
             self.uncounted.append(f"{name} (operation)")
             return
-        keeps_inputs = _MOVING_OPERATIONS[operation]
+        saves_inputs = _MOVING_OPERATIONS[operation]
         self.operations.append(
-            count_operation(name, operation, inputs, output, keeps_inputs=keeps_inputs, trained_before=self._trained())
+            count_operation(name, operation, inputs, output, saves_inputs=saves_inputs, trained_before=self._trained())
         )
 
     def _trained(self) -> bool:

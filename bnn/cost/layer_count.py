@@ -16,10 +16,10 @@ _VIEWS = (nn.Flatten, nn.Identity, nn.Unflatten)
 
 
 @runtime_checkable
-class KeepsForBackward(Protocol):
+class SavesForBackward(Protocol):
     """A layer that keeps something else than its input for backward."""
 
-    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+    def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
         """Elements that are kept, and bits of each."""
         ...
 
@@ -48,9 +48,9 @@ class LayerCount:
     fan_out: int
     """Products in one sum of the gradient of an input that no edge cuts; strides leave some of them out."""
     needs_input_gradient: bool
-    kept_elements: int
+    saved_elements: int
     """What backward needs again besides the weights: the input, or a few bits that stand for it."""
-    kept_bits: int
+    saved_bits: int
     gradient_bits: int
     """Width of the output's gradient as the arithmetic sees it."""
     input_gradient_bits: int
@@ -67,7 +67,7 @@ def count_layer(
     *,
     block: BinaryBlock | None,
     trained_before: bool,
-    gradient_of_bits: int,
+    bit_tensor_gradient_bits: int,
 ) -> LayerCount:
     """Counts a module.
 
@@ -78,11 +78,12 @@ def count_layer(
         output: what it made of it.
         block: the block that it is a part of, if any.
         trained_before: whether a gradient is handed down to the input.
-        gradient_of_bits: width of the gradient of a `BitTensor`.
+        bit_tensor_gradient_bits: width of the gradient of a `BitTensor`.
     """
     input_bits, output_bits, weight_gradient_bits = bits_of(x), bits_of(output), _FLOAT_BITS
     input_gradient_bits, gradient_bits = (
-        gradient_of_bits if isinstance(tensor, BitTensor) else 8 * tensor.element_size() for tensor in (x, output)
+        bit_tensor_gradient_bits if isinstance(tensor, BitTensor) else 8 * tensor.element_size()
+        for tensor in (x, output)
     )
     weight_bits, weight = 0, None
     if isinstance(module, BinaryLayer):
@@ -103,7 +104,7 @@ def count_layer(
     weights = math.prod(weight) if weight else 0
     fan_in = math.prod(weight[1:]) if weight else 0
     groups = getattr(module, "groups", 1)
-    kept_elements, kept_bits = _kept_for_backward(module, x, output, input_bits)
+    saved_elements, saved_bits = _saved_for_backward(module, x, output, input_bits)
     return LayerCount(
         name=name,
         kind=type(module).__name__,
@@ -118,8 +119,8 @@ def count_layer(
         fan_in=fan_in,
         fan_out=weights // (weight[1] * groups) if weight else 0,
         needs_input_gradient=trained_before,
-        kept_elements=kept_elements,
-        kept_bits=kept_bits,
+        saved_elements=saved_elements,
+        saved_bits=saved_bits,
         gradient_bits=gradient_bits,
         input_gradient_bits=input_gradient_bits,
         weight_gradient_bits=weight_gradient_bits if weights else 0,
@@ -128,7 +129,7 @@ def count_layer(
 
 
 def count_operation(
-    name: str, kind: str, inputs: list[Tensor], output: Tensor, *, keeps_inputs: bool, trained_before: bool
+    name: str, kind: str, inputs: list[Tensor], output: Tensor, *, saves_inputs: bool, trained_before: bool
 ) -> LayerCount:
     """Counts an operation that is no module.
 
@@ -137,7 +138,7 @@ def count_operation(
         kind: the operation.
         inputs: its tensors, at least one.
         output: what it made of them.
-        keeps_inputs: whether backward needs them again.
+        saves_inputs: whether backward needs them again.
         trained_before: whether gradients are handed down to them.
     """
     input_elements, input_bits = sum(x.numel() for x in inputs), max(bits_of(x) for x in inputs)
@@ -155,8 +156,8 @@ def count_operation(
         fan_in=0,
         fan_out=0,
         needs_input_gradient=trained_before,
-        kept_elements=input_elements if keeps_inputs else 0,
-        kept_bits=input_bits,
+        saved_elements=input_elements if saves_inputs else 0,
+        saved_bits=input_bits,
         gradient_bits=_FLOAT_BITS,
         input_gradient_bits=_FLOAT_BITS,
         weight_gradient_bits=0,
@@ -169,10 +170,10 @@ def bits_of(x: Tensor) -> int:
     return 1 if isinstance(x, BitTensor) else 8 * x.element_size()
 
 
-def _kept_for_backward(module: nn.Module, x: Tensor, output: Tensor, input_bits: int) -> tuple[int, int]:
+def _saved_for_backward(module: nn.Module, x: Tensor, output: Tensor, input_bits: int) -> tuple[int, int]:
     """Elements and width of what backward reads again: the input, but for layers that say so, and a few of torch's."""
-    if isinstance(module, KeepsForBackward):
-        return module.kept_for_backward(x, output)
+    if isinstance(module, SavesForBackward):
+        return module.saved_for_backward(x, output)
     if isinstance(module, nn.MaxPool2d):
         return output.numel(), _INDEX_BITS
     if isinstance(module, (nn.AvgPool2d, nn.AdaptiveAvgPool2d, *_VIEWS)):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bnn.errors import DataError
-from bnn.random.streams import held_out_first
+from bnn.random.streams import hold_out_order
 
 _STATISTICS_CHUNK = 1024
 
@@ -119,7 +119,7 @@ def hold_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     """
     if not 0 <= fraction < 1:
         raise DataError(f"the fraction to hold out must be at least 0 and below 1, got {fraction}")
-    order = held_out_first(len(split), seed=seed)
+    order = hold_out_order(len(split), seed=seed)
     held = round(fraction * len(split))
     return _part(split, order[held:]), _part(split, order[:held])
 

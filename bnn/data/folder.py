@@ -17,7 +17,7 @@ from bnn.errors import DataError
 
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _CHUNK_BYTES = 2**23
-_MOST_THREADS = 4
+_MAX_THREADS = 4
 # Part of every cache's key; to be raised whenever the same files would be decoded to other pixels.
 _DECODING = "resize the shorter side, bilinear; crop the centre; RGB; 1"
 
@@ -148,7 +148,7 @@ def _decode(
     def decode_into(position: int, file: str) -> None:
         buffer[position] = _decode_image(listing.folder / file, size).transpose(2, 0, 1)
 
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         for start in range(0, total, len(buffer)):
             files = listing.files[start : start + len(buffer)]
             list(threads.map(decode_into, range(len(files)), files))

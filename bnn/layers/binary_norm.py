@@ -54,7 +54,7 @@ class BinaryNorm(_OffsetNorm):
         threshold = self.running_mean - self.bias * (self.running_deviation + self.eps)
         return BitTensor.from_dense(y - threshold.view(channels))
 
-    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+    def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
         """Elements, and bits of each: the sign, and whether it lies in the straight-through window."""
         return output.numel(), 2
 
@@ -83,17 +83,17 @@ class BitBatchNorm(_OffsetNorm):
         denominator = self.running_deviation + self.eps
         return (y - self.running_mean.view(channels)) / denominator.view(channels) + self.bias.view(channels)
 
-    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+    def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
         """Elements, and bits of each: the sign."""
         return output.numel(), 1
 
 
-def levels(bias: Tensor) -> Tensor:
+def conditional_means(bias: Tensor) -> Tensor:
     """Means of z, [4, C], where z + bias is below -1, from there to 0, up to 1, and above; z is standard normal."""
-    return expected_between(torch.stack((-1 - bias, -bias, 1 - bias)))
+    return truncated_normal_means(torch.stack((-1 - bias, -bias, 1 - bias)))
 
 
-def expected_between(edges: Tensor) -> Tensor:
+def truncated_normal_means(edges: Tensor) -> Tensor:
     """Means of standard normal values between neighbouring edges, and beyond the outer ones.
 
     Args:
@@ -126,7 +126,7 @@ class _NormSign(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         bits, inside, denominator, bias = ctx.saved_tensors
-        return *_bnn.norm_sign_backward(grads[0], bits, inside, denominator, levels(bias)), None
+        return *_bnn.norm_sign_backward(grads[0], bits, inside, denominator, conditional_means(bias)), None
 
 
 class _BitNorm(torch.autograd.Function):
@@ -143,6 +143,6 @@ class _BitNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         bits, denominator, bias = ctx.saved_tensors
-        by_sign = expected_between(-bias[None]).repeat_interleave(2, dim=0)
+        by_sign = truncated_normal_means(-bias[None]).repeat_interleave(2, dim=0)
         everywhere = torch.full_like(bits, 0xFF)
         return *_bnn.norm_sign_backward(grads[0], bits, everywhere, denominator, by_sign), None

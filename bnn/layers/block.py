@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor, cat_rows, slice_rows
 from bnn.layers import products
 from bnn.layers.base import BinaryLayer
-from bnn.layers.binary_norm import BinaryNorm, levels
+from bnn.layers.binary_norm import BinaryNorm, conditional_means
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
@@ -162,7 +162,7 @@ class _FusedBlock(torch.autograd.Function):
         product, pool = ctx.block.product, ctx.block.pool
         rounding = (product.grad_quantizer.largest, product.grad_quantizer.seed())
         q, scale, grad_bias = _bnn.norm_sign_backward_integers(
-            grads[0], bits, inside, denominator, levels(bias), *rounding
+            grads[0], bits, inside, denominator, conditional_means(bias), *rounding
         )
         if pool is not None:
             q = _bnn.max_pool2d_scatter(q, choices, ctx.shape, pool.window)

@@ -37,7 +37,7 @@ class MaxPool2d(nn.Module):
         """Whether no value lies in two windows."""
         return self.stride >= self.kernel_size
 
-    def kept_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
+    def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
         """Elements, and bits of each: the choice of each window, or the input's bits."""
         if isinstance(x, BitTensor):
             return x.numel(), 1

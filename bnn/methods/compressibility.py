@@ -35,7 +35,7 @@ class Compressibility(Penalty):
             raise ValueError(f"the factor of the magnitude is at least 0, got {magnitude}")
         self.magnitude = magnitude
 
-    def of_vector(self, w: Tensor) -> Tensor:
+    def vector_penalty(self, w: Tensor) -> Tensor:
         """L + magnitude c of a vector, [n]."""
         l1, l2_squared, tiny = w.abs().sum(), w.square().sum(), torch.finfo(w.dtype).tiny
         ratio = l1 / l2_squared.clamp_min(tiny).sqrt()

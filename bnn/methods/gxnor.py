@@ -33,7 +33,7 @@ def gxnor_step(
 
     Args:
         data: what the network is for: `gxnor_cnn` for MNIST, `gxnor_vgg` for all others.
-        store: makes the weights' stores, such as `hwsim.DeviceStore`.
+        store: makes the weights' stores, such as `hwsim.store.DeviceStore`.
         learning_rate: of Adam.
         momentum: decay of Adam's mean.
         m: steepness of the tanh that gives the probability of a transition; None keeps every step on average.

@@ -16,6 +16,6 @@ class HoyerSquare(Penalty):
         scope: see `Penalty`.
     """
 
-    def of_vector(self, w: Tensor) -> Tensor:
+    def vector_penalty(self, w: Tensor) -> Tensor:
         """|w|_1^2 / |w|_2^2 of a vector, [n]."""
         return w.abs().sum().square() / w.square().sum().clamp_min(torch.finfo(w.dtype).tiny)

@@ -15,7 +15,7 @@ from bnn.training import Callback, Trainer
 from bnn.weights import WeightStore, named_stores
 
 # Least norms of a filter's gradient and weights, of the authors' public code.
-_LEAST_GRADIENT, _LEAST_WEIGHT = 1e-6, 1e-3
+_MIN_GRADIENT_NORM, _MIN_WEIGHT_NORM = 1e-6, 1e-3
 _FLIP_AVERAGE = "flip_average"
 
 
@@ -39,8 +39,8 @@ class AdaptiveGradientScaling(Callback):
     def on_gradients(self, trainer: Trainer) -> None:
         """Scales."""
         for store, gradient in _dense_gradients(self, trainer):
-            least = self.ratio * _norms(store.trained_value()).clamp_min(_LEAST_WEIGHT)
-            factor = (least / _norms(gradient).clamp_min(_LEAST_GRADIENT)).clamp_min(1)
+            least = self.ratio * _norms(store.trained_value()).clamp_min(_MIN_WEIGHT_NORM)
+            factor = (least / _norms(gradient).clamp_min(_MIN_GRADIENT_NORM)).clamp_min(1)
             gradient.mul_(factor.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1)))
 
 
@@ -59,12 +59,12 @@ class SilenceAwareDecay(Callback):
     """
 
     def __init__(self, *, decay: float = 2e-5, momentum: float = 0.999, threshold: float = 1e-4) -> None:
-        for name, value, fits in (
+        for name, value, is_valid in (
             ("decay is at least 0", decay, decay >= 0),
             ("momentum lies in [0, 1)", momentum, 0 <= momentum < 1),
             ("threshold is above 0", threshold, threshold > 0),
         ):
-            if not fits:
+            if not is_valid:
                 raise RecipeError(f"silence-aware decay: the {name}, got {value}")
         self.decay = decay
         self.momentum = momentum

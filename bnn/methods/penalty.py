@@ -30,9 +30,9 @@ class Penalty:
         """
         flat = [weight.flatten().to(torch.promote_types(weight.dtype, torch.float32)) for weight in weights]
         if self.scope == "network":
-            return self.of_vector(torch.cat(flat))
-        return torch.stack([self.of_vector(vector) for vector in flat]).sum()
+            return self.vector_penalty(torch.cat(flat))
+        return torch.stack([self.vector_penalty(vector) for vector in flat]).sum()
 
-    def of_vector(self, w: Tensor) -> Tensor:
+    def vector_penalty(self, w: Tensor) -> Tensor:
         """The penalty of one vector, [n]; 0, with gradient 0, where all of `w` is 0."""
         raise NotImplementedError

@@ -120,7 +120,7 @@ class PoolWindow(NamedTuple):
         Raises:
             ValueError: the window does not fit the image, or has a stride, padding or dilation that none can have.
         """
-        if any(2 * pad > taps for pad, taps in zip(self.padding, self.kernel, strict=True)):
+        if any(2 * pad > size for pad, size in zip(self.padding, self.kernel, strict=True)):
             raise ValueError(f"a padding of {self.padding} is more than half the kernel of {self.kernel}")
         return _outputs(size, self.kernel, self.stride, self.padding, self.dilation)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from bnn.errors import NonFiniteError
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_rows, pack, unpack
-from bnn.ops.rounding import round_at_random, scale_of
+from bnn.ops.rounding import round_stochastically, scale_of
 
 SPREAD_OF_NORMAL = math.sqrt(math.pi / 2)
 """Standard deviation of normal values over their mean absolute deviation."""
@@ -121,7 +121,7 @@ def norm_sign_backward_integers(
     bound = ((magnitude + offsets.abs().amax(0)) / denominator).amax()
     scale, inverse = scale_of(bound, largest)
     in_steps = (passed - offset) * (inverse / denominator)
-    q = round_at_random(in_steps.contiguous().movedim(-1, 1), largest, seed)
+    q = round_stochastically(in_steps.contiguous().movedim(-1, 1), largest, seed)
     return q, scale, _channel_sums(passed).to(denominator.dtype)
 
 

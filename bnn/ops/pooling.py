@@ -19,7 +19,7 @@ from bnn.ops.geometry import PoolWindow, Shape, Window
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_images, empty_rows, pack, packed_bytes, unpack, unpack_images
 
-MAX_TAPS = 256
+MAX_WINDOW_SIZE = 256
 """Values of a pooling window: the number of a choice fits a byte."""
 
 # Products before their pooling that exist at a time in the specification, about: 2 MiB of float16.
@@ -154,9 +154,9 @@ def conv2d_max_pool2d(
 def pooled_shape(x_shape: Sequence[int], pool: Sequence[int]) -> Shape:
     """Shape of a pooled image whose choices are kept; refuses windows of which a byte cannot tell them."""
     window = PoolWindow(*pool)
-    if window.dilation != (1, 1) or not 1 <= math.prod(window.kernel) <= MAX_TAPS:
+    if window.dilation != (1, 1) or not 1 <= math.prod(window.kernel) <= MAX_WINDOW_SIZE:
         raise ValueError(
-            f"a window whose choice is kept has 1 to {MAX_TAPS} values and no dilation,"
+            f"a window whose choice is kept has 1 to {MAX_WINDOW_SIZE} values and no dilation,"
             f" got a kernel of {window.kernel} with dilation {window.dilation}"
         )
     return window.output_shape(x_shape)

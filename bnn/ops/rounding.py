@@ -39,10 +39,10 @@ def quantize_integers(grad: Tensor, largest: int, seed: int) -> tuple[Tensor, Te
     grad, q = dense(grad)
     bound = grad.float().abs().amax() if grad.numel() else grad.new_zeros((), dtype=torch.float32)
     scale, inverse = scale_of(bound, largest)
-    return q.copy_(round_at_random(grad.float() * inverse, largest, seed)), scale
+    return q.copy_(round_stochastically(grad.float() * inverse, largest, seed)), scale
 
 
-def round_at_random(values: Tensor, largest: int, seed: int) -> Tensor:
+def round_stochastically(values: Tensor, largest: int, seed: int) -> Tensor:
     """Rounds float32 values to int8 by the rule of `quantize_integers`; what lies beyond ±largest is clamped."""
     values, q = dense(values)
     values = values.as_strided((values.numel(),), (1,))

@@ -13,7 +13,7 @@ from bnn.optim.moments import STATE_DTYPES, Moment
 from bnn.optim.rows import float_rows, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
 from bnn.random.streams import generator_like, rounding_seed
-from bnn.weights.accumulator import STEPS_PER_UNIT, decode, encode, is_accumulator
+from bnn.weights.accumulator import CODES_PER_UNIT, decode, encode, is_accumulator
 
 _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
@@ -25,7 +25,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
     read as float32 and written back with stochastic rounding, so that small updates are not lost. Besides parameters,
     gradients and state, a step holds a few float32 tensors of 2^17 elements or one row, whichever is more.
 
-    The randomness of a rounding depends on the seed, the parameter's place in the optimizer and the number of its
+    The randomness of a rounding depends on the seed, the parameter's index in the optimizer and the number of its
     steps, and on nothing else: there is no generator to keep, and parameters may be stepped in any order, as
     `step_in_backward` does. State keeps its own dtype in `bnn.training.snapshot`; torch's `load_state_dict` would
     cast it.
@@ -135,36 +135,36 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 loss = closure()
         parameters = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
         pending = [
-            (place, group, parameter, parameter.grad)
-            for place, (group, parameter) in enumerate(parameters)
+            (index, group, parameter, parameter.grad)
+            for index, (group, parameter) in enumerate(parameters)
             if parameter.grad is not None
         ]
-        for place, _, parameter, gradient in pending:
-            _check_finite(place, parameter, gradient)
-        for place, group, parameter, gradient in pending:
-            self._step_parameter(place, group, parameter, gradient)
+        for index, _, parameter, gradient in pending:
+            _check_finite(index, parameter, gradient)
+        for index, group, parameter, gradient in pending:
+            self._step_parameter(index, group, parameter, gradient)
         return loss
 
     @torch.no_grad()
-    def step_one(self, place: int) -> None:
-        """Steps the parameter that is the optimizer's `place`-th, as `step` does where no other has a gradient.
+    def step_one(self, index: int) -> None:
+        """Steps the parameter that is the optimizer's `index`-th, as `step` does where no other has a gradient.
 
         Raises:
             NonFiniteError: its gradient has NaN or infinite values; nothing has been changed.
         """
         first = 0
         for group in self.param_groups:
-            if place < first + len(group["params"]):
-                parameter = group["params"][place - first]
-                _check_finite(place, parameter, parameter.grad)
-                return self._step_parameter(place, group, parameter, parameter.grad)
+            if index < first + len(group["params"]):
+                parameter = group["params"][index - first]
+                _check_finite(index, parameter, parameter.grad)
+                return self._step_parameter(index, group, parameter, parameter.grad)
             first += len(group["params"])
-        raise IndexError(f"the optimizer has {first} parameters, there is none at the place {place}")
+        raise IndexError(f"the optimizer has {first} parameters, there is none with index {index}")
 
-    def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+    def _step_parameter(self, index: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         state = self.state[parameter]
         state["step"] = step = state.get("step", 0) + 1
-        seed = rounding_seed(seed=group["seed"], place=place, step=step)
+        seed = rounding_seed(seed=group["seed"], index=index, step=step)
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
             for name, squared in self.moments(group).items()
@@ -194,8 +194,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
         state, size = self.state[parameter], self.sign_step(group)
         if size is not None and parameter.dtype is torch.int8:
             _, codes = in_memory_order(parameter.detach())
-            least = min(STEPS_PER_UNIT * self.hysteresis(group), STEPS_PER_UNIT - 1)
-            torch.ops.bnn.step_by_signs(codes, gradient.packed, STEPS_PER_UNIT * size, least, seed)
+            least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
+            torch.ops.bnn.step_by_signs(codes, gradient.packed, CODES_PER_UNIT * size, least, seed)
             return True
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
@@ -215,14 +215,14 @@ def require(condition: bool, rule: str, value: object) -> None:
         raise ValueError(f"{rule}, got {value}")
 
 
-def _check_finite(place: int, parameter: Tensor, gradient: Tensor) -> None:
+def _check_finite(index: int, parameter: Tensor, gradient: Tensor) -> None:
     if isinstance(gradient, BitTensor) or not gradient.numel():
         return
     # The extremes are not finite if any element is not; much faster than looking at each.
     low, high = gradient.aminmax()
     if not math.isfinite(high.item() - low.item()):
         raise NonFiniteError(
-            f"the gradient of the optimizer's parameter {place}, of shape {list(parameter.shape)}, is not finite:"
+            f"the gradient of the optimizer's parameter {index}, of shape {list(parameter.shape)}, is not finite:"
             " skip this step or lower the learning rate"
         )
 

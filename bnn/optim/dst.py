@@ -60,15 +60,15 @@ class DST(LowBitOptimizer):
         """The formula of the base."""
         self._base.update(weight, gradient, moments, group, step)
 
-    def _step_parameter(self, place: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+    def _step_parameter(self, index: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         store = store_behind(parameter)
         if store is None:
-            return super()._step_parameter(place, group, parameter, gradient)
+            return super()._step_parameter(index, group, parameter, gradient)
         # The base steps zeros in the weight's place, which leaves its step in them.
         change = torch.zeros(parameter.shape, dtype=torch.float32, device=gradient.device)
         self.state[change] = state = self.state[parameter]
         try:
-            super()._step_parameter(place, group, change, gradient.contiguous())
+            super()._step_parameter(index, group, change, gradient.contiguous())
         finally:
             del self.state[change]
         spacing, m = store.spacing, group["m"]
@@ -76,7 +76,7 @@ class DST(LowBitOptimizer):
             rows = rows_of(change)
             for part in row_chunks(rows):
                 to_probability_(rows[part].div_(spacing), m).mul_(spacing)
-        seed = transition_seed(seed=group["seed"], place=place, step=state["step"])
+        seed = transition_seed(seed=group["seed"], index=index, step=state["step"])
         return store.program(change, generator_like(change, seed))
 
 

@@ -34,11 +34,11 @@ class StepInBackward:
     """The handle of `step_in_backward`."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        def hook(place: int) -> Callable[[Tensor], None]:
+        def hook(index: int) -> Callable[[Tensor], None]:
             def step(parameter: Tensor) -> None:
                 try:
                     if isinstance(optimizer, LowBitOptimizer):
-                        optimizer.step_one(place)
+                        optimizer.step_one(index)
                     else:
                         optimizer.step()
                 finally:
@@ -49,8 +49,8 @@ class StepInBackward:
         optimizer.zero_grad()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._handles = [
-            parameter.register_post_accumulate_grad_hook(hook(place))
-            for place, parameter in enumerate(parameters)
+            parameter.register_post_accumulate_grad_hook(hook(index))
+            for index, parameter in enumerate(parameters)
             if parameter.requires_grad or is_accumulator(parameter)
         ]
 

@@ -30,7 +30,7 @@ _LEVELS = {torch.int8: 127, torch.uint8: 255}
 
 # A mean over a root that is rounded to 0 would be an update without bound. With this least code, errors of Adam's steps
 # were smallest for gradients whose sizes in a row are lognormal (sigma = 2, 3); it is above the least code of a mean.
-_LEAST_ROOT = 4
+_MIN_ROOT = 4
 
 
 class Moment:
@@ -95,5 +95,5 @@ class Moment:
         part = squares.sub_(below.square()).div_((below * 2).add_(1))
         codes = below.add_(round_to_integers_(part, generator))
         if self._is_root:
-            return codes.clamp_(_LEAST_ROOT, self._levels)
+            return codes.clamp_(_MIN_ROOT, self._levels)
         return codes.clamp_(0, self._levels).copysign_(values)

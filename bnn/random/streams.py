@@ -7,8 +7,8 @@ purpose                                          key                   counter
 examples that are held out                       seed                  position in the split
 order of an epoch                                0, seed, epoch        position in the split
 augmentation k, from 0                           1 + k, seed, epoch    position in the split
-roundings of a parameter's step                  seed, place           step
-transitions of a discrete weight's step          seed, place, 1        step
+roundings of a parameter's step                  seed, index           step
+transitions of a discrete weight's step          seed, index, 1        step
 
 A step seeds a generator, or an operation that is random by a hash, with its number; so it does no harm that keys of
 steps can be those of examples, such as (0, 0, 1). Whoever changes a key changes the results of every training.
@@ -27,7 +27,7 @@ _FIRST_AUGMENTATION = 1
 _TRANSITIONS = 1
 
 
-def held_out_first(n: int, *, seed: int) -> Tensor:
+def hold_out_order(n: int, *, seed: int) -> Tensor:
     """The positions of `n` examples, those to hold out first: int64 [n]."""
     return shuffled(n, seed)
 
@@ -52,20 +52,20 @@ def augmentation_numbers(positions: Tensor, *, number: int, seed: int, epoch: in
     return random_integers(positions, _FIRST_AUGMENTATION + number, seed, epoch)
 
 
-def rounding_seed(*, seed: int, place: int, step: int) -> int:
+def rounding_seed(*, seed: int, index: int, step: int) -> int:
     """Of the roundings of one step of one parameter, in 0..2**63-1.
 
     Args:
         seed: of the parameter's group.
-        place: of the parameter among all of its optimizer, from 0.
+        index: of the parameter among all of its optimizer, from 0.
         step: counts the steps of this parameter, from 1.
     """
-    return random_integer(step, seed, place)
+    return random_integer(step, seed, index)
 
 
-def transition_seed(*, seed: int, place: int, step: int) -> int:
+def transition_seed(*, seed: int, index: int, step: int) -> int:
     """Of the transitions between levels that one step of one discrete weight makes; as `rounding_seed`."""
-    return random_integer(step, seed, place, _TRANSITIONS)
+    return random_integer(step, seed, index, _TRANSITIONS)
 
 
 def generator_like(x: Tensor, seed: int) -> torch.Generator:

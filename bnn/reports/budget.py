@@ -39,11 +39,11 @@ def print_budget(
     if len(tables) > 1:
         table.add_column("ratio", justify="right", no_wrap=True)
     for name, lifetime in variable_names(tables.values()):
-        rows = [[variable for variable in of.variables if variable.name == name] for of in tables.values()]
+        rows = [[variable for variable in memory.variables if variable.name == name] for memory in tables.values()]
         sizes = [sum(variable.bytes for variable in row) for row in rows]
         cells = [cell for row, size in zip(rows, sizes, strict=True) for cell in (_bits(row), _mib(size))]
         table.add_row(name, lifetime, *cells, *_ratio(sizes))
-    totals = [of.total_bytes for of in tables.values()]
+    totals = [memory.total_bytes for memory in tables.values()]
     for label, figures in {"total": totals, **(others or {})}.items():
         table.add_section()
         table.add_row(label, "", *(cell for size in figures for cell in ("", _mib(size))), *_ratio(figures))
@@ -111,10 +111,12 @@ def _mib(size_bytes: float) -> str:
 
 def variable_names(tables: Iterable[MemoryTable]) -> list[tuple[str, str]]:
     """Names and lifetimes of the variables of all tables, in the order of the longest."""
-    longest_first = sorted(tables, key=lambda of: -len({variable.name for variable in of.variables}))
+    longest_first = sorted(tables, key=lambda memory: -len({variable.name for variable in memory.variables}))
     return list(
         {
-            variable.name: (variable.name, variable.lifetime) for of in longest_first for variable in of.variables
+            variable.name: (variable.name, variable.lifetime)
+            for memory in longest_first
+            for variable in memory.variables
         }.values()
     )
 

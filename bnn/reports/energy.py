@@ -7,7 +7,7 @@ from bnn.cost.energy import Event, Ledger, PriceTable
 
 KINDS = ("products, forward", "products, backward", "moves, forward", "moves, backward", "moves, update")
 """What the energy of training is spent on, in the order in which figures show it."""
-_LEAST_SHARE = 0.01
+_MIN_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def energy_by_kind(ledger: Ledger, prices: PriceTable) -> list[float]:
 
 def energy_by_layer(ledger: Ledger, prices: PriceTable) -> dict[str, list[float]]:
     """Joules of each layer by `KINDS`. Layers below a hundredth of the whole are summed up as `others`."""
-    least = _LEAST_SHARE * ledger.energy_J(prices)
+    least = _MIN_SHARE * ledger.energy_J(prices)
     layers: dict[str, list[float]] = {}
     others = [0.0] * len(KINDS)
     for name, events in ledger.split(lambda event: event.where).items():

@@ -79,7 +79,7 @@ def _render(runs: Sequence[RunRecord]) -> str:
         curves=_curves(runs),
         states=_state_curves(runs),
         choices=sections.choices(runs),
-        parts=[sections.of_run(run) for run in runs],
+        parts=[sections.run_sections(run) for run in runs],
         records=[list(_records(run)) for run in runs],
     )
 

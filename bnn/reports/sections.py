@@ -45,7 +45,7 @@ class Part:
     alert: str = ""
 
 
-def of_run(run: RunRecord) -> list[Part]:
+def run_sections(run: RunRecord) -> list[Part]:
     """The sections of a run that have anything to show."""
     parts = [_memory(run), _energy(run), _layers(run), _weight_state(run), *_device(run.summary.get("junctions"))]
     return [part for part in parts if part is not None]

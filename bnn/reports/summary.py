@@ -48,7 +48,9 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("energy of training, estimated", "not counted: the model cannot run on shapes alone"))
     else:
         rows.append(("energy of training, estimated", f"{energy(energy_J)} (prices: {summary['price_table']})"))
-        others = {name: of for name, of in summary["energy_by_table_j"].items() if name != summary["price_table"]}
+        others = {
+            name: joules for name, joules in summary["energy_by_table_j"].items() if name != summary["price_table"]
+        }
         rows += [("", f"{energy(other_J)} (prices: {name})") for name, other_J in others.items()]
     rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
     if summary["skipped_steps"]:

@@ -82,14 +82,14 @@ def recipe_parser(recipe: Recipe, *, prog: str) -> jsonargparse.ArgumentParser:
     return parser
 
 
-def parse_words(parser: jsonargparse.ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
+def parse_arguments(parser: jsonargparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
     """Values of a command line.
 
     Raises:
         UsageError: an option is unknown or missing, or its value is not of its type.
     """
     try:
-        return vars(parser.parse_args(list(words)))
+        return vars(parser.parse_args(list(arguments)))
     except jsonargparse.ArgumentError as error:
         message = str(error).replace("<class '", "").replace("'>", "").replace("Parser key", "option")
         raise UsageError(f"{message}; see `{parser.prog} --help`") from None

@@ -17,7 +17,7 @@ from bnn.quantizers.gradients import GradientQuantizer
 from bnn.random.rounding import round_to_integers_
 from bnn.weights.base import WeightStore
 
-STEPS_PER_UNIT = 128
+CODES_PER_UNIT = 128
 """Codes of an int8 accumulator in an interval of length 1."""
 
 # Initialized at a time: float32 values of the whole weight would take more than all of training.
@@ -65,7 +65,7 @@ def is_accumulator(parameter: Tensor) -> bool:
 
 def decode(stored: Tensor) -> Tensor:
     """The float32 values of a parameter's elements, int8 codes or floats; of float32 the tensor itself."""
-    return stored.float().add_(0.5).div_(STEPS_PER_UNIT) if stored.dtype is torch.int8 else stored.float()
+    return stored.float().add_(0.5).div_(CODES_PER_UNIT) if stored.dtype is torch.int8 else stored.float()
 
 
 def encode(values: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -73,8 +73,8 @@ def encode(values: Tensor, generator: torch.Generator | None) -> Tensor:
 
     The rounding is stochastic, or to the nearest where there is no generator.
     """
-    codes = round_to_integers_(values * STEPS_PER_UNIT - 0.5, generator)
-    return codes.clamp_(-STEPS_PER_UNIT, STEPS_PER_UNIT - 1).to(torch.int8)
+    codes = round_to_integers_(values * CODES_PER_UNIT - 0.5, generator)
+    return codes.clamp_(-CODES_PER_UNIT, CODES_PER_UNIT - 1).to(torch.int8)
 
 
 class AccumulatorStore(WeightStore):

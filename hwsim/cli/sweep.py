@@ -7,22 +7,22 @@ from bnn.errors import RunError, UsageError
 from hwsim.cli import sweep_accuracy, sweep_schemes, sweep_switching
 
 
-def sweep(words: list[str]) -> None:
-    """Sweeps one quantity, by the words after `hwsim sweep`.
+def sweep(arguments: list[str]) -> None:
+    """Sweeps one quantity, by the arguments after `hwsim sweep`.
 
     Raises:
-        UsageError: words that cannot be understood, or a quantity that is not physical.
+        UsageError: arguments that cannot be understood, or a quantity that is not physical.
         RunError: files cannot be written, or runs failed.
     """
     parser = ArgumentParser(prog="hwsim sweep", description="Tables and figures over one quantity.")
     studies = parser.add_subparsers(metavar="STUDY", required=True)
     for study in (sweep_switching, sweep_schemes, sweep_accuracy):
         study.add_parser(studies)
-    # Words after `--` are options of a recipe.
-    end = words.index("--") if "--" in words else len(words)
-    options = parser.parse_args(words[:end])
-    options.recipe_words = words[end + 1 :]
-    if options.recipe_words and options.study is not sweep_accuracy.accuracy:
+    # Arguments after `--` are options of a recipe.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = parser.parse_args(arguments[:end])
+    options.recipe_arguments = arguments[end + 1 :]
+    if options.recipe_arguments and options.study is not sweep_accuracy.accuracy:
         raise UsageError("options after `--` are those of a recipe, for `hwsim sweep accuracy`")
     try:
         options.study(options, _figures())

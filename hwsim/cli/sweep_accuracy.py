@@ -20,8 +20,8 @@ def add_parser(studies: Any) -> None:
         "hwsim sweep accuracy RECIPE --over OPTION --values V,V,... [--seeds N,N,...] --out FOLDER [-- OPTIONS]"
     )
     parser.epilog = (
-        "Words after `--` are options of the recipe, for all trainings. What has been trained in FOLDER is not trained"
-        " again: the same command goes on with a sweep that was broken off, and more values can be added."
+        "Arguments after `--` are options of the recipe, for all trainings. What has been trained in FOLDER is not"
+        " trained again: the same command goes on with a sweep that was broken off, and more values can be added."
     )
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help="such as recipes/mtj.py")
     parser.add_argument("--over", metavar="OPTION", required=True, help="of the recipe, such as spread")
@@ -34,7 +34,12 @@ def add_parser(studies: Any) -> None:
 def accuracy(options: argparse.Namespace, figures: ModuleType) -> None:
     """Trains, and writes the table and the figure."""
     failed = train_each(
-        options.recipe, options.over, options.values, seeds=options.seeds, words=options.recipe_words, out=options.out
+        options.recipe,
+        options.over,
+        options.values,
+        seeds=options.seeds,
+        recipe_arguments=options.recipe_arguments,
+        out=options.out,
     )
     path, table = options.out / RESULTS, results(options.out)
     if table["test_accuracy"]:

@@ -21,14 +21,14 @@ _PHYSICAL = {"junction", "measured", "voltage_V", "pulse_width_s", "state", "tem
 _DEFAULT_JUNCTION, _DEFAULT_LAW, _DEFAULT_DAMPING = "consistent", "fokker-planck", 0.02
 
 
-def switching(words: list[str]) -> None:
-    """Prints a probability, by the words after `hwsim switching`.
+def switching(arguments: list[str]) -> None:
+    """Prints a probability, by the arguments after `hwsim switching`.
 
     Raises:
-        UsageError: words that cannot be understood, or a quantity that is not physical.
+        UsageError: arguments that cannot be understood, or a quantity that is not physical.
         DataError: a measured table cannot be read.
     """
-    options = _parser().parse_args(words)
+    options = _parser().parse_args(arguments)
     given = {name for name, value in vars(options).items() if value is not None}
     if given & _REDUCED and given & _PHYSICAL:
         raise UsageError(f"give reduced units or physical ones, not both: {_dashed(given & (_REDUCED | _PHYSICAL))}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hwsim.devices.values import require, require_positive
 
-_MOST_STEPS = 1_000_000
+_MAX_STEPS = 1_000_000
 
 
 def switched(
@@ -56,10 +56,10 @@ def switched(
     if not s.any():
         return torch.zeros_like(s)
     steps = math.ceil(float(s.max()) / step)
-    if steps > _MOST_STEPS:
+    if steps > _MAX_STEPS:
         raise ValueError(
             f"a simulation of {steps} steps takes too long: shorten the pulse to a tau of "
-            f"{_MOST_STEPS * step * damping / (1 + damping**2):g}, or use the model fokker-planck"
+            f"{_MAX_STEPS * step * damping / (1 + damping**2):g}, or use the model fokker-planck"
         )
     ds = float(s.max()) / steps
     m = thermal_start(delta, trajectories, generator=generator)

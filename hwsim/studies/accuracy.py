@@ -15,7 +15,7 @@ from typing import Any
 
 from bnn.errors import RecipeError, RunError, UsageError
 from bnn.training.directory import CHECKPOINTS, CONFIGURATION, SUMMARY, read_json, write_json, writing
-from bnn.training.recipe import Recipe, load_recipe, parse_words, recipe_parser, values_to_json
+from bnn.training.recipe import Recipe, load_recipe, parse_arguments, recipe_parser, values_to_json
 from hwsim.studies.tables import Table, write_csv
 
 SWEEP = "sweep.json"
@@ -26,9 +26,9 @@ _RESULTS_OF_RUN = ("test_accuracy", "validation_accuracy", "epochs")
 _RESULTS_OF_JUNCTIONS = ("pulses", "switches", "write_energy_J", "read_energy_J", "fraction_in_0_s")
 
 
-def train(words: Sequence[str]) -> int:
+def train(arguments: Sequence[str]) -> int:
     """Runs `bnn train` in a process of its own, so that what ends it ends nothing else; gives its exit status."""
-    with subprocess.Popen([sys.executable, "-m", "bnn", "train", *words]) as process:
+    with subprocess.Popen([sys.executable, "-m", "bnn", "train", *arguments]) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -43,7 +43,7 @@ def sweep(
     values: Sequence[str],
     *,
     seeds: Sequence[int] = (0,),
-    words: Sequence[str] = (),
+    recipe_arguments: Sequence[str] = (),
     out: Path,
     train: Callable[[Sequence[str]], int] = train,
 ) -> list[str]:
@@ -54,9 +54,9 @@ def sweep(
         over: the option, without dashes in front.
         values: of it, as on a command line.
         seeds: of the recipe.
-        words: other options of all runs, as on a command line.
+        recipe_arguments: further options of all runs, as on a command line.
         out: folder of the runs and of `accuracy.csv`.
-        train: gets the words after `bnn train`, and gives the exit status.
+        train: gets the arguments after `bnn train`, and gives the exit status.
 
     Returns:
         What is to be said of runs that failed: their folders' names and exit statuses. `results` has the others.
@@ -69,9 +69,9 @@ def sweep(
     recipe = load_recipe(recipe_path)
     runs = {}
     for value, seed in product(values, seeds):
-        options = [f"--{over}={value}", f"--seed={seed}", *words]
+        options = [f"--{over}={value}", f"--seed={seed}", *recipe_arguments]
         runs[_folder_name(_parsed(recipe, over, options)[_parameter(over)], seed)] = options
-    _claim(out, {"recipe": str(recipe.path), "over": over, "options": list(words)})
+    _claim(out, {"recipe": str(recipe.path), "over": over, "options": list(recipe_arguments)})
     failed = []
     for name, options in runs.items():
         folder = out / name
@@ -110,7 +110,7 @@ def results(out: Path) -> Table:
                 *(junctions.get(name) for name in _RESULTS_OF_JUNCTIONS),
             )
         )
-    # Numbers by size, and words after them.
+    # Numbers by size, and texts after them.
     rows.sort(key=lambda row: (isinstance(row[0], str), row[0] if is_number(row[0]) else 0, str(row[0]), row[1]))
     names = (over, "seed", *_RESULTS_OF_RUN, *_RESULTS_OF_JUNCTIONS)
     return {name: [row[column] for row in rows] for column, name in enumerate(names)}
@@ -121,15 +121,15 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _parsed(recipe: Recipe, over: str, words: Sequence[str]) -> dict[str, Any]:
+def _parsed(recipe: Recipe, over: str, arguments: Sequence[str]) -> dict[str, Any]:
     """A recipe's arguments, as `bnn train` would understand them."""
     parser = recipe_parser(recipe, prog=f"bnn train {recipe.path.name}")
     # An option of every run; the others would collide with what a sweep does.
     parser.add_argument("--device", type=str, default="auto")
     for option in (over, "seed"):
-        if sum(word.partition("=")[0] == f"--{option}" for word in words) > 1:
+        if sum(argument.partition("=")[0] == f"--{option}" for argument in arguments) > 1:
             raise UsageError(f"--{option} is swept: leave it away after `--`")
-    values = parse_words(parser, words)
+    values = parse_arguments(parser, arguments)
     values.pop("device")
     if _parameter(over) not in values:
         raise UsageError(f"a sweep is over an option of the recipe, and {recipe.path.name} has no --{over}")

@@ -48,9 +48,9 @@ _LABELS = {
 }
 _UNITS = {"pulse-width-s": "s", "temperature-K": "K", "voltage-V": "V"}
 # Of accuracy, on the axis, so that chance does not look like a law.
-_LEAST_PERCENT = 3.0
+_MIN_PERCENT = 3.0
 # Points of a simulation that are drawn.
-_MOST_MARKS = 20
+_MAX_MARKS = 20
 
 
 def switching(table: Table, path: Path, *, title: str = "") -> None:
@@ -69,7 +69,7 @@ def switching(table: Table, path: Path, *, title: str = "") -> None:
         for number, name in enumerate(name for name in names if name not in (SIMULATION, STANDARD_ERROR)):
             axes.plot(table[over], table[name], label=name, color=_COLORS[number], linestyle=_STROKES[number])
         if SIMULATION in table:
-            every = slice(None, None, -(-len(table[over]) // _MOST_MARKS))
+            every = slice(None, None, -(-len(table[over]) // _MAX_MARKS))
             axes.errorbar(
                 table[over][every],
                 table[SIMULATION][every],
@@ -141,7 +141,7 @@ def accuracy(table: Table, path: Path, *, title: str = "") -> None:
         axes.set_ylabel("test accuracy (%)")
         axes.ticklabel_format(axis="y", useOffset=False)
         low, high = axes.get_ylim()
-        if (missing := _LEAST_PERCENT - (high - low)) > 0:
+        if (missing := _MIN_PERCENT - (high - low)) > 0:
             axes.set_ylim(low - missing / 2, high + missing / 2)
 
 

@@ -127,7 +127,7 @@ def test_blocks_are_as_narrow_as_they_compute():
 )
 def test_what_backward_needs_again(module, kept):
     (layer,) = count_layers(nn.Sequential(module), (3, 4, 4), batch_size=BATCH)
-    assert (layer.kept_elements, layer.kept_bits) == kept
+    assert (layer.saved_elements, layer.saved_bits) == kept
 
 
 def test_views_move_nothing_and_neither_does_the_sign_of_bits():
@@ -150,7 +150,7 @@ def test_operations_outside_modules_are_found():
     network = count_network(nn.Sequential(nn.Conv2d(1, 3, 1), Shortcut()), (1, 2, 2), batch_size=BATCH)
     add, hardtanh = network.operations
     assert (add.name, add.kind, add.input_elements, add.output_elements) == ("1.add", "add", 2 * 24, 24)
-    assert (add.kept_elements, hardtanh.kept_elements) == (0, 24)
+    assert (add.saved_elements, hardtanh.saved_elements) == (0, 24)
     assert (hardtanh.name, add.needs_input_gradient, hardtanh.needs_input_gradient) == ("1.hardtanh", True, True)
     assert network.uncounted == ()
 

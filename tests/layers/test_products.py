@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bnn.bits import BitTensor
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, MaxPool2d
-from bnn.layers.binary_norm import levels
+from bnn.layers.binary_norm import conditional_means
 from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient, SignGradient
 from bnn.weights import AccumulatorStore
 from tests.contracts import randn, saved_bytes
@@ -216,7 +216,7 @@ def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape)
             y, choices = torch.ops.bnn.max_pool2d_choices(y, pool.window)
         bits, inside, _, deviation = torch.ops.bnn.norm_sign(y, block.norm.bias, block.norm.eps)
         seed = Int4Gradient(generator=generator()).seed()
-        operands = (grad, bits, inside, deviation + block.norm.eps, levels(block.norm.bias))
+        operands = (grad, bits, inside, deviation + block.norm.eps, conditional_means(block.norm.bias))
         q, scale, _ = torch.ops.bnn.norm_sign_backward_integers(*operands, 7, seed)
         if pool is not None:
             q = torch.ops.bnn.max_pool2d_scatter(q, choices, shape_before, pool.window)

@@ -12,7 +12,7 @@ from bnn.random.streams import (
     draw_seed,
     epoch_order,
     generator_like,
-    held_out_first,
+    hold_out_order,
     rounding_seed,
     transition_seed,
 )
@@ -22,17 +22,17 @@ POSITIONS = torch.arange(N)
 
 
 def test_keys_are_those_of_all_trainings_so_far():
-    assert torch.equal(held_out_first(50, seed=7), shuffled(50, 7))
+    assert torch.equal(hold_out_order(50, seed=7), shuffled(50, 7))
     assert torch.equal(epoch_order(50, seed=7, epoch=3), shuffled(50, 0, 7, 3))
     for number in (0, 1, 2):
         numbers = augmentation_numbers(POSITIONS, number=number, seed=7, epoch=3)
         assert torch.equal(numbers, random_integers(POSITIONS, 1 + number, 7, 3))
-    assert rounding_seed(seed=7, place=3, step=5) == random_integer(5, 7, 3)
-    assert transition_seed(seed=7, place=3, step=5) == random_integer(5, 7, 3, 1)
+    assert rounding_seed(seed=7, index=3, step=5) == random_integer(5, 7, 3)
+    assert transition_seed(seed=7, index=3, step=5) == random_integer(5, 7, 3, 1)
 
 
 def ranks(order: Tensor) -> Tensor:
-    """The place of each example in an order."""
+    """The index of each example in an order."""
     return order.argsort()
 
 
@@ -40,7 +40,7 @@ def streams_of_data() -> dict[str, Tensor]:
     """What each purpose draws for the same examples; keys of small numbers, which are alike most."""
     found = {}
     for seed in (0, 1):
-        found[f"held out, seed {seed}"] = ranks(held_out_first(N, seed=seed))
+        found[f"held out, seed {seed}"] = ranks(hold_out_order(N, seed=seed))
         for epoch in (0, 1):
             key = {"seed": seed, "epoch": epoch}
             found[f"order, {key}"] = ranks(epoch_order(N, **key))
@@ -53,10 +53,10 @@ def streams_of_steps() -> dict[str, Tensor]:
     """What each purpose draws for the same steps."""
     found = {}
     for seed in (0, 1):
-        for place in (0, 1):
+        for index in (0, 1):
             for name, seed_of in (("roundings", rounding_seed), ("transitions", transition_seed)):
-                seeds = [seed_of(seed=seed, place=place, step=step) for step in range(N)]
-                found[f"{name}, seed {seed}, place {place}"] = torch.tensor(seeds)
+                seeds = [seed_of(seed=seed, index=index, step=step) for step in range(N)]
+                found[f"{name}, seed {seed}, index {index}"] = torch.tensor(seeds)
     return found
 
 
@@ -82,7 +82,7 @@ def test_neighbouring_numbers_of_a_stream_are_independent(streams):
 
 def test_no_two_steps_have_the_same_seed():
     keys = [
-        {"seed": seed, "place": place, "step": step} for seed in range(6) for place in range(6) for step in range(1, 9)
+        {"seed": seed, "index": index, "step": step} for seed in range(6) for index in range(6) for step in range(1, 9)
     ]
     seeds = [seed_of(**key) for key in keys for seed_of in (rounding_seed, transition_seed)]
     assert len(set(seeds)) == len(seeds)

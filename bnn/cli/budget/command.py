@@ -37,17 +37,17 @@ def budget(arguments: list[str]) -> None:
     from bnn.cli.budget.networks import find_network
     from bnn.cli.budget.predicted import PredictedBudget
     from bnn.cli.budget.published import PublishedBudget
-    from bnn.cost.memory.budget import LEAST_BATCH
+    from bnn.cost.memory.budget import MIN_BATCH_SIZE
 
     require_choice("mode", options.mode, MODES)
     for option in ("batch", "slice"):
         value = getattr(options, option)
-        if value is not None and value < LEAST_BATCH:
-            raise UsageError(f"--{option} is at least {LEAST_BATCH}: batch norm needs two values a channel")
+        if value is not None and value < MIN_BATCH_SIZE:
+            raise UsageError(f"--{option} is at least {MIN_BATCH_SIZE}: batch norm needs two values a channel")
     network = find_network(options.model, options.input)
     options.input = network.input_shape
-    of_mode = PublishedBudget(network, options) if options.mode == "paper" else PredictedBudget(network, options)
+    shown = PublishedBudget(network, options) if options.mode == "paper" else PredictedBudget(network, options)
     if options.fit is None:
-        of_mode.show_step()
+        shown.show_step()
     else:
-        of_mode.show_candidates()
+        shown.show_candidates()

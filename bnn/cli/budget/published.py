@@ -13,7 +13,7 @@ from bnn.cli.arguments import require_choice
 from bnn.cli.budget.configurations import PRESETS, REFERENCE
 from bnn.cli.budget.networks import NetworkBuilder
 from bnn.cli.budget.output import MIB, nothing_fits, print_json
-from bnn.cost.memory.budget import LEAST_BATCH, largest_batches
+from bnn.cost.memory.budget import MIN_BATCH_SIZE, largest_batches
 from bnn.cost.memory.paper import MASK_QUIRKS, PAPER_OPTIMIZERS, PAPER_PRESETS, MaskQuirk, paper_table
 from bnn.cost.memory.table import MemoryTable, network_shape
 from bnn.errors import UsageError
@@ -75,8 +75,8 @@ class PublishedBudget:
         totals = {pair: partial(self._total_bytes, pair) for pair in itertools.product(presets, optimizers)}
         candidates = largest_batches(totals, options.fit, batch_size=options.batch)
         if not candidates:
-            least_bytes, pair = min((total(LEAST_BATCH), pair) for pair, total in totals.items())
-            raise nothing_fits(options, least_bytes, *pair, LEAST_BATCH)
+            least_bytes, pair = min((total(MIN_BATCH_SIZE), pair) for pair, total in totals.items())
+            raise nothing_fits(options, least_bytes, *pair, MIN_BATCH_SIZE)
         if options.json:
             print_json(options, budget_bytes=options.fit, candidates=[asdict(candidate) for candidate in candidates])
         else:

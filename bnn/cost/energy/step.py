@@ -91,7 +91,7 @@ def _count_layer(ledger: Ledger, layer: LayerCount, batch_size: int, slices: int
     moves("read", "forward", layer.input_bits, layer.input_elements)
     moves("write", "forward", layer.output_bits, layer.output_elements)
     moves("read", "backward", layer.gradient_bits, layer.output_elements)
-    moves("read", "backward", layer.kept_bits, layer.kept_elements)
+    moves("read", "backward", layer.saved_bits, layer.saved_elements)
     if layer.needs_input_gradient:
         moves("write", "backward", layer.input_gradient_bits, layer.input_elements)
     if layer.weights:

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-LEAST_BATCH = 2
+MIN_BATCH_SIZE = 2
 """Batch norm needs two values a channel."""
 
 BytesOfBatch = Callable[[int], float]
@@ -42,7 +42,7 @@ def largest_batches(
     Returns:
         What fits: larger batches first, and of equal ones the preferred.
     """
-    sizes = range(LEAST_BATCH, batch_size + 1)
+    sizes = range(MIN_BATCH_SIZE, batch_size + 1)
     candidates = []
     for (preset, optimizer), total_bytes in totals.items():
         count = bisect_right(sizes, memory_bytes, key=total_bytes)
@@ -85,4 +85,4 @@ def slice_sizes(batch_size: int) -> list[int]:
     """The whole batch and its halves, quarters and so on as sizes of slices, ascending."""
     sizes = {math.ceil(batch_size / parts) for parts in (1 << k for k in range(batch_size.bit_length()))}
     # Slices are of nearly equal size, and the smallest needs as many examples as a batch.
-    return sorted(size for size in sizes if batch_size // math.ceil(batch_size / size) >= LEAST_BATCH)
+    return sorted(size for size in sizes if batch_size // math.ceil(batch_size / size) >= MIN_BATCH_SIZE)

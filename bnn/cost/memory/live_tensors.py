@@ -38,7 +38,7 @@ class Memory:
     """Dimensions of that tensor."""
     source: tuple[str, int]
     """The operation that made it, and the number of its result."""
-    of_weights: bool
+    holds_weights: bool
     """Whether it holds parameters, or something made of parameters alone."""
 
 
@@ -64,11 +64,11 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def memory_of(self, x: Tensor) -> Memory:
         """The memory of a tensor, whatever device it is on; of a `BitTensor` that of its bits."""
-        return self._note(x.packed if isinstance(x, BitTensor) else x, ("", 0), of_weights=False)
+        return self._note(x.packed if isinstance(x, BitTensor) else x, ("", 0), holds_weights=False)
 
-    def hold(self, tensors: Iterable[Tensor], *, of_weights: bool = False) -> list[Memory]:
+    def hold(self, tensors: Iterable[Tensor], *, holds_weights: bool = False) -> list[Memory]:
         """Counts tensors that were there before."""
-        memories = [self._note(x, ("", 0), of_weights=of_weights) for x in tensors]
+        memories = [self._note(x, ("", 0), holds_weights=holds_weights) for x in tensors]
         for x in tensors:
             self._use(x)
         return memories
@@ -100,9 +100,9 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
         inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
         is_written = not name.startswith(_UNWRITTEN)
-        of_weights = is_written and bool(inputs) and all(self.memory_of(x).of_weights for x in inputs)
+        holds_weights = is_written and bool(inputs) and all(self.memory_of(x).holds_weights for x in inputs)
         for number, x in enumerate(outputs):
-            self._note(x, (name, number), of_weights=of_weights)
+            self._note(x, (name, number), holds_weights=holds_weights)
         if not _only_views(func):
             for x in inputs + outputs if is_written else inputs:
                 self._use(x)
@@ -111,12 +111,12 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._log += [(memory, workspace), (memory, -workspace)]
         return results
 
-    def _note(self, x: Tensor, source: tuple[str, int], *, of_weights: bool) -> Memory:
+    def _note(self, x: Tensor, source: tuple[str, int], *, holds_weights: bool) -> Memory:
         storage = x.untyped_storage()
         key = storage._cdata
         if key not in self._of_storage:
             packed = x.dtype is torch.uint8 and source[0].startswith(_PACKS)
-            self._of_storage[key] = Memory(storage.nbytes(), x.itemsize, packed, x.dim(), source, of_weights)
+            self._of_storage[key] = Memory(storage.nbytes(), x.itemsize, packed, x.dim(), source, holds_weights)
             self._unwritten.add(key)
             weakref.finalize(storage, self._forget, key).atexit = False
         return self._of_storage[key]

@@ -71,7 +71,7 @@ PAPER_OPTIMIZERS = {
 class MaskQuirk:
     """How the published figures of one network count the masks of max-pooling."""
 
-    of_layer_inputs: bool = False
+    counts_layer_inputs: bool = False
     """One element for each input of the layer before the pooling, instead of each input of the pooling."""
     free_if_packed: bool = False
     """Masks of one bit count nothing."""
@@ -79,7 +79,7 @@ class MaskQuirk:
 
 # Inferred: only so do the sums equal the printed totals and ratios. BinaryNet's need no quirk.
 MASK_QUIRKS = {
-    "cnv": MaskQuirk(of_layer_inputs=True, free_if_packed=True),
+    "cnv": MaskQuirk(counts_layer_inputs=True, free_if_packed=True),
     "resnete18": MaskQuirk(free_if_packed=True),
     "birealnet18": MaskQuirk(free_if_packed=True),
 }
@@ -110,7 +110,9 @@ def paper_table(
     # The paper's residual network has real layers inside, whose inputs no sign comes before.
     real = sum(layer.input_elements for layer in inner if not layer.binary)
     inputs = [layer.input_elements for layer in network.layers] + [pool.input_elements for pool in network.pools]
-    masks = sum(pool.layer_input_elements if quirk.of_layer_inputs else pool.input_elements for pool in network.pools)
+    masks = sum(
+        pool.layer_input_elements if quirk.counts_layer_inputs else pool.input_elements for pool in network.pools
+    )
     mask_bits = 0 if quirk.free_if_packed and widths.pool_choices == 1 else widths.pool_choices
     latent = network.weights if optimizer.latent_weights else 0
     variables = (

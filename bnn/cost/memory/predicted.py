@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bnn.cost.memory.live_tensors import LiveTensors, Memory
 from bnn.cost.memory.saved_tensors import saved_tensors
-from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, failures_named
+from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, name_failing_module
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
@@ -65,7 +65,7 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
     live, roles, saved_bytes = LiveTensors(device), _Roles(), []
     model = step.model
     roles.take("batch and labels", "always", live.hold([x, labels]))
-    parameters = live.hold(list(model.parameters()), of_weights=True)
+    parameters = live.hold(list(model.parameters()), holds_weights=True)
     stores = [module for module in model.modules() if isinstance(module, WeightStore)]
     for weights in (store.parameters() for store in stores):
         roles.take("latent weights", "always", [live.memory_of(weight) for weight in weights])
@@ -83,7 +83,7 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         roles.take("weight gradients", "to update", [live.memory_of(gradient) for gradient in gradients])
 
-    with failures_named(model, input_shape), live:
+    with name_failing_module(model, input_shape), live:
         # The first step makes the optimizer's state.
         for _ in range(2):
             live.may_read_numbers = False
@@ -107,7 +107,7 @@ class _Roles:
 
 
 def _saved_name(memory: Memory) -> str:
-    if memory.of_weights:
+    if memory.holds_weights:
         return "weights as bits"
     if memory.source in _WINDOWS:
         return "windows"

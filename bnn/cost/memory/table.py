@@ -102,7 +102,7 @@ def network_shape(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkShap
     Raises:
         RunError: the network cannot run on such an input, or not on shapes alone, or has no weights.
     """
-    with failures_named(model, input_shape):
+    with name_failing_module(model, input_shape):
         counts = count_layers(model, input_shape)
     layers: list[LayerShape] = []
     pools: list[PoolShape] = []
@@ -121,7 +121,7 @@ def network_shape(model: nn.Module, input_shape: tuple[int, ...]) -> NetworkShap
 
 
 @contextmanager
-def failures_named(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[None]:
+def name_failing_module(model: nn.Module, input_shape: tuple[int, ...]) -> Iterator[None]:
     """Turns whatever a model raises on the meta device into an error that says which module it was.
 
     Args:

@@ -33,17 +33,17 @@ def quantization_card(run: Run) -> dict[str, str]:
     layers = [layer for layer in count_network(run.model, run.data.image_shape).layers if layer.weights]
     binary = [module for module in run.model.modules() if isinstance(module, BinaryLayer)]
     return {
-        **_of_layers(layers),
+        **_layer_choices(layers),
         "weight levels": _listed(_weight_levels(layer.store) for layer in binary),
         "scale of weights": _listed(map(_scale, binary)),
         "input levels": _listed(_input_levels(layer.input_quantizer) for layer in binary),
-        **_of_products(layers),
+        **_product_choices(layers),
         "latent weights": _listed(_latent(layer.store) for layer in binary),
         "gradient of a weight": _listed(_gradient(layer.store.gradient_quantizer) for layer in binary),
         "gradient of a product": _listed(_gradient(layer.grad_quantizer) for layer in binary),
         "optimizer": _optimizer(run.optimizer),
         "norms": _listed(_norm(module) for module in run.model.modules() if "Norm" in type(module).__name__),
-        **_of_training(run),
+        **_training_choices(run),
     }
 
 
@@ -52,7 +52,7 @@ def loss_name(loss: Loss) -> str:
     return str(getattr(loss, "__name__", type(loss).__name__))
 
 
-def _of_layers(layers: Sequence[LayerCount]) -> dict[str, str]:
+def _layer_choices(layers: Sequence[LayerCount]) -> dict[str, str]:
     texts = [f"{layer.kind}, weights of {_b(layer.weight_bits)}, input of {_b(layer.input_bits)}" for layer in layers]
     return {
         "first layer": texts[0] if texts else "none",
@@ -61,10 +61,10 @@ def _of_layers(layers: Sequence[LayerCount]) -> dict[str, str]:
     }
 
 
-def _of_products(layers: Sequence[LayerCount]) -> dict[str, str]:
+def _product_choices(layers: Sequence[LayerCount]) -> dict[str, str]:
     products = sum(layer.multiply_accumulates for layer in layers)
     levels = [layer for layer in layers if max(layer.input_bits, layer.weight_bits) <= LEVEL_BITS]
-    of_levels = sum(layer.multiply_accumulates for layer in levels)
+    on_levels = sum(layer.multiply_accumulates for layer in levels)
     sums = [
         accumulator_bits((layer.input_bits, layer.weight_bits), layer.fan_in)
         for layer in layers
@@ -72,13 +72,13 @@ def _of_products(layers: Sequence[LayerCount]) -> dict[str, str]:
     ]
     real = sum(layer.weights for layer in layers if layer.weight_bits > INTEGER_BITS)
     return {
-        "quantized": f"weights and inputs of {100 * of_levels / max(1, products):.1f} % of the forward pass's products",
+        "quantized": f"weights and inputs of {100 * on_levels / max(1, products):.1f} % of the forward pass's products",
         "real weights": f"{100 * real / max(1, sum(layer.weights for layer in layers)):.1f} % of all",
         "accumulator": f"{_b(max(sums))} hold every such sum exactly" if sums else "of floats",
     }
 
 
-def _of_training(run: Run) -> dict[str, str]:
+def _training_choices(run: Run) -> dict[str, str]:
     train, validation = hold_out(run.data.train, fraction=run.validation, seed=run.seed)
     sliced = run.slice_size is not None and run.slice_size < run.batch_size
     return {

@@ -70,7 +70,7 @@ def gated(ledger: Ledger, counts: Sequence[GatedXnorCount]) -> Ledger:
     """The ledger without the products that rest, which is what hardware with gates does.
 
     Args:
-        ledger: as of `bnn.cost.count_step`.
+        ledger: as of `bnn.cost.energy.count_step`.
         counts: measured; the parts that rest hold for the ledger's number of examples too.
     """
     active = {count.name: 1 - count.resting_probability for count in counts}

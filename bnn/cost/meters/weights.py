@@ -66,8 +66,8 @@ class WeightMeter(Callback):
             return
         layers = self._layers().values()
         figures = [(layer.store.size, layer.figures(self._steps)) for layer in layers]
-        for name in dict.fromkeys(name for _, of in figures for name in of):
-            have = [(size, of[name]) for size, of in figures if name in of]
+        for name in dict.fromkeys(name for _, of_layer in figures for name in of_layer):
+            have = [(size, of_layer[name]) for size, of_layer in figures if name in of_layer]
             record[name] = sum(size * value for size, value in have) / sum(size for size, _ in have)
         now = {
             "steps": self._steps,

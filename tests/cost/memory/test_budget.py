@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.cost.memory.budget import LEAST_BATCH, Candidate, largest_batches, largest_slices, slice_sizes
+from bnn.cost.memory.budget import MIN_BATCH_SIZE, Candidate, largest_batches, largest_slices, slice_sizes
 
 TOTALS = {
     ("standard", "adam"): lambda batch: 100 + 10 * batch,
@@ -29,7 +29,7 @@ def test_a_batch_that_fills_the_budget_fits_and_one_byte_less_does_not():
 
 def test_no_larger_batch_than_wanted():
     assert [of[2] for of in batches(1000, batch_size=3)] == [3, 3, 3]
-    assert [of[2] for of in batches(1000, batch_size=LEAST_BATCH)] == [2, 2, 2]
+    assert [of[2] for of in batches(1000, batch_size=MIN_BATCH_SIZE)] == [2, 2, 2]
 
 
 @given(
@@ -57,7 +57,7 @@ def test_every_slice_has_two_examples(batch_size):
     assert sizes[-1] == batch_size
     assert sizes == sorted(set(sizes))
     for size in sizes:
-        assert batch_size // -(-batch_size // size) >= LEAST_BATCH
+        assert batch_size // -(-batch_size // size) >= MIN_BATCH_SIZE
 
 
 STEPS = {

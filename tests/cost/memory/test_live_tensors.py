@@ -82,13 +82,13 @@ def test_bits_count_as_bits(device):
 def test_what_is_made_of_weights_alone_is_of_weights():
     live = watched("cpu")
     weight, x = torch.ones(4), torch.ones(4)
-    live.hold([weight], of_weights=True)
+    live.hold([weight], holds_weights=True)
     live.hold([x])
     with live:
         doubled = weight * 2
         product = doubled * x
         made = weight.new_empty(4).fill_(1)
-    assert [live.memory_of(y).of_weights for y in (weight, doubled, product, made)] == [True, True, False, False]
+    assert [live.memory_of(y).holds_weights for y in (weight, doubled, product, made)] == [True, True, False, False]
 
 
 def test_a_number_is_read_from_shapes_only_where_it_may_be():

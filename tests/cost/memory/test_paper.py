@@ -126,7 +126,7 @@ def test_what_the_quirks_are_worth():
     honest = replace(STANDARD, pool_choices=1)
     assert round(mib("binarynet", honest), 1) == 428.0
     assert round(mib("binarynet", honest) / mib("binarynet", EDGE), 2) == 3.10
-    charged = MaskQuirk(of_layer_inputs=True)
+    charged = MaskQuirk(counts_layer_inputs=True)
     assert round(mib("cnv", STANDARD) / mib("cnv", EDGE, quirk=charged), 2) == 4.05
     assert mib("resnete18", STANDARD, batch=4096) / mib("resnete18", EDGE, batch=4096, quirk=MaskQuirk()) == (
         pytest.approx(3.70, rel=0.0025)

@@ -28,15 +28,17 @@ class Training:
         self.failing = failing
         self.calls: list[list[str]] = []
 
-    def __call__(self, words) -> int:
-        self.calls.append(list(words))
-        if words[0] == "--resume":
-            folder = Path(words[1])
+    def __call__(self, arguments) -> int:
+        self.calls.append(list(arguments))
+        if arguments[0] == "--resume":
+            folder = Path(arguments[1])
             spread, seed = folder.name.split("-seed-")
         else:
-            folder = Path(words[words.index("--out") + 1])
+            folder = Path(arguments[arguments.index("--out") + 1])
             assert not folder.exists() or not any(folder.iterdir()), "`bnn train` begins in an empty folder"
-            spread, seed = (next(w.partition("=")[2] for w in words if w.startswith(o)) for o in ("--spread", "--seed"))
+            spread, seed = (
+                next(w.partition("=")[2] for w in arguments if w.startswith(o)) for o in ("--spread", "--seed")
+            )
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"arguments": {"spread": float(spread), "seed": int(seed)}}))
         if folder.name in self.failing:
@@ -49,7 +51,7 @@ class Training:
 
 def test_trains_every_value_with_every_seed_once(recipe, tmp_path):
     training, out = Training(), tmp_path / "out"
-    options = {"seeds": [1, 0], "words": ["--epochs", "3"], "out": out, "train": training}
+    options = {"seeds": [1, 0], "recipe_arguments": ["--epochs", "3"], "out": out, "train": training}
     assert accuracy.sweep(recipe, "spread", ["0.1", "0"], **options) == []
     table = accuracy.results(out)
     assert len(training.calls) == 4
@@ -104,10 +106,10 @@ def test_what_never_came_to_a_checkpoint_begins_anew(recipe, tmp_path):
 def test_a_break_keeps_what_was_finished(recipe, tmp_path):
     training, out = Training(), tmp_path / "out"
 
-    def broken(words) -> int:
-        if "--spread=0.1" in words:
+    def broken(arguments) -> int:
+        if "--spread=0.1" in arguments:
             raise KeyboardInterrupt
-        return training(words)
+        return training(arguments)
 
     with pytest.raises(KeyboardInterrupt):
         accuracy.sweep(recipe, "spread", ["0", "0.1"], out=out, train=broken)
@@ -116,15 +118,15 @@ def test_a_break_keeps_what_was_finished(recipe, tmp_path):
 
 def test_a_folder_has_one_sweep(recipe, tmp_path):
     out = tmp_path / "out"
-    accuracy.sweep(recipe, "spread", ["0"], out=out, words=["--epochs", "3"], train=Training())
+    accuracy.sweep(recipe, "spread", ["0"], out=out, recipe_arguments=["--epochs", "3"], train=Training())
     training = Training()
     with pytest.raises(RunError, match=r"has a sweep of .*tiny.py over spread with the options --epochs 3: name anoth"):
-        accuracy.sweep(recipe, "spread", ["0"], out=out, words=["--epochs", "5"], train=training)
+        accuracy.sweep(recipe, "spread", ["0"], out=out, recipe_arguments=["--epochs", "5"], train=training)
     assert not training.calls
 
 
 @pytest.mark.parametrize(
-    ("over", "values", "words", "message"),
+    ("over", "values", "recipe_arguments", "message"),
     [
         ("sprad", ["0"], [], "nrecognized arguments: --sprad=0"),
         ("spread", ["0", "wide"], [], "spread"),
@@ -136,10 +138,10 @@ def test_a_folder_has_one_sweep(recipe, tmp_path):
         ("device", ["cpu"], [], "an option of the recipe, and tiny.py has no --device"),
     ],
 )
-def test_mistakes_are_found_before_any_training(recipe, tmp_path, over, values, words, message):
+def test_mistakes_are_found_before_any_training(recipe, tmp_path, over, values, recipe_arguments, message):
     training = Training()
     with pytest.raises(UsageError, match=message):
-        accuracy.sweep(recipe, over, values, words=words, out=tmp_path / "out", train=training)
+        accuracy.sweep(recipe, over, values, recipe_arguments=recipe_arguments, out=tmp_path / "out", train=training)
     assert not training.calls
     assert not (tmp_path / "out").exists()
 
@@ -149,6 +151,6 @@ def test_what_is_no_recipe(tmp_path):
         accuracy.sweep(tmp_path / "none.py", "spread", ["0"], out=tmp_path / "out")
 
 
-def test_words_come_after_numbers():
+def test_texts_come_after_numbers():
     assert accuracy.is_number(0)
     assert not any(map(accuracy.is_number, (True, None, "0")))
