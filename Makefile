@@ -11,11 +11,14 @@ ORACLE := .venv-oracle
 train: setup
 	$(BIN)/bnn train recipes/digits.py
 
+# One process a core; `pytest` alone runs in one process.
+PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
+
 test: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -6,6 +6,7 @@ from hypothesis import settings
 
 # Small tensors: one thread is faster than the hand-over to several, and sums come out the same on every machine.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

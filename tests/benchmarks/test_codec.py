@@ -3,6 +3,7 @@ import sys
 import zlib
 
 import pytest
+import torch
 from torch import nn
 
 from benchmarks import codec
@@ -12,17 +13,19 @@ from bnn.quantizers import Ternary
 from bnn.weights import LatentStore
 
 
-@pytest.fixture
-def file(tmp_path, generator):
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
     model = nn.Sequential(
         BinaryLinear(300, 200),
         BinaryLinear(200, 100, store=lambda shape: LatentStore(shape, quantizer=Ternary(threshold=0.14))),
         nn.Linear(100, 10),
     )
+    generator = torch.Generator().manual_seed(0)
     for layer in (model[0], model[1]):
         layer.store.initialize(generator)
-    save(model, tmp_path / "m.bnnz")
-    return tmp_path / "m.bnnz"
+    path = tmp_path_factory.mktemp("codec") / "m.bnnz"
+    save(model, path)
+    return path
 
 
 def test_tensors_are_counted_by_kind(file):

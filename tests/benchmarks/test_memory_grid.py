@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks.memory_grid import grid_table, is_right
+from benchmarks.memory_grid import grid_table, is_right, main
 from bnn.ops import cpu
 
 RIGHT = {
@@ -44,14 +44,11 @@ def test_rows_of_the_table():
     assert ["mlp", "edge", "40", "3.00", "3.00", "3.00", "10.75", "10.00", "1.075", "-"] in rows
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks.memory_grid", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-
-
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
 def test_a_step_of_the_grid(tmp_path):
-    done = run("--models", "mlp", "--presets", "edge-min", "--batches", "3", "--json", str(tmp_path / "grid.json"))
+    words = ["--models", "mlp", "--presets", "edge-min", "--batches", "3", "--json", str(tmp_path / "grid.json")]
+    command = [sys.executable, "-m", "benchmarks.memory_grid", *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert "1 steps, 0 predicted wrong" in done.stdout
     assert (tmp_path / "grid.json").exists()
@@ -65,6 +62,8 @@ def test_a_step_of_the_grid(tmp_path):
         (("--batches", "a"), "--batches takes numbers"),
     ],
 )
-def test_mistakes_are_told(words, part):
-    done = run(*words)
-    assert (done.returncode, part in done.stderr) == (2, True)
+def test_mistakes_are_told(words, part, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["memory_grid", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert (left.value.code, part in capsys.readouterr().err) == (2, True)

@@ -85,7 +85,7 @@ def test_the_state_is_that_of_a_dense_gradient():
         {"betas": (0.0, 0.99)},
         {"betas": (0.9, 0.0)},
         {"betas": (0.0, 0.0)},
-        {"make": lambda params, **options: DST(Adam(params, **options))},
+        pytest.param({"make": lambda params, **options: DST(Adam(params, **options))}, id="DST"),
     ],
     ids=str,
 )

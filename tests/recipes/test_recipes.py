@@ -69,10 +69,15 @@ def test_missing_data_is_one_line_that_names_the_folder(recipe, tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
-def test_digits_reaches_its_accuracy(tmp_path, capsys):
-    assert main(["train", str(ROOT / "recipes" / "digits.py"), "--out", str(tmp_path / "run")]) == 0
+# Six epochs reach 90 to 92 % with seeds 0 to 3. They reach 86 % without the schedule, and 68 % if the hidden layers do
+# not learn or the learning rate is a hundredth.
+@pytest.mark.parametrize(
+    ("words", "accuracy"), [(["--epochs", "6"], 0.88), pytest.param([], 0.96, marks=pytest.mark.slow)]
+)
+def test_digits_reaches_its_accuracy(words, accuracy, tmp_path, capsys):
+    assert main(["train", str(ROOT / "recipes" / "digits.py"), *words, "--out", str(tmp_path / "run")]) == 0
     summary = read_json(tmp_path / "run" / "summary.json")
-    assert summary["test_accuracy"] >= 0.96
+    assert summary["test_accuracy"] >= accuracy
     assert summary["bits_per_weight"] == 1.0
     assert summary["skipped_steps"] == 0
     assert f"{100 * summary['test_accuracy']:.2f} %" in capsys.readouterr().out
