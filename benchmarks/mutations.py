@@ -1,55 +1,64 @@
 """How many small faults of the code the tests find: mutants of chosen modules, each tried against its tests.
 
-    python -m benchmarks.mutations [--number 40] [--seed 0] [--modules 'bnn/optim/*' ...] [--jobs 1]
+    python -m benchmarks.mutations [--number 40] [--seed 0] [--modules 'bnn/optim/*' ...]
 
 A mutant has one change: a comparison, its equality or an arithmetic operator is another one, a number is one more or
-less, a condition is negated, `and` is `or`, an argument that is given by name is left out. Mutants are drawn at random
-from all that the modules have. Each is written into a temporary copy of the tree, where the tests that cover its module
-run; it is killed where one fails or they take too long, and survives where all pass. A survivor is a place that no test
-looks at, or a change that changes nothing: one has to read it.
+less, a condition is negated, `and` is `or`, an argument that is given by name is left out. Nothing is changed in
+annotations, text with values in it, `raise`, `extra_repr`, decorators of classes and `strict` of `zip`, which say
+something to a reader or guard against what does not happen.
 
-Modules are named by patterns of their paths, by default all of `COVERED`, whose results matter most. Before the mutants
-of a module, its tests have to pass without one, and to fail where the module cannot be imported. A mutant takes as long
-as the tests of its room, seconds to a minute.
+Mutants are drawn at random from all that the modules have. Each is written into a temporary copy of the tree, where the
+tests of its module run, first the file that mirrors it, then those of `COVERED`; it is killed where one fails or they
+take too long, and survives where all pass. A survivor is a place that no test looks at, or a change that changes
+nothing: one has to read it. A mutant takes seconds to a minute.
 """
 
 import argparse
 import ast
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from queue import Queue
 
 ROOT = Path(__file__).parents[1]
 COVERED = {
-    "bnn/random/*.py": "tests/random tests/optim/test_randomness.py tests/data/test_batches.py",
-    "bnn/optim/*.py": "tests/optim",
+    "bnn/random/*.py": "tests/random tests/optim/test_randomness.py",
+    "bnn/optim/*.py": "tests/optim tests/ops/test_adam_by_signs.py tests/ops/test_step_by_signs.py",
     "bnn/quantizers/*.py": "tests/quantizers tests/test_contracts.py",
-    "bnn/quantizers/gradients/*.py": "tests/quantizers",
-    "bnn/weights/*.py": "tests/weights tests/optim/test_dst.py",
+    "bnn/quantizers/gradients/*.py": "tests/quantizers tests/test_contracts.py",
+    "bnn/weights/*.py": "tests/weights tests/optim/test_dst.py tests/test_contracts.py",
+    "bnn/layers/block.py": "tests/layers/test_block.py",
+    "bnn/layers/binary_norm.py": "tests/layers/test_binary_norm.py tests/layers/test_block.py",
+    "bnn/ops/rounding.py": "tests/ops/test_rounding.py tests/ops/test_operation.py",
+    "bnn/ops/norms.py": "tests/ops/test_norms.py tests/layers/test_binary_norm.py tests/ops/test_operation.py",
     "bnn/methods/*.py": "tests/methods",
-    "bnn/training/step.py": "tests/training",
+    "bnn/presets.py": "tests/test_presets.py",
+    "bnn/training/step.py": "tests/training/test_slices.py tests/training/test_precision.py"
+    " tests/training/test_nonfinite.py tests/training/test_step.py",
     "bnn/training/schedules.py": "tests/training/test_schedules.py",
     "bnn/cost/energy/*.py": "tests/cost/energy",
+    "bnn/cost/memory/budget.py": "tests/cost/memory/test_budget.py",
     "bnn/codec/rans.py": "tests/codec/test_rans.py",
     "bnn/codec/context.py": "tests/codec/test_context.py",
-    "hwsim/synapse.py": "tests/hwsim/test_synapse.py",
-    "hwsim/write_schemes.py": "tests/hwsim/test_write_schemes.py",
+    "hwsim/synapse.py": "tests/hwsim/test_synapse.py tests/hwsim/test_store.py",
+    "hwsim/write_schemes.py": "tests/hwsim/test_write_schemes.py tests/hwsim/test_store.py",
+    "hwsim/nonidealities.py": "tests/hwsim/test_nonidealities.py tests/hwsim/test_store.py",
 }
 # Operators that a mutant swaps, by their names in `ast`.
 _SWAPS = """Lt LtE, Lt GtE, Gt GtE, Gt LtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, Mult Div, Mult Pow,
     FloorDiv Mod, LShift RShift, BitAnd BitOr, BitXor BitAnd"""
 _PAIRS = [(getattr(ast, one), getattr(ast, other)) for one, other in (pair.split() for pair in _SWAPS.split(","))]
-_ANNOTATIONS = {"annotation", "returns"}
+# Its processes begin with what all tests import and no mutant changes.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["torch", "pytest"])
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,17 @@ def mutants(path: str, source: str) -> list[Mutant]:
 
 
 def _code(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below one, but for those of annotations and of text with values in it."""
+    """A node and those below it that a mutant may change."""
+    if isinstance(node, (ast.JoinedStr, ast.Raise)) or (
+        isinstance(node, ast.FunctionDef) and node.name == "extra_repr"
+    ):
+        return
     yield node
     for name, value in ast.iter_fields(node):
+        if name in ("annotation", "returns") or (name == "decorator_list" and isinstance(node, ast.ClassDef)):
+            continue
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr) and name not in _ANNOTATIONS:
+            if isinstance(child, ast.AST) and not (isinstance(child, ast.keyword) and child.arg == "strict"):
                 yield from _code(child)
 
 
@@ -106,8 +121,9 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, object]]:
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield "operand", ast.UnaryOp(ast.Not(), node.operand)
     elif isinstance(node, ast.Call):
-        for place in range(len(node.keywords)):
-            yield "keywords", node.keywords[:place] + node.keywords[place + 1 :]
+        for place, keyword in enumerate(node.keywords):
+            if keyword.arg != "strict":
+                yield "keywords", node.keywords[:place] + node.keywords[place + 1 :]
 
 
 def _others(operator: ast.AST) -> list[ast.AST]:
@@ -123,73 +139,86 @@ def tests_of(path: str) -> list[str]:
     return next(tests.split() for pattern, tests in reversed(COVERED.items()) if fnmatch(path, pattern))
 
 
+def mirror_of(path: str) -> list[str]:
+    """The file of tests that mirrors a module, if there is one."""
+    mirror = Path("tests", path.removeprefix("bnn/")).with_name(f"test_{Path(path).name}")
+    return [mirror.as_posix()] if (ROOT / mirror).exists() else []
+
+
 def covered(root: Path, patterns: list[str]) -> list[str]:
     """The modules of `COVERED` in a tree whose path fits one of some patterns."""
     paths = sorted({path.relative_to(root).as_posix() for pattern in COVERED for path in root.glob(pattern)})
     return [path for path in paths if any(fnmatch(path, pattern) for pattern in patterns)]
 
 
-def copy_tree(root: Path, to: Path) -> Path:
-    """Copies what a run of the tests needs."""
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "build", "dist")
-    return Path(shutil.copytree(root, to, ignore=ignored))
-
-
-def passes(tree: Path, tests: list[str], limit_s: float | None = None) -> bool:
-    """Whether tests are there and pass in a tree, within a time."""
-    # Without bytecode, which would stand for a module of the same second and size.
-    settings = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "CI": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    try:
-        run = subprocess.run(command, cwd=tree, env={**os.environ, **settings}, capture_output=True, timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        return False
-    return run.returncode == 0
-
-
-def survives(mutant: Mutant, trees: "Queue[Path]", limit_s: float | None = None) -> bool:
-    """Tries a mutant in one of several trees, which is as before afterwards; whether its tests pass all the same."""
-    tree = trees.get()
+def fate(mutant: Mutant, tree: Path, limit_s: float | None = None) -> str:
+    """Tries a mutant in a tree, which is as before afterwards: `killed`, `timeout` or `survived`."""
     module = tree / mutant.path
     original = module.read_text(encoding="utf-8")
+    process = _PROCESSES.Process(target=_test, args=(tree, mirror_of(mutant.path), tests_of(mutant.path)))
     try:
         module.write_text(mutant.source, encoding="utf-8")
-        return passes(tree, tests_of(mutant.path), limit_s)
+        process.start()
+        process.join(limit_s)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return "timeout"
     finally:
         module.write_text(original, encoding="utf-8")
-        trees.put(tree)
+    return "killed" if process.exitcode else "survived"
 
 
-def time_limit_s(path: str, trees: "Queue[Path]") -> float:
+def _test(tree: Path, *groups: list[str]) -> None:
+    """Runs groups of tests of a tree in this process, and ends it with what the first that fails ends with."""
+    import pytest
+
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    # Without new bytecode, which would stand for a later module of the same second and size.
+    os.environ |= {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1"}
+    sys.dont_write_bytecode = True
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    ends = (pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]) for tests in groups if tests)
+    os._exit(next((int(end) for end in ends if end), 0))
+
+
+def check_imports(path: str, tree: Path) -> None:
+    """Raises SystemExit where the tests of a module pass although it cannot be imported."""
+    if fate(Mutant(path, 0, "all", "raise RuntimeError"), tree) == "survived":
+        raise SystemExit(f"{' '.join(tests_of(path))} do not import {path} of the copy: is it installed elsewhere?")
+
+
+def time_limit_s(path: str, tree: Path) -> float:
     """How long the tests of a module may take with a mutant in it: three times what they take without, and 20 s.
 
     Raises:
-        SystemExit: they fail without a mutant, or pass with a module that cannot be imported.
+        SystemExit: they fail without a mutant.
     """
     started_at = time.monotonic()
-    if not survives(Mutant(path, 0, "none", (ROOT / path).read_text(encoding="utf-8")), trees):
+    if fate(Mutant(path, 0, "none", (ROOT / path).read_text(encoding="utf-8")), tree) != "survived":
         raise SystemExit(f"{' '.join(tests_of(path))} fail without any mutant: mend them first")
-    limit_s = 20 + 3 * (time.monotonic() - started_at)
-    if survives(Mutant(path, 0, "all", "raise RuntimeError"), trees):
-        raise SystemExit(f"{' '.join(tests_of(path))} do not import {path} of the copy: is it installed elsewhere?")
-    return limit_s
+    return 20 + 3 * (time.monotonic() - started_at)
 
 
-def run(drawn: list[Mutant], jobs: int) -> int:
-    """Tries mutants, prints what becomes of each, and returns how many survive."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        trees: Queue[Path] = Queue()
-        for job in range(jobs):
-            trees.put(copy_tree(ROOT, Path(folder) / str(job)))
-        paths = sorted({mutant.path for mutant in drawn})
-        limits = dict(zip(paths, pool.map(lambda path: time_limit_s(path, trees), paths), strict=True))
-        survivors = 0
-        fates = pool.map(lambda mutant: survives(mutant, trees, limits[mutant.path]), drawn)
-        for mutant, survived in zip(drawn, fates, strict=True):
-            survivors += survived
-            fate = "survived" if survived else "killed"
-            print(f"{fate:<10}{mutant.path}:{mutant.line}  {mutant.change}", flush=True)
-    return survivors
+def run(drawn: list[Mutant]) -> Counter[str]:
+    """Tries mutants, prints the fate of each, and counts them."""
+    counts: Counter[str] = Counter()
+    limits: dict[str, float] = {}  # by the tests
+    with tempfile.TemporaryDirectory() as folder:
+        ignored = shutil.ignore_patterns(".*", "runs", "build", "dist")
+        tree = Path(shutil.copytree(ROOT, Path(folder) / "tree", ignore=ignored))
+        check_imports(drawn[0].path, tree)
+        for mutant in drawn:
+            tests = " ".join(tests_of(mutant.path))
+            if tests not in limits:
+                limits[tests] = time_limit_s(mutant.path, tree)
+            end = fate(mutant, tree, limits[tests])
+            counts[end] += 1
+            print(f"{end:<10}{mutant.path}:{mutant.line}  {mutant.change}", flush=True)
+    return counts
 
 
 def main() -> None:
@@ -197,18 +226,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutations", description=__doc__.splitlines()[0])
     parser.add_argument("--number", type=int, default=40, help="of mutants")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument(
-        "--modules", nargs="+", default=["*"], metavar="PATTERN", help="of paths, such as 'bnn/optim/*'"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--modules", nargs="+", default=["*"], metavar="PATTERN", help="of paths: 'bnn/optim/*'")
     options = parser.parse_args()
     paths = covered(ROOT, options.modules)
     found = [mutant for path in paths for mutant in mutants(path, (ROOT / path).read_text(encoding="utf-8"))]
     if not found:
         raise SystemExit(f"no module fits {' '.join(options.modules)}; there are: {' '.join(covered(ROOT, ['*']))}")
     chosen = sorted(random.Random(options.seed).sample(range(len(found)), min(options.number, len(found))))
-    survivors = run([found[place] for place in chosen], options.jobs)
-    print(f"{len(chosen) - survivors} of {len(chosen)} mutants killed, of {len(found)} of {len(paths)} modules")
+    counts = run([found[place] for place in chosen])
+    killed = f"{counts['killed'] + counts['timeout']} of {len(chosen)} mutants killed ({counts['timeout']} by timeout)"
+    print(f"{killed}, of {len(found)} of {len(paths)} modules")
 
 
 if __name__ == "__main__":
