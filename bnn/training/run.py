@@ -13,7 +13,7 @@ from bnn.training.step import TrainingStep
 
 @dataclass(kw_only=True)
 class Run(TrainingStep):
-    """A training step with its data and how long to go on. A recipe returns one; its parameters are its command line.
+    """A training step with its data, number of epochs and schedule; a recipe returns one.
 
     A preset's step becomes one by `Run(**vars(prepare(...)), data=..., ...)`.
 
@@ -52,7 +52,7 @@ class Run(TrainingStep):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON values that tell this run from others of the same network; a checkpoint keeps them."""
+        """JSON values that distinguish this run from others of the same network; a checkpoint keeps them."""
         return {
             "data": self.data.name,
             "epochs": self.epochs,
