@@ -101,10 +101,10 @@ class BinaryBlock(nn.Module):
             return self._parts(x)
         if isinstance(self.product, BinaryConv2d) and x.dim() != 4:
             raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
-        if isinstance(x, BitTensor):
-            x = products.in_rows(x)
         norm = cast(BinaryNorm, self.norm)
         if not norm.training:
+            if isinstance(x, BitTensor):
+                x = products.in_rows(x)
             # On the meta device the parts are called once, so that counts see each of them once.
             rows = [x] if x.is_meta else self._row_parts(x)
             return cat_rows([cast(BitTensor, self._parts(part)) for part in rows])
