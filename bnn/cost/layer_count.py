@@ -1,4 +1,4 @@
-"""What one layer, or one operation outside layers, consists of and moves."""
+"""Counts one layer, or one operation outside layers: products, widths and memory accesses."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class LayerCount:
     output_elements: int
     output_bits: int
     multiply_accumulates: int
-    """Of the forward pass of the batch; padded taps count."""
+    """Multiply-accumulates of the forward pass of the batch; padded taps count."""
     fan_in: int
     """Products in one sum of the forward pass, 0 without weights."""
     fan_out: int

@@ -35,7 +35,7 @@ class PartWidths:
     """None for the product, which reads the block's own input."""
     output_bits: int
     gradient_bits: int
-    """Of the output's gradient."""
+    """Bits of the output's gradient."""
     input_gradient_bits: int
 
 
@@ -79,7 +79,7 @@ class BinaryBlock(nn.Module):
         )
 
     def widths(self, part: nn.Module) -> PartWidths | None:
-        """What a part of the block reads and writes in training; None where the block is not fused."""
+        """Bits that a part of the block reads and writes in training; None where the block is not fused."""
         if not self.is_fused or self.product.grad_quantizer is None:
             return None
         first, last = part is self.product, part is self.norm
@@ -177,7 +177,7 @@ class _FusedBlock(torch.autograd.Function):
 
 
 def _pooled(x: Tensor, weight: BitTensor, block: BinaryBlock) -> tuple[Tensor, Tensor | None, torch.Size]:
-    """What is to be normalised, the choices of its pooling, and the shape before it."""
+    """The input of the norm, the choices of its pooling, and the shape before the pooling."""
     window, pool = block.product.window, block.pool
     if window is None or pool is None:
         y = products.multiply(x, weight, window, torch.float16)

@@ -53,7 +53,7 @@ class DST(LowBitOptimizer):
         require(not (discrete and decay), "discrete weights have no weight decay", decay)
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
-        """Those of the base."""
+        """The moments of the base."""
         return self._base.moments(group)
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:

@@ -34,7 +34,7 @@ class Run(TrainingStep):
     """Part of the training split to hold out, in [0, 1). It never includes test images."""
     augment: Sequence[Augmentation] = ()
     callbacks: Sequence[Callback] = ()
-    """What the method needs at each step or epoch, such as a schedule of its own."""
+    """What the method does at each step or epoch, such as a schedule of its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

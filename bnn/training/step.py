@@ -21,7 +21,7 @@ from bnn.weights import WeightStore
 
 Precision = Literal["float32", "bfloat16"]
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of logits and labels; a mean over the batch."""
+"""A loss of logits and labels, a mean over the batch."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingStep:
     1705.08741).
     """
     precision: Precision = "float32"
-    """Of the products of floats and of what lies between them, in training and evaluation.
+    """Precision of the floating products and of what lies between them, in training and evaluation.
 
     bfloat16 is torch's autocast: products sum in float32 and round their result, weights and optimizer keep their own
     dtype. Levels of binary and ternary layers are exact in either. A processor with bfloat16 products, such as those

@@ -99,7 +99,7 @@ class WeightStore(nn.Module):
 
 
 class StoreFactory(Protocol):
-    """What a layer or model takes to make its stores: a store class, or `functools.partial` of one."""
+    """Makes the stores of a layer or model: a store class, or `functools.partial` of one."""
 
     def __call__(self, shape: Sequence[int], /) -> WeightStore:
         """A store for a weight of `shape`."""

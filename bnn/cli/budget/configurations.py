@@ -35,7 +35,7 @@ _STATE_DTYPES = {"standard": torch.float32, "edge": torch.float16}
 
 @dataclass(frozen=True)
 class TrainingConfiguration:
-    """What is chosen of a training step."""
+    """The choices of a training step."""
 
     preset: str
     optimizer: str
@@ -108,7 +108,7 @@ def _step(
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of a network that may be anything.
+    """The cross-entropy, for a network that may return anything.
 
     Raises:
         RunError: it does not give logits.

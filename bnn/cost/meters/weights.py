@@ -202,7 +202,7 @@ def _entropy_bits(shares: list[float]) -> float:
 
 @torch.no_grad()
 def _distance(store: WeightStore) -> Figures:
-    """How far the weight is from the trained value behind it, where there is one."""
+    """Quantization error and share of clipped weights, where there is a latent value."""
     if not store.has_latent_weight:
         return {}
     value, levels, figures = store.trained_value(), store.read(), {}
