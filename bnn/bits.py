@@ -301,14 +301,14 @@ def rows_first(bits: BitTensor) -> BitTensor:
 
 
 def slice_rows(bits: BitTensor, rows: slice) -> BitTensor:
-    """Some samples of a batch, without gradient, that share the memory; the batch must be the slowest dimension."""
+    """A slice of the batch, which shares its memory; without gradient. The batch must be the slowest dimension."""
     if not _is_row_dim(bits, 0):
         raise ValueError("the samples of a BitTensor are rows only where its first dimension is the slowest")
     return _with_rows(bits, 0, bits.packed[rows])
 
 
 def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
-    """The samples of some batches of one shape, whose slowest dimension is the batch, after each other."""
+    """Concatenates batches of one sample shape; the batch must be the slowest dimension of each."""
     if len(parts) == 1:
         return parts[0]
     return _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))

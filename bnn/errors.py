@@ -1,4 +1,4 @@
-"""The errors that a user can cause and mend. Each message is one line: what is wrong, and how to go on."""
+"""The errors that a user can cause and fix. Each message is one line: what is wrong, and how to go on."""
 
 
 class BnnError(Exception):

@@ -76,8 +76,8 @@ def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> TrainingStep:
     """Norms that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
 
-    Source: Wang et al., arXiv 2102.04270. Adam does not feel the factor of their sign gradient, which is left out. The
-    parameters of norms have a learning rate of their own.
+    Source: Wang et al., arXiv 2102.04270. Their sign gradient has a factor 1 / sqrt(N), which is left out: Adam is
+    invariant to it. The parameters of norms have their own learning rate.
     """
     model, rounding = _binary_network(build, input_shape, partial(AccumulatorStore, dtype=torch.float16), seed)
     accumulators, others = _parameters(model)
@@ -87,13 +87,13 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3
 
 
 def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> TrainingStep:
-    """One 8-bit accumulator a weight and no optimizer state of it; int8 gradients; slices that step in backward.
+    """One int8 accumulator a weight, without optimizer state; int8 gradients; slices that step in backward.
 
-    The accumulators move by the learning rate against the sign of their gradient, and 20 learning rates beyond 0 where
-    they change their own, so that noise does not flip a weight to and fro; the few other parameters, those of norms,
-    are stepped by Adam at a rate of its own. Each slice of a batch steps every layer as soon as its gradient is
-    known, so that no gradient of the network's size exists. A gradient that is not finite then stops the step where it
-    appears; layers behind it have been stepped already.
+    A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
+    set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro. The few other
+    parameters, those of norms, are stepped by Adam at their own rate. Each slice of a batch steps every layer as soon
+    as its gradient is known, so that the gradients of the whole network never exist together. A gradient that is not
+    finite ends the step where it appears; the layers whose gradients came before it have been stepped already.
     """
     model, rounding = _binary_network(build, input_shape, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)

@@ -41,7 +41,7 @@ def test_the_reference_is_built_from_the_docstrings(tmp_path):
     assert {"bnn", "bnn.training.step", "hwsim.devices.mtj"} <= set(names)
     reference.write(tmp_path, ["bnn.training.step", "bnn.errors"])
     page = (tmp_path / "bnn" / "training" / "step.html").read_text(encoding="utf-8")
-    assert "There is no other: the trainer takes it" in page
+    assert "It is the only one of the package" in page
 
 
 def test_public_things_have_docstrings():

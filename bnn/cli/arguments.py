@@ -1,4 +1,4 @@
-"""What is typed: the parser of a command, sizes, shapes and names."""
+"""Parsing of arguments: the parser of a command, sizes, shapes and names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command line of this project does: finds the command, and prints errors and warnings as one line."""
+"""Runs a command of a command line; prints errors and warnings as one line."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    """Of what it decodes to."""
+    """Dtype of the decoded tensor."""
     coding: Coding
     levels: tuple[float, ...]
     """Values of a discrete tensor, ascending, 2 to 256; empty for any other."""

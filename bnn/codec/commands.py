@@ -1,4 +1,4 @@
-"""What `bnn compress`, `bnn decompress` and `bnn inspect` do."""
+"""The commands `bnn compress`, `bnn decompress` and `bnn inspect`."""
 
 import json
 import math
@@ -91,7 +91,7 @@ def inspect(
 
 
 def _describe(path: Path, entries: Sequence[Entry]) -> dict[str, Any]:
-    """What `inspect` tells, as JSON values. `weights` are the elements of discrete tensors."""
+    """The output of `inspect`, as JSON values. `weights` are the elements of discrete tensors."""
     weights = [entry for entry in entries if entry.levels]
     others = [entry for entry in entries if not entry.levels]
     entropies = {entry.name: _entropy_bits(entry) for entry in weights}

@@ -22,7 +22,7 @@ from bnn.codec.errors import ChecksumError, CodecError, FormatError, LengthError
 
 MAGIC = b"\x89BNNZ\r\n\n"
 VERSION = 2
-"""What is written. It differs from version 1 in nothing but the names that networks have for their parts."""
+"""The version that is written. It differs from version 1 only in the names of a network's tensors."""
 _READABLE = (1, VERSION)
 
 # Magic, version, bytes of the table as stored and inflated, bytes of all payloads; then the SHA-256 of these fields

@@ -81,8 +81,8 @@ def decode(payload: bytes, *, size: int, levels: int) -> Symbols:
         levels: 2 to `MAX_LEVELS`.
 
     Raises:
-        FormatError: the payload is not one of `size` symbols. Memory is taken only once its lengths have been found
-            possible; that of `size` bytes, several times, is for the caller to allow.
+        FormatError: the payload is not one of `size` symbols. Memory is allocated only after the lengths have been
+            checked. Several times `size` bytes are needed; the caller has to allow them.
     """
     lanes, distances, code = _parse(payload, size, levels)
     steps = math.ceil(size / lanes)

@@ -1,4 +1,4 @@
-"""What can be wrong with a model file. Each message is one line: what is wrong, and how to go on."""
+"""Errors of model files. Each message is one line: what is wrong, and how to go on."""
 
 from bnn.errors import BnnError
 

@@ -135,7 +135,7 @@ def _converted(name: str, value: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _expected(stores: dict[str, WeightStore], others: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a file of this model has: tensors of the meta device."""
+    """The tensors that a file of this model has, by name, on the meta device."""
     expected = {name: torch.empty_like(value, device="meta") for name, value in others.items()}
     for name, store in stores.items():
         expected[f"{name}.weight"] = torch.empty(store.shape, device="meta")

@@ -1,4 +1,4 @@
-"""What a network consists of, counted from shapes; what that costs is in memory/ and energy/, of a run in meters/."""
+"""Layers, operations and weights of a network, counted from shapes; their cost is in memory/, energy/ and meters/."""
 
 from bnn.cost.count import NetworkCount, count_layers, count_network
 from bnn.cost.layer_count import LayerCount

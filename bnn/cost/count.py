@@ -1,4 +1,4 @@
-"""What a network consists of, counted from shapes alone."""
+"""Counts the layers and operations of a network from shapes alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _FREE_OPERATIONS = ("_unsafe_view", "empty_like", "new_empty")
 
 @dataclass(frozen=True)
 class NetworkCount:
-    """What a forward pass consists of."""
+    """The layers and operations of a forward pass."""
 
     layers: tuple[LayerCount, ...]
     """Modules, in the order of their use."""
@@ -168,7 +168,7 @@ def _is_known(module: nn.Module) -> bool:
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """Those among an operation's arguments, also in lists."""
+    """The tensors among an operation's arguments, also in lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

@@ -1,4 +1,4 @@
-"""What one layer, or one operation outside layers, consists of and moves."""
+"""Counts one layer, or one operation outside layers: products, widths and memory accesses."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _VIEWS = (nn.Flatten, nn.Identity, nn.Unflatten)
 
 @runtime_checkable
 class SavesForBackward(Protocol):
-    """A layer that keeps something else than its input for backward."""
+    """A layer that saves something other than its input for backward."""
 
     def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
-        """Elements that are kept, and bits of each."""
+        """Elements that are saved, and bits of each."""
         ...
 
 
@@ -42,14 +42,14 @@ class LayerCount:
     output_elements: int
     output_bits: int
     multiply_accumulates: int
-    """Of the forward pass of the batch; padded taps count."""
+    """Multiply-accumulates of the forward pass of the batch; padded taps count."""
     fan_in: int
     """Products in one sum of the forward pass, 0 without weights."""
     fan_out: int
-    """Products in one sum of the gradient of an input that no edge cuts; strides leave some of them out."""
+    """Products in one sum of the input's gradient, away from the edges of an image; strides skip some of them."""
     needs_input_gradient: bool
     saved_elements: int
-    """What backward needs again besides the weights: the input, or a few bits that stand for it."""
+    """Elements saved for backward besides the weights: of the input, or of a few bits that replace it."""
     saved_bits: int
     gradient_bits: int
     """Width of the output's gradient as the arithmetic sees it."""

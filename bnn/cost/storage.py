@@ -1,4 +1,4 @@
-"""What a trained network takes to store."""
+"""The storage that a trained network takes."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Storage:
     weights: int
     """Weights of binary, convolutional and linear layers."""
     discrete_weights: int
-    """Those among them that live in a store, at its few bits."""
+    """Weights among them that live in a store, at its few bits."""
     weight_bits: int
     """Bits of all weights together."""
     other_parameters: int

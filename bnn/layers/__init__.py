@@ -1,4 +1,4 @@
-"""Layers of binary networks. Batch norm, Hardtanh and PReLU are torch's own and take bits as they come."""
+"""Layers of binary networks. Batch norm, Hardtanh and PReLU are torch's own and accept a `BitTensor`."""
 
 from collections.abc import Callable
 

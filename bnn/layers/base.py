@@ -1,4 +1,4 @@
-"""What the binary layers share."""
+"""`BinaryLayer`: what the binary layers share."""
 
 import copy
 
@@ -51,7 +51,7 @@ class BinaryLayer(nn.Module):
         return self.store.is_binary and not scaled and gives_integers
 
     def quantized(self, x: Tensor) -> Tensor:
-        """The input as the product sees it."""
+        """The quantized input, which enters the product."""
         return x if self.input_quantizer is None else self.input_quantizer(x)
 
     def scaled(self, product: Tensor, *, trailing_dims: int) -> Tensor:

@@ -30,12 +30,12 @@ class BinaryNorm(_OffsetNorm):
 
         dL/dy = v - mean(v) - mean(v q) q     and     dL/dbeta = sum(g [|x| <= 1]),
 
-    where q is what a standard normal value z = x - beta has on average, given the two bits of x.
+    where q is the mean of a standard normal variable z = x - beta, given the two bits of x.
 
-    The authors have omega sign(x) for q, with omega = mean|x| and beta in both. The farther beta is from 0, which it is
-    after some epochs, the less that has to do with z. And they have no factor in d; sqrt(pi/2) (Hoffer et al. 2018,
-    arXiv 1803.01814) makes it the standard deviation of normal values, of which the window lets 68 instead of 58 %
-    pass. There is no gamma: the sign would ignore it.
+    The authors use omega sign(x) for q, with omega = mean|x|; there, x includes beta. After some epochs beta is far
+    from 0, and that is no longer close to z. They also have no factor in d: with sqrt(pi/2) (Hoffer et al. 2018, arXiv
+    1803.01814) d is the standard deviation of normal values, and the window passes 68 % of them instead of 58 %. There
+    is no gamma, which would not change the sign.
 
     Args:
         num_features: channels.
@@ -62,9 +62,9 @@ class BinaryNorm(_OffsetNorm):
 class BitBatchNorm(_OffsetNorm):
     """x = (y - mean) / (d + eps) + beta, for each channel: `BinaryNorm` without its sign.
 
-    For what is added to a shortcut before its sign is taken. d = sqrt(pi/2) mean|y - mean|. Backward keeps one bit of
-    sign(x) and d + eps of each channel; where the exact gradient has x - beta it takes what a standard normal value is
-    on average, given the sign. After Wang et al., arXiv 2102.04270, sec. 5; see `BinaryNorm`.
+    For values that are added to a shortcut before a sign. d = sqrt(pi/2) mean|y - mean|. Backward keeps one bit of
+    sign(x) and d + eps of each channel; in place of x - beta in the exact gradient it uses the mean of a standard
+    normal variable, given the sign. After Wang et al., arXiv 2102.04270, sec. 5; see `BinaryNorm`.
 
     Args:
         num_features: channels.
@@ -89,7 +89,7 @@ class BitBatchNorm(_OffsetNorm):
 
 
 def conditional_means(bias: Tensor) -> Tensor:
-    """Means of z, [4, C], where z + bias is below -1, from there to 0, up to 1, and above; z is standard normal."""
+    """Means of a standard normal z, [4, C], for z + bias in (-inf, -1), (-1, 0), (0, 1) and (1, inf)."""
     return truncated_normal_means(torch.stack((-1 - bias, -bias, 1 - bias)))
 
 

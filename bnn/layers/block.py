@@ -1,4 +1,4 @@
-"""Product, pooling and batch norm of a binary layer as one: the unit that networks are built of."""
+"""`BinaryBlock`: product, pooling and batch norm, the unit that networks are built of."""
 
 from __future__ import annotations
 
@@ -35,20 +35,21 @@ class PartWidths:
     """None for the product, which reads the block's own input."""
     output_bits: int
     gradient_bits: int
-    """Of the output's gradient."""
+    """Bits of the output's gradient."""
     input_gradient_bits: int
 
 
 class BinaryBlock(nn.Module):
-    """norm(pool(product(x))), in training as one node where its parts allow it.
+    """norm(pool(product(x))), trained as one autograd node where its parts allow it.
 
-    A *fused* block keeps for backward the bits of input, weight, output and window, 2 bits of each 2x2 pooling window,
-    and constants of each channel. Its products are float16, which holds them exactly (up to 2048, and even numbers up
-    to 4096; those of a real input are rounded). Backward forms the gradient of the norm straight as integers, and that
-    of the input as bfloat16. A channel that is constant over the batch has no gradient. Hooks on the parts are not
-    called. In evaluation, which is when the norm is in it, a fused block calls its parts some images at a time.
+    A *fused* block saves for backward one bit an element of input, weight, output and straight-through window, 2 bits
+    for each 2x2 pooling window, and constants of each channel. Its products are float16, which represents them exactly
+    (up to 2048, and even numbers up to 4096; those of a real input are rounded). Backward computes the gradient of the
+    norm directly as integers, and that of the input in bfloat16. A channel that is constant over the batch has no
+    gradient. Hooks on the parts are not called. In evaluation mode (that of the norm) the parts are called on a few
+    images at a time.
 
-    Every other block calls its parts, one after the other. The names in a state dict are the same either way.
+    Any other block calls its parts one after the other. The names in a state dict are the same in both cases.
 
     Args:
         product: the layer with the weight.
@@ -66,10 +67,10 @@ class BinaryBlock(nn.Module):
 
     @property
     def is_fused(self) -> bool:
-        """Whether training takes the parts as one node.
+        """Whether the parts are trained as one node.
 
-        It does where the norm is a `BinaryNorm`, the product one of bits with integer gradients
-        (`BinaryLayer.has_integer_gradients`), and the windows of the pooling do not overlap.
+        They are where the norm is a `BinaryNorm`, the layer's weight is binary and its gradients are integers
+        (`BinaryLayer.has_integer_gradients`), and the pooling windows do not overlap.
         """
         return (
             isinstance(self.norm, BinaryNorm)
@@ -78,7 +79,7 @@ class BinaryBlock(nn.Module):
         )
 
     def widths(self, part: nn.Module) -> PartWidths | None:
-        """What a part of the block reads and writes in training; None where the block is not fused."""
+        """Bits that a part of the block reads and writes in training; None where the block is not fused."""
         if not self.is_fused or self.product.grad_quantizer is None:
             return None
         first, last = part is self.product, part is self.norm
@@ -100,11 +101,11 @@ class BinaryBlock(nn.Module):
             return self._parts(x)
         if isinstance(self.product, BinaryConv2d) and x.dim() != 4:
             raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
-        if isinstance(x, BitTensor):
-            x = products.in_rows(x)
         norm = cast(BinaryNorm, self.norm)
         if not norm.training:
-            # On shapes alone the parts are called once, for what looks at them.
+            if isinstance(x, BitTensor):
+                x = products.in_rows(x)
+            # On the meta device the parts are called once, so that counts see each of them once.
             rows = [x] if x.is_meta else self._row_parts(x)
             return cat_rows([cast(BitTensor, self._parts(part)) for part in rows])
         x = self.product.quantized(x)
@@ -119,7 +120,7 @@ class BinaryBlock(nn.Module):
         return normalised
 
     def _row_parts(self, x: Tensor) -> Iterator[Tensor]:
-        """A batch in parts whose products are few enough to exist at a time."""
+        """The batch in parts whose products take little memory."""
         step = max(1, _CHUNK_ELEMENTS // self._product_shape(x)[1:].numel())
         for start in range(0, max(1, len(x)), step):
             rows = slice(start, start + step)
@@ -176,7 +177,7 @@ class _FusedBlock(torch.autograd.Function):
 
 
 def _pooled(x: Tensor, weight: BitTensor, block: BinaryBlock) -> tuple[Tensor, Tensor | None, torch.Size]:
-    """What is to be normalised, the choices of its pooling, and the shape before it."""
+    """The input of the norm, the choices of its pooling, and the shape before the pooling."""
     window, pool = block.product.window, block.pool
     if window is None or pool is None:
         y = products.multiply(x, weight, window, torch.float16)

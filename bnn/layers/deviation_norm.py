@@ -1,4 +1,4 @@
-"""What the batch norms by mean absolute deviation share."""
+"""`DeviationNorm`: what the batch norms by mean absolute deviation share."""
 
 import torch
 from torch import Tensor, nn

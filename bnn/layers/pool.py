@@ -1,4 +1,4 @@
-"""Max-pooling that remembers its choices in a few bits."""
+"""Max-pooling that saves the position of each maximum in a few bits."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from bnn.ops.geometry import PoolWindow
 
 
 class MaxPool2d(nn.Module):
-    """`torch.nn.MaxPool2d`, forward and backward, whose backward keeps ceil(log2(k^2)) bits a window.
+    """`torch.nn.MaxPool2d` that saves ceil(log2(k^2)) bits a window for backward.
 
-    torch keeps the input and a 64-bit index for each window; two bits tell which of 2x2 values was the largest. The
-    first of equal values wins. Of a `BitTensor` the result is one, and what is kept is the input's bits.
+    torch saves the input and a 64-bit index for each window; two bits tell which of 2x2 values was the largest. The
+    first of equal values wins. A `BitTensor` is pooled to a `BitTensor`, and its bits are saved.
 
     Args:
         kernel_size: height and width of a window.

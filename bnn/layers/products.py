@@ -1,4 +1,4 @@
-"""The products of binary layers, with what becomes of the gradient of their output."""
+"""Products of binary layers, and the quantization of their output's gradient."""
 
 from typing import Any
 

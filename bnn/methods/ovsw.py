@@ -23,8 +23,8 @@ class AdaptiveGradientScaling(Callback):
     """Brings the gradient g of each filter w up to |g| = ratio |w| before the step, where it is below.
 
     The gradient of a binary network does not know how large the latent weights are, so that filters of large weights
-    hardly ever change a sign. It needs dense gradients and a step after backward: the presets `edge` and `edge-min` are
-    without.
+    hardly ever change a sign. It needs dense gradients and a step after backward, which the presets `edge` and
+    `edge-min` do not have.
 
     Args:
         ratio: the authors' delta, above 0; they take 0.01 on ImageNet.
@@ -37,7 +37,7 @@ class AdaptiveGradientScaling(Callback):
 
     @torch.no_grad()
     def on_gradients(self, trainer: Trainer) -> None:
-        """Scales."""
+        """Scales the gradients."""
         for store, gradient in _dense_gradients(self, trainer):
             least = self.ratio * _norms(store.trained_value()).clamp_min(_MIN_WEIGHT_NORM)
             factor = (least / _norms(gradient).clamp_min(_MIN_GRADIENT_NORM)).clamp_min(1)
@@ -84,7 +84,7 @@ class SilenceAwareDecay(Callback):
 
     @torch.no_grad()
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        """Takes the changes of the step into the means."""
+        """Updates the means with the changes of the step."""
         for _, store in named_stores(trainer.run.model):
             changed = _levels(store) != self._before.pop(store)
             state = trainer.run.optimizer.state[store.trained]

@@ -1,4 +1,4 @@
-"""What every penalty is."""
+"""`Penalty`: what every penalty provides."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -10,7 +10,7 @@ Scope = Literal["layer", "network"]
 
 
 class Penalty:
-    """A differentiable function of weights whose smallness makes them cheap to store.
+    """A differentiable function of weights; the smaller it is, the cheaper the weights are to store.
 
     Args:
         scope: `layer` adds up the penalties of the single weights; `network` takes all of them as one vector, so that

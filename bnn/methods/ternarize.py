@@ -19,7 +19,7 @@ class Ternarize(Callback):
 
     The weights that are largest, by `keep_largest`, are kept. From then on, every 16 steps, each layer keeps the
     largest of the real weights behind its levels, as many as before, until the choice is final; the rest of the
-    training tunes it. What is read as 0 has a gradient all the same, so that a weight that is missed comes back.
+    training tunes it. A weight that is read as 0 gets a gradient as well, so that it can come back.
     Source of that: Lin, Stich, Barba, Dmitriev and Jaggi 2020 (dynamic pruning with feedback), arXiv 2006.07253; that
     what is kept has two levels is this project's own.
 
@@ -45,7 +45,7 @@ class Ternarize(Callback):
         self.final_epoch = final_epoch
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
-        """Ternarizes, once."""
+        """Makes the weights ternary, once."""
         stores = _stores(trainer)
         if trainer.epoch < self.epoch or all(store.is_ternary for store in stores):
             return
@@ -54,7 +54,7 @@ class Ternarize(Callback):
             store.ternarize_(mask)
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        """Chooses anew, from time to time."""
+        """Chooses anew which weights are kept, every 16 steps."""
         if self.epoch <= trainer.epoch < self.final_epoch and trainer.step % _STEPS_BETWEEN_CHOICES == 0:
             for store in _stores(trainer):
                 store.ternarize_(_largest(store.weight.detach(), int(store.kept.sum())))
@@ -88,7 +88,7 @@ def keep_largest(weights: Sequence[Tensor], *, density: float) -> list[Tensor]:
 
 
 def _largest(x: Tensor, number: int) -> Tensor:
-    """Where the elements of largest magnitude are, so many of them: bool, of the shape of `x`."""
+    """Mask of the `number` elements of largest magnitude: bool, of the shape of `x`."""
     kept = torch.zeros(x.numel(), dtype=torch.bool, device=x.device)
     kept[x.flatten().abs().topk(number, sorted=False).indices] = True
     return kept.view(x.shape)

@@ -1,4 +1,4 @@
-"""Where the windows of convolutions and poolings lie: values that go through an operation's schema as one `int[]`."""
+"""Geometry of convolutions and poolings, as tuples that an operation's schema takes as one `int[]`."""
 
 from __future__ import annotations
 

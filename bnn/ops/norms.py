@@ -1,4 +1,4 @@
-"""The l1 batch norm of binary networks in one with the sign that follows it, and its gradient from bits.
+"""The l1 batch norm of binary networks, fused with the sign that follows it, and its gradient from bits.
 
 Sums over a channel are formed in float64 and rounded to float32 once; every other step is rounded to float32 as it
 stands, or to float64 where the input is float64. The signs and the window are packed rows in (..., C) order, see
@@ -95,7 +95,8 @@ def norm_sign_backward(
 def norm_sign_backward_integers(
     grad: Tensor, bits: Tensor, inside: Tensor, denominator: Tensor, levels: Tensor, largest: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`norm_sign_backward` whose dL/dy is formed in float32 and rounded at random to integers, see `bnn.ops.rounding`.
+    """`norm_sign_backward` whose dL/dy is formed in float32 and rounded stochastically to integers, see
+    `bnn.ops.rounding`.
 
     The scale is 1 / largest of a bound of |dL/dy| instead of the largest value, so that one pass less is needed: the
     largest of (max|g| + the largest |mean(g) + mean(g q) q| of the four levels) / denominator of all channels.

@@ -110,5 +110,5 @@ def empty_images(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None =
 
 
 def nan_error() -> NonFiniteError:
-    """What packing raises at a NaN."""
+    """The error that packing raises at a NaN."""
     return NonFiniteError("cannot take the sign of NaN: the tensor to pack has NaN values")

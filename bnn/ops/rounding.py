@@ -1,4 +1,4 @@
-"""Gradients as integers: rounded at random by a hash of the element's index, so that the mean is kept.
+"""Gradients as integers: stochastic rounding by a hash of the element's index, so that the mean is kept.
 
 The integers lie within ±`largest`, which is 127 for 8 bits, 7 for 4 bits and 1 for ternary gradients, and are int8
 tensors whatever their width. Source: stochastic rounding of Gupta et al. 2015, arXiv 1502.02551, section 3.
@@ -20,7 +20,7 @@ from bnn.random.lowbias32 import random_bits
     ),
 )
 def quantize_integers(grad: Tensor, largest: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Rounds a gradient to integers with one scale, at random and right on average.
+    """Rounds a gradient stochastically to integers with one scale.
 
     Element i in the order of memory is rounded up where its random number, of 24 bits, is below its fraction. That
     number is a hash of `seed` and i alone. A gradient all below `largest` times the least normal float32 becomes zeros.

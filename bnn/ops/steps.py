@@ -1,4 +1,4 @@
-"""Steps of optimizers by the signs of a gradient, in place, with results that are rounded at random.
+"""Optimizer steps by the signs of a gradient, in place, with stochastic rounding of the results.
 
 The signs are packed rows, see `bnn.ops.packing`, of the tensors that are changed.
 """
@@ -23,7 +23,7 @@ _EXPONENT_OFFSET = 112 << 23  # between the biases of float32's and float16's ex
     shape=lambda codes, signs, step_codes, hysteresis_codes, seed: None,
 )
 def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_codes: float, seed: int) -> None:
-    """codes = clamp(codes - step sign), where the step is rounded at random to whole codes and right on average.
+    """codes = clamp(codes - step sign), where the step is rounded stochastically to whole codes.
 
     A code whose sign changes, from negative to not or back, goes at least `hysteresis_codes`, rounded up, away from 0.
 
@@ -64,7 +64,7 @@ def adam_by_signs(
     step: int,
     seed: int,
 ) -> None:
-    """A step of Adam, in float32, by a gradient g of +1 and -1, whose results are rounded at random to float16.
+    """A step of Adam, in float32, by a gradient g of +1 and -1, whose results are rounded stochastically to float16.
 
         mean = mean + (1 - b1) (g - mean)
         root = sqrt(b2 root^2 + (1 - b2))

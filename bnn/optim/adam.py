@@ -24,9 +24,9 @@ class Adam(LowBitOptimizer):
             its own, there is no state, and a weight moves by `lr` against the sign of its gradient.
         eps: added to the root, above 0.
         state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
-        hysteresis_steps: in learning rates, at least 0; an `Accumulator` that changes its sign goes at least this far
-            beyond 0, though not beyond 1. Steps by noisy signs would else carry it to and fro across 0, and its weight
-            with it.
+        hysteresis_steps: in learning rates, at least 0: an `Accumulator` that changes its sign is set at least this far
+            beyond 0, but not beyond 1. Without it, noisy signs carry the accumulator to and fro across 0, and flip its
+            weight.
         seed: of the stochastic rounding.
     """
 
@@ -65,7 +65,7 @@ class Adam(LowBitOptimizer):
         return float(group["lr"]) if not any(group["betas"]) else None
 
     def hysteresis(self, group: dict[str, Any]) -> float:
-        """So many learning rates, but no more than 1."""
+        """`hysteresis_steps` learning rates, at most 1."""
         return min(1.0, float(group["hysteresis_steps"] * group["lr"]))
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:

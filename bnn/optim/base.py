@@ -1,4 +1,4 @@
-"""What the optimizers of this package share: they work in float32 on a few rows, and keep few bits."""
+"""`LowBitOptimizer`: works in float32 on a few rows at a time and keeps state of few bits."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 class LowBitOptimizer(torch.optim.Optimizer):
     """Steps one parameter at a time, some rows at a time; a subclass gives the formula in float32.
 
-    Parameters may be of float32, bfloat16 or float16, or `bnn.weights.accumulator.Accumulator`. Those of few bits are
+    Parameters may be of float32, bfloat16 or float16, or `bnn.weights.accumulator.Accumulator`. Narrow ones are
     read as float32 and written back with stochastic rounding, so that small updates are not lost. Besides parameters,
     gradients and state, a step holds a few float32 tensors of 2^17 elements or one row, whichever is more.
 
@@ -75,9 +75,9 @@ class LowBitOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
     def sign_step(self, group: dict[str, Any]) -> float | None:
-        """The size of a step that takes only the sign of the gradient, and goes against it; None for other steps.
+        """The step size s where the update is w - s sign(gradient); None for other updates.
 
-        Where there is one, nothing is kept between steps, and int8 accumulators with a gradient of packed signs are
+        With a step size nothing is kept between steps, and int8 accumulators with a gradient of packed signs are
         stepped in one pass over their codes, without `update`.
         """
         return None
@@ -101,7 +101,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
     def update_by_signs(
         self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
     ) -> bool:
-        """Takes the step of a float16 Accumulator in one pass of the kernels, if the optimizer has one for it.
+        """Steps a float16 Accumulator in one pass of the kernels, if the optimizer has a kernel for it.
 
         Args:
             weight: float16 [rows, n], in the order of memory; within [-1, 1] afterwards.

@@ -12,7 +12,7 @@ from bnn.optim.base import LowBitOptimizer, require
 class Bop(LowBitOptimizer):
     """m = (1 - lr) m + lr g; a weight flips where |m| > threshold and m has the weight's sign.
 
-    The first step keeps of each weight its sign alone: parameters are ±1 from then on (of int8: ± its largest
+    The first step replaces each weight by its sign: parameters are ±1 from then on (int8: ± the largest
     value). Source: Helwegen et al. 2019, arXiv 1906.02107, algorithm 1, whose defaults for CIFAR-10 these are. The
     paper gives norms, biases and the real layers to Adam.
 

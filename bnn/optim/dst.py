@@ -24,9 +24,9 @@ class DST(LowBitOptimizer):
     It stays within the outermost levels. The first law makes small steps m times as large on average: E = tanh(m v).
     The second keeps every step on average. Source: Deng et al. 2018 (GXNOR-Net), arXiv 1705.09283, sec. 2.
 
-    A transition has one size. A smaller learning rate makes all of them rarer, those that noise calls for as much as
-    the others, and so slows a weight down without calming it. What calms it is a longer mean of the gradient, by the
-    momentum or the beta 1 of the base: among the steps that remain, noise has a smaller part.
+    The size of a transition is fixed. A smaller learning rate makes all transitions rarer, those due to noise as much
+    as the others: weights move more slowly, but not less randomly. A longer mean of the gradient, by the momentum or
+    the beta 1 of the base, reduces the part of noise.
 
     The states are the stores': a parameter that is a `ProgrammedWeight` is moved by its store's `program`, and every
     other one, such as those of norms, by the base optimizer's formula as ever. Besides what the base keeps, a step
@@ -53,7 +53,7 @@ class DST(LowBitOptimizer):
         require(not (discrete and decay), "discrete weights have no weight decay", decay)
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
-        """Those of the base."""
+        """The moments of the base."""
         return self._base.moments(group)
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:

@@ -1,4 +1,4 @@
-"""Stepping inside backward, so that gradients do not pile up."""
+"""Steps inside backward, so that the gradients of a network never exist together."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
     """From now on every parameter is stepped, and its gradient freed, as soon as backward has accumulated it.
 
     No more than one parameter's gradient exists at a time. The result is that of a step after backward, bit for bit,
-    but for an `Accumulator` that a forward pass reads twice: it is stepped at each use. `step` and `zero_grad` after
-    backward then find nothing to do. A loss or gradient that is not finite is seen too
-    late to take back what has been stepped, gradients of several batches cannot be accumulated, and no rule may need
-    all gradients at once, such as a bound on their common norm.
+    except for an `Accumulator` that a forward pass reads twice: it is stepped at each use. `step` and `zero_grad` after
+    backward then find nothing to do.
+
+    Limits: when a gradient is not finite, parameters before it have already been stepped; gradients of several batches
+    cannot be accumulated; and no rule may need all gradients at once, such as clipping by their global norm.
 
     Args:
         optimizer: of any class that leaves alone the parameters whose gradient is None, as those of torch do.

@@ -1,4 +1,4 @@
-"""What every quantizer is."""
+"""`Quantizer`: what every quantizer provides."""
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ class Quantizer(nn.Module):
         levels: the values that `forward` can return, ascending.
         storage_bits: bits that one element takes when it is stored.
         scales: whether `scale` gives a factor.
-        is_sign: whether `forward` gives just the signs of `x`, of which a caller may then take its own.
+        is_sign: whether `forward(x)` is just the signs of `x`, which a caller may then compute by itself.
     """
 
     levels: tuple[float, ...]
@@ -34,7 +34,7 @@ class Quantizer(nn.Module):
         return None
 
     def clamped(self, weight: Tensor) -> Tensor:
-        """The latent weight as it is before its levels are taken, of the same shape; by default unchanged."""
+        """The latent weight just before it is quantized, of the same shape; by default unchanged."""
         return weight
 
     def is_clipped(self, weight: Tensor) -> Tensor | None:
@@ -42,4 +42,4 @@ class Quantizer(nn.Module):
         return None
 
     def project_(self, weight: Tensor) -> None:
-        """Moves latent weights back, in place, to where this method wants them. Called after each step."""
+        """Projects latent weights, in place, as the method requires. Called after every update."""

@@ -27,11 +27,11 @@ class Ternary(Quantizer):
 
     With a <= r a window's integral is 1, the height of its step. Sources: Li et al. 2016 (ternary weight networks),
     arXiv 1605.04711; Deng et al. 2018 (GXNOR-Net), arXiv 1705.09283, for the windows. Backward keeps one bit an
-    element, and of a triangle x itself.
+    element, and for `triangular` x itself.
 
     Args:
-        threshold: half-width of the zero, at least 0; by default 0.7 mean|x| of the tensor, which is the first
-            paper's rule for weights.
+        threshold: half-width of the interval that becomes 0, at least 0; by default 0.7 mean|x| of the tensor, which is
+            the first paper's rule for weights.
         surrogate: the gradient, see above.
         window: half-width of a window, above 0; `straight_through` has its own.
     """

@@ -12,7 +12,7 @@ _MASK = 2**32 - 1
 
 
 def hash_key(seed: int) -> int:
-    """The 32 bits that `seed` (its lowest 64 bits) brings to the hash of every element's index."""
+    """The 32-bit key, made of the lowest 64 bits of `seed`, of the hash of every element's index."""
     return cast(int, _mix(seed & _MASK ^ cast(int, _mix(seed >> 32 & _MASK))))
 
 

@@ -28,7 +28,7 @@ _TRANSITIONS = 1
 
 
 def hold_out_order(n: int, *, seed: int) -> Tensor:
-    """The positions of `n` examples, those to hold out first: int64 [n]."""
+    """A random order of the positions of `n` examples, of which the first are held out: int64 [n]."""
     return shuffled(n, seed)
 
 
@@ -38,7 +38,7 @@ def epoch_order(n: int, *, seed: int, epoch: int, device: torch.device | str = "
 
 
 def augmentation_numbers(positions: Tensor, *, number: int, seed: int, epoch: int) -> Tensor:
-    """What an augmentation draws for some examples.
+    """The random numbers of an augmentation for some examples.
 
     Args:
         positions: int64 [B], of the examples in their split.
@@ -53,7 +53,7 @@ def augmentation_numbers(positions: Tensor, *, number: int, seed: int, epoch: in
 
 
 def rounding_seed(*, seed: int, index: int, step: int) -> int:
-    """Of the roundings of one step of one parameter, in 0..2**63-1.
+    """The seed, in 0..2**63-1, of the roundings in one step of one parameter.
 
     Args:
         seed: of the parameter's group.
@@ -64,7 +64,7 @@ def rounding_seed(*, seed: int, index: int, step: int) -> int:
 
 
 def transition_seed(*, seed: int, index: int, step: int) -> int:
-    """Of the transitions between levels that one step of one discrete weight makes; as `rounding_seed`."""
+    """The seed of the transitions in one step of one discrete weight; as `rounding_seed`."""
     return random_integer(step, seed, index, _TRANSITIONS)
 
 

@@ -1,4 +1,4 @@
-"""What a report shows of a ledger: counts by operation, and what they cost under each price table."""
+"""The figures that a report shows of a ledger: counts by operation, and their energy under each price table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from bnn.cost.energy import Event, Ledger, PriceTable
 
 KINDS = ("products, forward", "products, backward", "moves, forward", "moves, backward", "moves, update")
-"""What the energy of training is spent on, in the order in which figures show it."""
+"""Kinds of events, in the order in which figures show them."""
 _MIN_SHARE = 0.01
 
 

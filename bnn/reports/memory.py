@@ -1,4 +1,4 @@
-"""What a report shows of a training step's memory: predicted on shapes alone, and measured in a real step."""
+"""A training step's memory in a report: predicted on shapes alone, and measured in a real step."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -25,11 +25,11 @@ class MemoryFigures:
     predicted: Mapping[str, StepMemory]
     """By name: the run's step first, then what it is compared with; of float32 whatever the precision."""
     measured: MeasuredMemory | None
-    """Of the run's step, with its loss, precision, slices and optimizer; None where it is too large or fails."""
+    """Memory of the run's step, with its loss, precision, slices and optimizer; None where it is too large or fails."""
     loss: str
     """Name of the run's loss."""
     precision: Precision
-    """Of the run's products."""
+    """Precision of the run's products."""
 
 
 def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:

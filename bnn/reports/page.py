@@ -120,7 +120,7 @@ def _headlines(run: RunRecord) -> list[_Headline]:
 
 
 def _caveats(runs: Sequence[RunRecord]) -> Iterator[str]:
-    """What to know about each price table that the runs were priced with."""
+    """The source and caveat of each price table that the runs were priced with."""
     named = [str(run.summary["price_table"]) for run in runs if "price_table" in run.summary]
     counted = list(_PRICES) if any(run.ledger for run in runs) else []
     for name in dict.fromkeys([*named, *counted]):
@@ -137,7 +137,7 @@ def _curves(runs: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def _state_curves(runs: Sequence[RunRecord]) -> dict[str, str]:
-    """Of what any of the runs has figures for."""
+    """Curves of the weight figures that any of the runs has."""
     metrics, found = [run.metrics for run in runs], {name for run in runs for name in run.states()}
     return {
         title: learning_curves(metrics, (name,), label=label, factor=factor, from_zero=name != "tau")

@@ -57,10 +57,10 @@ _SUMMARY_FIGURES = (
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """What a run's recipe tells of its network and training."""
+    """The network and training of a run, as its recipe builds them."""
 
     layers: Sequence[LayerCount] = ()
-    """Those with parameters, as one example sees them."""
+    """Layers with parameters, counted for one example."""
     data: str | None = None
     card: Mapping[str, str] = field(default_factory=dict)
     """See `quantization_card`."""
@@ -68,14 +68,14 @@ class NetworkRecord:
     memory_note: str = ""
     """Why there is no memory."""
     uncounted: Sequence[str] = ()
-    """What has arithmetic that is not known."""
+    """Modules and operations whose arithmetic is not counted."""
     note: str = ""
     """Why there are no layers, or what to know about them."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run's files and its recipe tell."""
+    """A run, read from its files and its recipe."""
 
     label: str
     configuration: dict[str, Any]
@@ -84,12 +84,12 @@ class RunRecord:
     summary: dict[str, Any]
     """Empty as long as the run is not complete."""
     ledger: Ledger | None
-    """What its training did; None as long as the run is not complete, or where nothing was counted."""
+    """Counts of its training; None as long as the run is not complete, or where nothing was counted."""
     network: NetworkRecord
 
     @property
     def epochs_done(self) -> int:
-        """Of which there are metrics."""
+        """Epochs with metrics."""
         return int(self.metrics[-1]["epoch"]) + 1
 
     def states(self) -> list[str]:

@@ -41,7 +41,7 @@ class Part:
     """Numbers of colours, by what they stand for."""
     table: Table | None = None
     folded: str = ""
-    """What the table is called where it is folded away."""
+    """Title of the table where it is folded away."""
     alert: str = ""
 
 
@@ -59,7 +59,7 @@ def choices(runs: Sequence[RunRecord]) -> list[tuple[str, list[str], bool]]:
 
 
 def other_energies(run: RunRecord, table_name: str) -> Iterator[str]:
-    """What the run's counts cost under the tables besides the named one."""
+    """The energy of the run's counts under every table but the named one."""
     if run.ledger is not None:
         for table in PRICE_TABLES:
             if table.name != table_name:
@@ -87,7 +87,7 @@ def _memory(run: RunRecord) -> Part | None:
 
 
 def _how_known(memory: MemoryFigures) -> str:
-    """What has been predicted and measured; only what is not the usual is named."""
+    """How the memory was predicted and measured; names only what is not the default."""
     is_float32 = memory.precision == "float32"
     text = "Predicted on shapes alone" + ("" if is_float32 else ", for products of float32")
     if memory.measured is not None:
@@ -239,7 +239,7 @@ def _weight_state(run: RunRecord) -> Part | None:
 
 
 def _device(device: Any) -> Iterator[Part]:
-    """What a run with a simulated device says of it: names with numbers or texts, and rows of energy."""
+    """The figures of a simulated device: names with numbers or texts, and rows of energy."""
     if not isinstance(device, dict):
         return
     priced = [row for row in device.get("energy", ()) if isinstance(row, dict)] if "energy" in device else []

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 ABSENT = "—"
-"""In the place of a figure that there is none of."""
+"""Shown where there is no figure."""
 
 
 def number(value: float | None, form: str, unit: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What can attach to training without the loop knowing of it."""
+"""`Callback`: what attaches to the training loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Callback:
     def on_gradients(self, trainer: Trainer) -> None:
         """When the gradients of a step are complete and finite, before the optimizer steps; may change them in place.
 
-        With steps inside backward there are none any more.
+        Where parameters are stepped inside backward, no gradients are left by then.
         """
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:

@@ -37,7 +37,7 @@ def create(directory: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What a run's figures may depend on besides its configuration."""
+    """Versions, kernels and threads, on which a run's figures may depend besides its configuration."""
     return {
         "bnn": bnn.__version__,
         "torch": torch.__version__,

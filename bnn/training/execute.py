@@ -1,4 +1,4 @@
-"""Python files of a user's, executed as modules."""
+"""Executes a user's Python file as a module."""
 
 import importlib.util
 import sys
@@ -9,12 +9,12 @@ from bnn.errors import RecipeError
 
 
 def is_python_file(path: Path) -> bool:
-    """Whether there is such a file."""
+    """Whether `path` is a Python file that exists."""
     return path.suffix == ".py" and path.is_file()
 
 
 def execute(path: Path) -> ModuleType:
-    """Executes a file of Python. Only do so with files that you trust.
+    """Executes a Python file. Only do so with files that you trust.
 
     Args:
         path: see `is_python_file`.

@@ -23,9 +23,9 @@ class Recipe:
 
     function: Callable[..., Run]
     path: Path
-    """Absolute."""
+    """Absolute path of the file."""
     sha256: str
-    """Of the file's content."""
+    """SHA-256 of the file's content."""
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -13,7 +13,7 @@ from bnn.training.step import TrainingStep
 
 @dataclass(kw_only=True)
 class Run(TrainingStep):
-    """A training step with its data and how long to go on. A recipe returns one; its parameters are its command line.
+    """A training step with its data, number of epochs and schedule; a recipe returns one.
 
     A preset's step becomes one by `Run(**vars(prepare(...)), data=..., ...)`.
 
@@ -34,7 +34,7 @@ class Run(TrainingStep):
     """Part of the training split to hold out, in [0, 1). It never includes test images."""
     augment: Sequence[Augmentation] = ()
     callbacks: Sequence[Callback] = ()
-    """What the method needs at each step or epoch, such as a schedule of its own."""
+    """What the method does at each step or epoch, such as a schedule of its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class Run(TrainingStep):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """JSON values that tell this run from others of the same network; a checkpoint keeps them."""
+        """JSON values that distinguish this run from others of the same network; a checkpoint keeps them."""
         return {
             "data": self.data.name,
             "epochs": self.epochs,

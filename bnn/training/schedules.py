@@ -31,17 +31,17 @@ def warmup_cosine(epochs: int, *, warmup_epochs: float = 0.0) -> Callable[[float
 def sequential(
     first: Callable[[float], float], epochs: float, second: Callable[[float], float], *, scale: float = 1.0
 ) -> Callable[[float], float]:
-    """One schedule for so many epochs, then another, which begins at its own epoch 0 and is multiplied by `scale`."""
+    """`first` for the first `epochs` epochs, then `second` from its own epoch 0 on, multiplied by `scale`."""
     return lambda epoch: first(epoch) if epoch < epochs else scale * second(epoch - epochs)
 
 
 def trapezoid(
     epochs: float, *, peak: float, rise_epochs: float = 0.0, fall_epochs: float = 0.0
 ) -> Callable[[float], float]:
-    """The strength: linear from 0 to `peak`, then constant, then linear to 0 at `epochs`.
+    """A strength that rises linearly from 0 to `peak`, stays, and falls linearly to 0 at `epochs`.
 
-    The rise lets the network learn before weights are driven to zero; the fall keeps the penalty from going on to
-    ever sparser weights (see `Compressibility`).
+    The rise lets the network learn before weights are driven to zero; the fall ends the penalty before the weights
+    become ever sparser (see `Compressibility`).
 
     Args:
         epochs: length of the training.

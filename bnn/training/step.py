@@ -1,7 +1,7 @@
 """The training step: forward, loss and backward of a batch, slice by slice, and the update.
 
-There is no other: the trainer takes it, predictions of memory take it on shapes alone, reports and benchmarks measure
-it, and a loop of your own may take it.
+It is the only one of the package: the trainer, the memory predictions (on the meta device), the reports and the
+benchmarks all call it, and so can a training loop of your own.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from bnn.weights import WeightStore
 
 Precision = Literal["float32", "bfloat16"]
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of logits and labels; a mean over the batch."""
+"""A loss of logits and labels, a mean over the batch."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to."""
+    """The result of a training step."""
 
     loss: float
     """Mean over the batch."""
@@ -36,7 +36,7 @@ class StepResult:
 
 @dataclass(kw_only=True)
 class TrainingStep:
-    """A model with all that steps it.
+    """A model with its optimizer, loss, precision and slices.
 
     Raises:
         RecipeError: a value is out of its range.
@@ -55,7 +55,7 @@ class TrainingStep:
     1705.08741).
     """
     precision: Precision = "float32"
-    """Of the products of floats and of what lies between them, in training and evaluation.
+    """Precision of the floating products and of what lies between them, in training and evaluation.
 
     bfloat16 is torch's autocast: products sum in float32 and round their result, weights and optimizer keep their own
     dtype. Levels of binary and ternary layers are exact in either. A processor with bfloat16 products, such as those
@@ -85,18 +85,18 @@ class TrainingStep:
     ) -> StepResult | None:
         """Takes a step; a loss or gradient that is not finite leaves no trace.
 
-        Stepping inside backward (`bnn.optim.step_in_backward`) has a price: what comes before a gradient that is not
-        finite has then been stepped already.
+        With steps inside backward (`bnn.optim.step_in_backward`) there is an exception: parameters whose gradients came
+        before the one that is not finite have been stepped already.
 
         Args:
             x: the batch; the model is in training mode.
             labels: int64 [B].
-            slices: how many of them to take, from the first; by default all.
+            slices: how many slices to process, from the first; by default all.
             before_backward: called with the loss of each slice, whose graph is then at its largest.
             before_update: called when all gradients are there, and finite.
 
         Returns:
-            What it came to; None where the loss or a gradient was not finite.
+            The result; None where the loss or a gradient was not finite.
 
         Raises:
             RecipeError: the optimizer fails.

@@ -1,4 +1,4 @@
-"""Where the weight of a binary layer lives, one way a file."""
+"""Where the weight of a binary layer lives, one kind of store a file."""
 
 from bnn.weights.accumulator import Accumulator, AccumulatorStore, is_accumulator
 from bnn.weights.base import StoreFactory, WeightStore, named_stores

@@ -25,12 +25,12 @@ _CHUNK_ELEMENTS = 1 << 18
 
 
 class Accumulator(nn.Parameter):
-    """A parameter within [-1, 1] that autograd does not know.
+    """A trainable parameter in [-1, 1] outside autograd.
 
-    torch gives gradients to floating tensors alone, and of their own dtype. What reads an Accumulator hands it its
-    gradient by `accumulate` instead, a `BitTensor` for one; optimizers of `bnn.optim` then find it in `.grad`, and
-    hooks are called, as for every other parameter. They clamp it to [-1, 1] after each step. Its `requires_grad` is
-    False. torch's own optimizers cannot step it.
+    autograd gives gradients to floating tensors only, in their own dtype. An Accumulator gets its gradient, which may
+    be a `BitTensor`, from its reader by `accumulate`; it is then in `.grad`, and hooks are called, as for every other
+    parameter. Optimizers of `bnn.optim` step it and clamp it to [-1, 1]; torch's own optimizers cannot. Its
+    `requires_grad` is False.
 
     Args:
         data: float16, bfloat16 or float32; or int8 codes, of which c stands for (c + 1/2) / 128: 256 values in
@@ -85,16 +85,16 @@ class AccumulatorStore(WeightStore):
     float32 latent weight and the moments of Adam take 12. The idea: the weight gradient of a binary network serves
     by its sign alone (Wang et al., arXiv 2102.04270, sec. 4), and then Adam's second moment says nothing.
 
-    The gradient of a sign passes unchanged. A bound is all that the straight-through window is for, and the clamp is
-    one. Reading gives the default dtype.
+    The gradient of the sign passes unchanged: a straight-through window only keeps weights bounded, which the clamp
+    does here. What is read has the default dtype.
 
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
         dtype: of an accumulator: int8, float16, bfloat16 or float32.
-        gain: the accumulators begin with a standard deviation of gain / sqrt(fan-in), and never go beyond 1. Of 8 bits
-            few are used near 0, where signs change, unless it is above 1.
-        gradient_quantizer: pattern that is copied; what becomes of the weight's gradient before the optimizer sees
-            it. None leaves it as it comes.
+        gain: the accumulators begin with a standard deviation of gain / sqrt(fan-in), and never go beyond 1. With
+            int8, a gain of 1 leaves few codes to the initial values; a larger one uses more of the 256.
+        gradient_quantizer: pattern that is copied; quantizes the weight's gradient before the optimizer sees it, or
+            None.
     """
 
     storage_bits = 1

@@ -1,4 +1,4 @@
-"""What every store of weights is: the place where the weight of a binary layer lives."""
+"""`WeightStore`: what holds the weight of a binary layer, and what every store provides."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from bnn.quantizers.gradients import GradientQuantizer
 class WeightStore(nn.Module):
     """Holds one weight tensor and reads it as levels.
 
-    What others need to know of a store, they ask it: nobody tests its class.
+    Other code uses these attributes and methods and never tests the class of a store.
 
     Attributes:
         shape: shape of the weight, [out, ...].
@@ -23,8 +23,8 @@ class WeightStore(nn.Module):
         training_bits: bits that the store keeps of one weight while it is trained, without its optimizer's state.
         levels: the values that `read` can return, ascending; empty where they are real.
         scales: whether `scale` gives a factor.
-        quantizer: what makes the levels of the trained value; None where the store does it itself.
-        gradient_quantizer: what becomes of the gradient of what is read, or None.
+        quantizer: makes the levels from the trained value; None where the store does it itself.
+        gradient_quantizer: quantizer of the gradient of what is read, or None.
     """
 
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class WeightStore(nn.Module):
         raise NotImplementedError
 
     def project_(self) -> None:
-        """Moves what is trained back to where its method wants it. A training step calls it after the update."""
+        """Projects the trained parameter, in place, as the method requires. Called after every update."""
 
     @property
     def trained(self) -> nn.Parameter:
@@ -76,7 +76,7 @@ class WeightStore(nn.Module):
         return next(self.parameters())
 
     def trained_value(self) -> Tensor:
-        """What stands behind the weight, floating and without gradient, such as a latent weight.
+        """The value that the weight is made of, such as a latent weight: floating, without gradient.
 
         It may be the parameter itself: do not change it.
         """
@@ -99,7 +99,7 @@ class WeightStore(nn.Module):
 
 
 class StoreFactory(Protocol):
-    """What a layer or model takes to make its stores: a store class, or `functools.partial` of one."""
+    """Makes the stores of a layer or model: a store class, or `functools.partial` of one."""
 
     def __call__(self, shape: Sequence[int], /) -> WeightStore:
         """A store for a weight of `shape`."""

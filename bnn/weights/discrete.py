@@ -1,4 +1,4 @@
-"""Stores whose weight has a few states and nothing behind them: `DiscreteStore`, and what it shares with devices."""
+"""Stores of weights that have only a few states: `DiscreteStore`, and what it shares with devices."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from bnn.weights.base import WeightStore
 
 
 class ProgrammedWeight(nn.Parameter):
-    """Where torch and its optimizers find a weight whose states a store keeps: a parameter that takes no memory.
+    """The parameter, without memory of its own, of a weight whose states a store keeps.
 
-    It has the weight's shape, is one zero throughout, receives the weight's gradient and is named among the module's
-    parameters. No optimizer can write to it; `bnn.optim.DST` calls `store.program` instead.
+    It has the weight's shape (one zero, expanded), receives the weight's gradient and is named among the module's
+    parameters, so that torch and its optimizers find the weight. No optimizer can write to it; `bnn.optim.DST` calls
+    `store.program` instead.
 
     Attributes:
         store: the store that keeps the states.
@@ -74,9 +75,9 @@ class ProgrammableStore(WeightStore):
     def program(self, delta: Tensor, generator: torch.Generator) -> None:
         """Moves every weight towards its value plus `delta`.
 
-        Of |delta| / spacing = k + p, with k whole and 0 <= p < 1, k levels are certain and one more has the
-        probability p. The weight stays at the outermost level where this would lead beyond it. An ideal store does
-        just this, and then moves by `delta` on average; a device does it as well as it can.
+        With |delta| / spacing = k + p, k whole and 0 <= p < 1, the weight moves by k levels, and by one more with
+        probability p, but not beyond the outermost level. An ideal store does exactly this and so moves by `delta` on
+        average; a device approximates it.
 
         Args:
             delta: float32, in the shape of the weight; finite.

@@ -20,8 +20,8 @@ class LatentStore(WeightStore):
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
         quantizer: pattern that is copied; the weights' levels and gradient. By default `Sign`.
-        gradient_quantizer: pattern that is copied; what becomes of the gradient of the levels before it goes through
-            the quantizer. None leaves it as it comes.
+        gradient_quantizer: pattern that is copied; quantizes the gradient of the levels before it goes through the
+            quantizer, or None.
         dtype: of the latent weight. What is read is float32 all the same. torch's own optimizers lose small
             steps of 16-bit weights, those of `bnn.optim` do not.
         limit: the latent weight is clipped to [-limit, limit] after each step, above 0; None leaves it. Beyond the

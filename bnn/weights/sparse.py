@@ -17,8 +17,8 @@ class SparseStore(WeightStore):
     """A real weight, until `ternarize_`; from then on -a, 0 and a, with one magnitude a for the layer.
 
     While it is real, it is read as it is. When it is ternary, a is the mean |w| of the weights that are kept; a kept
-    weight is read as a sign(w), every other one as 0. The real weight has the gradient of what is read, whether it is
-    kept or not: what is read as 0 learns as well, and may be among those that are kept next. Where all are kept, the
+    weight is read as a sign(w), every other one as 0. The real weight gets the gradient of what is read, whether it is
+    kept or not: a weight that is read as 0 learns as well, and may be kept at the next choice. Where all are kept, the
     weight is binary. State dicts tell which of the two it is.
 
     Args:
@@ -67,7 +67,7 @@ class SparseStore(WeightStore):
 
     @property
     def levels(self) -> tuple[float, ...]:  # type: ignore[override]
-        """None while the weight is real; then -a, 0 and a."""
+        """Empty while the weight is real; then -a, 0 and a."""
         if not self.is_ternary:
             return ()
         magnitude = float(_magnitude(self.weight.detach(), self.kept))

@@ -28,7 +28,9 @@ def add_study(studies: Any, name: str, study: Study, description: str) -> argpar
 
 def add_junction(parser: argparse.ArgumentParser) -> None:
     """Options of the junction that is pulsed."""
-    parser.add_argument("--junction", choices=list(named.mtjs()), default="consistent", help="(default: %(default)s)")
+    parser.add_argument(
+        "--junction", choices=list(named.mtjs()), default="consistent", help="its name (default: %(default)s)"
+    )
     parser.add_argument("--state", choices=("P", "AP"), default="P", help="before the pulse (default: %(default)s)")
     parser.add_argument("--temperature-K", type=float, help="of the junction (default: 300)")
 

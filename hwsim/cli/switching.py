@@ -60,7 +60,9 @@ def _parser() -> ArgumentParser:
     reduced.add_argument("--overdrive", type=float, help="current over the critical current")
     reduced.add_argument("--tau", type=float, help="time")
     physical = parser.add_argument_group("in physical units")
-    physical.add_argument("--junction", choices=list(named.junctions()), help=f"(default: {_DEFAULT_JUNCTION})")
+    physical.add_argument(
+        "--junction", choices=list(named.junctions()), help=f"its name (default: {_DEFAULT_JUNCTION})"
+    )
     physical.add_argument("--measured", metavar="CSV", type=Path, help="table of voltage_V,pulse_width_s,probability")
     physical.add_argument("--voltage-V", type=float, help="positive drives from parallel to antiparallel")
     physical.add_argument("--pulse-width-s", type=float)

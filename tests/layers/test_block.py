@@ -266,3 +266,14 @@ def test_a_constant_channel_leaves_the_others_their_gradient():
 def test_an_image_without_batch_is_refused():
     with pytest.raises(ValueError, match="takes \\[N, C, H, W\\]"):
         BinaryBlock(conv(3, 8), BinaryNorm(8))(randn(3, 6, 6))
+
+
+def test_bits_get_the_same_gradient_in_any_memory_format():
+    x, grad, gradients = randn(3, 8, 6, 6), randn(3, 5, 4, 4, seed=1), []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        torch.manual_seed(0)
+        bits = BitTensor.from_dense(x.contiguous(memory_format=memory_format))
+        gradients.append(block_gradients(BinaryBlock(conv(8, 5), BinaryNorm(5)), bits, grad))
+    assert gradients[0][0].any()
+    for of_channels_last, of_contiguous in zip(*gradients, strict=True):
+        assert torch.equal(of_channels_last, of_contiguous)

@@ -1,4 +1,4 @@
-"""What can be chosen of a training step, preset, optimizer, batch and slices, and the step that follows from it."""
+"""The choices of a training step (preset, optimizer, batch, slices), and the step that follows from them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _STATE_DTYPES = {"standard": torch.float32, "edge": torch.float16}
 
 @dataclass(frozen=True)
 class TrainingConfiguration:
-    """What is chosen of a training step."""
+    """The choices of a training step."""
 
     preset: str
     optimizer: str
@@ -84,9 +84,9 @@ def step_on_cpu(network: NetworkBuilder, configuration: TrainingConfiguration) -
 
 
 def tiny_step(configuration: TrainingConfiguration) -> TrainingStep:
-    """A step of the same preset and optimizer, of examples of `TINY_SHAPE`, that takes no memory to speak of.
+    """A step of the same preset and optimizer on examples of `TINY_SHAPE`, with next to no tensors.
 
-    It takes what its libraries load on first use.
+    Taking it loads what the libraries load on first use.
     """
     return _step(partial(bnn.models.mlp, classes=2), TINY_SHAPE, configuration, torch.device("cpu"))
 
@@ -108,7 +108,7 @@ def _step(
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of a network that may be anything.
+    """The cross-entropy, for a network that may return anything.
 
     Raises:
         RunError: it does not give logits.

@@ -24,7 +24,7 @@ class NetworkBuilder:
     name: str
     function: Callable[..., Any]
     input_shape: tuple[int, ...]
-    """Of one example."""
+    """Shape of one example."""
 
     @property
     def takes_presets(self) -> bool:

@@ -1,4 +1,4 @@
-"""What both modes of `bnn budget` print in the same form."""
+"""Output that both modes of `bnn budget` share."""
 
 from __future__ import annotations
 

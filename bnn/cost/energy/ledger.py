@@ -1,4 +1,4 @@
-"""Counts and prices. Counts are facts; joules are one table's opinion of them."""
+"""Counts of events, which follow from shapes and widths, and price tables, which turn them into joules."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable

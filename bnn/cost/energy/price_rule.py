@@ -15,7 +15,7 @@ class Constants:
     """
 
     integer_add_per_bit_J: float
-    """Of the accumulator."""
+    """Joules for each bit of the accumulator."""
     int8_multiply_J: float
     float_add_J: tuple[float, float]
     """16 and 32 bits."""

@@ -1,4 +1,4 @@
-"""What one training step does, counted from shapes alone."""
+"""Counts the events of one training step from shapes alone."""
 
 import torch
 from torch import Tensor, nn

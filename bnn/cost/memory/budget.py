@@ -1,4 +1,4 @@
-"""What can be trained in so much memory: the largest batches and slices."""
+"""What can be trained in a given memory: the largest batches and slices."""
 
 import math
 from bisect import bisect_right
@@ -9,11 +9,11 @@ MIN_BATCH_SIZE = 2
 """Batch norm needs two values a channel."""
 
 BytesOfBatch = Callable[[int], float]
-"""What a step takes with a batch of so many examples; more examples never take less."""
+"""Bytes of a step by its batch size; never falls with the size."""
 
 BytesOfSlices = Callable[[int, int], float]
-"""What a step takes with a batch of so many examples, so many at once. More never take less, but that the whole batch
-at once may take less than its slices."""
+"""Bytes of a step by its batch size and slice size; never falls with either, except that the whole batch at once may
+take less than its slices."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def largest_batches(
 def largest_slices(
     totals: Mapping[tuple[str, str], BytesOfSlices], memory_bytes: float, *, batch_size: int
 ) -> list[Candidate]:
-    """Finds of each preset and optimizer the step nearest to the whole batch at once that fits.
+    """Finds, for each preset and optimizer, the step closest to the whole batch at once that fits.
 
-    That is the whole batch, or else its largest slices, or else the largest smaller batch, at once: adding up the
-    gradients of slices may take more than slices save.
+    That is the whole batch, else its largest slices, else the largest smaller batch at once: accumulating the gradients
+    of slices may take more memory than slices save.
 
     Args:
         totals: by preset and optimizer, the preferred ones first.

@@ -74,7 +74,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return memories
 
     def at_peak(self) -> dict[Memory, int]:
-        """What was in use when it was most, with its bytes, transients within an operation included."""
+        """The storages in use at the peak, with their bytes, transients within an operation included."""
         live = most = length = 0
         for place, (_, change) in enumerate(self._log, start=1):
             live += change
@@ -136,7 +136,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def workspace_bytes(func: Any, inputs: list[Tensor]) -> int:
-    """What a few operations take on the CPU, beside their results, while they run.
+    """Bytes that some operations take on the CPU while they run, besides their results.
 
     Seen in the allocations of torch 2.13 with oneDNN: a convolution's backward pass copies operands whose layout is
     not its own; where channels lie last it then forms the weight's gradient, unless the kernel is 1x1, in a layout of

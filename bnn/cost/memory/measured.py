@@ -18,7 +18,7 @@ from bnn.training import TrainingStep
 
 @dataclass(frozen=True)
 class MeasuredMemory:
-    """What a step takes on the CPU, by four meters."""
+    """The memory of a step on the CPU, by three meters."""
 
     saved_bytes: int
     """What autograd saves in the forward pass of the first slice, which is the largest, as `saved_tensors_hooks` sees

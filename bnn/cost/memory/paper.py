@@ -52,7 +52,7 @@ PAPER_PRESETS = {
 
 @dataclass(frozen=True)
 class PaperOptimizer:
-    """What an optimizer keeps of each weight."""
+    """The state that an optimizer keeps of each weight."""
 
     moments: int
     latent_weights: bool

@@ -1,4 +1,4 @@
-"""What a training step of this package takes: the step itself, taken on shapes alone and watched.
+"""Predicts the memory of a training step by running the step itself on the meta device.
 
 Forward, backward and update run on the meta device, so that no data is needed, nothing is computed and no memory is
 taken; what is predicted are the storages that the same calls make and free on the CPU.
@@ -42,9 +42,9 @@ class StepMemory:
     """The memory of one training step, on the CPU."""
 
     saved_bytes: int
-    """What autograd keeps from forward for backward, parameters aside; of the largest slice."""
+    """Bytes that autograd saves for backward, parameters aside; of the largest slice."""
     table: MemoryTable
-    """What tensors take at the moment when it is most, variable by variable; its total is the peak."""
+    """Memory of all tensors at the moment of the peak, variable by variable; its total is the peak."""
 
 
 def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> StepMemory:
@@ -93,7 +93,7 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
 
 
 class _Roles:
-    """What each memory is for; the first role that one is given stays."""
+    """The role of each storage; the first role that it is given stays."""
 
     def __init__(self) -> None:
         self._roles: dict[Memory, tuple[str, Lifetime]] = {}

@@ -1,4 +1,4 @@
-"""What autograd's graph keeps for the backward pass."""
+"""The tensors that autograd's graph keeps for backward."""
 
 from collections.abc import Iterator
 

@@ -43,7 +43,7 @@ class MemoryTable:
 
     @property
     def total_bytes(self) -> float:
-        """What all of them take."""
+        """Bytes of all variables."""
         return sum(variable.bytes for variable in self.variables)
 
     def as_json(self) -> dict[str, Any]:
@@ -70,12 +70,12 @@ class PoolShape:
 
     input_elements: int
     layer_input_elements: int
-    """Of the layer with weights before it; 0 if there is none."""
+    """Input elements of the layer with weights before it; 0 if there is none."""
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What a memory model needs to know of a network. Elements are those of one example."""
+    """The shapes that a memory model needs. Elements are those of one example."""
 
     layers: tuple[LayerShape, ...]
     pools: tuple[PoolShape, ...]
@@ -85,7 +85,7 @@ class NetworkShape:
 
     @property
     def weights(self) -> int:
-        """Of all layers."""
+        """Weights of all layers."""
         return sum(layer.weights for layer in self.layers)
 
 

@@ -1,4 +1,4 @@
-"""What a run adds up: callbacks that add figures to its epochs and its summary, and the card of its choices."""
+"""Callbacks that add figures to a run's epochs and its summary, and the quantization card."""
 
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter

@@ -25,7 +25,7 @@ class GatedXnorCount:
     operations: int
     """All of them; padded taps count."""
     active: int
-    """Those of two operands that are not zero: an XNOR and its part of a bit count each. The others rest."""
+    """Products of two operands that are not zero: an XNOR and its part of a bit count each. The others rest."""
 
     @property
     def resting_probability(self) -> float:

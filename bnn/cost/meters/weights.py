@@ -1,4 +1,4 @@
-"""`WeightMeter`: what becomes of the weights while a network trains."""
+"""`WeightMeter`: sign flips, entropy, sparsity and quantization error of the weights during training."""
 
 import base64
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class WeightMeter(Callback):
     A *flip* is a change of a weight's sign from one step to the next; of weights that can be 0, signs are -, 0 and +.
 
     - `never_flipped`: share of the weights that have not flipped since the training began.
-    - `flip_rate`: flips a weight and step; of the epoch, and in the summary of the whole training.
-    - `reflip_rate`: those among them of weights that had flipped before. A high one late in the training tells of
-      weights that swing to and fro.
+    - `flip_rate`: flips per weight and step; of the epoch, and in the summary of the whole training.
+    - `reflip_rate`: the part of it due to weights that had flipped before. A high value late in training means weights
+      that oscillate.
     - `sign_entropy`: in bits, of a layer's signs; what a weight takes in a file that knows their shares alone.
     - `sparsity`: share of zeros, where weights can be 0.
     - `quantization_error`: |w - a q|^2 / |w|^2 of a trained value w (a latent weight; with `ReCU` the standardised and
@@ -202,7 +202,7 @@ def _entropy_bits(shares: list[float]) -> float:
 
 @torch.no_grad()
 def _distance(store: WeightStore) -> Figures:
-    """How far the weight is from the trained value behind it, where there is one."""
+    """Quantization error and share of clipped weights, where there is a latent value."""
     if not store.has_latent_weight:
         return {}
     value, levels, figures = store.trained_value(), store.read(), {}

@@ -1,4 +1,4 @@
-"""What native calls take: checked rows of bits, values of each channel, codes of dtypes, and windows."""
+"""Arguments of native calls: checked rows of bits, values of each channel, codes of dtypes, and windows."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from bnn.ops.geometry import Pair, PoolWindow, Shape, Window
 from bnn.ops.packing import packed_bytes
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
-"""Of kernels.h."""
+"""Codes of `Dtype` in kernels.h."""
 
 Geometry = tuple[Sequence[int], Sequence[int], Pair, Pair, Pair, Pair]
 """The shape of images; the kernel's size, stride, padding and dilation; the size of the output."""

@@ -1,4 +1,4 @@
-"""What every quantizer of gradients is."""
+"""`GradientQuantizer`: what every quantizer of gradients provides."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class GradientQuantizer(nn.Module):
     Unlike those of a `bnn.quantizers.Quantizer`, the levels depend on the tensor, and nothing is differentiated. An
     instance can be given to many layers as a pattern: they copy it, and the copies share its generator.
 
-    A format answers for itself: what multiplies gradients asks it for integers, and whether packed signs will do.
+    Code that multiplies gradients asks the quantizer whether it gives integers, and whether packed signs are enough.
 
     Attributes:
         storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
-        largest: of the integers, in 1..127, where it gives some.
+        largest: largest integer, in 1..127, where it gives integers.
         generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
             checkpoints keep its state.
     """
@@ -43,13 +43,17 @@ class GradientQuantizer(nn.Module):
 
     @property
     def gives_integers(self) -> bool:
-        """Whether a gradient becomes integers by a random rounding that clamps nothing, as integer products need."""
+        """Whether a gradient becomes integers by stochastic rounding without clamping, as integer products need."""
         return False
 
     def integers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient as int8 q within ±largest, in its own strides, and the step s, float32 []: it is q s on average.
+        """The gradient as integers with one scale; only where it `gives_integers`.
 
-        Only where it `gives_integers`. What forms a gradient itself may round it likewise, by `largest` and `seed`.
+        Code that computes a gradient itself may round it in the same way, by `largest` and `seed`.
+
+        Returns:
+            int8 q within ±largest, in the gradient's strides; and the scale s, float32 []. q s is the gradient on
+            average.
 
         Raises:
             NonFiniteError: the gradient has NaN or infinite values.
@@ -62,7 +66,7 @@ class GradientQuantizer(nn.Module):
         return int(torch.randint(2**62, (), generator=self.generator, device=self.generator.device))
 
     def sign_seed(self) -> int | None:
-        """A new seed for the signs of zeros, where packed signs are all that is wanted of a gradient; else None."""
+        """A new seed for the signs of zeros, where only packed signs are wanted; else None."""
         return None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GradientQuantizer:

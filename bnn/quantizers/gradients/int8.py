@@ -48,7 +48,7 @@ class Int8Gradient(GradientQuantizer):
         return self.generator is not None and self.quantile == 1
 
     def integers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient rounded at random by `bnn.ops.rounding`."""
+        """The gradient, rounded stochastically by `bnn.ops.rounding`."""
         return torch.ops.bnn.quantize_integers(gradient, self.largest, self.seed())  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
