@@ -72,10 +72,10 @@ def test_value_that_was_not_finite_leaves_a_gap(run):
 def test_layers_are_those_of_the_model(run):
     page = report(run)
     assert rows(page, 8) == [
-        ["1", "BinaryLinear", "1,024", "1", "1,024", "", "32", "1,024"],
-        ["2", "BatchNorm1d", "", "", "", "32", "32", ""],
-        ["3", "BinaryLinear", "160", "1", "160", "", "1", "160"],
-        ["4", "BatchNorm1d", "", "", "", "20", "32", ""],
+        ["1.product", "BinaryLinear", "1,024", "1", "1,024", "", "32", "1,024"],
+        ["1.norm", "BatchNorm1d", "", "", "", "32", "32", ""],
+        ["2.product", "BinaryLinear", "160", "1", "160", "", "1", "160"],
+        ["2.norm", "BatchNorm1d", "", "", "", "20", "32", ""],
     ]
     for caption in ("Trained weights", "Multiply-accumulates of an example"):
         first, last = widths(figure(page, caption), 1)
