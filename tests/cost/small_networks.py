@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
-from bnn.models import mlp, resnet20
+from bnn.models import mlp, resnet8
 from bnn.presets import prepare
 from bnn.training import TrainingStep
 from bnn.weights import LatentStore
@@ -36,7 +36,7 @@ def convolutions(*, input_shape=(3, 8, 8), store=LatentStore, norm=None) -> nn.S
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
     "convolutions": (convolutions, (3, 8, 8)),
     "mlp": (partial(mlp, classes=4), (1, 6, 5)),
-    "resnet20": (resnet20, (3, 8, 8)),
+    "resnet8": (resnet8, (3, 8, 8)),
 }
 
 
