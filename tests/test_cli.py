@@ -538,7 +538,7 @@ def results(directory: str) -> tuple:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_the_process_with_its_state_kept(number, code, slow, bnn, monkeypatch):
-    monkeypatch.setenv("PAUSE_S", "0.2")
+    monkeypatch.setenv("PAUSE_S", "0.1")
     process = subprocess.Popen(
         [*BNN, "train", slow, "--out", "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

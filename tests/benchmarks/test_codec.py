@@ -28,8 +28,12 @@ def file(tmp_path_factory):
     return path
 
 
-def test_tensors_are_counted_by_kind(file):
-    kinds = codec.compare(file)
+@pytest.fixture(scope="module")
+def kinds(file):
+    return codec.compare(file)
+
+
+def test_tensors_are_counted_by_kind(kinds):
     assert {name: kind.elements for name, kind in kinds.items()} == {"binary": 60_000, "ternary": 20_000, "real": 1_010}
     assert kinds["real"].entropy_bits is None
     binary, ternary = codec.bits(kinds["binary"]), codec.bits(kinds["ternary"])
@@ -41,12 +45,12 @@ def test_tensors_are_counted_by_kind(file):
     assert all(binary[name] >= 1 and ternary[name] > ternary["order 0"] for name in ("zlib", "xz"))
 
 
-def test_rivals_get_the_shorter_of_two_forms(file):
+def test_rivals_get_the_shorter_of_two_forms(file, kinds):
     entry = next(entry for entry in codec.read(file) if codec.kind_of(entry) == "ternary")
     packed, plain = codec.forms(entry)
     assert (len(packed), len(plain)) == (4_000, 20_000)
     expected = min(len(zlib.compress(packed, 9)), len(zlib.compress(plain, 9)))
-    assert codec.compare(file)["ternary"].rival_bytes["zlib"] == expected
+    assert kinds["ternary"].rival_bytes["zlib"] == expected
 
 
 def test_real_forms_hold_the_same_bytes(file):

@@ -1,7 +1,5 @@
 import io
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -45,12 +43,11 @@ def test_rows_of_the_table():
 
 
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
-def test_a_step_of_the_grid(tmp_path):
+def test_a_step_of_the_grid(tmp_path, monkeypatch, capsys):
     words = ["--models", "mlp", "--presets", "edge-min", "--batches", "3", "--json", str(tmp_path / "grid.json")]
-    command = [sys.executable, "-m", "benchmarks.memory_grid", *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr
-    assert "1 steps, 0 predicted wrong" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["memory_grid", *words])
+    assert main() == 0
+    assert "1 steps, 0 predicted wrong" in capsys.readouterr().out
     assert (tmp_path / "grid.json").exists()
 
 

@@ -32,7 +32,7 @@ def printed(console: Console) -> str:
 def path(tmp_path) -> Path:
     """A file of a perceptron whose first layer is ternary and sparse, of 784-32-10."""
     model = mlp(hidden=(32,))
-    model[1] = BinaryLinear(
+    model[1].product = BinaryLinear(
         784, 32, store=lambda shape: LatentStore(shape, quantizer=Ternary(threshold=0.07)), input_quantizer=None
     )
     initialize(model, generator=torch.Generator().manual_seed(0))
@@ -89,21 +89,21 @@ def test_inspect_as_json_adds_up_to_the_file(path, console):
     assert told["weight_bytes"] + told["other_bytes"] + told["header_bytes"] == told["file_bytes"]
     assert told["weights"] == 784 * 32 + 32 * 10
     assert told["bits_per_weight"] == 8 * told["weight_bytes"] / told["weights"]
-    weight = tensors["1.store.weight"]
+    weight = tensors["1.product.store.weight"]
     assert (weight["shape"], weight["dtype"], weight["levels"]) == ([32, 784], "float32", [-1, 0, 1])
     assert weight["coding"] == "context"
     assert weight["bits_per_element"] < 1.03 * weight["entropy_bits_per_element"]
     # Normal latents of deviation 1/28 exceed 0.07, which is 1.96 of them, in one of twenty: h2(0.05) + 0.05.
     assert weight["entropy_bits_per_element"] == pytest.approx(0.336, rel=0.03)
-    assert tensors["2.weight"]["entropy_bits_per_element"] is None
-    assert tensors["2.weight"]["levels"] == []
+    assert tensors["1.norm.weight"]["entropy_bits_per_element"] is None
+    assert tensors["1.norm.weight"]["levels"] == []
 
 
 def test_inspect_as_a_table(path, console):
     commands.inspect(console, path)
     lines = printed(console)
     for part in (
-        "1.store.weight",
+        "1.product.store.weight",
         "32x784",
         "3 levels",
         "context",

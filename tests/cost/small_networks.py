@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bnn.layers import BinaryConv2d, BinaryLinear, MaxPool2d
-from bnn.models import mlp, resnet20
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
+from bnn.models import mlp, resnet8
 from bnn.presets import prepare
 from bnn.training import TrainingStep
 from bnn.weights import LatentStore
@@ -19,25 +19,24 @@ PRESETS = ("standard", "edge", "edge-min")
 
 
 def convolutions(*, input_shape=(3, 8, 8), store=LatentStore, norm=None) -> nn.Sequential:
-    """What a block is made of: pooled and not, real input and bits, convolutions and linear layers."""
+    """Blocks of every kind: pooled and not, of real input and of bits, convolutions and linear layers."""
+    features = 16 * math.prod(input_shape[1:]) // 4
     return nn.Sequential(
-        BinaryConv2d(input_shape[0], 12, 3, padding=1, store=store, input_quantizer=None),
-        (norm or nn.BatchNorm2d)(12),
-        BinaryConv2d(12, 16, 3, padding=1, store=store),
-        MaxPool2d(2),
-        (norm or nn.BatchNorm2d)(16),
+        BinaryBlock(
+            BinaryConv2d(input_shape[0], 12, 3, padding=1, store=store, input_quantizer=None),
+            (norm or nn.BatchNorm2d)(12),
+        ),
+        BinaryBlock(BinaryConv2d(12, 16, 3, padding=1, store=store), (norm or nn.BatchNorm2d)(16), pool=MaxPool2d(2)),
         nn.Flatten(),
-        BinaryLinear(16 * math.prod(input_shape[1:]) // 4, 20, store=store),
-        (norm or nn.BatchNorm1d)(20),
-        BinaryLinear(20, 5, store=store),
-        nn.BatchNorm1d(5),
+        BinaryBlock(BinaryLinear(features, 20, store=store), (norm or nn.BatchNorm1d)(20)),
+        BinaryBlock(BinaryLinear(20, 5, store=store), nn.BatchNorm1d(5)),
     )
 
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
     "convolutions": (convolutions, (3, 8, 8)),
     "mlp": (partial(mlp, classes=4), (1, 6, 5)),
-    "resnet20": (resnet20, (3, 8, 8)),
+    "resnet8": (resnet8, (3, 8, 8)),
 }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bnn.cli import main
-from tests.reports.pages import DIGITS
+from tests.reports.pages import DIGITS, report
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +22,9 @@ def run(trained, tmp_path, capsys) -> Path:
     """A complete run to change at will."""
     capsys.readouterr()
     return Path(shutil.copytree(trained, tmp_path / "small"))
+
+
+@pytest.fixture(scope="session")
+def page(trained, tmp_path_factory) -> str:
+    """The page of the run as it is."""
+    return report(shutil.copytree(trained, tmp_path_factory.mktemp("page") / "small"))

@@ -47,8 +47,7 @@ def test_figures_are_those_of_the_files(run, capsys):
         assert f"{name} {value if isinstance(value, str) else json.dumps(value)}" in said, name
 
 
-def test_curves_are_those_of_the_metrics(run):
-    page = report(run)
+def test_curves_are_those_of_the_metrics(run, page):
     loss, accuracy = figure(page, "Loss"), figure(page, "Accuracy")
     metrics = read_metrics(run)
     for svg, quantity in ((loss, "loss"), (accuracy, "accuracy")):
@@ -69,13 +68,12 @@ def test_value_that_was_not_finite_leaves_a_gap(run):
     assert (len(training), len(validation)) == (2, 3)
 
 
-def test_layers_are_those_of_the_model(run):
-    page = report(run)
+def test_layers_are_those_of_the_model(page):
     assert rows(page, 8) == [
-        ["1", "BinaryLinear", "1,024", "1", "1,024", "", "32", "1,024"],
-        ["2", "BatchNorm1d", "", "", "", "32", "32", ""],
-        ["3", "BinaryLinear", "160", "1", "160", "", "1", "160"],
-        ["4", "BatchNorm1d", "", "", "", "20", "32", ""],
+        ["1.product", "BinaryLinear", "1,024", "1", "1,024", "", "32", "1,024"],
+        ["1.norm", "BatchNorm1d", "", "", "", "32", "32", ""],
+        ["2.product", "BinaryLinear", "160", "1", "160", "", "1", "160"],
+        ["2.norm", "BatchNorm1d", "", "", "", "20", "32", ""],
     ]
     for caption in ("Trained weights", "Multiply-accumulates of an example"):
         first, last = widths(figure(page, caption), 1)
@@ -83,8 +81,8 @@ def test_layers_are_those_of_the_model(run):
     assert "wider weights" not in page
 
 
-def test_every_figure_is_there(run):
-    assert captions(report(run)) == [
+def test_every_figure_is_there(page):
+    assert captions(page) == [
         "Loss",
         "Accuracy",
         "Predicted, by variable",
@@ -96,8 +94,8 @@ def test_every_figure_is_there(run):
     ]
 
 
-def test_energy_is_the_ledger_s(run):
-    page, ledger = report(run), read_ledger(run)
+def test_energy_is_the_ledger_s(run, page):
+    ledger = read_ledger(run)
     totals = [ledger.energy_J(table) for table in PRICE_TABLES]
     assert totals[0] == pytest.approx(read_json(run / "summary.json")["energy_j"], rel=1e-12)
     for table, total in zip(PRICE_TABLES, totals, strict=True):
@@ -112,8 +110,8 @@ def test_energy_is_the_ledger_s(run):
         assert cells in rows(page, 6), row
 
 
-def test_bars_of_energy_are_as_long_as_the_ledger_says(run):
-    page, ledger = report(run), read_ledger(run)
+def test_bars_of_energy_are_as_long_as_the_ledger_says(run, page):
+    ledger = read_ledger(run)
     svg = figure(page, "By operation, under each price table")
     for number, _ in enumerate(KINDS, start=1):
         parts = [energy_by_kind(ledger, table)[number - 1] / ledger.energy_J(table) for table in PRICE_TABLES]
@@ -125,8 +123,8 @@ def test_bars_of_energy_are_as_long_as_the_ledger_says(run):
     assert np.allclose(drawn / drawn.sum(), layers / layers.sum(), atol=1e-4)
 
 
-def test_memory_is_that_of_the_exact_model(run):
-    page, said = report(run), text((run / "report.html").read_text(encoding="utf-8"))
+def test_memory_is_that_of_the_exact_model(run, page):
+    said = text(page)
     figures = memory_figures({"this run": made_again(run)})
     (step,) = figures.predicted.values()
     table = step.table
@@ -213,8 +211,8 @@ def test_memory_that_cannot_be_predicted_is_a_line(of_presets):
     assert "<h2>Layers</h2>" in page
 
 
-def test_card_is_the_run_s(run):
-    said = text(report(run))
+def test_card_is_the_run_s(run, page):
+    said = text(page)
     for name, choice in quantization_card(made_again(run)).items():
         assert f"{name} {choice}" in said, name
 

@@ -11,9 +11,16 @@ from bnn.ops import cpu
 MY_MODEL = """
 from torch import nn
 
+from bnn.layers import BinaryLinear
+from bnn.weights import LatentStore
+
 
 def build():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 30), nn.ReLU(), nn.Linear(30, 5))
+
+
+def small(*, store=LatentStore, norm=None):
+    return nn.Sequential(nn.Flatten(), BinaryLinear(48, 30, store=store), (norm or nn.BatchNorm1d)(30))
 
 
 def branches():
@@ -99,11 +106,11 @@ def test_what_fits_is_what_the_step_takes(command):
     assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows
 
 
-def test_nothing_fits(command):
+def test_nothing_fits(command, my_model):
     with pytest.raises(RunError) as caught:
-        command("mlp", "--batch", "16", "--preset", "edge", "--fit", "1MiB")
-    assert "no way to train mlp fits into 1.00 MiB: the least is" in str(caught.value)
-    assert "of edge with sgd and a batch of 2" in str(caught.value)
+        command(f"{my_model}:small", "--input", "3,4,4", "--batch", "8", "--preset", "edge", "--fit", "8KiB")
+    assert "my_model.py:small fits into 0.01 MiB: the least is 0.02 MiB" in str(caught.value)
+    assert "of edge with adam and a batch of 2" in str(caught.value)
 
 
 def test_a_network_of_one_s_own_is_trained_as_it_is(command, my_model):
