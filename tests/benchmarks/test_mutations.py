@@ -41,6 +41,9 @@ def root(tmp_path, monkeypatch):
     (tmp_path / "made_up.py").write_text(MODULE)
     (tmp_path / "test_made_up.py").write_text(TEST)
     monkeypatch.setattr(mutations, "ROOT", tmp_path)
+    # Each run of the tests starts the faster.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    mutations._PROCESSES.set_forkserver_preload([])
     monkeypatch.setattr(mutations, "COVERED", {"made_up.py": "test_made_up.py"})
     return tmp_path
 
