@@ -91,3 +91,10 @@ def test_damaged_codes_are_refused():
     for short in (b"", code[:7], code[:-1]):
         with pytest.raises(FormatError, match="cannot hold"):
             rans.Decoder(short, lanes=2)
+
+
+def test_a_code_shorter_than_the_states_of_its_lanes_is_refused():
+    """Of an even length, which is no fault by itself."""
+    for size in (0, 2, 6):
+        with pytest.raises(FormatError, match=f"{size} bytes of code cannot hold 2 lanes"):
+            rans.Decoder(bytes(size), lanes=2)

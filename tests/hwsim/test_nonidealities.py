@@ -140,3 +140,9 @@ def test_parts_of_an_array():
 def test_refuses_what_is_not_physical(options, message):
     with pytest.raises(ValueError, match=message):
         NonIdealities(**options)
+
+
+def test_every_default_is_that_of_an_ideal_junction():
+    numbers = vars(NonIdealities())
+    assert numbers.pop("short_resistance_ohm") == 400
+    assert not any(numbers.values())

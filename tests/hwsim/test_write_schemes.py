@@ -159,3 +159,21 @@ def test_names():
     assert scheme_named("pre-distorted") == PreDistorted()
     assert scheme_named("read-first") == PreDistorted(read_first=True)
     assert {type(scheme) for scheme in SCHEMES.values()} == set(WriteScheme.__subclasses__())
+
+
+@directions
+def test_the_fit_of_a_pedestal_is_the_best_of_all_lines(antiparallel):
+    """Of the squared errors at 400 values of v within 0..1: they rise to all sides."""
+    v = (torch.arange(400, dtype=torch.float64) + 1) / 401
+    scheme = Pedestal()
+    voltage_V = scheme.write_voltage_V(PAPER, antiparallel)
+
+    def errors(least_s: float, slope_s: float) -> float:
+        p = PAPER.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=least_s + slope_s * v)
+        return float((p - torch.tanh(3 * v)).square().sum())
+
+    least_s, slope_s = scheme.fit_s(PAPER, antiparallel)
+    best = errors(least_s, slope_s)
+    for part in (1e-6, -1e-6):
+        assert errors(least_s * (1 + part), slope_s) > best
+        assert errors(least_s, slope_s * (1 + part)) > best

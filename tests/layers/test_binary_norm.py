@@ -145,3 +145,15 @@ def test_nan_is_refused():
 def test_refuses_what_it_cannot_normalise(shape, message):
     with pytest.raises(ValueError, match=message):
         BinaryNorm(2)(torch.zeros(shape))
+
+
+def test_eps_is_added_to_the_deviation_in_training_and_in_evaluation():
+    """Of -1, 0 and 1 it is 2/3 sqrt(pi/2) = 0.836: with 1 for eps, beta = 0.5 moves the threshold to -0.918."""
+    y = torch.tensor([[-1.0], [0.0], [1.0]])
+    norm = BinaryNorm(1, eps=1.0, momentum=1.0)
+    with torch.no_grad():
+        norm.bias.fill_(0.5)
+    assert norm(y).dense().flatten().tolist() == [-1, 1, 1]
+    norm.eval()
+    y = torch.tensor([[-0.93], [-0.91], [0.1]])
+    assert norm(y).dense().flatten().tolist() == [-1, 1, 1]

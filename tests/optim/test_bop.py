@@ -49,3 +49,7 @@ def test_codes_are_kept_at_their_largest(generator):
     optimizer.step()
     assert torch.equal(decode(parameter.detach()).sign(), decode(start).sign())
     assert parameter.detach().unique().tolist() == [-128, 127]
+
+
+def test_defaults_are_those_of_the_paper_for_cifar10():
+    assert Bop([nn.Parameter(torch.ones(2))]).defaults == {"lr": 1e-4, "threshold": 1e-8, "seed": 0}

@@ -292,3 +292,12 @@ class TestOptions:
         assert repr(ReCU(tail="pass")) == (
             "ReCU(tau=0.85, tail=pass, quantile=laplace, scope=layer, scale=none, standardize=True)"
         )
+
+
+def test_a_channel_of_equal_weights_has_no_deviation_and_stays_finite():
+    weight = torch.full((2, 9), 0.3).requires_grad_()
+    quantized = ReCU()(weight)
+    quantized.backward(torch.ones(2, 9))
+    assert quantized.dense().abs().eq(1).all()
+    assert weight.grad.isfinite().all()
+    assert ReCU().clamped(weight.detach()).isfinite().all()

@@ -67,3 +67,10 @@ def test_refuses_a_window_that_passes_nothing(window):
 
 def test_repr_tells_the_window():
     assert repr(Sign(window=1.5)) == "Sign(window=1.5)"
+
+
+def test_a_gradient_in_another_order_keeps_its_dtype(generator):
+    x = torch.randn(4, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    grad = torch.randn(6, 4, dtype=torch.float64, generator=generator).t()
+    Sign(window=math.inf)(x).backward(grad)
+    assert torch.equal(x.grad, grad), "no bit of float64 is lost"

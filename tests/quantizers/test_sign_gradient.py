@@ -50,3 +50,8 @@ def test_packed_signs_of_a_generator_are_all_that_is_wanted_of_a_product(generat
     assert SignGradient(scale="none", packed=True).sign_seed() is None
     assert SignGradient(generator=generator).sign_seed() is None
     assert not packed.gives_integers
+
+
+@pytest.mark.parametrize("scale", ["layer", "fan_in", "none"])
+def test_a_gradient_without_elements_stays(scale):
+    assert SignGradient(scale=scale)(torch.zeros(0, 0)).shape == (0, 0)

@@ -100,3 +100,7 @@ def test_drawn_seeds_follow_the_generator_and_move_it(generator):
     assert seeds == [draw_seed(other) for _ in range(50)]
     assert len(set(seeds)) == 50
     assert 0 <= min(seeds) < 2**61 < max(seeds) < 2**62
+
+
+def test_an_order_is_made_on_its_device():
+    assert epoch_order(5, seed=0, epoch=0, device="meta").is_meta
