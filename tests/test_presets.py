@@ -153,8 +153,8 @@ def test_betas_are_those_of_the_records():
 
 
 def test_hysteresis_is_20_learning_rates_of_edge_min_alone():
-    assert [options["hysteresis"] for options in groups_of("edge-min")[1:]] == [20.0, 0.0]
-    assert [options["hysteresis"] for options in groups_of("edge")[1:]] == [0.0, 0.0]
+    assert [options["hysteresis_steps"] for options in groups_of("edge-min")[1:]] == [20.0, 0.0]
+    assert [options["hysteresis_steps"] for options in groups_of("edge")[1:]] == [0.0, 0.0]
 
 
 def test_accumulators_of_8_bits_begin_four_times_as_wide_as_those_of_16():

@@ -89,7 +89,7 @@ def test_some_slices_alone_have_their_share_of_the_gradient():
     assert result.loss == pytest.approx(loss.item() / 2)
 
 
-def test_before_backward_is_called_with_each_slice_s_part_of_the_loss_and_its_graph():
+def test_before_backward_is_called_with_the_loss_of_each_slice_and_its_graph():
     model, seen = linear(), []
 
     def note(loss: Tensor) -> None:
@@ -98,7 +98,8 @@ def test_before_backward_is_called_with_each_slice_s_part_of_the_loss_and_its_gr
 
     result = sgd_step(model, slice_size=4).take(batch(), LABELS, before_backward=note)
     assert len(seen) == 3
-    assert sum(loss for loss, _ in seen) == pytest.approx(result.loss)
+    shares = [len(part) / len(LABELS) for part in LABELS.tensor_split(3)]
+    assert sum(share * loss for share, (loss, _) in zip(shares, seen, strict=True)) == pytest.approx(result.loss)
     # The gradients of the slices before it are there, its own is not.
     assert seen[0][1] is None
     assert not torch.equal(seen[1][1], seen[2][1])
