@@ -86,8 +86,8 @@ def fate(mutant: Mutant, tree: Path, limit_s: float | None = None) -> str:
     return "killed" if process.exitcode else "survived"
 
 
-def _test(tree: Path, *groups: list[str]) -> None:
-    """Runs groups of tests of a tree in this process, and ends it with what the first that fails ends with."""
+def _test(tree: Path, first: list[str], others: list[str]) -> None:
+    """Runs files of tests of a tree in this process, then others, and ends it with what the first failure ends with."""
     import pytest
 
     os.chdir(tree)
@@ -98,6 +98,9 @@ def _test(tree: Path, *groups: list[str]) -> None:
     with open(os.devnull, "w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
+    # hypothesis refuses to run a test twice.
+    others = [test for test in others if test not in first]
+    groups = (first, [*others, *(f"--ignore={test}" for test in first)] if others else [])
     ends = (pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]) for tests in groups if tests)
     os._exit(next((int(end) for end in ends if end), 0))
 

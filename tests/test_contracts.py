@@ -14,7 +14,7 @@ from bnn.errors import NonFiniteError
 from bnn.layers import BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn.quantizers import Quantizer
 from bnn.weights import LatentStore, WeightStore
-from tests.contracts import concrete_classes, dense
+from tests.contracts import concrete_classes, dense, signs
 
 QUANTIZERS = concrete_classes(bnn.quantizers, Quantizer)
 LAYERS = concrete_classes(bnn.layers, BinaryLayer)
@@ -55,6 +55,10 @@ class TestQuantizer:
     def test_levels_and_storage_bits_agree(self, cls):
         assert list(cls.levels) == sorted(set(cls.levels))
         assert cls.storage_bits == math.ceil(math.log2(len(cls.levels)))
+
+    def test_says_whether_its_values_are_just_the_signs_of_the_input(self, cls, generator):
+        x = torch.randn((20, 30), generator=generator) + 0.5
+        assert cls.is_sign == torch.equal(dense(cls()(x)), signs(x))
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
     def test_gradient_is_dense_finite_and_shaped_like_the_input(self, cls, dtype, generator):

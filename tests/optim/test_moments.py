@@ -128,3 +128,17 @@ def test_a_slow_mean_square_decays_as_it_should(dtype):
     for _ in range(1000):
         one.write(ALL, one.read(ALL).mul_(0.999), generator)
     assert one.read(ALL).sqrt().mean().item() == pytest.approx(math.sqrt(0.37 * 0.999**1000), rel=0.03)
+
+
+@pytest.mark.parametrize(("dtype", "squared", "levels"), [(torch.int8, False, 127), (torch.uint8, True, 255)])
+def test_codes_of_8_bits_mean_what_is_written(dtype, squared, levels):
+    codes = torch.tensor([[levels, 64, 9, 0], [1, 2, 3, 4]])
+    state = {"mean": codes.to(dtype), "mean_exponent": torch.tensor([3, -2], dtype=torch.int8)}
+    expected = (codes / levels).square() * torch.tensor([[8.0], [0.25]])
+    one = Moment(state, "mean", torch.zeros(2, 4), torch.int8, squared=squared)
+    torch.testing.assert_close(one.read(ALL), expected.square() if squared else expected)
+
+
+def test_what_is_just_below_a_power_of_two_keeps_its_sign():
+    x = torch.tensor([[1 - 2.0**-24], [-1 + 2.0**-24]])
+    torch.testing.assert_close(kept(x, torch.int8, squared=False), x)
