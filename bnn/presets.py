@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -12,7 +13,7 @@ from torch import nn
 
 import bnn.optim
 from bnn.errors import RecipeError
-from bnn.layers import BinaryLayer, BinaryNorm
+from bnn.layers import BinaryBlock, BinaryLayer, BinaryNorm
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
@@ -125,6 +126,12 @@ def _binary_network(
     for module in model.modules():
         if isinstance(module, BinaryLayer):
             module.grad_quantizer = Int8Gradient(generator=rounding)
+    fused = [module.norm for module in model.modules() if isinstance(module, BinaryBlock) and module.is_fused]
+    alone = sum(isinstance(module, BinaryNorm) for module in model.modules()) - len(fused)
+    if alone:
+        warnings.warn(
+            f"{alone} BinaryNorms are in no fused BinaryBlock: training keeps more than it needs", stacklevel=4
+        )
     return model, rounding
 
 

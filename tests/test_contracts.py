@@ -58,7 +58,13 @@ class TestQuantizer:
 
     def test_says_whether_its_values_are_just_the_signs_of_the_input(self, cls, generator):
         x = torch.randn((20, 30), generator=generator) + 0.5
-        assert cls.is_sign == torch.equal(dense(cls()(x)), signs(x))
+        assert cls().is_sign == torch.equal(dense(cls()(x)), signs(x))
+
+    def test_a_subclass_with_a_forward_of_its_own_is_no_longer_just_signs(self, cls):
+        assert not type("Own", (cls,), {"forward": lambda self, x: x})().is_sign
+
+    def test_says_whether_it_scales(self, cls, generator):
+        assert cls().scales == (cls().scale(torch.randn((4, 6), generator=generator)) is not None)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
     def test_gradient_is_dense_finite_and_shaped_like_the_input(self, cls, dtype, generator):

@@ -5,10 +5,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
-from bnn.layers import BinaryBlock, BinaryLayer
+from bnn.layers import BinaryBlock, BinaryLayer, BinaryLinear
 from bnn.models import binarynet, cnv, mlp, resnet20, resnete18
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
@@ -208,3 +209,14 @@ def test_residual_networks_take_a_step(preset, network):
     step.optimizer.step()
     assert loss.isfinite()
     assert not torch.equal(store.weight, before)
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_norms_outside_of_blocks_are_warned_of(preset):
+    def chain(*, input_shape, store, norm):
+        block = BinaryBlock(BinaryLinear(36, 8, store=store), norm(8))
+        return nn.Sequential(nn.Flatten(), block, BinaryLinear(8, 4, store=store), norm(4))
+
+    with pytest.warns(UserWarning, match="^1 BinaryNorms are in no fused BinaryBlock: training keeps more") as caught:
+        prepare(preset, chain, input_shape=INPUT)
+    assert [warning.filename for warning in caught] == [__file__]

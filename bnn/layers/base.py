@@ -43,12 +43,13 @@ class BinaryLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
 
     @property
-    def has_integer_gradients(self) -> bool:
-        """Whether backward multiplies bits with integers: a binary weight without scale and bias, and a gradient format
-        that gives integers."""
+    def is_fusable(self) -> bool:
+        """Whether the layer can be part of a fused block: its product is of bits alone, without scale and bias, and its
+        gradient becomes integers."""
+        if self.grad_quantizer is None or not self.grad_quantizer.gives_integers:
+            return False
         scaled = self.store.scales or self.learned_scale is not None or self.bias is not None
-        gives_integers = self.grad_quantizer is not None and self.grad_quantizer.gives_integers
-        return self.store.is_binary and not scaled and gives_integers
+        return self.store.is_binary and not scaled
 
     def quantized(self, x: Tensor) -> Tensor:
         """The quantized input, which enters the product."""

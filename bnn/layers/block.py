@@ -25,6 +25,7 @@ _bnn = torch.ops.bnn
 _CHUNK_ELEMENTS = 1 << 20
 # Of what lies between the parts of a fused block, and of the gradient between blocks.
 _HALF_BITS = 16
+_FUSED_FORWARDS = {BinaryConv2d.forward, BinaryLinear.forward, MaxPool2d.forward, BinaryNorm.forward}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class BinaryBlock(nn.Module):
         super().__init__()
         if not isinstance(product, BinaryLayer):
             raise TypeError(f"a block is made of a BinaryConv2d or BinaryLinear, got {type(product).__name__}")
+        if pool is not None and not isinstance(product, BinaryConv2d):
+            raise TypeError(f"pooling stands behind a BinaryConv2d, not behind a {type(product).__name__}")
         self.product = product
         self.pool = pool
         self.norm = norm
@@ -70,11 +73,13 @@ class BinaryBlock(nn.Module):
         """Whether the parts are trained as one node.
 
         They are where the norm is a `BinaryNorm`, the layer's weight is binary and its gradients are integers
-        (`BinaryLayer.has_integer_gradients`), and the pooling windows do not overlap.
+        (`BinaryLayer.is_fusable`), and the pooling windows do not overlap. The node stands for the `forward` of these
+        classes: a subclass with another one is called.
         """
+        parts = [part for part in (self.product, self.pool, self.norm) if part is not None]
         return (
-            isinstance(self.norm, BinaryNorm)
-            and self.product.has_integer_gradients
+            all(type(part).forward in _FUSED_FORWARDS for part in parts)
+            and self.product.is_fusable
             and (self.pool is None or self.pool.is_disjoint)
         )
 

@@ -18,7 +18,11 @@ class ApproxSign(Quantizer):
 
     levels = (-1.0, 1.0)
     storage_bits = 1
-    is_sign = True
+
+    @property
+    def is_sign(self) -> bool:
+        """True, but of a subclass with another `forward`."""
+        return type(self).forward is ApproxSign.forward
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of a floating tensor, as a `BitTensor`."""

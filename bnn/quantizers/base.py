@@ -12,18 +12,24 @@ class Quantizer(nn.Module):
     Attributes:
         levels: the values that `forward` can return, ascending.
         storage_bits: bits that one element takes when it is stored.
-        scales: whether `scale` gives a factor.
-        is_sign: whether `forward(x)` is just the signs of `x`, which a caller may then compute by itself.
     """
 
     levels: tuple[float, ...]
     storage_bits: int
-    scales: bool = False
-    is_sign: bool = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The quantized `x`, of the same shape; a `BitTensor` where the levels are -1 and +1."""
         raise NotImplementedError
+
+    @property
+    def is_sign(self) -> bool:
+        """Whether `forward(x)` is just the signs of `x`, which a caller may then compute by itself."""
+        return False
+
+    @property
+    def scales(self) -> bool:
+        """Whether `scale` gives a factor."""
+        return type(self).scale is not Quantizer.scale
 
     def scale(self, weight: Tensor) -> Tensor | None:
         """Factor of each output channel, [out], by which a layer multiplies its product; None for none.

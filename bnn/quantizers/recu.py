@@ -65,7 +65,6 @@ class ReCU(Quantizer):
         self.quantile = quantile
         self.scope = scope
         self.scale_by = scale
-        self.scales = scale == "mean"
         self.standardize = standardize
 
     @property
@@ -78,6 +77,11 @@ class ReCU(Quantizer):
         if not 0.5 < value <= 1:
             raise ValueError(f"ReCU tau lies in (0.5, 1], got {value}")
         self._tau = value
+
+    @property
+    def scales(self) -> bool:
+        """Whether there is a factor: where `scale` is not none."""
+        return self.scale_by != "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of the clamped weight, as a `BitTensor`. `x` is [out, ...] with at least one element a filter."""

@@ -13,8 +13,6 @@ class ScaledSign(Sign):
     of outputs.
     """
 
-    scales = True
-
     def scale(self, weight: Tensor) -> Tensor:
         """mean|w| of each output channel, [out]."""
         return weight.abs().flatten(1).mean(dim=1)

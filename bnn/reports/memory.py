@@ -1,7 +1,7 @@
 """A training step's memory in a report: predicted on shapes alone, and measured in a real step."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
 
 
 def _predicted(run: Run) -> StepMemory:
-    with _on_meta(run.model):
+    with _on_meta([run.model, *([run.loss] if isinstance(run.loss, nn.Module) else [])]):
         try:
             return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
         except RunError as error:
@@ -70,12 +70,13 @@ def _measured(run: Run) -> MeasuredMemory | None:
 
 
 @contextmanager
-def _on_meta(model: nn.Module) -> Iterator[None]:
-    """Meanwhile the model's parameters and buffers are on the meta device.
+def _on_meta(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Meanwhile the modules' parameters and buffers are on the meta device.
 
     They stay the same objects, so that optimizers and hooks still find them.
     """
-    swaps = [(tensor, _meta_twin(tensor)) for tensor in [*model.parameters(), *model.buffers()]]
+    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    swaps = [(tensor, _meta_twin(tensor)) for tensor in tensors]
     _swap(swaps)
     try:
         yield

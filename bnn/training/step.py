@@ -7,7 +7,8 @@ benchmarks all call it, and so can a training loop of your own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -99,14 +100,14 @@ class TrainingStep:
             The result; None where the loss or a gradient was not finite.
 
         Raises:
-            RecipeError: the optimizer fails.
+            RecipeError: the model, the loss or the optimizer fails.
+            MemoryError: there is not enough memory.
         """
         # Such as running statistics, which a forward pass changes.
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
         result = self._accumulate(x, labels, slices, before_backward)
-        if result is not None:
-            before_update()
-            result = result if self._update() else None
+        if result is not None and not self._update(before_update):
+            result = None
         self.optimizer.zero_grad(set_to_none=True)
         if result is None:
             with torch.no_grad():
@@ -140,7 +141,8 @@ class TrainingStep:
         try:
             for x_slice, labels_slice in parts[:slices]:
                 share = len(labels_slice) / len(labels)
-                part = self._accumulate_slice(x_slice, labels_slice, share, before_backward)
+                with model_errors(x_slice):
+                    part = self._accumulate_slice(x_slice, labels_slice, share, before_backward)
                 loss += part.loss
                 correct += part.correct
         except NonFiniteError:
@@ -159,18 +161,23 @@ class TrainingStep:
         part.backward()  # type: ignore[no-untyped-call]
         return StepResult(loss, count_correct(logits, labels))
 
-    def _update(self) -> bool:
-        """Steps the optimizer; False where it refuses a gradient that is not finite."""
+    def _update(self, before_update: Callable[[], None]) -> bool:
+        """Steps the optimizer; False where it, or what comes before it, refuses a gradient that is not finite."""
         try:
-            self.optimizer.step()
+            before_update()
+            self._step_optimizer()
         except NonFiniteError:
             return False
-        except (RuntimeError, OverflowError) as error:
-            raise RecipeError(f"the optimizer's step fails: {error}; lower the learning rate") from error
         for module in self.model.modules():
             if isinstance(module, WeightStore):
                 module.project_()
         return True
+
+    def _step_optimizer(self) -> None:
+        try:
+            self.optimizer.step()
+        except (RuntimeError, OverflowError) as error:
+            raise RecipeError(f"the optimizer's step fails: {error}; lower the learning rate") from error
 
 
 def count_correct(logits: Tensor, labels: Tensor) -> int:
@@ -188,3 +195,24 @@ def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
     # A sum is finite only if every element is: one pass, and no tensor of truth values.
     sums = [gradient.sum(dtype=torch.float32) for gradient in gradients]
     return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True
+
+
+@contextmanager
+def model_errors(x: Tensor) -> Iterator[None]:
+    """Turns what torch raises where model, loss and data do not fit each other, or memory is out, into one line.
+
+    Args:
+        x: the batch or slice.
+
+    Raises:
+        RecipeError: in place of torch's error, which is its cause.
+        MemoryError: there is not enough memory.
+    """
+    try:
+        yield
+    except NonFiniteError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        if "allocate memory" in str(error):
+            raise MemoryError from error
+        raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {error}") from error

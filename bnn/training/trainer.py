@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import CheckpointError, Interrupted, NonFiniteError, RecipeError, RunError, TrainingStopped
+from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
 from bnn.training.run import Run
 from bnn.training.snapshot import capture, restore
-from bnn.training.step import count_correct
+from bnn.training.step import count_correct, model_errors
 
 _SKIPS_TO_STOP = 3
 _EVALUATION_BATCH = 250
@@ -181,8 +179,7 @@ class Trainer:
         self.run.model.train()
         for x, y in self.batches.epoch(self.epoch, first_batch=self.batch):
             self._set_learning_rate()
-            with _model_errors(x):
-                result = self.run.take(x, y, before_update=partial(self._each, "on_gradients"))
+            result = self.run.take(x, y, before_update=partial(self._each, "on_gradients"))
             self.step += 1
             self.batch += 1
             if result is None:
@@ -264,7 +261,7 @@ class Trainer:
         loss, correct, examples = 0.0, 0, 0
         with torch.no_grad():
             for x, y in batches.epoch(0):
-                with _model_errors(x):
+                with model_errors(x):
                     logits, mean = self.run.forward(x, y)
                     loss += mean.item() * len(y)
                 correct += count_correct(logits, y)
@@ -309,16 +306,3 @@ class Trainer:
     def _each(self, event: str, *arguments: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self, *arguments)
-
-
-@contextmanager
-def _model_errors(x: Tensor) -> Iterator[None]:
-    """Turns what torch raises where model, loss and data do not fit, or memory is out, into one line."""
-    try:
-        yield
-    except NonFiniteError:
-        raise
-    except (RuntimeError, ValueError, IndexError) as error:
-        if "allocate memory" in str(error):
-            raise MemoryError from error
-        raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {error}") from error

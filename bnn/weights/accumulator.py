@@ -140,7 +140,9 @@ class AccumulatorStore(WeightStore):
         return decode(stored) if stored.dtype is torch.int8 else stored
 
     def sign_planes(self) -> tuple[Tensor, ...]:
-        """See `WeightStore`; straight from the accumulators."""
+        """See `WeightStore`; straight from the accumulators where their signs are what is read."""
+        if type(self).read is not AccumulatorStore.read:
+            return super().sign_planes()
         # By the operation itself, since meters ask after every step: a BitTensor takes longer than the bits.
         return (torch.ops.bnn.pack(in_memory_order(self.weight.detach())[1]),)
 

@@ -22,7 +22,6 @@ class WeightStore(nn.Module):
         storage_bits: bits that one weight takes once training has ended.
         training_bits: bits that the store keeps of one weight while it is trained, without its optimizer's state.
         levels: the values that `read` can return, ascending; empty where they are real.
-        scales: whether `scale` gives a factor.
         quantizer: makes the levels from the trained value; None where the store does it itself.
         gradient_quantizer: quantizer of the gradient of what is read, or None.
     """
@@ -31,7 +30,6 @@ class WeightStore(nn.Module):
     storage_bits: int
     training_bits: int
     levels: tuple[float, ...] = ()
-    scales: bool = False
     quantizer: Quantizer | None
     gradient_quantizer: GradientQuantizer | None
 
@@ -52,8 +50,13 @@ class WeightStore(nn.Module):
 
     @property
     def has_latent_weight(self) -> bool:
-        """Whether more is kept of a weight in training than its levels."""
-        return self.training_bits > self.storage_bits
+        """Whether the levels are made of a real weight, which is what is trained."""
+        return True
+
+    @property
+    def scales(self) -> bool:
+        """Whether `scale` gives a factor."""
+        return type(self).scale is not WeightStore.scale
 
     def read(self) -> Tensor:
         """The weight as levels, with a gradient to what is trained; a `BitTensor` where they are -1 and +1."""

@@ -68,6 +68,11 @@ class ProgrammableStore(WeightStore):
         self.weight = ProgrammedWeight(self, torch.zeros(()).expand(self.shape))
         self._columns = math.prod(self.shape[1:])
 
+    @property
+    def has_latent_weight(self) -> bool:
+        """False."""
+        return False
+
     def value(self) -> Tensor:
         """The weight, in the dtype of `weight` and without gradient; a `BitTensor` where the levels are -1 and +1."""
         raise NotImplementedError

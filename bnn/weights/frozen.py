@@ -26,11 +26,20 @@ class FrozenStore(WeightStore):
         self.shape = tuple(weight.shape)
         self.storage_bits = self.training_bits = math.ceil(math.log2(levels))
         self.levels = (-1.0, 1.0) if isinstance(weight, BitTensor) else ()
-        self.scales = scale is not None
         # A buffer of bits is a plain tensor, so that a state dict of the network is one of plain tensors.
         self._bits = (weight.shape, weight.stride(), weight.dtype) if isinstance(weight, BitTensor) else None
         self.register_buffer("elements", weight.packed if isinstance(weight, BitTensor) else weight)
         self.register_buffer("channel_scale", scale)
+
+    @property
+    def has_latent_weight(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def scales(self) -> bool:
+        """Whether there is a factor."""
+        return self.channel_scale is not None
 
     def read(self) -> Tensor:
         """The levels."""

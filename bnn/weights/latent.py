@@ -54,7 +54,7 @@ class LatentStore(WeightStore):
         self.initialize()
 
     @property
-    def scales(self) -> bool:  # type: ignore[override]
+    def scales(self) -> bool:
         """Whether the quantizer scales."""
         return self.quantizer.scales
 
@@ -81,7 +81,7 @@ class LatentStore(WeightStore):
 
     def sign_planes(self) -> tuple[Tensor, ...]:
         """See `WeightStore`; straight from the latent weight where its sign is what is read."""
-        if self.quantizer.is_sign:
+        if self.quantizer.is_sign and type(self).read is LatentStore.read:
             # By the operation itself, since meters ask after every step: a BitTensor takes longer than the bits.
             return (torch.ops.bnn.pack(in_memory_order(self.weight.detach())[1]),)
         return super().sign_planes()

@@ -73,6 +73,11 @@ class SparseStore(WeightStore):
         magnitude = float(_magnitude(self.weight.detach(), self.kept))
         return -magnitude, 0.0, magnitude
 
+    @property
+    def is_binary(self) -> bool:
+        """False: a layer of which all weights are kept has a magnitude all the same."""
+        return False
+
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws from a normal distribution of standard deviation 1 / sqrt(fan-in)."""
         nn.init.normal_(self.weight, std=1 / math.sqrt(math.prod(self.shape[1:])), generator=generator)

@@ -1,17 +1,22 @@
 """What every device and every law of switching promises."""
 
+from __future__ import annotations
+
 import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hwsim.devices.values import Real, State, batch_of, batches, flat, require, tensors
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 
 class ValidityWarning(UserWarning):

@@ -277,3 +277,28 @@ def test_bits_get_the_same_gradient_in_any_memory_format():
     assert gradients[0][0].any()
     for of_channels_last, of_contiguous in zip(*gradients, strict=True):
         assert torch.equal(of_channels_last, of_contiguous)
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_called():
+    def doubled(base):
+        class Doubled(base):
+            def forward(self, x):
+                return 2 * super().forward(x)
+
+        return Doubled
+
+    class Renamed(BinaryNorm):
+        pass
+
+    options = {"grad_quantizer": rounding(), "store": AccumulatorStore}
+    assert BinaryBlock(BinaryLinear(8, 4, **options), Renamed(4)).is_fused
+    assert not BinaryBlock(doubled(BinaryLinear)(8, 4, **options), BinaryNorm(4)).is_fused
+    assert not BinaryBlock(BinaryLinear(8, 4, **options), doubled(BinaryNorm)(4)).is_fused
+    product = BinaryConv2d(8, 4, 3, **options)
+    assert BinaryBlock(product, BinaryNorm(4), pool=MaxPool2d(2)).is_fused
+    assert not BinaryBlock(product, BinaryNorm(4), pool=doubled(MaxPool2d)(2)).is_fused
+
+
+def test_pooling_behind_a_linear_layer_is_refused():
+    with pytest.raises(TypeError, match="pooling stands behind a BinaryConv2d, not behind a BinaryLinear"):
+        BinaryBlock(BinaryLinear(8, 4), BinaryNorm(4), pool=MaxPool2d(2))

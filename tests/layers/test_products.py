@@ -202,6 +202,7 @@ def test_a_format_of_another_width_multiplies_integers(make, shape):
 def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape):
     store = partial(AccumulatorStore, gradient_quantizer=None)
     product = make(store=store, grad_quantizer=Int4Gradient(generator=generator()))
+    product.store.initialize(generator())
     block, x = BinaryBlock(product, BinaryNorm(12), pool=pool), 0.9 * randn(*shape).clamp(-1, 1)
     leaf = x.clone().requires_grad_()
     out = block(leaf)

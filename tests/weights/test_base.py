@@ -5,12 +5,13 @@ from torch import nn
 from bnn.bits import BitTensor
 from bnn.cost.meters.weights import count_ones
 from bnn.layers import BinaryConv2d, BinaryLinear
-from bnn.quantizers import ReCU, Sign, Ternary
+from bnn.quantizers import ReCU, ScaledSign, Sign, Ternary
 from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore, named_stores
 from tests.contracts import dense
 
 STORES = {
     "latent": LatentStore,
+    "scaled latent": lambda shape: LatentStore(shape, quantizer=ScaledSign()),
     "half": lambda shape: LatentStore(shape, dtype=torch.float16),
     "ternary latent": lambda shape: LatentStore(shape, quantizer=Ternary()),
     "int8": AccumulatorStore,
@@ -43,6 +44,24 @@ def test_planes_count_the_signs_of_what_is_read(store):
     assert all(plane.dtype == torch.uint8 and not plane.requires_grad for plane in planes)
 
 
+def test_says_whether_it_scales(store):
+    assert store.scales == (store.scale() is not None)
+
+
+@pytest.mark.parametrize("base", [LatentStore, AccumulatorStore])
+def test_a_store_that_reads_something_else_is_asked_for_its_signs(base, generator):
+    class Negative(base):
+        def read(self):
+            return -super().read().dense()
+
+    store = Negative((4, 9))
+    store.initialize(generator)
+    above, below = store.sign_planes()
+    assert torch.equal(above, BitTensor.from_dense(store.read() > 0).packed)
+    assert torch.equal(below, BitTensor.from_dense(store.read() < 0).packed)
+    assert 0 < int(count_ones(above)) < 36
+
+
 def test_the_trained_value_is_real_and_has_the_signs_of_the_weight(store):
     value = store.trained_value()
     assert value.is_floating_point()
@@ -54,8 +73,6 @@ def test_the_trained_value_is_real_and_has_the_signs_of_the_weight(store):
 
 
 class Flipped(Sign):
-    is_sign = False
-
     def forward(self, x):
         return super().forward(-x)
 

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from bnn.codec import load_into, load_tensors, save
-from bnn.cost import storage
+from bnn.cost import count_network, storage
 from bnn.errors import NonFiniteError
-from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm
 from bnn.methods import weights_of
+from bnn.quantizers.gradients import Int8Gradient
 from bnn.weights import SparseStore
 from tests.contracts import randn
 
@@ -117,3 +118,13 @@ def test_draws_from_its_generator():
     first = store.weight.clone()
     store.initialize(torch.Generator().manual_seed(1))
     assert torch.equal(store.weight, first)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_is_not_binary_and_is_counted_on_shapes_alone(kept):
+    layer = BinaryLinear(4, 2, store=SparseStore, grad_quantizer=Int8Gradient(generator=torch.Generator()))
+    layer.store.ternarize_(torch.ones(2, 4, dtype=torch.bool) if kept else KEPT)
+    assert not layer.store.is_binary
+    block = BinaryBlock(layer, BinaryNorm(2))
+    assert not block.is_fused
+    assert count_network(block, (4,)).layers[0].weights == 8

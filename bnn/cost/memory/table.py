@@ -147,7 +147,8 @@ def name_failing_module(model: nn.Module, input_shape: tuple[int, ...]) -> Itera
         raise
     except Exception as error:  # a user's module may raise anything
         shape = "x".join(map(str, input_shape))
-        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        cause = error.__cause__ or error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0].partition(". ")[0]
         if entered:
             raise RunError(
                 f"{entered[-1]} cannot run on the shape of one {shape} example: {reason}; check the input's shape, and"

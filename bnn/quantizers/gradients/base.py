@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.errors import NonFiniteError
+from bnn.random.streams import draw_seed
 
 
 class GradientQuantizer(nn.Module):
@@ -63,7 +64,7 @@ class GradientQuantizer(nn.Module):
     def seed(self) -> int:
         """A new seed, from the generator, for an operation that is random by a hash."""
         assert self.generator is not None
-        return int(torch.randint(2**62, (), generator=self.generator, device=self.generator.device))
+        return draw_seed(self.generator)
 
     def sign_seed(self) -> int | None:
         """A new seed for the signs of zeros, where only packed signs are wanted; else None."""
