@@ -391,10 +391,18 @@ def test_missing_mnist_is_named(bnn):
 # --- runs that exist -----------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    assert main(("train", DIGITS, *QUICK, "--out", str(directory))) == 0
+    return directory
+
+
 @pytest.fixture
-def finished(bnn) -> Path:
-    bnn("train", DIGITS, *QUICK, "--out", "run")
-    return Path("run")
+def finished(trained, capsys) -> Path:
+    """A complete run to change at will."""
+    capsys.readouterr()
+    return Path(shutil.copytree(trained, "run"))
 
 
 def test_directory_of_a_run_is_not_overwritten(finished, bnn):

@@ -93,3 +93,24 @@ def test_ones_are_counted(n, generator):
     packed = torch.randint(0, 256, (n,), generator=generator).to(torch.uint8)
     assert int(count_ones(packed)) == sum(value.bit_count() for value in packed.tolist())
     assert int(count_ones(torch.full((n,), 255, dtype=torch.uint8))) == 8 * n
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "storage_bits", "training_bits"),
+    [
+        ("latent", 2, 1, 32),
+        ("half", 2, 1, 16),
+        ("ternary latent", 3, 2, 32),
+        ("int8", 2, 1, 8),
+        ("float16", 2, 1, 16),
+        ("binary states", 2, 1, 1),
+        ("ternary states", 3, 2, 2),
+        ("nine states", 9, 4, 4),
+    ],
+)
+def test_levels_and_bits_of_each_store(name, levels, storage_bits, training_bits):
+    store = STORES[name]((5, 3, 3, 3))
+    assert len(store.levels) == levels
+    assert (store.storage_bits, store.training_bits) == (storage_bits, training_bits)
+    assert store.is_binary == (levels == 2) == isinstance(store.read(), BitTensor)
+    assert store.has_latent_weight == (training_bits > storage_bits)
