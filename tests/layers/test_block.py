@@ -103,6 +103,17 @@ def test_gradients_of_a_linear_block_are_those_of_its_part_on_average():
         assert (mean - expected).norm() < 0.02 * expected.norm()
 
 
+def test_gradients_are_divided_by_the_deviation_and_eps():
+    store = partial(AccumulatorStore, gradient_quantizer=None)
+    norm = BinaryNorm(20, eps=2.0)
+    block = BinaryBlock(BinaryLinear(30, 20, grad_quantizer=rounding(), store=store), norm)
+    x, grad = 0.5 * randn(50, 30), randn(50, 20, seed=1).bfloat16().float()
+    draws = [block_gradients(block, x, grad) for _ in range(100)]
+    means = [torch.stack(of).mean(0) for of in zip(*draws, strict=True)]
+    for mean, expected in zip(means, exact_gradients(block, x, grad), strict=True):
+        assert (mean - expected).norm() < 0.05 * expected.norm()
+
+
 def test_a_packed_gradient_holds_the_signs_of_the_full_one():
     full, packed = conv(8, 16), conv(8, 16, packed=True)
     packed.store.weight.data.copy_(full.store.weight)

@@ -7,6 +7,7 @@ import pytest
 from bnn.data import RandomCrop, RandomFlip, RandomShift
 from bnn.errors import RecipeError
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
+from bnn.weights import WeightStore
 
 MNIST = SimpleNamespace(name="mnist", image_shape=(1, 28, 28), num_classes=7)
 
@@ -26,6 +27,14 @@ def test_defaults_are_those_of_the_records():
     options = {"lr": 0.01, "betas": (0.997, 0.999), "m": 3.0, "seed": 0}
     assert {name: group[name] for name in options} == options
     assert step.precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "weights"), [("mnist", (1, 28, 28), 581_408), ("svhn", (3, 32, 32), 12_973_440)]
+)
+def test_a_data_set_has_its_network(name, shape, weights):
+    step = gxnor_step(SimpleNamespace(name=name, image_shape=shape, num_classes=10))
+    assert sum(module.size for module in step.model.modules() if isinstance(module, WeightStore)) == weights
 
 
 def test_images_of_mnist_are_shifted_and_others_cropped():

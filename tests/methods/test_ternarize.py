@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -201,3 +202,17 @@ def test_options_out_of_their_range_are_refused(options):
         Ternarize(**{"epoch": 0, "density": 0.5} | options)
     with pytest.raises(RecipeError, match=r"lies in \(0, 1\], got nan"):
         Ternarize(epoch=0, density=math.nan)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "anew"), [(1, 16, False), (2, 16, True), (2, 15, False), (3, 32, True), (4, 48, False)]
+)
+def test_weights_are_chosen_anew_every_16_steps_from_the_epoch_to_the_final_one(epoch, step, anew):
+    layer = BinaryLinear(6, 1, store=SparseStore)
+    kept = torch.tensor([[True, True, False, False, False, False]])
+    layer.store.ternarize_(kept)
+    with torch.no_grad():
+        layer.store.weight.copy_(torch.arange(6.0).view(1, 6))
+    trainer = SimpleNamespace(epoch=epoch, step=step, run=SimpleNamespace(model=layer))
+    Ternarize(epoch=2, density=1 / 3, final_epoch=4).on_step_end(trainer, 0.0)
+    assert torch.equal(layer.store.kept, kept.flip(1) if anew else kept)
