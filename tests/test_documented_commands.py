@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bnn.training.recipe import load_recipe, parse_words, recipe_parser
+from bnn.training.recipe import load_recipe, parse_arguments, recipe_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "Makefile"]
@@ -49,4 +49,4 @@ def test_options_of_a_printed_training_exist(page, arguments):
             own.append(VALUES.get(word, word))
         else:
             break
-    parse_words(recipe_parser(recipe, prog="bnn"), own)
+    parse_arguments(recipe_parser(recipe, prog="bnn"), own)

@@ -220,3 +220,16 @@ def test_norms_outside_of_blocks_are_warned_of(preset):
     with pytest.warns(UserWarning, match="^1 BinaryNorms are in no fused BinaryBlock: training keeps more") as caught:
         prepare(preset, chain, input_shape=INPUT)
     assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_gradients_are_packed_signs_of_weights_and_integers_of_products(preset):
+    step = prepare(preset, NETWORK, input_shape=INPUT)
+    layers = [module for module in step.model.modules() if isinstance(module, BinaryLayer)]
+    of_weights = {layer.store.gradient_quantizer.storage_bits for layer in layers}
+    assert of_weights == {1}, "a bit is packed"
+    assert all(layer.grad_quantizer.gives_integers and layer.grad_quantizer.largest == 127 for layer in layers)
+    used = {layer.grad_quantizer.generator for layer in layers} | {
+        layer.store.gradient_quantizer.generator for layer in layers
+    }
+    assert used == set(step.generators.values()), "checkpoints keep what roundings draw from"

@@ -177,3 +177,9 @@ def test_the_fit_of_a_pedestal_is_the_best_of_all_lines(antiparallel):
     for part in (1e-6, -1e-6):
         assert errors(least_s * (1 + part), slope_s) > best
         assert errors(least_s, slope_s * (1 + part)) > best
+
+
+@pytest.mark.parametrize("name", ["linear", "pedestal", "pre-distorted", "read-first"])
+def test_a_scheme_by_name_takes_the_overdrive(name):
+    assert scheme_named(name, overdrive=4.5).overdrive == 4.5
+    assert scheme_named(name).overdrive == 3

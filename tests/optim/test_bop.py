@@ -53,3 +53,9 @@ def test_codes_are_kept_at_their_largest(generator):
 
 def test_defaults_are_those_of_the_paper_for_cifar10():
     assert Bop([nn.Parameter(torch.ones(2))]).defaults == {"lr": 1e-4, "threshold": 1e-8, "seed": 0}
+
+
+@pytest.mark.parametrize("lr", [0.0, -0.1, 1.1])
+def test_a_rate_that_is_no_part_of_a_mean_is_refused(lr):
+    with pytest.raises(ValueError, match=r"Bop's lr lies in \(0, 1\]|lr is finite and at least 0"):
+        Bop([nn.Parameter(torch.ones(2))], lr=lr)

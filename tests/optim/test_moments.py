@@ -142,3 +142,8 @@ def test_codes_of_8_bits_mean_what_is_written(dtype, squared, levels):
 def test_what_is_just_below_a_power_of_two_keeps_its_sign():
     x = torch.tensor([[1 - 2.0**-24], [-1 + 2.0**-24]])
     torch.testing.assert_close(kept(x, torch.int8, squared=False), x)
+
+
+def test_8_bit_rows_reach_to_2_to_the_127():
+    x = torch.tensor([[1.5 * 2.0**126, -(2.0**126)]])
+    torch.testing.assert_close(kept(x, torch.int8, squared=False), x, rtol=0.02, atol=0)

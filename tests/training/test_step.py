@@ -260,3 +260,14 @@ def test_states_are_the_tensors_of_the_optimizer():
 def test_a_value_out_of_its_range_is_refused(options, message):
     with pytest.raises(RecipeError, match=message):
         sgd_step(linear(), **options)
+
+
+def test_finite_gradients_of_float16_whose_sum_is_not_are_taken():
+    """1000 of 100 each: float16 ends at 65504."""
+    model = nn.Linear(1000, 2, bias=False).half()
+    nn.init.zeros_(model.weight)
+    step = TrainingStep(
+        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.5), loss=lambda logits, _: logits.sum()
+    )
+    assert step.take(torch.full((1, 1000), 100.0).half(), torch.zeros(1, dtype=torch.int64)) is not None
+    assert (model.weight == -50).all()
