@@ -129,9 +129,8 @@ def _binary_network(
     fused = [module.norm for module in model.modules() if isinstance(module, BinaryBlock) and module.is_fused]
     alone = sum(isinstance(module, BinaryNorm) for module in model.modules()) - len(fused)
     if alone:
-        warnings.warn(
-            f"{alone} BinaryNorms are in no fused BinaryBlock: training keeps more than it needs", stacklevel=4
-        )
+        message = "BinaryNorms outside of a fused BinaryBlock, which make training keep more"
+        warnings.warn(f"{message}: {alone}", stacklevel=4)
     return model, rounding
 
 

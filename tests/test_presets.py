@@ -217,7 +217,8 @@ def test_norms_outside_of_blocks_are_warned_of(preset):
         block = BinaryBlock(BinaryLinear(36, 8, store=store), norm(8))
         return nn.Sequential(nn.Flatten(), block, BinaryLinear(8, 4, store=store), norm(4))
 
-    with pytest.warns(UserWarning, match="^1 BinaryNorms are in no fused BinaryBlock: training keeps more") as caught:
+    message = "^BinaryNorms outside of a fused BinaryBlock, which make training keep more: 1$"
+    with pytest.warns(UserWarning, match=message) as caught:
         prepare(preset, chain, input_shape=INPUT)
     assert [warning.filename for warning in caught] == [__file__]
 

@@ -124,7 +124,7 @@ def test_transitions_draw_other_numbers_than_roundings_and_than_those_of_other_l
         for store in stores:
             store.weight.grad = torch.ones(SHAPE)
         optimizer.step()
-    keys = [{"seed": 6, "place": place, "step": step} for step in (1, 2, 3) for place in (0, 1)]
+    keys = [{"seed": 6, "index": index, "step": step} for step in (1, 2, 3) for index in (0, 1)]
     assert rounding_seeds == [rounding_seed(**key) for key in keys]
     assert stores[0].seeds + stores[1].seeds == [transition_seed(**key) for key in keys[::2] + keys[1::2]]
     assert len({*rounding_seeds, *stores[0].seeds, *stores[1].seeds}) == 12

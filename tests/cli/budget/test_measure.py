@@ -15,4 +15,6 @@ def test_a_step_that_fails_is_one_line(tmp_path):
     )
     with pytest.raises(RunError) as caught:
         measure(find_network(f"{path}:build", (4,)), TrainingConfiguration("standard", "adam", 8))
-    assert str(caught.value) == "the step of standard could not be measured: no luck"
+    assert str(caught.value) == (
+        "the step of standard could not be measured: the model or loss fails on a batch of [8, 4]: no luck"
+    )

@@ -11,7 +11,7 @@ from bnn.ops import cpu
 MY_MODEL = """
 from torch import nn
 
-from bnn.layers import BinaryLinear
+from bnn.layers import BinaryBlock, BinaryLinear
 from bnn.weights import LatentStore
 
 
@@ -20,7 +20,7 @@ def build():
 
 
 def small(*, store=LatentStore, norm=None):
-    return nn.Sequential(nn.Flatten(), BinaryLinear(48, 30, store=store), (norm or nn.BatchNorm1d)(30))
+    return nn.Sequential(nn.Flatten(), BinaryBlock(BinaryLinear(48, 30, store=store), (norm or nn.BatchNorm1d)(30)))
 
 
 def branches():
