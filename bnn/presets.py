@@ -13,12 +13,12 @@ from torch import nn
 
 import bnn.optim
 from bnn.errors import RecipeError
-from bnn.layers import BinaryBlock, BinaryLayer, BinaryNorm
+from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory
-from bnn.weights import AccumulatorStore, LatentStore, is_accumulator
+from bnn.weights import AccumulatorStore, LatentStore, WeightStore, default_store, is_accumulator
 
 Preset = Literal["standard", "edge", "edge-min"]
 
@@ -30,10 +30,10 @@ _HYSTERESIS = 20.0  # in learning rates
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
 
-Build = Callable[..., nn.Module]
-"""Makes a network; takes `input_shape`, `store` and `norm`, as the functions of `bnn.models` do.
+Build = Callable[[], nn.Module]
+"""Makes a network of `bnn.layers` and torch's own; a class of yours, or `lambda: network` of one that is ready.
 
-Its products, poolings and norms are in `BinaryBlock`s, or else they are not fused.
+What is in a `BinaryBlock` is kept in bits where the preset keeps bits.
 """
 
 
@@ -44,10 +44,11 @@ def prepare(
 
     Args:
         preset: `standard`, `edge` or `edge-min`: see the functions of these names.
-        build: makes the network.
+        build: makes the network. Layers that it gives no store make the preset's own; a latent weight that is read as
+            its sign is replaced.
         input_shape: of one example.
         learning_rate: of the weights; by default the preset's own.
-        seed: of the weights and of every random rounding.
+        seed: of the weights, which are all drawn anew, and of every random rounding.
 
     Raises:
         RecipeError: there is no such preset.
@@ -66,7 +67,7 @@ def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
     Source: Courbariaux et al. 2016, arXiv 1602.02830.
     """
-    model = build(input_shape=input_shape)
+    model = build()
     initialize(model, generator=torch.Generator().manual_seed(seed))
     for store in model.modules():
         if isinstance(store, LatentStore):
@@ -75,12 +76,13 @@ def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
 
 def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> TrainingStep:
-    """Norms that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
+    """Blocks that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
 
-    Source: Wang et al., arXiv 2102.04270. Their sign gradient has a factor 1 / sqrt(N), which is left out: Adam is
-    invariant to it. The parameters of norms have their own learning rate.
+    After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits. Their
+    sign gradient has a factor 1 / sqrt(N), which is left out: Adam is invariant to it. Norms, scales and real weights
+    have their own learning rate.
     """
-    model, rounding = _binary_network(build, input_shape, partial(AccumulatorStore, dtype=torch.float16), seed)
+    model, rounding = _binary_network(build, partial(AccumulatorStore, dtype=torch.float16), seed)
     accumulators, others = _parameters(model)
     groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
@@ -88,15 +90,16 @@ def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3
 
 
 def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> TrainingStep:
-    """One int8 accumulator a weight, without optimizer state; int8 gradients; slices that step in backward.
+    """One int8 accumulator a weight, without optimizer state; blocks that keep bits; slices that step in backward.
 
     A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
     set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro. The few other
-    parameters, those of norms, are stepped by Adam at their own rate. Each slice of a batch steps every layer as soon
-    as its gradient is known, so that the gradients of the whole network never exist together. A gradient that is not
-    finite ends the step where it appears; the layers whose gradients came before it have been stepped already.
+    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate. Each slice of a batch
+    steps every layer as soon as its gradient is known, so that the gradients of the whole network never exist together.
+    A gradient that is not finite ends the step where it appears; the layers whose gradients came before it have been
+    stepped already.
     """
-    model, rounding = _binary_network(build, input_shape, partial(AccumulatorStore, gain=_GAIN), seed)
+    model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
@@ -110,28 +113,55 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
 
 def _binary_network(
-    build: Build, input_shape: tuple[int, ...], store: Callable[..., AccumulatorStore], seed: int
+    build: Build, store: Callable[..., AccumulatorStore], seed: int
 ) -> tuple[nn.Module, torch.Generator]:
-    """A network of accumulators with packed sign gradients and integer ones, whose blocks are fused; and the generator
-    of its roundings."""
+    """A network of accumulators with packed sign gradients and integer ones, whose blocks recompute their products; and
+    the generator of its roundings."""
     give_back_freed_memory()
     rounding = torch.Generator().manual_seed(seed)
     gradient = SignGradient(packed=True, scale="none", generator=rounding)
-    model = build(
-        input_shape=input_shape,
-        store=partial(store, gradient_quantizer=gradient),
-        norm=BinaryNorm,
-    )
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    accumulators = partial(store, gradient_quantizer=gradient)
+    with default_store(accumulators):
+        model = build()
     for module in model.modules():
         if isinstance(module, BinaryLayer):
+            latent = module.store.quantizer
+            if module.store.is_binary and latent is not None and latent.is_sign:
+                module.store = accumulators(module.store.shape)
             module.grad_quantizer = Int8Gradient(generator=rounding)
-    fused = [module.norm for module in model.modules() if isinstance(module, BinaryBlock) and module.is_fused]
-    alone = sum(isinstance(module, BinaryNorm) for module in model.modules()) - len(fused)
-    if alone:
-        message = "BinaryNorms outside of a fused BinaryBlock, which make training keep more"
-        warnings.warn(f"{message}: {alone}", stacklevel=4)
+        if isinstance(module, BinaryBlock):
+            module.recompute = True
+    initialize(model, generator=torch.Generator().manual_seed(seed))
+    _widen_inputs(model)
+    _name_what_keeps_more(model)
     return model, rounding
+
+
+def _name_what_keeps_more(model: nn.Module) -> None:
+    """Warns once of the layers that keep more than bits, with the reason."""
+    reasons, in_blocks = [], set()
+    for name, module in model.named_modules():
+        if isinstance(module, BinaryBlock):
+            in_blocks.add(module.product)
+            if module.obstacle is not None:
+                reasons.append(f"{name} keeps floats: {module.obstacle}")
+        elif isinstance(module, BinaryLayer) and module not in in_blocks:
+            reasons.append(f"{name} is outside of a BinaryBlock, and what follows it keeps floats")
+    if reasons:
+        warnings.warn("; ".join(reasons), stacklevel=5)
+
+
+def _widen_inputs(model: nn.Module) -> None:
+    """Lets real layers outside of blocks take what blocks hand on in bfloat16."""
+    inside = {part for block in model.modules() if isinstance(block, BinaryBlock) for part in block.modules()}
+    for module in model.modules():
+        parameters = list(module.parameters(recurse=False))
+        if module not in inside and parameters and not isinstance(module, BinaryLayer | WeightStore):
+            module.register_forward_pre_hook(_widened)
+
+
+def _widened(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(x.float() if isinstance(x, torch.Tensor) and x.dtype is torch.bfloat16 else x for x in inputs)
 
 
 def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -146,8 +176,13 @@ def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Examples whose products, in the layer that has most of them, are `_SLICE_ELEMENTS`."""
     sizes = []
-    layers = [module for module in model.modules() if isinstance(module, BinaryLayer)]
-    hooks = [layer.register_forward_hook(lambda _, __, product: sizes.append(product.numel())) for layer in layers]
+
+    def measure(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(block, BinaryBlock)
+        sizes.append(block.product_shape(inputs[0]).numel())
+
+    blocks = [module for module in model.modules() if isinstance(module, BinaryBlock)]
+    hooks = [block.register_forward_pre_hook(measure) for block in blocks]
     model.eval()
     with torch.no_grad():
         model(torch.zeros(1, *input_shape))

@@ -41,7 +41,7 @@ def recipe(
         download: fetch CIFAR-10 into data_dir if it is not there.
     """
     data = cifar10(data_dir, download=download)
-    network = partial(_MODELS[model], classes=data.num_classes)
+    network = partial(_MODELS[model], input_shape=data.image_shape, classes=data.num_classes)
     step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
         **vars(step),

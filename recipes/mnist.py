@@ -36,7 +36,7 @@ def recipe(
         download: fetch MNIST into data_dir if it is not there.
     """
     data = mnist(data_dir, download=download)
-    network = partial(mlp, classes=data.num_classes)
+    network = partial(mlp, input_shape=data.image_shape, classes=data.num_classes)
     step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
         **vars(step),

@@ -40,7 +40,7 @@ class Ours:
 
 def build(preset: str, task: Task) -> Ours:
     """The network and optimizer of a preset."""
-    network = partial(getattr(bnn.models, task.model), classes=task.classes)
+    network = partial(getattr(bnn.models, task.model), input_shape=task.input_shape, classes=task.classes)
     return Ours(prepare(preset, network, input_shape=task.input_shape))
 
 

@@ -6,23 +6,23 @@ from torch import nn
 
 from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
-from bnn.layers.binary_norm import BinaryNorm, BitBatchNorm
+from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.block import BinaryBlock, PartWidths
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
-from bnn.layers.pool import MaxPool2d
+from bnn.layers.pool import AvgPool2d, MaxPool2d
 
 NormFactory = Callable[[int], nn.Module]
 """Makes a norm for a number of channels."""
 
 __all__ = [
+    "AvgPool2d",
     "BinaryBlock",
     "BinaryConv2d",
     "BinaryLayer",
     "BinaryLinear",
     "BinaryNorm",
-    "BitBatchNorm",
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.weights import StoreFactory, WeightStore
+from bnn.weights import StoreFactory, WeightStore, make_default_store
 
 
 class BinaryLayer(nn.Module):
@@ -29,27 +29,37 @@ class BinaryLayer(nn.Module):
         self,
         weight_shape: tuple[int, ...],
         *,
-        store: StoreFactory,
+        store: StoreFactory | None,
         input_quantizer: Quantizer | None,
         grad_quantizer: GradientQuantizer | None,
         learned_scale: bool,
         bias: bool,
     ) -> None:
         super().__init__()
-        self.store = store(weight_shape)
+        self.store = (store or make_default_store)(weight_shape)
         self.input_quantizer = copy.deepcopy(input_quantizer)
         self.grad_quantizer = copy.deepcopy(grad_quantizer)
         self.learned_scale = nn.Parameter(torch.ones(weight_shape[0])) if learned_scale else None
         self.bias = nn.Parameter(torch.zeros(weight_shape[0])) if bias else None
 
     @property
-    def is_fusable(self) -> bool:
-        """Whether the layer can be part of a fused block: its product is of bits alone, without scale and bias, and its
-        gradient becomes integers."""
+    def obstacle(self) -> str | None:
+        """Why a block cannot keep the layer in bits and form its product again in backward; None where it can."""
         if self.grad_quantizer is None or not self.grad_quantizer.gives_integers:
-            return False
-        scaled = self.store.scales or self.learned_scale is not None or self.bias is not None
-        return self.store.is_binary and not scaled
+            return "the gradient of its product is not rounded to integers at random"
+        if not self.store.is_binary:
+            return f"its weight has the levels {self.store.levels or 'of floats'}"
+        quantizer = self.input_quantizer
+        if quantizer is not None and (not quantizer.is_sign or quantizer.slope_steps is None):
+            return f"its input quantizer is {type(quantizer).__name__}, whose gradient has no few steps"
+        return None
+
+    def scale(self) -> Tensor | None:
+        """The factor of each output channel, [out]: that of the store times the learned one; None for none."""
+        factors = [factor for factor in (self.store.scale(), self.learned_scale) if factor is not None]
+        if not factors:
+            return None
+        return factors[0] if len(factors) == 1 else factors[0] * factors[1]
 
     def quantized(self, x: Tensor) -> Tensor:
         """The quantized input, which enters the product."""

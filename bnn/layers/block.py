@@ -1,10 +1,10 @@
-"""`BinaryBlock`: product, pooling and batch norm, the unit that networks are built of."""
+"""`BinaryBlock`: product, pooling, batch norm, sum and activation, the unit that networks are built of."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +12,30 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor, cat_rows, slice_rows
 from bnn.layers import products
 from bnn.layers.base import BinaryLayer
-from bnn.layers.binary_norm import BinaryNorm, conditional_means
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
-from bnn.ops.pooling import empty_choices
+from bnn.layers.recomputed import Recomputed, affine, finish, product, quantized
+from bnn.ops.geometry import Window
+from bnn.quantizers import Quantizer
+from bnn.quantizers.base import SlopeSteps
 
-_bnn = torch.ops.bnn
-
-# Products of a real input that exist at a time before they are pooled (2 MiB of float16), and of any in evaluation
-# (4 MiB of float32).
+# Products that exist at a time in evaluation: 2 MiB of float16.
 _CHUNK_ELEMENTS = 1 << 20
-# Of what lies between the parts of a fused block, and of the gradient between blocks.
+# Of what lies between the parts of a block that recomputes, and of the gradient between blocks.
 _HALF_BITS = 16
-_FUSED_FORWARDS = {BinaryConv2d.forward, BinaryLinear.forward, MaxPool2d.forward, BinaryNorm.forward}
+_PRODUCTS = {BinaryConv2d.forward, BinaryLinear.forward, nn.Conv2d.forward, nn.Linear.forward}
+_NORMS = {nn.BatchNorm1d.forward}  # which that of images shares
+# The interval that a real activation clamps to.
+_CLAMPS = {
+    nn.Hardtanh.forward: lambda activation: (float(activation.min_val), float(activation.max_val)),
+    nn.ReLU.forward: lambda activation: (0.0, math.inf),
+}
 
 
 @dataclass(frozen=True)
 class PartWidths:
-    """Bits of an element that a part of a fused block reads and writes."""
+    """Bits of an element that a part of a block reads and writes where the block recomputes its product."""
 
     input_bits: int | None
     """None for the product, which reads the block's own input."""
@@ -41,161 +46,199 @@ class PartWidths:
 
 
 class BinaryBlock(nn.Module):
-    """norm(pool(product(x))), trained as one autograd node where its parts allow it.
+    """activation(norm(pool(product(x))) + shortcut).
 
-    A *fused* block saves for backward one bit an element of input, weight, output and straight-through window, 2 bits
-    for each 2x2 pooling window, and constants of each channel. Its products are float16, which represents them exactly
-    (up to 2048, and even numbers up to 4096; those of a real input are rounded). Backward computes the gradient of the
-    norm directly as integers, and that of the input in bfloat16. A channel that is constant over the batch has no
-    gradient. Hooks on the parts are not called. In evaluation mode (that of the norm) the parts are called on a few
-    images at a time.
+    With `recompute`, training makes it one node of autograd that keeps bits and forms the product again in backward: of
+    a binary product the signs of input and weight, and so few bits for the gradients of the quantizer and of the
+    activation as these have steps (`Quantizer.slope_steps`): 1 for a window, 2 for a polynomial. The gradient of the
+    batch norm is exact. Products of bits are exact in float16 (up to 2048, and even numbers up to 4096; those of a real
+    input are rounded). Their gradient is rounded to integers, and what flows between convolutions is bfloat16. Of a
+    product with a real weight the input is kept as it is. A channel that is constant over the batch has no gradient.
+    Hooks on the parts are not called.
 
     Any other block calls its parts one after the other. The names in a state dict are the same in both cases.
 
     Args:
-        product: the layer with the weight.
+        product: the layer with the weight: binary, or torch's `Conv2d` or `Linear`, as in the stem of a network.
         norm: of as many channels as the product has outputs.
         pool: between the two, behind a convolution; None for none.
+        activation: behind the sum: a module, such as `Hardtanh`, or a quantizer of ±1 for a block whose result is bits;
+            None for none.
+        recompute: see above; it takes effect where `obstacle` is None.
     """
 
-    def __init__(self, product: BinaryConv2d | BinaryLinear, norm: nn.Module, *, pool: MaxPool2d | None = None) -> None:
+    def __init__(
+        self,
+        product: BinaryConv2d | BinaryLinear | nn.Conv2d | nn.Linear,
+        norm: nn.Module,
+        *,
+        pool: MaxPool2d | None = None,
+        activation: nn.Module | None = None,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
-        if not isinstance(product, BinaryLayer):
-            raise TypeError(f"a block is made of a BinaryConv2d or BinaryLinear, got {type(product).__name__}")
-        if pool is not None and not isinstance(product, BinaryConv2d):
-            raise TypeError(f"pooling stands behind a BinaryConv2d, not behind a {type(product).__name__}")
+        if not isinstance(product, (BinaryLayer, nn.Conv2d, nn.Linear)):
+            raise TypeError(f"a block is made of a convolution or a linear layer, got {type(product).__name__}")
+        if pool is not None and isinstance(product, (BinaryLinear, nn.Linear)):
+            raise TypeError(f"pooling stands behind a convolution, not behind a {type(product).__name__}")
         self.product = product
         self.pool = pool
         self.norm = norm
+        self.activation = activation
+        self.recompute = recompute
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the block cannot recompute its product; None where it can.
+
+        It stands for the `forward` of its parts' classes: a subclass with another one is an obstacle.
+        """
+        if type(self.product).forward not in _PRODUCTS:
+            return f"its product is a {type(self.product).__name__}"
+        if self.product.bias is not None:
+            return "its product has a bias, which the norm takes away: leave it out"
+        if isinstance(self.product, BinaryLayer):
+            if self.product.obstacle is not None:
+                return self.product.obstacle
+        elif isinstance(self.product, nn.Conv2d) and (
+            self.product.padding_mode != "zeros" or isinstance(self.product.padding, str)
+        ):
+            return "its convolution is not padded by a number of zeros"
+        if type(self.norm).forward not in _NORMS:
+            return f"its norm is a {type(self.norm).__name__}, not torch's batch norm"
+        if not self.norm.track_running_stats or self.norm.momentum is None:
+            return "its norm has no running statistics with a momentum"
+        if self.pool is not None and (type(self.pool).forward is not MaxPool2d.forward or not self.pool.is_disjoint):
+            return "its pooling windows overlap"
+        clamps = self.activation is None or type(self.activation).forward in _CLAMPS
+        if not clamps and self.output_steps is None:
+            return f"its activation is a {type(self.activation).__name__}"
+        return None
 
     @property
     def is_fused(self) -> bool:
-        """Whether the parts are trained as one node.
+        """Whether the block is trained as one node that recomputes its product."""
+        return self.recompute and self.obstacle is None
 
-        They are where the norm is a `BinaryNorm`, the layer's weight is binary and its gradients are integers
-        (`BinaryLayer.is_fusable`), and the pooling windows do not overlap. The node stands for the `forward` of these
-        classes: a subclass with another one is called.
-        """
-        parts = [part for part in (self.product, self.pool, self.norm) if part is not None]
-        return (
-            all(type(part).forward in _FUSED_FORWARDS for part in parts)
-            and self.product.is_fusable
-            and (self.pool is None or self.pool.is_disjoint)
-        )
+    @property
+    def input_steps(self) -> SlopeSteps | None:
+        """Steps of the gradient of the product's input quantizer."""
+        quantizer = self.product.input_quantizer if isinstance(self.product, BinaryLayer) else None
+        return None if quantizer is None else quantizer.slope_steps
+
+    @property
+    def output_steps(self) -> SlopeSteps | None:
+        """Steps of the gradient of the activation, if that is a quantizer."""
+        return self.activation.slope_steps if isinstance(self.activation, Quantizer) else None
+
+    @property
+    def clamp_range(self) -> tuple[float, float]:
+        """The interval that a real activation clamps to."""
+        if self.activation is None:
+            return -math.inf, math.inf
+        return _CLAMPS[type(self.activation).forward](self.activation)
+
+    @property
+    def window(self) -> Window | None:
+        """Of the convolution; None of a linear layer."""
+        if isinstance(self.product, BinaryLayer):
+            return self.product.window
+        if isinstance(self.product, nn.Linear):
+            return None
+        conv = self.product
+        return Window.of(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups)
 
     def widths(self, part: nn.Module) -> PartWidths | None:
         """Bits that a part of the block reads and writes in training; None where the block is not fused."""
-        if not self.is_fused or self.product.grad_quantizer is None:
+        if not self.is_fused or not isinstance(self.product, BinaryLayer) or self.product.grad_quantizer is None:
             return None
-        first, last = part is self.product, part is self.norm
+        first, last = part is self.product, part is (self.activation or self.norm)
         inner_gradient_bits = self.product.grad_quantizer.storage_bits
         return PartWidths(
             input_bits=None if first else _HALF_BITS,
-            output_bits=1 if last else _HALF_BITS,
+            output_bits=1 if last and self.output_steps is not None else _HALF_BITS,
             gradient_bits=_HALF_BITS if last else inner_gradient_bits,
             input_gradient_bits=_HALF_BITS if first else inner_gradient_bits,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] or [N, K] to [N, O, H', W'] or [N, O]; of a fused block to the `BitTensor`, of dtype bfloat16.
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """[N, C, H, W] to [N, O, H', W'], or [N, K] to [N, O].
+
+        Args:
+            x: the input.
+            shortcut: what is added to the norm, of the result's shape; it may be `x` itself.
 
         Raises:
-            ValueError: a fused block gets images without batch, or batch statistics of fewer than two values a channel.
+            ValueError: a fused block gets images without batch, or batch statistics of fewer than two values a channel;
+                or the shortcut has another shape.
         """
-        if not self.is_fused:
-            return self._parts(x)
-        if isinstance(self.product, BinaryConv2d) and x.dim() != 4:
+        # Of a sum there is no quantizer among the passes, and no part is called but in training and evaluation: on the
+        # meta device counts want to see each of them, and a gradient through running statistics is rare.
+        evaluates = not self.norm.training
+        as_parts = evaluates and (x.is_meta or torch.is_grad_enabled())
+        if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
+            return self._parts(x, shortcut)
+        if self.window is not None and x.dim() != 4:
             raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
-        norm = cast(BinaryNorm, self.norm)
-        if not norm.training:
-            if isinstance(x, BitTensor):
-                x = products.in_rows(x)
-            # On the meta device the parts are called once, so that counts see each of them once.
-            rows = [x] if x.is_meta else self._row_parts(x)
-            return cat_rows([cast(BitTensor, self._parts(part)) for part in rows])
-        x = self.product.quantized(x)
-        weight = self.product.store.read()
-        bits, mean, deviation = _FusedBlock.apply(x, weight, norm.bias, self)  # type: ignore[no-untyped-call]
-        norm.track(mean, deviation)
-        return bits  # type: ignore[no-any-return]
+        if evaluates:
+            return self._evaluated(x, shortcut)
+        weight, scale = self._operand_and_scale()
+        adds_input = shortcut is x and not isinstance(x, BitTensor)
+        given = None if adds_input else shortcut
+        out, mean, variance = Recomputed.apply(  # type: ignore[no-untyped-call]
+            x, weight, scale, self.norm.weight, self.norm.bias, given, self, adds_input
+        )
+        self._track(mean, variance, scale, out.numel() // out.shape[1])
+        return out  # type: ignore[no-any-return]
 
-    def _parts(self, x: Tensor) -> Tensor:
-        product: Tensor = self.product(x)
-        normalised: Tensor = self.norm(product if self.pool is None else self.pool(product))
-        return normalised
+    def product_shape(self, x: Tensor) -> torch.Size:
+        """Shape of the product of an input, before the pooling."""
+        weight = self.product.store if isinstance(self.product, BinaryLayer) else self.product.weight
+        if self.window is None:
+            return torch.Size((len(x), weight.shape[0]))
+        return torch.Size(self.window.output_shape(x.shape, weight.shape))
 
-    def _row_parts(self, x: Tensor) -> Iterator[Tensor]:
-        """The batch in parts whose products take little memory."""
-        step = max(1, _CHUNK_ELEMENTS // self._product_shape(x)[1:].numel())
-        for start in range(0, max(1, len(x)), step):
-            rows = slice(start, start + step)
-            yield slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
+    def _parts(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        out: Tensor = self.product(x)
+        out = self.norm(out if self.pool is None else self.pool(out))
+        if shortcut is not None:
+            out = out + shortcut
+        return out if self.activation is None else self.activation(out)
 
-    def _product_shape(self, x: Tensor) -> torch.Size:
-        shape, window = self.product.store.shape, self.product.window
-        if window is None:
-            return torch.Size((len(x), shape[0]))
-        return torch.Size(window.output_shape(x.shape, shape))
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, scale: Tensor | None, count: int) -> None:
+        """Takes the statistics of a batch into the running ones, as torch's batch norm does."""
+        norm = self.norm
+        if scale is not None:
+            mean, variance = mean * scale, variance * scale.square()
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+        norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
 
-
-class _FusedBlock(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: BitTensor, bias: Tensor, block: BinaryBlock
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.window = block.product.window
-        weight = products.in_rows(weight)
+    def _evaluated(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+        """The result by the running statistics, a few rows at a time."""
+        norm = self.norm
+        weight, scale = self._operand_and_scale()
+        inverse = (norm.running_var + norm.eps).rsqrt()
+        factor, offset = affine(norm.running_mean, inverse, None, norm.weight, norm.bias)
+        factor = factor if scale is None else factor * scale
         if isinstance(x, BitTensor):
             x = products.in_rows(x)
-        elif x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        y, choices, ctx.shape = _pooled(x, weight, block)
-        if y.numel() <= y.shape[1]:
-            raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
-        eps = block.norm.eps
-        bits, inside, mean, deviation = _bnn.norm_sign(y, bias, eps)
-        # A channel without deviation would bring a gradient of 1 / eps, whose scale erases that of all others.
-        denominator = torch.where(deviation > 0, deviation + eps, torch.inf)
-        ctx.save_for_backward(x, weight, bits, inside, denominator, bias, choices)
-        ctx.block = block
-        ctx.mark_non_differentiable(mean, deviation)
-        strides = torch.empty(y.movedim(1, -1).shape, device="meta").movedim(-1, 1).stride()
-        return BitTensor(bits, y.shape, strides, torch.bfloat16), mean, deviation
+        parts = []
+        for rows in self._row_slices(x):
+            part = slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
+            y, _, _ = product(quantized(part, self)[0], weight, self)
+            parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], self)[0])
+        return cat_rows(parts) if isinstance(parts[0], BitTensor) else torch.cat(parts)
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, weight, bits, inside, denominator, bias, choices = ctx.saved_tensors
-        product, pool = ctx.block.product, ctx.block.pool
-        rounding = (product.grad_quantizer.largest, product.grad_quantizer.seed())
-        q, scale, grad_bias = _bnn.norm_sign_backward_integers(
-            grads[0], bits, inside, denominator, conditional_means(bias), *rounding
-        )
-        if pool is not None:
-            q = _bnn.max_pool2d_scatter(q, choices, ctx.shape, pool.window)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[1]:
-            quantizer = product.store.gradient_quantizer
-            grad_weight = products.weight_gradient(q, scale, x, weight, ctx.window, quantizer)
-        if ctx.needs_input_grad[0]:
-            grad_x = products.input_gradient(q, scale, x, weight, ctx.window)
-        return grad_x, grad_weight, grad_bias, None
+    def _operand_and_scale(self) -> tuple[Tensor, Tensor | None]:
+        """The weight as the product takes it, and the factor of each channel of the product."""
+        if isinstance(self.product, BinaryLayer):
+            return self.product.store.read(), self.product.scale()
+        return self.product.weight, None
 
-
-def _pooled(x: Tensor, weight: BitTensor, block: BinaryBlock) -> tuple[Tensor, Tensor | None, torch.Size]:
-    """The input of the norm, the choices of its pooling, and the shape before the pooling."""
-    window, pool = block.product.window, block.pool
-    if window is None or pool is None:
-        y = products.multiply(x, weight, window, torch.float16)
-        return y, None, y.shape
-    shape = block._product_shape(x)
-    if isinstance(x, BitTensor):
-        packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))
-        return *_bnn.conv2d_max_pool2d(*packed, window, pool.window), shape
-    y, choices = empty_choices(x, shape, pool.window, torch.float16)
-    start = 0
-    for part_x in block._row_parts(x):
-        rows = slice(start, start + len(part_x))
-        start = rows.stop
-        part = products.multiply(part_x, weight, window, torch.float16)
-        y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, pool.window)
-    return y, choices, shape
+    def _row_slices(self, x: Tensor) -> Iterator[slice]:
+        """Cuts the batch into parts whose products take little memory."""
+        step = max(1, _CHUNK_ELEMENTS // self.product_shape(x)[1:].numel())
+        for start in range(0, max(1, len(x)), step):
+            yield slice(start, start + step)

@@ -8,7 +8,7 @@ from bnn.layers.base import BinaryLayer
 from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer, Sign
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.weights import LatentStore, StoreFactory
+from bnn.weights import StoreFactory
 
 
 class BinaryConv2d(BinaryLayer):
@@ -25,7 +25,7 @@ class BinaryConv2d(BinaryLayer):
         padding: zeros on each side.
         dilation: distance of the kernel's taps.
         groups: groups of channels.
-        store: makes the weight's store from its shape.
+        store: makes the weight's store from its shape; None: that of `bnn.weights.default_store`.
         input_quantizer: pattern that is copied; None takes the input as it comes (real, or already quantized).
         grad_quantizer: pattern that is copied; what becomes of the gradient of the product before it is multiplied
             for those of input and weight. `Int8Gradient` with a generator makes these products of integers.
@@ -43,7 +43,7 @@ class BinaryConv2d(BinaryLayer):
         padding: int = 0,
         dilation: int = 1,
         groups: int = 1,
-        store: StoreFactory = LatentStore,
+        store: StoreFactory | None = None,
         input_quantizer: Quantizer | None = Sign(),  # noqa: B008  (a pattern, copied)
         grad_quantizer: GradientQuantizer | None = None,
         learned_scale: bool = False,

@@ -6,7 +6,7 @@ from bnn.layers import products
 from bnn.layers.base import BinaryLayer
 from bnn.quantizers import Quantizer, Sign
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.weights import LatentStore, StoreFactory
+from bnn.weights import StoreFactory
 
 
 class BinaryLinear(BinaryLayer):
@@ -17,7 +17,7 @@ class BinaryLinear(BinaryLayer):
     Args:
         in_features: width of the input.
         out_features: width of the output.
-        store: makes the weight's store from its shape.
+        store: makes the weight's store from its shape; None: that of `bnn.weights.default_store`.
         input_quantizer: pattern that is copied; None takes the input as it comes (real, or already quantized).
         grad_quantizer: pattern that is copied; what becomes of the gradient of the product before it is multiplied
             for those of input and weight. `Int8Gradient` with a generator makes these products of integers.
@@ -30,7 +30,7 @@ class BinaryLinear(BinaryLayer):
         in_features: int,
         out_features: int,
         *,
-        store: StoreFactory = LatentStore,
+        store: StoreFactory | None = None,
         input_quantizer: Quantizer | None = Sign(),  # noqa: B008  (a pattern, copied)
         grad_quantizer: GradientQuantizer | None = None,
         learned_scale: bool = False,

@@ -1,4 +1,4 @@
-"""Max-pooling that saves the position of each maximum in a few bits."""
+"""Poolings that save little: the position of each maximum in a few bits, or nothing."""
 
 from typing import Any
 
@@ -70,3 +70,27 @@ class _MaxPool2d(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (choices,) = ctx.saved_tensors
         return torch.ops.bnn.max_pool2d_scatter(grads[0], choices, ctx.shape, ctx.window), None
+
+
+class AvgPool2d(nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` that saves nothing for backward; torch saves the input, for the sake of its shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, C, H', W']."""
+        options = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+        return _AvgPool2d.apply(x, *options, self.divisor_override)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _AvgPool2d(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *options: Any) -> Tensor:
+        ctx.shape, ctx.options = x.shape, options
+        return F.avg_pool2d(x, *options)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad, (kernel_size, stride, padding, *rest) = grads[0], ctx.options
+        # Of the input, backward reads the shape only.
+        x = grad.new_empty(()).expand(ctx.shape)
+        window = ([size] * 2 if isinstance(size, int) else size for size in (kernel_size, stride, padding))
+        return torch.ops.aten.avg_pool2d_backward(grad, x, *window, *rest), *[None] * len(ctx.options)

@@ -3,14 +3,15 @@
 from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
-from bnn.weights import LatentStore, StoreFactory
+from bnn.quantizers import Sign
+from bnn.weights import StoreFactory
 
 
 def binarynet(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    store: StoreFactory = LatentStore,
+    store: StoreFactory | None = None,
     norm: NormFactory | None = None,
 ) -> nn.Sequential:
     """Six 3x3 convolutions (128, 128, 256, 256, 512, 512) and three linear layers (1024, 1024, classes).
@@ -22,7 +23,7 @@ def binarynet(
     Args:
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
-        store: makes the weights' stores.
+        store: makes the weights' stores; by default `bnn.weights.default_store`'s.
         norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
     channels, height, width = input_shape
@@ -32,12 +33,13 @@ def binarynet(
         if i == 0:
             conv.input_quantizer = None
         pool = MaxPool2d(2) if i % 2 else None
-        layers.append(BinaryBlock(conv, (norm or nn.BatchNorm2d)(outputs), pool=pool))
+        layers.append(BinaryBlock(conv, (norm or nn.BatchNorm2d)(outputs), pool=pool, activation=Sign()))
         channels = outputs
     layers.append(nn.Flatten())
     features = channels * (height // 8) * (width // 8)
     for outputs in (1024, 1024):
-        layers.append(BinaryBlock(BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)))
+        linear = BinaryLinear(features, outputs, store=store)
+        layers.append(BinaryBlock(linear, (norm or nn.BatchNorm1d)(outputs), activation=Sign()))
         features = outputs
     layers.append(BinaryBlock(BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)))
     return nn.Sequential(*layers)

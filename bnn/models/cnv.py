@@ -4,14 +4,14 @@ from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d, NormFactory
 from bnn.quantizers import Sign
-from bnn.weights import LatentStore, StoreFactory
+from bnn.weights import StoreFactory
 
 
 def cnv(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    store: StoreFactory = LatentStore,
+    store: StoreFactory | None = None,
     norm: NormFactory | None = None,
 ) -> nn.Sequential:
     """Six 3x3 convolutions without padding (64, 64, 128, 128, 256, 256) and three linear layers (512, 512, classes).
@@ -23,7 +23,7 @@ def cnv(
     Args:
         input_shape: (C, H, W) of the images; H and W are at least 32.
         classes: outputs.
-        store: makes the weights' stores.
+        store: makes the weights' stores; by default `bnn.weights.default_store`'s.
         norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
     channels, height, width = input_shape
@@ -32,7 +32,7 @@ def cnv(
     layers: list[nn.Module] = []
     for i, outputs in enumerate((64, 64, 128, 128, 256, 256)):
         conv = BinaryConv2d(channels, outputs, 3, store=store, input_quantizer=None)
-        layers += [BinaryBlock(conv, (norm or nn.BatchNorm2d)(outputs)), Sign()]
+        layers.append(BinaryBlock(conv, (norm or nn.BatchNorm2d)(outputs), activation=Sign()))
         height, width = height - 2, width - 2
         if i in (1, 3):
             layers.append(MaxPool2d(2))
@@ -41,7 +41,8 @@ def cnv(
     layers.append(nn.Flatten())
     features = channels * height * width
     for outputs in (512, 512):
-        layers.append(BinaryBlock(BinaryLinear(features, outputs, store=store), (norm or nn.BatchNorm1d)(outputs)))
+        linear = BinaryLinear(features, outputs, store=store)
+        layers.append(BinaryBlock(linear, (norm or nn.BatchNorm1d)(outputs), activation=Sign()))
         features = outputs
     layers.append(BinaryBlock(BinaryLinear(features, classes, store=store), nn.BatchNorm1d(classes)))
     return nn.Sequential(*layers)

@@ -6,7 +6,8 @@ from itertools import pairwise
 from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryLinear, NormFactory
-from bnn.weights import LatentStore, StoreFactory
+from bnn.quantizers import Sign
+from bnn.weights import StoreFactory
 
 
 def mlp(
@@ -14,7 +15,7 @@ def mlp(
     input_shape: tuple[int, ...] = (1, 28, 28),
     classes: int = 10,
     hidden: tuple[int, ...] = (256, 256, 256, 256),
-    store: StoreFactory = LatentStore,
+    store: StoreFactory | None = None,
     norm: NormFactory | None = None,
 ) -> nn.Sequential:
     """784-256x4-10 with binary weights in every layer: linear, batch norm, sign; a batch norm before softmax.
@@ -25,7 +26,7 @@ def mlp(
         input_shape: (C, H, W) of the images.
         classes: outputs.
         hidden: widths of the hidden layers.
-        store: makes the weights' stores.
+        store: makes the weights' stores; by default `bnn.weights.default_store`'s.
         norm: makes the norms before a sign, such as `BinaryNorm`; by default torch's batch norm.
     """
     if min(hidden, default=1) < 1:
@@ -37,5 +38,6 @@ def mlp(
         if i == 0:
             linear.input_quantizer = None
         last = i == len(hidden)
-        layers.append(BinaryBlock(linear, nn.BatchNorm1d(outputs) if last or norm is None else norm(outputs)))
+        of_outputs = nn.BatchNorm1d(outputs) if last or norm is None else norm(outputs)
+        layers.append(BinaryBlock(linear, of_outputs, activation=None if last else Sign()))
     return nn.Sequential(*layers)

@@ -3,18 +3,16 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn.layers import BinaryConv2d, NormFactory
-from bnn.models.residual import residual_norm
+from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d
 from bnn.quantizers import ApproxSign, Quantizer
-from bnn.weights import LatentStore, StoreFactory
+from bnn.weights import StoreFactory
 
 
 def resnet18(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    store: StoreFactory = LatentStore,
-    norm: NormFactory | None = None,
+    store: StoreFactory | None = None,
     input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-18 for CIFAR: widths 64 to 512, one shortcut around each pair of binary convolutions.
@@ -25,20 +23,17 @@ def resnet18(
     Args:
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
-        store: makes the binary weights' stores.
-        norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
-            counterpart `BitBatchNorm`, since no sign follows at once.
+        store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
-    return _resnet(input_shape, classes, (64, 128, 256, 512), 2, False, store, norm, input_quantizer)
+    return _resnet(input_shape, classes, (64, 128, 256, 512), 2, False, store, input_quantizer)
 
 
 def resnet20(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    store: StoreFactory = LatentStore,
-    norm: NormFactory | None = None,
+    store: StoreFactory | None = None,
     input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-20 for CIFAR: widths 16 to 64, a shortcut around every binary convolution (Bi-Real Net).
@@ -49,12 +44,10 @@ def resnet20(
     Args:
         input_shape: (C, H, W) of the images; H and W are multiples of 4.
         classes: outputs.
-        store: makes the binary weights' stores.
-        norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
-            counterpart `BitBatchNorm`, since no sign follows at once.
+        store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
-    return _resnet(input_shape, classes, (16, 32, 64), 3, True, store, norm, input_quantizer)
+    return _resnet(input_shape, classes, (16, 32, 64), 3, True, store, input_quantizer)
 
 
 def resnet8(
@@ -62,8 +55,7 @@ def resnet8(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
     width: int = 16,
-    store: StoreFactory = LatentStore,
-    norm: NormFactory | None = None,
+    store: StoreFactory | None = None,
     input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNet-8 for quick comparisons: `resnet20` with one block a stage behind a stem that halves the image.
@@ -75,12 +67,11 @@ def resnet8(
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
         width: channels of the first stage; the later ones have twice and four times as many.
-        store: makes the binary weights' stores.
-        norm: makes the norms of the residual blocks, as in `resnet20`.
+        store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
     widths = (width, 2 * width, 4 * width)
-    return _resnet(input_shape, classes, widths, 1, True, store, norm, input_quantizer, stem_stride=2)
+    return _resnet(input_shape, classes, widths, 1, True, store, input_quantizer, stem_stride=2)
 
 
 def _resnet(
@@ -89,16 +80,16 @@ def _resnet(
     widths: tuple[int, ...],
     blocks: int,
     double_skip: bool,
-    store: StoreFactory,
-    norm: NormFactory | None,
+    store: StoreFactory | None,
     input_quantizer: Quantizer | None,
     *,
     stem_stride: int = 1,
 ) -> nn.Sequential:
     channels = widths[0]
     layers: list[nn.Module] = [
-        nn.Conv2d(input_shape[0], channels, 3, stride=stem_stride, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
+        BinaryBlock(
+            nn.Conv2d(input_shape[0], channels, 3, stride=stem_stride, padding=1, bias=False), nn.BatchNorm2d(channels)
+        ),
     ]
     for stage, width in enumerate(widths):
         for block in range(blocks):
@@ -110,7 +101,6 @@ def _resnet(
                     stride=stride,
                     double_skip=double_skip,
                     store=store,
-                    norm=residual_norm(norm),
                     input_quantizer=input_quantizer,
                 )
             )
@@ -129,16 +119,14 @@ class _Block(nn.Module):
         *,
         stride: int,
         double_skip: bool,
-        store: StoreFactory,
-        norm: NormFactory,
+        store: StoreFactory | None,
         input_quantizer: Quantizer | None,
     ) -> None:
         super().__init__()
-        self.stride = stride
         self.double_skip = double_skip
 
-        def conv(inputs: int, stride: int) -> BinaryConv2d:
-            return BinaryConv2d(
+        def block(inputs: int, stride: int) -> BinaryBlock:
+            conv = BinaryConv2d(
                 inputs,
                 channels,
                 3,
@@ -148,24 +136,25 @@ class _Block(nn.Module):
                 input_quantizer=input_quantizer,
                 learned_scale=True,
             )
+            return BinaryBlock(conv, nn.BatchNorm2d(channels), activation=nn.Hardtanh())
 
-        self.conv1 = conv(in_channels, stride)
-        self.norm1 = norm(channels)
-        self.conv2 = conv(channels, 1)
-        self.norm2 = norm(channels)
+        self.first = block(in_channels, stride)
+        self.second = block(channels, 1)
+        self.pool = AvgPool2d(stride) if stride != 1 else None
+        self.missing_channels = channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(x)
-        out = self.norm1(self.conv1(x))
         if self.double_skip:
-            out = shortcut = F.hardtanh(out + shortcut)
+            out = shortcut = self.first(x, shortcut)
         else:
-            out = F.hardtanh(out)
-        return F.hardtanh(self.norm2(self.conv2(out)) + shortcut)
+            out = self.first(x)
+        out = self.second(out, shortcut)
+        return out
 
     def shortcut(self, x: Tensor) -> Tensor:
         """`x` at the size and width of the block's output: averaged, and padded with channels of zeros."""
-        if self.stride != 1:
-            x = F.avg_pool2d(x, self.stride)
-        missing = self.conv1.store.shape[0] - x.shape[1]
+        if self.pool is not None:
+            x = self.pool(x)
+        missing = self.missing_channels
         return F.pad(x, (0, 0, 0, 0, missing // 2, missing - missing // 2)) if missing else x

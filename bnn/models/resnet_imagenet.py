@@ -4,8 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnn.layers import BinaryConv2d, MaxPool2d, NormFactory
-from bnn.models.residual import residual_norm
+from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, MaxPool2d
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
 from bnn.weights import LatentStore, StoreFactory
 
@@ -14,8 +13,7 @@ def resnete18(
     *,
     input_shape: tuple[int, int, int] = (3, 224, 224),
     classes: int = 1000,
-    store: StoreFactory = LatentStore,
-    norm: NormFactory | None = None,
+    store: StoreFactory | None = None,
     input_quantizer: Quantizer = Sign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """ResNetE-18: 16 binary 3x3 convolutions of widths 64 to 512, each with its own shortcut.
@@ -26,17 +24,17 @@ def resnete18(
     Args:
         input_shape: (C, H, W) of the images.
         classes: outputs.
-        store: makes the binary weights' stores.
-        norm: makes the norms of the residual blocks; by default torch's batch norm, and for `BinaryNorm` its real
-            counterpart `BitBatchNorm`, since no sign follows at once.
+        store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs.
     """
     channels = 64
     layers: list[nn.Module] = [
         nn.BatchNorm2d(input_shape[0]),
-        nn.Conv2d(input_shape[0], channels, 7, stride=2, padding=3, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
+        BinaryBlock(
+            nn.Conv2d(input_shape[0], channels, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(channels),
+            activation=nn.ReLU(),
+        ),
         MaxPool2d(3, stride=2, padding=1),
         nn.BatchNorm2d(channels),
     ]
@@ -49,7 +47,6 @@ def resnete18(
                     width,
                     stride=stride,
                     store=store,
-                    norm=residual_norm(norm),
                     input_quantizer=input_quantizer,
                 )
             )
@@ -63,7 +60,6 @@ def birealnet18(
     input_shape: tuple[int, int, int] = (3, 224, 224),
     classes: int = 1000,
     store: StoreFactory | None = None,
-    norm: NormFactory | None = None,
     input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """Bi-Real-18: `resnete18` with the polynomial sign gradient and each filter scaled by its mean |w|.
@@ -75,14 +71,12 @@ def birealnet18(
         input_shape: (C, H, W) of the images.
         classes: outputs.
         store: makes the binary weights' stores; by default latent weights behind `ScaledSign`.
-        norm: as of `resnete18`.
         input_quantizer: pattern for the binary convolutions' inputs.
     """
     return resnete18(
         input_shape=input_shape,
         classes=classes,
         store=store or partial(LatentStore, quantizer=ScaledSign()),
-        norm=norm,
         input_quantizer=input_quantizer,
     )
 
@@ -96,29 +90,21 @@ class _Block(nn.Module):
         channels: int,
         *,
         stride: int,
-        store: StoreFactory,
-        norm: NormFactory,
+        store: StoreFactory | None,
         input_quantizer: Quantizer,
     ) -> None:
         super().__init__()
-        self.conv = BinaryConv2d(
-            in_channels,
-            channels,
-            3,
-            stride=stride,
-            padding=1,
-            store=store,
-            input_quantizer=input_quantizer,
+        conv = BinaryConv2d(
+            in_channels, channels, 3, stride=stride, padding=1, store=store, input_quantizer=input_quantizer
         )
-        self.norm = norm(channels)
-        self.shortcut: nn.Module = nn.Identity()
+        self.block = BinaryBlock(conv, nn.BatchNorm2d(channels))
+        self.shortcut: nn.Module | None = None
         if stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride, ceil_mode=True),
-                nn.Conv2d(in_channels, channels, 1, bias=False),
-                nn.BatchNorm2d(channels),
+                AvgPool2d(stride, ceil_mode=True),
+                BinaryBlock(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)),
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.norm(self.conv(x)) + self.shortcut(x)
+        out: Tensor = self.block(x, x if self.shortcut is None else self.shortcut(x))
         return out

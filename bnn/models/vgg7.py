@@ -3,7 +3,7 @@
 from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
-from bnn.weights import LatentStore, StoreFactory
+from bnn.weights import StoreFactory
 
 
 def vgg7(
@@ -12,7 +12,7 @@ def vgg7(
     classes: int = 10,
     width: int = 128,
     hidden: int = 1024,
-    store: StoreFactory = LatentStore,
+    store: StoreFactory | None = None,
 ) -> nn.Sequential:
     """Six 3x3 convolutions (1, 1, 2, 2, 4 and 4 times the width), every second pooled, and two linear layers.
 
@@ -25,7 +25,7 @@ def vgg7(
         classes: outputs.
         width: channels of the first convolution.
         hidden: outputs of the first linear layer.
-        store: makes the stores of the layers between stem and classifier.
+        store: makes the stores of the layers between stem and classifier; by default `bnn.weights.default_store`'s.
     """
     channels, height, width_pixels = input_shape
     layers: list[nn.Module] = []

@@ -4,14 +4,14 @@ from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryConv2d, MaxPool2d
 from bnn.quantizers import ApproxSign, Quantizer
-from bnn.weights import LatentStore, StoreFactory
+from bnn.weights import StoreFactory
 
 
 def vgg_small(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
-    store: StoreFactory = LatentStore,
+    store: StoreFactory | None = None,
     input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
     """A real and five binary 3x3 convolutions (128, 128, 256, 256, 512, 512) and a real classifier.
@@ -23,27 +23,21 @@ def vgg_small(
     Args:
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
-        store: makes the binary weights' stores.
+        store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
     channels, height, width = input_shape
     layers: list[nn.Module] = []
     for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
-        norm = nn.BatchNorm2d(outputs)
+        conv: BinaryConv2d | nn.Conv2d
         if i == 0:
-            layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), norm]
+            conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
         else:
             conv = BinaryConv2d(
-                channels,
-                outputs,
-                3,
-                padding=1,
-                store=store,
-                input_quantizer=input_quantizer,
-                learned_scale=True,
+                channels, outputs, 3, padding=1, store=store, input_quantizer=input_quantizer, learned_scale=True
             )
-            layers.append(BinaryBlock(conv, norm, pool=MaxPool2d(2) if i % 2 else None))
-        layers.append(nn.Hardtanh())
+        pool = MaxPool2d(2) if i % 2 else None
+        layers.append(BinaryBlock(conv, nn.BatchNorm2d(outputs), pool=pool, activation=nn.Hardtanh()))
         channels = outputs
     layers += [nn.Flatten(), nn.Linear(channels * (height // 8) * (width // 8), classes)]
     return nn.Sequential(*layers)

@@ -56,12 +56,6 @@ struct Kernels {
     void (*norm_sign_backward)(const void* grad, const uint8_t* bits, const uint8_t* inside, const float* denominator,
                                const float* levels, void* grad_y, float* grad_bias, int64_t rows, int64_t pixels,
                                int64_t channels, int dtype, int threads);
-    // The same gradient as integers within ±largest over the scale that is returned, rounded at random by the bits of
-    // `key`; if it has a value that is not finite, so is what is returned, and the rest is undefined.
-    float (*norm_sign_backward_integers)(const void* grad, const uint8_t* bits, const uint8_t* inside,
-                                         const float* denominator, const float* levels, int8_t* grad_y,
-                                         float* grad_bias, int64_t rows, int64_t pixels, int64_t channels, int dtype,
-                                         int32_t largest, uint32_t key, int threads);
     // Channels last, of any dtype; the windows of int8 do not overlap.
     void (*max_pool2d_choices)(const void* x, void* values, uint8_t* choices, const Window& window, int planes,
                                int dtype, int threads);
@@ -84,6 +78,32 @@ struct Kernels {
     void (*adam_by_signs)(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
                           float mean_part, float beta2, float square_part, float rate, float eps, float beyond,
                           uint32_t key, int threads);
+    // The passes of a batch norm, of [rows][pixels][channels]; see bnn/ops/batch_norm.py. A product's `dtype` is float or
+    // float16, that of other floats is float or bfloat16. Codes are [planes][rows] of packed bits.
+    void (*channel_moments)(const void* y, float* mean, float* variance, int64_t rows, int64_t pixels,
+                            int64_t channels, int dtype, int threads);
+    // `shortcut` may be null.
+    void (*norm_clamp)(const void* y, const float* factor, const float* offset, const void* shortcut, void* out,
+                       uint8_t* codes, float low, float high, int64_t rows, int64_t pixels, int64_t channels,
+                       int dtype, int shortcut_dtype, int out_dtype, int threads);
+    // `factor` and `offset` may be null; `y` of any dtype. Returns whether a value is a NaN.
+    bool (*sign_codes)(const void* y, const float* factor, const float* offset, const float* edges, int edge_count,
+                       uint8_t* bits, uint8_t* codes, int64_t rows, int64_t pixels, int64_t channels, int dtype,
+                       int threads);
+    // sums[2][channels] and sizes[2][channels]
+    void (*norm_gradient_sums)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                               const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels,
+                               int64_t channels, int grad_dtype, int dtype, int threads);
+    // `of`: [3][channels], the factors of the gradient and of the product, and the constants.
+    void (*norm_gradient)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                          const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
+                          int dtype, int threads);
+    void (*norm_gradient_integers)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
+                                   const void* y, const float* of, int8_t* out, int64_t rows, int64_t pixels,
+                                   int64_t channels, int grad_dtype, int dtype, float inverse, int32_t largest,
+                                   uint32_t key, int threads);
+    void (*pass_slopes)(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out,
+                        int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
 };
 
 namespace amx {

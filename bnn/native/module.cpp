@@ -253,17 +253,6 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
-        "norm_sign_backward_integers",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t bits, uintptr_t inside, uintptr_t denominator,
-           uintptr_t levels, uintptr_t grad_y, uintptr_t grad_bias, int64_t rows, int64_t pixels, int64_t channels,
-           int dtype, int32_t largest, uint32_t key) {
-            return kernels(isa).norm_sign_backward_integers(
-                pointer<const void>(grad), pointer<const uint8_t>(bits), pointer<const uint8_t>(inside),
-                pointer<const float>(denominator), pointer<const float>(levels), pointer<int8_t>(grad_y),
-                pointer<float>(grad_bias), rows, pixels, channels, dtype, largest, key, threads);
-        },
-        unlocked);
-    module.def(
         "max_pool2d_choices",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t values, uintptr_t choices, Shape shape,
            Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int planes, int dtype) {
@@ -310,6 +299,72 @@ NB_MODULE(_native, module) {
            int64_t n, int itemsize) {
             kernels(isa).mask(pointer<const void>(grad), pointer<const uint8_t>(inside), pointer<void>(out), rows, n,
                               itemsize, threads);
+        },
+        unlocked);
+    module.def(
+        "channel_moments",
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t mean, uintptr_t variance, int64_t rows,
+           int64_t pixels, int64_t channels, int dtype) {
+            kernels(isa).channel_moments(pointer<const void>(y), pointer<float>(mean), pointer<float>(variance),
+                rows, pixels, channels, dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_clamp",
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t factor, uintptr_t offset, uintptr_t shortcut,
+           uintptr_t out, uintptr_t codes, float low, float high, int64_t rows, int64_t pixels, int64_t channels, int
+           dtype, int shortcut_dtype, int out_dtype) {
+            kernels(isa).norm_clamp(pointer<const void>(y), pointer<const float>(factor), pointer<const
+                float>(offset), pointer<const void>(shortcut), pointer<void>(out), pointer<uint8_t>(codes), low,
+                high, rows, pixels, channels, dtype, shortcut_dtype, out_dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "sign_codes",
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t factor, uintptr_t offset, uintptr_t edges,
+           int edge_count, uintptr_t bits, uintptr_t codes, int64_t rows, int64_t pixels, int64_t channels, int dtype)
+           {
+            return kernels(isa).sign_codes(pointer<const void>(y), pointer<const float>(factor), pointer<const
+                float>(offset), pointer<const float>(edges), edge_count, pointer<uint8_t>(bits),
+                pointer<uint8_t>(codes), rows, pixels, channels, dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_gradient_sums",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
+           uintptr_t y, uintptr_t mean, uintptr_t sums, uintptr_t sizes, int64_t rows, int64_t pixels, int64_t
+           channels, int grad_dtype, int dtype) {
+            kernels(isa).norm_gradient_sums(pointer<const void>(grad), pointer<const uint8_t>(codes),
+                pointer<const float>(slopes), planes, pointer<const void>(y), pointer<const float>(mean),
+                pointer<double>(sums), pointer<float>(sizes), rows, pixels, channels, grad_dtype, dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_gradient",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
+           uintptr_t y, uintptr_t of, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
+           int dtype) {
+            kernels(isa).norm_gradient(pointer<const void>(grad), pointer<const uint8_t>(codes), pointer<const
+                float>(slopes), planes, pointer<const void>(y), pointer<const float>(of), pointer<float>(out), rows,
+                pixels, channels, grad_dtype, dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "norm_gradient_integers",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
+           uintptr_t y, uintptr_t of, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
+           int dtype, float inverse, int32_t largest, uint32_t key) {
+            kernels(isa).norm_gradient_integers(pointer<const void>(grad), pointer<const uint8_t>(codes),
+                pointer<const float>(slopes), planes, pointer<const void>(y), pointer<const float>(of),
+                pointer<int8_t>(out), rows, pixels, channels, grad_dtype, dtype, inverse, largest, key, threads);
+        },
+        unlocked);
+    module.def(
+        "pass_slopes",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
+           uintptr_t out, int64_t rows, int64_t pixels, int64_t channels, int dtype) {
+            kernels(isa).pass_slopes(pointer<const void>(grad), pointer<const uint8_t>(codes), pointer<const
+                float>(slopes), planes, pointer<void>(out), rows, pixels, channels, dtype, threads);
         },
         unlocked);
 }

@@ -1,7 +1,7 @@
 """The operations on packed bits, `torch.ops.bnn.<name>`.
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
-torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `norms`, `rounding`, `steps`.
+torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `norms`, `rounding`, `steps`.
 A backend is a folder of kernels that take the specification's place on one kind of device; `bnn.ops.cpu` is one. Every
 kernel is tested against its specification.
 
@@ -9,6 +9,7 @@ kernel is tested against its specification.
 """
 
 from bnn.ops import (  # declares the operations and registers the CPU's kernels
+    batch_norm,
     cpu,
     norms,
     packing,
@@ -27,6 +28,7 @@ __all__ = [
     "Backend",
     "PoolWindow",
     "Window",
+    "batch_norm",
     "cpu",
     "norms",
     "packed_bytes",

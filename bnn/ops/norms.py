@@ -13,7 +13,6 @@ from torch import Tensor
 from bnn.errors import NonFiniteError
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_rows, pack, unpack
-from bnn.ops.rounding import round_stochastically, scale_of
 
 SPREAD_OF_NORMAL = math.sqrt(math.pi / 2)
 """Standard deviation of normal values over their mean absolute deviation."""
@@ -78,58 +77,15 @@ def norm_sign_backward(
     Returns:
         dL/dy of `grad`'s shape and dtype, its memory in (N, ..., C) order, and dL/dbias [C] of the denominator's dtype.
     """
-    passed, offset, _ = _norm_gradient(grad, bits, inside, levels, denominator.dtype)
+    passed, offset = _norm_gradient(grad, bits, inside, levels, denominator.dtype)
     grad_y = ((passed - offset) / denominator).to(grad.dtype)
     return grad_y.contiguous().movedim(-1, 1), _channel_sums(passed).to(denominator.dtype)
 
 
-@operation(
-    "(Tensor grad, Tensor bits, Tensor inside, Tensor denominator, Tensor levels, int largest, int seed)"
-    " -> (Tensor, Tensor, Tensor)",
-    shape=lambda grad, bits, inside, denominator, levels, largest, seed: (
-        empty_gradient(grad, torch.int8),
-        grad.new_empty((), dtype=torch.float32),
-        torch.empty_like(denominator),
-    ),
-)
-def norm_sign_backward_integers(
-    grad: Tensor, bits: Tensor, inside: Tensor, denominator: Tensor, levels: Tensor, largest: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`norm_sign_backward` whose dL/dy is formed in float32 and rounded stochastically to integers, see
-    `bnn.ops.rounding`.
-
-    The scale is 1 / largest of a bound of |dL/dy| instead of the largest value, so that one pass less is needed: the
-    largest of (max|g| + the largest |mean(g) + mean(g q) q| of the four levels) / denominator of all channels.
-
-    Args:
-        grad: as in `norm_sign_backward`, as are the four arguments that follow.
-        bits: the signs.
-        inside: the window.
-        denominator: of the norm.
-        levels: of the normalised values.
-        largest: in 1..127.
-        seed: of the rounding.
-
-    Returns:
-        dL/dy as int8 q within ±largest, its memory in (N, ..., C) order, and the scale of q, float32 []; and dL/dbias
-        [C].
-
-    Raises:
-        NonFiniteError: dL/dy has a NaN or an infinity.
-    """
-    passed, offset, offsets = _norm_gradient(grad.float(), bits, inside, levels, denominator.dtype)
-    magnitude = passed.abs().flatten(0, -2).amax(0) if passed.numel() else torch.zeros_like(denominator)
-    bound = ((magnitude + offsets.abs().amax(0)) / denominator).amax()
-    scale, inverse = scale_of(bound, largest)
-    in_steps = (passed - offset) * (inverse / denominator)
-    q = round_stochastically(in_steps.contiguous().movedim(-1, 1), largest, seed)
-    return q, scale, _channel_sums(passed).to(denominator.dtype)
-
-
 def _norm_gradient(
     grad: Tensor, bits: Tensor, inside: Tensor, levels: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """g [N, ..., C], what the norm takes off each, and what it takes off at each level, [4, C]."""
+) -> tuple[Tensor, Tensor]:
+    """g [N, ..., C], and what the norm takes off each."""
     last = grad.movedim(1, -1)
     row_elements = math.prod(last.shape[1:])
     signs, window = (unpack(packed, row_elements, torch.bool).view(last.shape) for packed in (bits, inside))
@@ -139,7 +95,7 @@ def _norm_gradient(
     along = wide[1] * ((mean - by_sign) / 2) + wide[2] * ((mean + by_sign) / 2)
     offsets = (mean + along * wide).to(dtype)
     of_minus, of_plus = torch.where(window, offsets[1], offsets[0]), torch.where(window, offsets[2], offsets[3])
-    return passed, torch.where(signs, of_plus, of_minus), offsets
+    return passed, torch.where(signs, of_plus, of_minus)
 
 
 def check_normalised(deviation: Tensor, bias: Tensor, eps: float) -> None:

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from bnn.bits import BitTensor
-from bnn.quantizers.base import Quantizer
+from bnn.quantizers.base import Quantizer, SlopeSteps
+
+
+# Below 1, where the polynomial ends, so that a bfloat16 value that an activation has clamped to 1 lies beyond.
+_END = 1 - 2**-9
 
 
 class ApproxSign(Quantizer):
@@ -23,6 +27,11 @@ class ApproxSign(Quantizer):
     def is_sign(self) -> bool:
         """True, but of a subclass with another `forward`."""
         return type(self).forward is ApproxSign.forward
+
+    @property
+    def slope_steps(self) -> SlopeSteps:
+        """The mean of the polynomial in each third of [0, 1]."""
+        return SlopeSteps((1 / 3, 2 / 3, _END), (5 / 3, 1.0, 1 / 3, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of a floating tensor, as a `BitTensor`."""

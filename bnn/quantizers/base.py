@@ -1,6 +1,20 @@
 """`Quantizer`: what every quantizer provides."""
 
+from typing import NamedTuple
+
 from torch import Tensor, nn
+
+
+class SlopeSteps(NamedTuple):
+    """The factor of a sign's gradient as a function of |x| with few steps, so that a few bits stand for x in backward.
+
+    Attributes:
+        edges: one or three values of |x|, ascending, above 0.
+        slopes: the factor up to the first edge, up to each one that follows, and beyond the last.
+    """
+
+    edges: tuple[float, ...]
+    slopes: tuple[float, ...]
 
 
 class Quantizer(nn.Module):
@@ -25,6 +39,11 @@ class Quantizer(nn.Module):
     def is_sign(self) -> bool:
         """Whether `forward(x)` is just the signs of `x`, which a caller may then compute by itself."""
         return False
+
+    @property
+    def slope_steps(self) -> SlopeSteps | None:
+        """Steps that stand for the gradient where blocks keep bits; None where there are none."""
+        return None
 
     @property
     def scales(self) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnn.bits import BitTensor, in_memory_order
-from bnn.quantizers.base import Quantizer
+from bnn.quantizers.base import Quantizer, SlopeSteps
 
 _bnn = torch.ops.bnn
 
@@ -34,6 +34,11 @@ class Sign(Quantizer):
     def is_sign(self) -> bool:
         """True, but of a subclass with another `forward`."""
         return type(self).forward is Sign.forward
+
+    @property
+    def slope_steps(self) -> SlopeSteps:
+        """The window, exactly."""
+        return SlopeSteps((self.window,), (1.0, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of a floating tensor, as a `BitTensor`. Those of a `BitTensor` are itself."""

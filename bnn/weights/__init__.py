@@ -2,6 +2,7 @@
 
 from bnn.weights.accumulator import Accumulator, AccumulatorStore, is_accumulator
 from bnn.weights.base import StoreFactory, WeightStore, named_stores
+from bnn.weights.default import default_store, make_default_store
 from bnn.weights.discrete import DiscreteStore, ProgrammableStore, ProgrammedWeight, store_behind
 from bnn.weights.frozen import FrozenStore
 from bnn.weights.latent import LatentStore
@@ -18,7 +19,9 @@ __all__ = [
     "SparseStore",
     "StoreFactory",
     "WeightStore",
+    "default_store",
     "is_accumulator",
+    "make_default_store",
     "named_stores",
     "store_behind",
 ]

@@ -4,10 +4,11 @@ Every result equals the specification's bit for bit, but for sums of real number
 no result depends on the number of threads. Dtypes that the kernels do not have go to the specification.
 """
 
-from bnn.ops.cpu import norms, packing, pooling, product_gradients, products, rounding, steps
+from bnn.ops.cpu import batch_norm, norms, packing, pooling, product_gradients, products, rounding, steps
 from bnn.ops.cpu.native import instruction_set
 
 __all__ = [
+    "batch_norm",
     "instruction_set",
     "norms",
     "packing",

@@ -13,8 +13,6 @@ from bnn.ops.cpu.arguments import DTYPE_CODES, packed_rows, per_channel
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.norms import check_normalised
 from bnn.ops.packing import empty_rows
-from bnn.ops.rounding import check_finite, check_largest
-from bnn.random.lowbias32 import hash_key
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -44,22 +42,6 @@ def norm_sign_backward(
     grad_y, grad_bias = torch.empty_like(last), last.new_empty(last.shape[-1], dtype=torch.float32)
     call("norm_sign_backward", *operands, grad_y, grad_bias, *_rows(last), DTYPE_CODES[last.dtype])
     return grad_y.movedim(-1, 1), grad_bias
-
-
-@kernel
-def norm_sign_backward_integers(
-    grad: Tensor, bits: Tensor, inside: Tensor, denominator: Tensor, levels: Tensor, largest: int, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    if grad.dtype not in _FLOATS or not grad.numel():
-        return specification.norm_sign_backward_integers(grad, bits, inside, denominator, levels, largest, seed)
-    check_largest(largest)
-    operands = _operands(grad, bits, inside, denominator, levels)
-    last = operands[0]
-    q, grad_bias = torch.empty_like(last, dtype=torch.int8), last.new_empty(last.shape[-1], dtype=torch.float32)
-    options = (*_rows(last), DTYPE_CODES[last.dtype], largest, hash_key(seed))
-    scale = torch.tensor(call("norm_sign_backward_integers", *operands, q, grad_bias, *options))
-    check_finite(scale)
-    return q.movedim(-1, 1), scale, grad_bias
 
 
 def _operands(

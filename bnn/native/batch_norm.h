@@ -1,0 +1,265 @@
+// The passes of a batch norm between a product and what follows it. The formulas are those of bnn/ops/batch_norm.py.
+#pragma once
+
+#include "channels.h"
+#include "random.h"
+
+namespace {
+
+// Calls run with a value of the type of a product's dtype: float or float16.
+template <class Run>
+void with_product(int dtype, const Run& run) {
+    dtype == bnn::kFloat16 ? run(Float16{}) : run(float{});
+}
+
+// Calls run with a value of the type of what flows between layers: float or bfloat16.
+template <class Run>
+void with_stream(int dtype, const Run& run) {
+    dtype == bnn::kBFloat16 ? run(BFloat16{}) : run(float{});
+}
+
+// mean[channels] and variance[channels]
+void channel_moments(const void* y, float* mean, float* variance, int64_t rows, int64_t pixels, int64_t channels,
+                     int dtype, int threads) {
+    const Layout layout(rows, pixels, channels);
+    const Buffer sum_buffer(1, 2 * channels * 8);
+    double* sums = sum_buffer.part<double>(0);
+    with_product(dtype, [&](auto of) {
+        const auto* from = static_cast<const decltype(of)*>(y);
+        channel_sums<2, 0>(layout, sums, nullptr, threads,
+                           [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
+                               values[0] = load_octet(from + element, count);
+                               values[1] = values[0] * values[0];
+                           });
+    });
+    const double count = static_cast<double>(rows * pixels);
+    for (int64_t c = 0; c < channels; ++c) {
+        const double of_channel = sums[c] / count, spread = sums[channels + c] / count - of_channel * of_channel;
+        mean[c] = static_cast<float>(of_channel);
+        variance[c] = static_cast<float>(spread < 0 ? 0 : spread);
+    }
+}
+
+// `shortcut` may be null; `itemsize`: of shortcut and out, 2 is bfloat16.
+template <class Product, class Shortcut, class Out>
+void norm_clamp_of(const Product* y, const float* factor, const float* offset, const Shortcut* shortcut, Out* out,
+                   uint8_t* codes, float low, float high, const Layout& layout, int threads) {
+    const OfPlace factors(layout, factor), offsets(layout, offset);
+    const float *scale = factors.data(), *shift = offsets.data();
+    parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Octet x = load_octet(y + element, count) * load_octet(scale + place) + load_octet(shift + place);
+            if (shortcut) x += load_octet(shortcut + element, count);
+            const Octet least = Octet{} + low, most = Octet{} + high;
+            codes[byte] = byte_of(~(greater(x, least) & greater(most, x)) & first_lanes(count));
+            store_octet(out + element, choose(greater(x, most), most, choose(greater(least, x), least, x)), count);
+        });
+    });
+}
+
+void norm_clamp(const void* y, const float* factor, const float* offset, const void* shortcut, void* out,
+                uint8_t* codes, float low, float high, int64_t rows, int64_t pixels, int64_t channels, int dtype,
+                int shortcut_dtype, int out_dtype, int threads) {
+    const Layout layout(rows, pixels, channels);
+    with_product(dtype, [&](auto of) {
+        with_stream(shortcut_dtype, [&](auto of_shortcut) {
+            with_stream(out_dtype, [&](auto of_out) {
+                norm_clamp_of(static_cast<const decltype(of)*>(y), factor, offset,
+                              static_cast<const decltype(of_shortcut)*>(shortcut), static_cast<decltype(of_out)*>(out),
+                              codes, low, high, layout, threads);
+            });
+        });
+    });
+}
+
+// `factor` and `offset` may be null. Returns whether there is a NaN.
+template <class Float>
+bool sign_codes_of(const Float* y, const float* factor, const float* offset, const float* edges, int edge_count,
+                   uint8_t* bits, uint8_t* codes, int64_t plane_bytes, const Layout& layout, int threads) {
+    const Buffer ones(1, layout.channels * 4);
+    for (int64_t c = 0; c < layout.channels; ++c) ones.part<float>(0)[c] = 1;
+    const Buffer zeros(1, layout.channels * 4);
+    const OfPlace factors(layout, factor ? factor : ones.part<float>(0));
+    const OfPlace offsets(layout, offset ? offset : zeros.part<float>(0));
+    const float *scale = factors.data(), *shift = offsets.data();
+    const bool is_affine = factor != nullptr, has_two_planes = edge_count > 1;
+    const float first = edges[0], second = edges[has_two_planes ? 1 : 0], third = edges[has_two_planes ? 2 : 0];
+    bool any_nan = false;
+    parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+        Mask nan = {};
+        for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Octet x = load_octet(y + element, count);
+            if (is_affine) x = x * load_octet(scale + place) + load_octet(shift + place);
+            const Mask lanes = first_lanes(count);
+            const Octet size = magnitude(x);
+            nan |= is_nan(x) & lanes;
+            bits[byte] = byte_of(~greater(Octet{}, x) & lanes);
+            const Mask beyond = greater(size, Octet{} + first) & lanes;
+            if (!has_two_planes) {
+                codes[byte] = byte_of(beyond);
+                return;
+            }
+            const Mask far = greater(size, Octet{} + second) & lanes, farthest = greater(size, Octet{} + third) & lanes;
+            codes[byte] = byte_of((beyond & ~far) | farthest);
+            codes[plane_bytes + byte] = byte_of(far);
+        });
+        if (byte_of(nan)) {
+#pragma omp atomic write
+            any_nan = true;
+        }
+    });
+    return any_nan;
+}
+
+bool sign_codes(const void* y, const float* factor, const float* offset, const float* edges, int edge_count,
+                uint8_t* bits, uint8_t* codes, int64_t rows, int64_t pixels, int64_t channels, int dtype,
+                int threads) {
+    const Layout layout(rows, pixels, channels);
+    const int64_t plane_bytes = rows * packed_bytes(pixels * channels);
+    bool any_nan = false;
+    with_dtype(dtype, [&](auto of) {
+        any_nan = sign_codes_of(static_cast<const decltype(of)*>(y), factor, offset, edges, edge_count, bits, codes,
+                                plane_bytes, layout, threads);
+    });
+    return any_nan;
+}
+
+// Where the codes of elements lie, and the slope of each code.
+struct Slopes {
+    const uint8_t* codes;
+    int64_t plane_bytes;
+    float slopes[4];
+};
+
+// A gradient times the slopes of its elements' codes.
+template <int kPlanes>
+inline Octet passed(Octet grad, const Slopes& by, int64_t byte) {
+    if constexpr (kPlanes == 0) return grad * by.slopes[0];
+    const Mask low = mask_of(by.codes[byte]);
+    const Octet even = choose(low, Octet{} + by.slopes[1], Octet{} + by.slopes[0]);
+    if constexpr (kPlanes == 1) return grad * even;
+    const Mask high = mask_of(by.codes[by.plane_bytes + byte]);
+    return grad * choose(high, choose(low, Octet{} + by.slopes[3], Octet{} + by.slopes[2]), even);
+}
+
+template <int kPlanes>
+struct PlaneCount {
+    static constexpr int value = kPlanes;
+};
+
+// Calls run with the number of planes as a constant.
+template <class Run>
+void with_planes(int planes, const Run& run) {
+    planes == 0 ? run(PlaneCount<0>{}) : planes == 1 ? run(PlaneCount<1>{}) : run(PlaneCount<2>{});
+}
+
+inline Slopes make_slopes(const uint8_t* codes, const float* slopes, int planes, int64_t rows, int64_t row_elements) {
+    Slopes by{codes, rows * packed_bytes(row_elements), {}};
+    std::memcpy(by.slopes, slopes, sizeof(float) << planes);
+    return by;
+}
+
+// sums[2][channels] and sizes[2][channels]
+void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                        const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels, int64_t channels,
+                        int grad_dtype, int dtype, int threads) {
+    const Layout layout(rows, pixels, channels);
+    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
+    const OfPlace means(layout, mean);
+    const float* centre = means.data();
+    with_stream(grad_dtype, [&](auto of_grad) {
+        with_product(dtype, [&](auto of) {
+            with_planes(planes, [&](auto plane_count) {
+                const auto* from = static_cast<const decltype(of_grad)*>(grad);
+                const auto* products = static_cast<const decltype(of)*>(y);
+                channel_sums<2, 2>(layout, sums, sizes, threads,
+                                   [=](int64_t element, int64_t byte, int64_t place, int64_t count, Octet* values) {
+                                       const Octet g = passed<decltype(plane_count)::value>(
+                                           load_octet(from + element, count), by, byte);
+                                       const Octet centred =
+                                           load_octet(products + element, count) - load_octet(centre + place);
+                                       values[0] = values[2] = g;
+                                       values[1] = g * centred;
+                                       values[3] = centred;
+                                   });
+            });
+        });
+    });
+}
+
+// Calls finish(element, octet of dL/dy, elements) for every octet; `of` holds [3][channels]: the factors of the gradient
+// and of the product, and the constants.
+template <class Finish>
+void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                      const float* of, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype, int dtype,
+                      int threads, const Finish& finish) {
+    const Layout layout(rows, pixels, channels);
+    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
+    const OfPlace of_grads(layout, of), of_products(layout, of + channels), constants(layout, of + 2 * channels);
+    const float *of_grad = of_grads.data(), *of_product = of_products.data(), *constant = constants.data();
+    with_stream(grad_dtype, [&](auto grad_type) {
+        with_product(dtype, [&](auto type) {
+            with_planes(planes, [&](auto plane_count) {
+                const auto* from = static_cast<const decltype(grad_type)*>(grad);
+                const auto* products = static_cast<const decltype(type)*>(y);
+                parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+                    for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                        const Octet g =
+                            passed<decltype(plane_count)::value>(load_octet(from + element, count), by, byte);
+                        const Octet rest = load_octet(products + element, count) * load_octet(of_product + place) +
+                                           load_octet(constant + place);
+                        finish(element, g * load_octet(of_grad + place) + rest, count);
+                    });
+                });
+            });
+        });
+    });
+}
+
+void norm_gradient(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                   const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
+                   int dtype, int threads) {
+    norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
+                     [=](int64_t element, Octet value, int64_t count) { store_octet(out + element, value, count); });
+}
+
+// Whole numbers within ±largest that are `v` on average; see bnn/ops/rounding.py.
+inline Octet round_at_random(Octet v, float largest, uint32_t key, uint32_t first_index) {
+    const Words kFactors = Words{0, 1, 2, 3, 4, 5, 6, 7} * kIndexFactor;
+    const Words random = mix((kFactors + first_index * kIndexFactor) ^ key);  // random_bits of eight indices
+    const Octet uniform = __builtin_convertvector((Mask)(random >> 8), Octet) * 0x1p-24f, floor = floor_of(v);
+    const Octet rounded = floor + (Octet)(greater(v - floor, uniform) & (Mask)(Octet{} + 1));
+    return clamped(rounded, Octet{} + largest);
+}
+
+void norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                            const float* of, int8_t* out, int64_t rows, int64_t pixels, int64_t channels,
+                            int grad_dtype, int dtype, float inverse, int32_t largest, uint32_t key, int threads) {
+    const float most = static_cast<float>(largest);
+    norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
+                     [=](int64_t element, Octet value, int64_t count) {
+                         const auto index = static_cast<uint32_t>(element);
+                         store_octet(out + element, round_at_random(value * inverse, most, key, index), count);
+                     });
+}
+
+void pass_slopes(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out, int64_t rows,
+                 int64_t pixels, int64_t channels, int dtype, int threads) {
+    const Layout layout(rows, pixels, channels);
+    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
+    with_stream(dtype, [&](auto of) {
+        with_planes(planes, [&](auto plane_count) {
+            const auto* from = static_cast<const decltype(of)*>(grad);
+            auto* to = static_cast<decltype(of)*>(out);
+            parallel_for(layout.tasks, threads, [&](int64_t task, int) {
+                for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t, int64_t count) {
+                    store_octet(to + element,
+                                passed<decltype(plane_count)::value>(load_octet(from + element, count), by, byte),
+                                count);
+                });
+            });
+        });
+    });
+}
+
+}  // namespace
