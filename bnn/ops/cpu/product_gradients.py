@@ -57,7 +57,7 @@ def conv2d_backward_input(
     weight = packed_images("weight", weight, weight_shape)
     out = empty_images(q, x_shape, dtype)
     groups = Window(*window).groups
-    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize)
+    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, 0, [], 0)
     return out
 
 
