@@ -10,6 +10,7 @@
 
 namespace {
 
+constexpr int64_t kWordBits = 64;
 constexpr int64_t kBlockPixels = 128;           // of the input, whose gradient is formed at a time
 constexpr int64_t kDepth = kColumns * kBlocks;  // of a panel that stays in the nearest cache
 constexpr int64_t kPanelsBytes = 4 << 20;       // of weights that are bytes at a time
@@ -54,108 +55,185 @@ struct PanelRows {
     Buffer bits, present;
 };
 
+// Adds the sums of a panel's columns to each row of sums[kRows][kColumns].
+inline void add_column_sums(const int8_t* panel, int64_t depth, int32_t* sums) {
+    uint8_t ones[kDepth];
+    std::memset(ones, 1, sizeof ones);
+    for (int64_t k = 0; k < depth; k += kDepth) {
+        multiply_tile(ones, 0, panel + k * kColumns, minimum(kDepth, depth - k), sums);
+    }
+}
+
 // --- the gradient of the input --------------------------------------------------------------------------------------
 
-// The weights that lead back from (tap, output) to the channels of one panel.
-inline void prepare_panel(const Layer& layer, const uint8_t* weight, int64_t index, int64_t depth, uint32_t* bits,
-                          uint8_t* present, int8_t* panel) {
+constexpr int kOffset = 128;  // of the gradients' bytes, for them to be unsigned
+
+// The weights that lead back from (tap, output) to the channels of one panel; and what the sums of products with offset
+// gradients begin at, to end as those of the gradients.
+inline void prepare_panel(const Layer& layer, const Taps& taps, const uint8_t* weight, int64_t index, int64_t depth,
+                          uint32_t* bits, uint8_t* present, int8_t* panel, int32_t* start) {
     const int64_t group = index / layer.channel_panels, channel_panel = index % layer.channel_panels;
     const int64_t row_bytes = packed_bytes(layer.row_elements());
-    for (int64_t tap = 0, k = 0; tap < layer.taps; ++tap) {
-        const int64_t first_bit = tap * layer.group_channels + channel_panel * kColumns;
+    int64_t k = 0;
+    for (int64_t tap = 0; tap < taps.count(); ++tap) {
+        const int64_t first_bit = taps.of_kernel(tap) * layer.group_channels + channel_panel * kColumns;
         for (int64_t output = 0; output < layer.group_outputs; ++output, ++k) {
             const uint8_t* row = weight + (group * layer.group_outputs + output) * row_bytes;
             bits[k] = load_bits(row, first_bit, layer.panel_channels(channel_panel));
             present[k] = 0xFF;
         }
     }
+    std::memset(present + k, 0, depth - k);
     spread_panel(panel, bits, present, depth);
+    int32_t sums[kRows * kColumns] = {};
+    add_column_sums(panel, depth, sums);
+    for (int i = 0; i < kColumns; ++i) start[i] = -kOffset * sums[i];
 }
 
-// Rows of the gradients that reach each of `count` input pixels, in (tap, output) order, `stride` bytes apart.
+inline void copy_offset(uint8_t* to, const int8_t* from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; ++i) to[i] = static_cast<uint8_t>(from[i] + kOffset);
+}
+
+// Rows of the offset gradients that reach each of `count` input pixels, in (tap, output) order, `stride` bytes apart.
 inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t* grad, int64_t group, int64_t first,
-                             int64_t count, int64_t stride, int8_t* rows) {
+                             int64_t count, int64_t stride, uint8_t* rows) {
     const int64_t bytes = layer.group_outputs;
     int64_t offsets[kBlockPixels];
-    for (int64_t tap = 0; tap < layer.taps; ++tap) {
+    for (int64_t tap = 0; tap < taps.count(); ++tap) {
         taps.follow(tap, first, count, offsets);
         for (int64_t i = 0; i < count; ++i) {
-            int8_t* to = rows + i * stride + tap * bytes;
+            uint8_t* to = rows + i * stride + tap * bytes;
             if (offsets[i] == kNowhere) {
-                std::memset(to, 0, bytes);
+                std::memset(to, kOffset, bytes);
             } else {
-                std::memcpy(to, grad + offsets[i] + group * bytes, bytes);
+                copy_offset(to, grad + offsets[i] + group * bytes, bytes);
             }
         }
     }
 }
 
-inline void store_float(float* to, float value) { *to = value; }
-
-// Rounds to nearest, ties to even.
-inline void store_float(uint16_t* to, float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    *to = static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-
+// What the sums become: scale * sum, times the slope of the element's code and added to `base`, where there are such.
 template <class Float>
-void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Float* out, const Layer& layer,
-                    int threads) {
-    const Window& window = layer.window;
-    const Taps taps(window, false, layer.outputs, layer.out_pixels * layer.outputs);
-    const int64_t pixels = window.images * window.size[0] * window.size[1];
+class ScaledSums {
+   public:
+    ScaledSums(const Layer& layer, float scale, const bnn::Slopes& slopes, Float* out)
+        : image_elements_(layer.window.channels * layer.window.size[0] * layer.window.size[1]),
+          channels_(layer.window.channels),
+          row_bits_(packed_bytes(image_elements_) * 8),
+          plane_bytes_(row_bits_ / 8 * layer.window.images),
+          scale_(scale),
+          planes_(slopes.planes),
+          codes_(slopes.codes),
+          base_(static_cast<const Float*>(slopes.base)),
+          out_(out) {
+        for (int i = 0; i < 4; ++i) slopes_[i] = all_lanes(slopes.values[i]);
+    }
+
+    // Stores some channels of `count` pixels.
+    void store(const Taps& taps, int64_t first, int64_t count, int64_t channel, int64_t channels,
+               const int32_t* sums) const {
+        int64_t elements[kBlockPixels], bits[kBlockPixels];
+        taps.stay(first, count, channels_, image_elements_, elements);
+        if (planes_) taps.stay(first, count, channels_, row_bits_, bits);
+        for (int64_t i = 0; i < count; ++i, sums += kColumns) {
+            const int64_t at = elements[i] + channel;
+            uint32_t codes[2] = {};
+            for (int plane = 0; plane < planes_; ++plane) {
+                codes[plane] = load_bits(codes_ + plane * plane_bytes_, bits[i] + channel, channels);
+            }
+            for (int64_t c = 0; c < channels; c += 8) {
+                const int64_t lanes = minimum(8, channels - c);
+                Mask sum;
+                std::memcpy(&sum, sums + c, sizeof sum);
+                Octet value = __builtin_convertvector(sum, Octet) * scale_;
+                if (planes_) value *= slope(static_cast<uint8_t>(codes[0] >> c), static_cast<uint8_t>(codes[1] >> c));
+                if (base_) value = load_octet(base_ + at + c, lanes) + value;
+                store_octet(out_ + at + c, value, lanes);
+            }
+        }
+    }
+
+   private:
+    Octet slope(uint8_t low, uint8_t high) const {
+        const Mask odd = mask_of(low);
+        const Octet lower = choose(odd, slopes_[1], slopes_[0]);
+        return planes_ == 1 ? lower : choose(mask_of(high), choose(odd, slopes_[3], slopes_[2]), lower);
+    }
+
+    int64_t image_elements_, channels_, row_bits_, plane_bytes_;
+    float scale_;
+    int planes_;
+    const uint8_t* codes_;
+    const Float* base_;
+    Float* out_;
+    Octet slopes_[4];
+};
+
+// The gradient of the pixels that `taps` begin at.
+template <class Float>
+void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
+                       const ScaledSums<Float>& result, int threads) {
+    const int64_t pixels = taps.pixels();
     const int64_t block = minimum(kBlockPixels, round_up(divide_up(pixels, threads), kRows));
-    const int64_t depth = round_up(layer.taps * layer.group_outputs, kDepthStep);
-    const int64_t stride = depth + kDepthStep;  // not a power of two, which would crowd a cache's sets
+    const int64_t depth = round_up(taps.count() * layer.group_outputs, kDepthStep);
+    const int64_t stride = depth + 64;  // not a power of two, which would crowd a cache's sets
     const int64_t panels = layer.groups * layer.channel_panels;
-    const int64_t step = minimum(panels, maximum(1, kPanelsBytes / (depth * kColumns)));
+    const int64_t step = minimum(panels, maximum(1, kPanelsBytes / maximum(depth * kColumns, 1)));
 
     const PanelRows panel_rows(threads, depth);
-    const Buffer prepared(step, depth * kColumns), gathered(threads, block * stride);
+    const Buffer prepared(step, depth * kColumns), starts(step, kColumns * sizeof(int32_t)),
+        gathered(threads, block * stride);
     for (int64_t first_panel = 0; first_panel < panels; first_panel += step) {
         const int64_t end_panel = minimum(first_panel + step, panels);
         parallel_for(end_panel - first_panel, threads, [&](int64_t i, int thread) {
-            prepare_panel(layer, weight, first_panel + i, depth, panel_rows.bits.part<uint32_t>(thread),
-                          panel_rows.present.part<uint8_t>(thread), prepared.part<int8_t>(i));
+            const Tiles tiles;
+            prepare_panel(layer, taps, weight, first_panel + i, depth, panel_rows.bits.part<uint32_t>(thread),
+                          panel_rows.present.part<uint8_t>(thread), prepared.part<int8_t>(i), starts.part<int32_t>(i));
         });
         parallel_for(block ? divide_up(pixels, block) : 0, threads, [&](int64_t index, int thread) {
             const Tiles tiles;
             const int64_t first = index * block, count = minimum(block, pixels - first);
-            int8_t* rows = gathered.part<int8_t>(thread);
+            uint8_t* rows = gathered.part<uint8_t>(thread);
             alignas(64) int32_t sums[kBlockPixels * kColumns];
             for (int64_t panel = first_panel, rows_of = -1; panel < end_panel; ++panel) {
                 const int64_t group = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
                 if (group != rows_of) gather_gradients(layer, taps, grad, group, first, count, stride, rows);
                 rows_of = group;
-                std::memset(sums, 0, sizeof sums);
+                for (int64_t i = 0; i < round_up(count, kRows); ++i) {
+                    std::memcpy(sums + i * kColumns, starts.part<int32_t>(panel - first_panel), kColumns * 4);
+                }
                 const int8_t* bytes = prepared.part<int8_t>(panel - first_panel);
                 for (int64_t k = 0; k < depth; k += kDepth) {
                     for (int64_t row = 0; row < count; row += kRows) {
-                        multiply_tile<false>(rows + row * stride + k, stride, bytes + k * kColumns,
-                                             minimum(kDepth, depth - k), sums + row * kColumns);
+                        multiply_tile(rows + row * stride + k, stride, bytes + k * kColumns,
+                                      minimum(kDepth, depth - k), sums + row * kColumns);
                     }
                 }
-                Float* to = out + first * window.channels + group * layer.group_channels + channel_panel * kColumns;
-                const int64_t channels = layer.panel_channels(channel_panel);
-                for (int64_t i = 0; i < count; ++i, to += window.channels) {
-                    for (int64_t c = 0; c < channels; ++c) {
-                        store_float(to + c, static_cast<float>(sums[i * kColumns + c]) * scale);
-                    }
-                }
+                result.store(taps, first, count, group * layer.group_channels + channel_panel * kColumns,
+                             layer.panel_channels(channel_panel), sums);
             }
         });
     }
 }
 
+template <class Float>
+void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Float* out, const Layer& layer,
+                    const bnn::Slopes& slopes, int threads) {
+    const ScaledSums<Float> result(layer, scale, slopes, out);
+    for (int64_t phase = 0; phase < Taps::phases(layer.window); ++phase) {
+        const Taps taps(layer.window, phase, layer.outputs, layer.out_pixels * layer.outputs);
+        backward_input_of(taps, grad, weight, layer, result, threads);
+    }
+}
+
 // `itemsize` 2: bfloat16
 void conv2d_backward_input(const int8_t* grad, float scale, const uint8_t* weight, void* out, const Window& window,
-                           int64_t outputs, int64_t groups, int itemsize, int threads) {
+                           int64_t outputs, int64_t groups, int itemsize, const bnn::Slopes& slopes, int threads) {
     const Layer layer(window, outputs, groups);
     if (itemsize == 2) {
-        backward_input(grad, scale, weight, static_cast<uint16_t*>(out), layer, threads);
+        backward_input(grad, scale, weight, static_cast<BFloat16*>(out), layer, slopes, threads);
     } else {
-        backward_input(grad, scale, weight, static_cast<float*>(out), layer, threads);
+        backward_input(grad, scale, weight, static_cast<float*>(out), layer, slopes, threads);
     }
 }
 
@@ -206,9 +284,9 @@ struct TapPixels {
     uint8_t present[kDepth / 8];
 };
 
-// A channel a row of ±1, for `depth` pixels; `in_bytes`: each pixel begins with a byte.
+// A channel a row of signs, offset by 1, for `depth` pixels; `in_bytes`: each pixel begins with a byte.
 inline void spread_channels(const uint8_t* x, const TapPixels& pixels, int64_t first_bit, int64_t channels,
-                            bool in_bytes, int64_t depth, int64_t stride, int8_t* rows) {
+                            bool in_bytes, int64_t depth, int64_t stride, uint8_t* rows) {
     Blocks blocks[kColumns];  // at first, lane b of row i holds the channels of pixel 32 b + i
     uint32_t* words = reinterpret_cast<uint32_t*>(blocks);
     const int64_t* offset = pixels.offsets;
@@ -238,31 +316,37 @@ inline void spread_channels(const uint8_t* x, const TapPixels& pixels, int64_t f
 template <class Finish>
 void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
     const Window& window = layer.window;
-    const Taps taps(window, true, window.channels, image_bytes(window) * 8);
+    const Taps taps(window, window.channels, image_bytes(window) * 8);
     const int64_t pixels = window.images * layer.out_pixels;
     const int64_t output_panels = divide_up(layer.group_outputs, kColumns), panels = layer.taps * layer.channel_panels;
     const int64_t panel_sums = output_panels * kColumns * kColumns;
     const int64_t most_panels = maximum(1, kScratchBytes / 4 / panel_sums);
     const int64_t group_tasks = minimum(panels, round_up(divide_up(panels, most_panels), threads));
-    const int64_t most = maximum(kScratchBytes / (output_panels * kColumns) / kDepthStep * kDepthStep, kDepthStep);
-    const int64_t chunk = minimum(minimum(kDepth, most), round_up(pixels, kDepthStep));
+    const int64_t most = maximum(kScratchBytes / (output_panels * kColumns) / kWordBits * kWordBits, kWordBits);
+    const int64_t chunk = minimum(minimum(kDepth, most), round_up(pixels, kWordBits));
     // Not powers of two, which would crowd a cache's sets.
-    const int64_t stride = chunk + kDepthStep, output_panel_bytes = (chunk + 4) * kColumns;
+    const int64_t stride = chunk + kWordBits, output_panel_bytes = (chunk + 4) * kColumns;
 
     const Buffer channel_rows(threads, kColumns * stride), output_parts(threads, output_panels * output_panel_bytes),
-        sum_parts(threads, divide_up(panels, group_tasks) * panel_sums * 4);
+        sum_parts(threads, divide_up(panels, group_tasks) * panel_sums * 4),
+        excess_parts(threads, output_panels * kRows * kColumns * 4);
     parallel_for(layer.groups * group_tasks, threads, [&](int64_t task, int thread) {
         const Tiles tiles;
         const int64_t group = task / group_tasks, part = task % group_tasks;
         const int64_t first_panel = part * panels / group_tasks, end_panel = (part + 1) * panels / group_tasks;
-        int8_t *rows = channel_rows.part<int8_t>(thread), *outputs = output_parts.part<int8_t>(thread);
-        int32_t* sums = sum_parts.part<int32_t>(thread);
+        uint8_t* rows = channel_rows.part<uint8_t>(thread);
+        int8_t* outputs = output_parts.part<int8_t>(thread);
+        int32_t *sums = sum_parts.part<int32_t>(thread), *excess = excess_parts.part<int32_t>(thread);
         TapPixels tap_pixels;
         std::memset(sums, 0, (end_panel - first_panel) * panel_sums * 4);
+        std::memset(excess, 0, output_panels * kRows * kColumns * 4);
         for (int64_t first = 0; first < pixels; first += chunk) {
-            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kDepthStep);
+            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kWordBits);
             interleave(grad + first * layer.outputs + group * layer.group_outputs, layer.outputs, count,
                        layer.group_outputs, depth, output_panel_bytes, outputs);
+            for (int64_t panel = 0; panel < output_panels; ++panel) {
+                add_column_sums(outputs + panel * output_panel_bytes, depth, excess + panel * kRows * kColumns);
+            }
             for (int64_t index = first_panel; index < end_panel; ++index) {
                 const int64_t channel_panel = index % layer.channel_panels;
                 if (channel_panel == 0 || index == first_panel) {
@@ -274,7 +358,7 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
                 int32_t* to = sums + (index - first_panel) * panel_sums;
                 for (int64_t panel = 0; panel < output_panels; ++panel) {
                     for (int64_t row = 0; row < kColumns; row += kRows, to += kRows * kColumns) {
-                        multiply_tile<true>(rows + row * stride, stride, outputs + panel * output_panel_bytes, depth,
+                        multiply_tile(rows + row * stride, stride, outputs + panel * output_panel_bytes, depth,
                                             to);
                     }
                 }
@@ -283,9 +367,13 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
         for (int64_t index = first_panel; index < end_panel; ++index) {
             const int64_t tap = index / layer.channel_panels, channel_panel = index % layer.channel_panels;
             for (int64_t panel = 0; panel < output_panels; ++panel) {
+                int32_t* part_sums = sums + ((index - first_panel) * output_panels + panel) * kColumns * kColumns;
+                for (int64_t i = 0; i < kColumns * kColumns; ++i) {
+                    part_sums[i] -= excess[panel * kRows * kColumns + i % kColumns];
+                }
                 finish(group * layer.group_outputs + panel * kColumns, layer.panel_outputs(panel),
                        tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
-                       sums + ((index - first_panel) * output_panels + panel) * kColumns * kColumns);
+                       part_sums);
             }
         }
     });

@@ -16,6 +16,15 @@ struct Window {
 // The dtype of a tensor, where an operation takes several.
 enum Dtype : int { kFloat32, kBFloat16, kFloat16, kInt8 };
 
+// What a gradient is multiplied by and added to: of each element the slope of its code, a bit from each of `planes`
+// (up to two) packed planes, if any; and `base`, of the gradient's dtype, if not null.
+struct Slopes {
+    int planes;
+    const uint8_t* codes;
+    float values[4];
+    const void* base;
+};
+
 struct Kernels {
     // `infinity`: the bits of the dtype's +inf; an `itemsize` of 1 is bool, of -1 int8. Returns whether x holds a NaN.
     bool (*pack)(const void* x, uint8_t* out, int64_t rows, int64_t n, int itemsize, int64_t infinity, int threads);
@@ -44,7 +53,8 @@ struct Kernels {
                               uint32_t key, int threads);
     // `grad`, the gradient of the output over `scale`, and `out` are channels last.
     void (*conv2d_backward_input)(const int8_t* grad, float scale, const uint8_t* weight, void* out,
-                                  const Window& window, int64_t outputs, int64_t groups, int itemsize, int threads);
+                                  const Window& window, int64_t outputs, int64_t groups, int itemsize,
+                                  const Slopes& slopes, int threads);
     void (*conv2d_backward_weight)(const int8_t* grad, float scale, const uint8_t* x, float* out,
                                    const Window& window, int64_t outputs, int64_t groups, int threads);
     // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`.

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <stdexcept>
@@ -204,11 +205,14 @@ NB_MODULE(_native, module) {
         "conv2d_backward_input",
         [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t weight, uintptr_t out,
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,
-           int64_t groups, int itemsize) {
+           int64_t groups, int itemsize, uintptr_t codes, const std::vector<float>& slopes, uintptr_t base) {
+            const int planes = slopes.size() == 4 ? 2 : slopes.size() == 2 ? 1 : 0;
+            bnn::Slopes of_codes{planes, pointer<const uint8_t>(codes), {}, pointer<const void>(base)};
+            std::copy_n(slopes.begin(), planes ? slopes.size() : 0, of_codes.values);
             kernels(isa).conv2d_backward_input(pointer<const int8_t>(grad), scale, pointer<const uint8_t>(weight),
                                                pointer<void>(out),
                                                make_window(shape, kernel, stride, padding, dilation, out_size),
-                                               outputs, groups, itemsize, threads);
+                                               outputs, groups, itemsize, of_codes, threads);
         },
         unlocked);
     module.def(

@@ -91,6 +91,8 @@ inline Mask larger(Mask a, Mask b) {
 #endif
 }
 
+inline Octet all_lanes(float v) { return Octet{v, v, v, v, v, v, v, v}; }
+
 inline Octet load_octet(const float* from) {
     Octet v;
     std::memcpy(&v, from, sizeof v);

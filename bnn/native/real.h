@@ -72,7 +72,7 @@ struct RealConvolution {
 
 template <class Float>
 void real_products(const float* x, const uint8_t* weight, Float* out, const RealConvolution& conv, int threads) {
-    const Taps taps(conv.window, true, conv.window.channels,
+    const Taps taps(conv.window, conv.window.channels,
                     conv.window.channels * conv.window.size[0] * conv.window.size[1]);
     const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes] of ±1, or 0 past the outputs
     for (int64_t o = 0; o < conv.outputs; ++o) {
@@ -130,7 +130,7 @@ void real_conv2d(const float* x, const uint8_t* weight, void* out, const Window&
 void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out, const Window& window, int64_t outputs,
                                  int threads) {
     const RealConvolution conv(window, outputs);
-    const Taps taps(window, true, window.channels, window.channels * window.size[0] * window.size[1]);
+    const Taps taps(window, window.channels, window.channels * window.size[0] * window.size[1]);
     const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
     const int64_t parts = divide_up(conv.rows, part_rows);
     const Buffer totals(parts, conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),

@@ -1,10 +1,12 @@
-// Products of int8 and ±1 bytes with int32 sums, under the instruction set that this translation unit is compiled for.
+// Products of bytes with int32 sums, under the instruction set that this translation unit is compiled for.
 //
-// A panel is a matrix of bytes [depth][kColumns] whose rows are interleaved by four, panel[depth / 4][column][4]: one
-// instruction then adds four products to every column's sum. Each definition offers the same: Tiles, which lives while
-// tiles are multiplied; multiply_tile, which adds a[kRows][depth] times a panel to sums[kRows][kColumns], where the
-// bytes of `a` are within ±1 if kSignsInA, else those of the panel; spread_signs, which makes bytes of a row of bits;
-// and spread_panel, which makes a panel of words of 32 bits.
+// A panel is a matrix of signed bytes [depth][kColumns] whose rows are interleaved by four, panel[depth / 4][column][4]:
+// one instruction then adds four products to every column's sum. It multiplies unsigned by signed bytes, so a factor of
+// both signs is offset, and offset times each column's sum, which is the same for all rows, is taken away.
+//
+// Each definition offers the same: Tiles, which lives while tiles are multiplied; multiply_tile, which adds unsigned
+// a[kRows][depth] times a panel to sums[kRows][kColumns], where either `a` is within 2 or the panel within ±1;
+// spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of words of 32 bits.
 #pragma once
 
 #include "vector.h"
@@ -12,7 +14,6 @@
 namespace {
 
 constexpr int kColumns = 32;        // of a panel; one word of bits holds a row of it
-constexpr int64_t kDepthStep = 64;  // what depths are a multiple of
 
 // For every column: which byte of four words of bits holds it (of each of the four), and its bit in there.
 struct ColumnBits {
@@ -30,6 +31,7 @@ constexpr ColumnBits kColumnBits;
 #if defined(BNN_USE_AMX)
 
 constexpr int kRows = 32;
+constexpr int64_t kDepthStep = 64;  // what depths are a multiple of
 
 // The shape of this thread's eight tiles: 16 rows of 64 bytes each. Released, they cost nothing to switch threads.
 class Tiles {
@@ -47,8 +49,7 @@ class Tiles {
     Tiles& operator=(const Tiles&) = delete;
 };
 
-template <bool kSignsInA>
-[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+[[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
     constexpr int64_t sums_stride = kColumns * sizeof(int32_t);
     asm volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
@@ -61,10 +62,10 @@ template <bool kSignsInA>
         _tile_loadd(6, panel + k * kColumns, 4 * kColumns);
         _tile_loadd(7, panel + k * kColumns + 64, 4 * kColumns);
         _tile_loadd(5, a + 16 * a_stride + k, a_stride);
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 7);
-        _tile_dpbssd(2, 5, 6);
-        _tile_dpbssd(3, 5, 7);
+        _tile_dpbusd(0, 4, 6);
+        _tile_dpbusd(1, 4, 7);
+        _tile_dpbusd(2, 5, 6);
+        _tile_dpbusd(3, 5, 7);
     }
     _tile_stored(0, sums, sums_stride);
     _tile_stored(1, sums + 16, sums_stride);
@@ -74,11 +75,13 @@ template <bool kSignsInA>
 
 #else
 
+constexpr int64_t kDepthStep = 4;
+
 struct Tiles {
     Tiles() {}  // nothing to prepare; declared for no compiler to call it unused
 };
 
-inline uint32_t load_quad(const int8_t* bytes) {
+inline uint32_t load_quad(const uint8_t* bytes) {
     uint32_t quad;
     std::memcpy(&quad, bytes, 4);
     return quad;
@@ -90,37 +93,27 @@ inline uint32_t load_quad(const int8_t* bytes) {
 
 constexpr int kRows = 8;
 
-// The instruction multiplies unsigned by signed bytes: a is offset by 128, and 128 times a column's sum taken away.
-template <bool kSignsInA>
-[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+[[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
-    const Vector offset = _mm512_set1_epi8(-128);
-    Vector products[kRows][2], excess[2] = {zero(), zero()};
+    Vector products[kRows][2];
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 2
         for (int v = 0; v < 2; ++v) products[row][v] = _mm512_loadu_si512(sums + row * kColumns + 16 * v);
     }
     for (int64_t k = 0; k < depth; k += 4) {
-        Vector columns[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) {
-            columns[v] = _mm512_loadu_si512(panel + k * kColumns + 64 * v);
-            excess[v] = _mm512_dpbusd_epi32(excess[v], offset, columns[v]);
-        }
+        const Vector low = _mm512_loadu_si512(panel + k * kColumns), high = _mm512_loadu_si512(panel + k * kColumns + 64);
 #pragma GCC unroll 8
         for (int row = 0; row < kRows; ++row) {
-            const Vector quad = _mm512_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k) ^ 0x80808080));
-#pragma GCC unroll 2
-            for (int v = 0; v < 2; ++v) products[row][v] = _mm512_dpbusd_epi32(products[row][v], quad, columns[v]);
+            const Vector quad = _mm512_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
+            products[row][0] = _mm512_dpbusd_epi32(products[row][0], quad, low);
+            products[row][1] = _mm512_dpbusd_epi32(products[row][1], quad, high);
         }
     }
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) {
-            _mm512_storeu_si512(sums + row * kColumns + 16 * v, _mm512_sub_epi32(products[row][v], excess[v]));
-        }
+        for (int v = 0; v < 2; ++v) _mm512_storeu_si512(sums + row * kColumns + 16 * v, products[row][v]);
     }
 }
 
@@ -131,38 +124,36 @@ constexpr int kRows = 2;
 inline Vector load_bytes(const void* bytes) { return _mm256_loadu_si256(static_cast<const __m256i*>(bytes)); }
 inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast<__m256i*>(bytes), v); }
 
-// The instruction multiplies unsigned by signed bytes: the magnitude of one factor by the other one with its sign. That
-// must be the factor within ±1, since -128 cannot change its sign.
-inline Vector add_pairs(Vector bytes, Vector signs) {
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(bytes), _mm256_sign_epi8(signs, bytes));
-}
-
-template <bool kSignsInA>
-[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+// The instruction adds products in pairs, of at most 512; a short holds 64 such pairs.
+[[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
+    constexpr int64_t kMost = 4 * 64;
     const Vector ones = _mm256_set1_epi16(1);
-    Vector products[kRows][4];
+    for (int64_t begin = 0; begin < depth; begin += kMost) {
+        Vector pairs[kRows][4] = {};
+        for (int64_t k = begin; k < minimum(begin + kMost, depth); k += 4) {
+            Vector quads[kRows];
 #pragma GCC unroll 2
-    for (int row = 0; row < kRows; ++row) {
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) products[row][v] = load_bytes(sums + row * kColumns + 8 * v);
-    }
-    for (int64_t k = 0; k < depth; k += 4) {
-#pragma GCC unroll 2
-        for (int row = 0; row < kRows; ++row) {
-            const Vector quad = _mm256_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
+            for (int row = 0; row < kRows; ++row) {
+                quads[row] = _mm256_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
+            }
 #pragma GCC unroll 4
             for (int v = 0; v < 4; ++v) {
-                const Vector column = load_bytes(panel + k * kColumns + 32 * v);
-                const Vector pairs = kSignsInA ? add_pairs(column, quad) : add_pairs(quad, column);
-                products[row][v] = _mm256_add_epi32(products[row][v], _mm256_madd_epi16(pairs, ones));
+                const Vector columns = load_bytes(panel + k * kColumns + 32 * v);
+#pragma GCC unroll 2
+                for (int row = 0; row < kRows; ++row) {
+                    pairs[row][v] = _mm256_add_epi16(pairs[row][v], _mm256_maddubs_epi16(quads[row], columns));
+                }
             }
         }
-    }
 #pragma GCC unroll 2
-    for (int row = 0; row < kRows; ++row) {
+        for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) store_bytes(sums + row * kColumns + 8 * v, products[row][v]);
+            for (int v = 0; v < 4; ++v) {
+                int32_t* to = sums + row * kColumns + 8 * v;
+                store_bytes(to, _mm256_add_epi32(load_bytes(to), _mm256_madd_epi16(pairs[row][v], ones)));
+            }
+        }
     }
 }
 
@@ -170,18 +161,19 @@ template <bool kSignsInA>
 
 constexpr int kRows = 2;
 
-using Bytes [[gnu::vector_size(8)]] = int8_t;
+using SignedBytes [[gnu::vector_size(8)]] = int8_t;
+using UnsignedBytes [[gnu::vector_size(8)]] = uint8_t;
 using Shorts [[gnu::vector_size(16)]] = int16_t;
 
+template <class Bytes>
 inline Shorts load_shorts(const void* bytes) {
     Bytes narrow;
     std::memcpy(&narrow, bytes, sizeof narrow);
     return __builtin_convertvector(narrow, Shorts);
 }
 
-// Eight columns at a time stay in registers. A short holds the sum of 128 products of a byte and 1, 0 or -1.
-template <bool kSignsInA>
-[[gnu::noinline]] void multiply_tile(const int8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+// Eight columns at a time stay in registers. A short holds the sum of 128 products, which are at most 256.
+[[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
     constexpr int64_t kPart = 8, kMost = 4 * 128;
     for (int64_t part = 0; part < kColumns / kPart * divide_up(depth, kMost); ++part) {
@@ -192,11 +184,11 @@ template <bool kSignsInA>
 #pragma GCC unroll 2
             for (int row = 0; row < kRows; ++row) {
                 const uint64_t twice = load_quad(a + row * a_stride + k) * 0x100000001;
-                quads[row] = load_shorts(&twice);
+                quads[row] = load_shorts<UnsignedBytes>(&twice);
             }
 #pragma GCC unroll 4
             for (int v = 0; v < 4; ++v) {
-                const Shorts columns = load_shorts(panel + k * kColumns + 4 * column + 8 * v);
+                const Shorts columns = load_shorts<SignedBytes>(panel + k * kColumns + 4 * column + 8 * v);
 #pragma GCC unroll 2
                 for (int row = 0; row < kRows; ++row) products[row][v] += quads[row] * columns;
             }
@@ -210,19 +202,18 @@ template <bool kSignsInA>
 
 #endif
 
-// The bytes of 64 bits: a set bit becomes 1, a clear one -1; one that is not present, 0.
-inline void spread_signs(int8_t* to, uint64_t bits, uint64_t present) {
+// The bytes of 64 bits: a set bit becomes 2, a clear one 0; one that is not present, 1.
+inline void spread_signs(uint8_t* to, uint64_t bits, uint64_t present) {
 #if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
-    const Vector plus = _mm512_maskz_set1_epi8(present, 1), minus = _mm512_maskz_set1_epi8(present, -1);
-    _mm512_storeu_si512(to, _mm512_mask_blend_epi8(bits, minus, plus));
+    const Vector absent = _mm512_maskz_set1_epi8(~present, 1);
+    _mm512_storeu_si512(to, _mm512_mask_set1_epi8(absent, bits & present, 2));
 #else
     for (int i = 0; i < 8; ++i) {
         constexpr uint64_t kBits = 0x8040201008040201, kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
         const auto truths = [=](uint64_t word) {  // eight bytes of 0 or 1
             return (((word >> 8 * i & 0xFF) * kOnes & kBits) + ~kHigh) >> 7 & kOnes;
         };
-        const uint64_t exist = truths(present), minus = exist & ~truths(bits & present);
-        const uint64_t signs = exist | minus * 0xFF;  // the product does not carry: it is 0 or 0xFF in every byte
+        const uint64_t signs = truths(bits & present) + truths(bits | ~present);
         std::memcpy(to + 8 * i, &signs, 8);
     }
 #endif

@@ -31,6 +31,27 @@ def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: in
 
 
 @operation(
+    "(Tensor q, Tensor scale, Tensor weight, int features, Tensor codes, float[] slopes, Tensor? base,"
+    " ScalarType dtype) -> Tensor",
+    shape=lambda q, scale, weight, features, codes, slopes, base, dtype: q.new_empty((len(q), features), dtype=dtype),
+)
+def linear_backward_input_slopes(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    features: int,
+    codes: Tensor,
+    slopes: Sequence[float],
+    base: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """`base` [N, K] plus `linear_backward_input` by a slope of each element, as `conv2d_backward_input_slopes`."""
+    products = _scaled(q.double() @ unpack(weight, features, torch.float64), scale)
+    products *= _slopes_of(codes, slopes, features)
+    return _added(base, products).to(dtype)
+
+
+@operation(
     "(Tensor q, Tensor scale, Tensor x, int features) -> Tensor",
     shape=lambda q, scale, x, features: q.new_empty((q.shape[1], features), dtype=torch.float32),
 )
@@ -84,10 +105,45 @@ def conv2d_backward_input(
     Returns:
         `dtype` [N, C, H, W].
     """
-    x = q.new_empty((1,), dtype=torch.float64).expand(x_shape)
-    kernels = unpack_images(weight, weight_shape).double()
-    products = _convolution_backward(q.double(), x, kernels, window, of_input=True)
-    return _scaled(products, scale).to(dtype).contiguous(memory_format=torch.channels_last)
+    products = _scaled(_input_products(q, weight, weight_shape, x_shape, window), scale)
+    return products.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+@operation(
+    "(Tensor q, Tensor scale, Tensor weight, int[] weight_shape, int[] x_shape, int[] window, Tensor codes,"
+    " float[] slopes, Tensor? base, ScalarType dtype) -> Tensor",
+    shape=lambda q, scale, weight, weight_shape, x_shape, window, codes, slopes, base, dtype: empty_images(
+        q, x_shape, dtype
+    ),
+)
+def conv2d_backward_input_slopes(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_shape: Sequence[int],
+    x_shape: Sequence[int],
+    window: Sequence[int],
+    codes: Tensor,
+    slopes: Sequence[float],
+    base: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    """The gradient that `conv2d_backward_input` gives by a slope of each element, added to another gradient.
+
+    `base + (scale * sum) * slopes[code]`, in float32, rounded to `dtype` once, at the end: what leaves a residual unit
+    whose sign has a stepped slope.
+
+    Args:
+        q: as for `conv2d_backward_input`; so are `scale`, `weight`, `weight_shape`, `x_shape`, `window` and `dtype`.
+        codes: uint8 [planes, N, ceil(C H W / 8)]: one or two planes of packed rows in (H, W, C) order. A code is the
+            bit of the first plane plus twice that of the second.
+        slopes: of each code: 2 or 4.
+        base: `dtype` [N, C, H, W], or None where nothing is added.
+    """
+    products = _scaled(_input_products(q, weight, weight_shape, x_shape, window), scale)
+    n, c, h, w = x_shape
+    products *= _slopes_of(codes, slopes, c * h * w).view(n, h, w, c).permute(0, 3, 1, 2)
+    return _added(base, products).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 @operation(
@@ -138,6 +194,24 @@ def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, window: Seque
     options = (None, stride, padding, dilation, False, (0, 0), groups, (of_input, not of_input, False))
     gradients = torch.ops.aten.convolution_backward(grad, x, weight, *options)
     return cast(Tensor, gradients[0 if of_input else 1])
+
+
+def _input_products(
+    q: Tensor, weight: Tensor, weight_shape: Sequence[int], x_shape: Sequence[int], window: Sequence[int]
+) -> Tensor:
+    x = q.new_empty((1,), dtype=torch.float64).expand(x_shape)
+    kernels = unpack_images(weight, weight_shape).double()
+    return _convolution_backward(q.double(), x, kernels, window, of_input=True)
+
+
+def _slopes_of(codes: Tensor, slopes: Sequence[float], n: int) -> Tensor:
+    """The slope of each code, float32 [rows, n]."""
+    index = sum(unpack(plane, n, torch.bool).long() << i for i, plane in enumerate(codes))
+    return torch.tensor(slopes, dtype=torch.float32, device=codes.device)[index]
+
+
+def _added(base: Tensor | None, products: Tensor) -> Tensor:
+    return products if base is None else base.float() + products
 
 
 def _weight_products(

@@ -1,5 +1,6 @@
 """The integer gradients: the specification against float64, and every native kernel against the specification."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,26 @@ def check_conv2d(
     check("conv2d_backward_weight_sign", q % 2, x, x_shape, weight_shape, window, seed)
 
 
+def random_codes(planes: int, rows: int, n: int, seed: int) -> Tensor:
+    return torch.stack([random_bits(rows, n, seed + plane) for plane in range(planes)])
+
+
+SLOPES = [[0.0, 1.0], [1.75, -0.0, 0.3, -2.5]]
+
+
+def check_slopes(
+    x_shape: Sequence[int], weight_shape: Sequence[int], window: Window, seed: int, dtype: torch.dtype
+) -> None:
+    q = random_integers(*window.output_shape(x_shape, weight_shape), seed=seed)
+    weight = random_bits(weight_shape[0], math.prod(weight_shape[1:]), seed + 1)
+    base = torch.randn(x_shape, generator=generator(seed + 2)).to(dtype) * 100
+    args = (q, torch.tensor(0.37), weight, weight_shape, x_shape, window)
+    for slopes in SLOPES:
+        codes = random_codes(len(slopes) // 2, x_shape[0], math.prod(x_shape[1:]), seed + 3)
+        for added in (None, base, base.contiguous(memory_format=torch.channels_last)):
+            check("conv2d_backward_input_slopes", *args, codes, slopes, added, dtype)
+
+
 # --- products ------------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +103,20 @@ def test_the_specification_is_the_gradient_of_the_product() -> None:
     assert torch.equal(of_input.double(), 0.5 * q.double() @ weight)
     of_weight = product_gradients.linear_backward_weight(q, scale, pack(x), 19)
     assert torch.equal(of_weight.double(), 0.5 * q.double().t() @ x)
+
+
+def test_the_specification_with_slopes_is_the_gradient_of_a_residual_unit() -> None:
+    x_shape, weight_shape, window = [2, 3, 5, 4], [6, 3, 3, 3], Window.of(padding=1)
+    q, weight = random_integers(2, 6, 5, 4, seed=0), random_bits(6, 27, 1)
+    codes, slopes = random_codes(2, 2, 60, 2), [0.0, 0.5, 1.0, 2.0]
+    base = torch.randn(x_shape, generator=generator(3), dtype=torch.float32)
+    args = (q, torch.tensor(0.25), weight, weight_shape, x_shape, window)
+    got = product_gradients.conv2d_backward_input_slopes(*args, codes, slopes, base, torch.float32)
+    slope = 0.5 * unpack(codes[0], 60, torch.bool).double()  # 0, 0.5 of the first plane, and twice as much and 1 more
+    high = unpack(codes[1], 60, torch.bool)
+    slope = torch.where(high, 1 + 2 * slope, slope).view(2, 5, 4, 3).permute(0, 3, 1, 2)
+    products = product_gradients.conv2d_backward_input(*args, torch.float32)
+    torch.testing.assert_close(got.double(), base.double() + products.double() * slope, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.usefixtures("isa")
@@ -137,6 +172,41 @@ class TestNativeProducts:
     ) -> None:
         x_shape, weight_shape = [2, channels, side, side], [outputs, channels // groups, kernel, kernel]
         check_conv2d(x_shape, weight_shape, Window.of(padding=padding, groups=groups), seed=0)
+
+    @given(
+        images=st.integers(0, 3),
+        channels=st.integers(1, 70),
+        outputs=st.integers(1, 40),
+        groups=st.integers(1, 3),
+        conv=convolutions(),
+        dtype=result_dtypes,
+        seed=seeds,
+    )
+    @examples
+    def test_slopes(
+        self,
+        images: int,
+        channels: int,
+        outputs: int,
+        groups: int,
+        conv: tuple[Sequence[int], Sequence[int], Window],
+        dtype: torch.dtype,
+        seed: int,
+    ) -> None:
+        size, kernel, window = conv
+        channels, outputs = -(-channels // groups), -(-outputs // groups)
+        x_shape, weight_shape = [images, channels * groups, *size], [outputs * groups, channels, *kernel]
+        check_slopes(x_shape, weight_shape, window._replace(groups=groups), seed, dtype)
+
+    @pytest.mark.parametrize("features", [64, 77])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_slopes_of_a_fully_connected_layer(self, features: int, dtype: torch.dtype) -> None:
+        q, weight = random_integers(9, 40, seed=0), random_bits(40, features, 1)
+        for slopes in SLOPES:
+            codes = random_codes(len(slopes) // 2, 9, features, 2)
+            for base in (None, torch.randn(9, features, generator=generator(4)).to(dtype)):
+                args = (q, torch.tensor(0.37), weight, features, codes, slopes, base, dtype)
+                check("linear_backward_input_slopes", *args)
 
     def test_linear_that_needs_the_weights_in_two_portions(self) -> None:
         check_linear(40, 1030, 4_200, seed=0)
@@ -214,6 +284,21 @@ WINDOW = Window.of(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
             "conv2d_backward_input",
             (Q, SCALE, W[:5], *SHAPES[::-1], WINDOW, torch.float32),
             "cannot be packed",
+        ),
+        (
+            "conv2d_backward_input_slopes",
+            (Q, SCALE, W, *SHAPES[::-1], WINDOW, X[None], [0.0, 1.0, 2.0, 3.0], None, torch.float32),
+            "one or two planes",
+        ),
+        (
+            "conv2d_backward_input_slopes",
+            (Q, SCALE, W, *SHAPES[::-1], WINDOW, X[None, :1], [0.0, 1.0], None, torch.float32),
+            "one or two planes",
+        ),
+        (
+            "conv2d_backward_input_slopes",
+            (Q, SCALE, W, *SHAPES[::-1], WINDOW, X[None], [0.0, 1.0], torch.zeros(SHAPES[0]), torch.bfloat16),
+            "base must be",
         ),
         ("conv2d_backward_weight_sign", (Q, X, *SHAPES, WINDOW._replace(stride_height=0), 5), "must be positive"),
     ],

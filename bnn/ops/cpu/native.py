@@ -66,7 +66,9 @@ def gradients_are_right(extension: ModuleType, isa: str) -> bool:
     x, weight, scale = _some_bits(3, 5 * 7 * 6), _some_bits(37, 5 * 3 * 2), 0.5
     geometry = (x_shape, weight_shape[2:], *window.for_torch[:3], size, outputs, 1)
     of_input, of_weight = torch.empty(3, 7, 6, 5), torch.empty(37, 3, 2, 5)
-    _call(extension, isa, 1, "conv2d_backward_input", q, scale, weight, of_input, *geometry, of_input.itemsize)
+    _call(
+        extension, isa, 1, "conv2d_backward_input", q, scale, weight, of_input, *geometry, of_input.itemsize, 0, [], 0
+    )
     _call(extension, isa, 1, "conv2d_backward_weight", q, scale, x, of_weight, *geometry)
     q, factor = q.movedim(-1, 1), torch.tensor(scale)
     return torch.equal(

@@ -30,6 +30,24 @@ def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: in
 
 
 @kernel
+def linear_backward_input_slopes(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    features: int,
+    codes: Tensor,
+    slopes: Sequence[float],
+    base: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    weight_shape, x_shape = _one_pixel(q, features)
+    base = None if base is None else base[:, :, None, None]
+    q = q[:, :, None, None]
+    args = (q, scale, weight, weight_shape, x_shape, _ONE_TAP, codes, slopes, base, dtype)
+    return conv2d_backward_input_slopes(*args).flatten(1)
+
+
+@kernel
 def linear_backward_weight(q: Tensor, scale: Tensor, x: Tensor, features: int) -> Tensor:
     weight_shape, x_shape = _one_pixel(q, features)
     return conv2d_backward_weight(q[:, :, None, None], scale, x, x_shape, weight_shape, _ONE_TAP).flatten(1)
@@ -51,14 +69,41 @@ def conv2d_backward_input(
     window: Sequence[int],
     dtype: torch.dtype,
 ) -> Tensor:
-    if dtype not in (torch.bfloat16, torch.float32):
-        raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
-    q, geometry = _gradient(q, x_shape, weight_shape, window)
-    weight = packed_images("weight", weight, weight_shape)
-    out = empty_images(q, x_shape, dtype)
-    groups = Window(*window).groups
-    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize)
-    return out
+    return _backward_input(q, scale, weight, weight_shape, x_shape, window, dtype, 0, (), 0)
+
+
+@kernel
+def conv2d_backward_input_slopes(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_shape: Sequence[int],
+    x_shape: Sequence[int],
+    window: Sequence[int],
+    codes: Tensor,
+    slopes: Sequence[float],
+    base: Tensor | None,
+    dtype: torch.dtype,
+) -> Tensor:
+    rows = (*codes.shape[:1], x_shape[0], packed_bytes(math.prod(x_shape[1:])))
+    if (
+        codes.dtype is not torch.uint8
+        or codes.shape != rows
+        or len(slopes) not in (2, 4)
+        or len(slopes) != 2 ** rows[0]
+    ):
+        raise ValueError(
+            f"codes must be one or two planes of packed rows for {list(x_shape)}, with 2 or 4 slopes;"
+            f" are {str(codes.dtype).removeprefix('torch.')} {tuple(codes.shape)} with {len(slopes)}"
+        )
+    if base is not None:
+        if base.dtype is not dtype or list(base.shape) != list(x_shape):
+            raise ValueError(f"base must be {dtype} {list(x_shape)}, is {base.dtype} {list(base.shape)}")
+        base = base.movedim(1, -1).contiguous()
+    codes = codes.contiguous()
+    return _backward_input(
+        q, scale, weight, weight_shape, x_shape, window, dtype, codes, slopes, 0 if base is None else base
+    )
 
 
 @kernel
@@ -92,6 +137,26 @@ def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int
     out = empty_images(x, weight_shape)
     x = x.movedim(1, -1).contiguous()
     call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
+    return out
+
+
+def _backward_input(
+    q: Tensor,
+    scale: Tensor,
+    weight: Tensor,
+    weight_shape: Sequence[int],
+    x_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype,
+    *slopes: Tensor | Sequence[float] | int,
+) -> Tensor:
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
+    q, geometry = _gradient(q, x_shape, weight_shape, window)
+    weight = packed_images("weight", weight, weight_shape)
+    out = empty_images(q, x_shape, dtype)
+    groups = Window(*window).groups
+    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, *slopes)
     return out
 
 
