@@ -82,7 +82,7 @@ def norm_clamp(
     if shortcut is not None:
         x = x + shortcut.movedim(1, -1).float()
     outside = ~((x > low) & (x < high))
-    return x.clamp(low, high).to(dtype).movedim(-1, 1), pack(outside.flatten(1))[None]
+    return x.clamp(low, high).to(dtype).contiguous().movedim(-1, 1), pack(outside.flatten(1))[None]
 
 
 def _sign_codes_shape(
@@ -239,7 +239,7 @@ def norm_gradient_integers(
 )
 def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     """The gradient times the slope of each element's code, of `grad`'s shape and dtype, in (N, ..., C) order."""
-    return _passed(grad, codes, slopes).to(grad.dtype).movedim(-1, 1)
+    return _passed(grad, codes, slopes).to(grad.dtype).contiguous().movedim(-1, 1)
 
 
 def check_edges(edges: Sequence[float]) -> None:
@@ -249,7 +249,10 @@ def check_edges(edges: Sequence[float]) -> None:
 
 
 def check_slopes(codes: Tensor, slopes: Sequence[float]) -> None:
-    """Refuses another number of slopes than of codes."""
+    """Refuses what are no codes, and another number of slopes than of codes."""
+    if codes.dtype is not torch.uint8 or codes.dim() != 3 or len(codes) > 2:
+        kind = str(codes.dtype).removeprefix("torch.")
+        raise ValueError(f"codes must be uint8 of at most two planes of rows, are {kind} {tuple(codes.shape)}")
     if len(slopes) != 2 ** len(codes):
         raise ValueError(f"codes of {len(codes)} planes have {2 ** len(codes)} slopes, got {len(slopes)}")
 
