@@ -93,44 +93,12 @@ class TestNormSign:
             y, grad = (x.movedim(1, -1).contiguous().movedim(-1, 1) for x in (y, grad))
         bits, inside, _, deviation = check("norm_sign", y, bias, 1e-5)
         check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]))
-        for largest in (1, 7, 127):
-            operands = (grad, bits, inside, deviation + 1e-5, some_levels(shape[1]))
-            q, _, _ = check("norm_sign_backward_integers", *operands, largest, seed)
-            assert q.abs().max() <= largest
 
     @pytest.mark.parametrize("shape", [(2, 128, 17, 16), (3, 33, 21, 19), (1000, 5), (700, 64), (2, 3, 60, 5), (5, 1)])
     def test_native_of_many_runs_and_of_short_rows(self, isa: str, shape: tuple[int, ...]) -> None:
         y, grad = ((randn(*shape, seed=seed) * 64).round() / 64 for seed in (0, 1))  # whose sums are exact
         bits, inside, _, deviation = check("norm_sign", y, torch.zeros(shape[1]), 1e-5)
         check("norm_sign_backward", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]))
-        check("norm_sign_backward_integers", grad, bits, inside, deviation + 1e-5, some_levels(shape[1]), 127, 5)
-
-    def test_int8_gradient_is_the_gradient_rounded(self) -> None:
-        y, bias, grad = norm_inputs((6, 9, 4, 4), 0)
-        bits, inside, _, deviation = bnn.norm_sign(y, bias, 1e-5)
-        rest = (grad, bits, inside, deviation + 1e-5, some_levels(9))
-        expected, expected_bias = bnn.norm_sign_backward(*rest)
-        q, scale, grad_bias = bnn.norm_sign_backward_integers(*rest, 127, 11)
-        assert q.dtype is torch.int8
-        assert torch.equal(grad_bias, expected_bias)
-        assert ((q.float() * scale - expected).abs() <= scale * 1.001).all()
-        largest = expected.abs().max() / 127
-        assert largest <= scale <= 1.5 * largest
-
-    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-    def test_int8_gradient_that_is_not_finite_is_refused(self, value: float) -> None:
-        grad, ones = torch.full((3, 8), 1.0), torch.ones(8)
-        grad[1, 5] = value
-        bits = pack(torch.ones(3, 8))
-        with pytest.raises(NonFiniteError, match="to integers"):
-            bnn.norm_sign_backward_integers(grad, bits, bits, ones, some_levels(8), 127, 0)
-
-    def test_int8_gradient_too_small_to_scale_is_zero(self) -> None:
-        grad, ones = torch.full((3, 8), 1e-44), torch.ones(8)
-        bits = pack(randn(3, 8))
-        q, scale, _ = check("norm_sign_backward_integers", grad, bits, bits, ones, some_levels(8), 127, 0)
-        assert scale.item() == 0
-        assert not q.any()
 
     def test_three_dimensions(self, isa: str) -> None:
         check("norm_sign", randn(4, 6, 10), randn(6), 1e-5)
@@ -217,7 +185,6 @@ ROW, FLOATS = torch.zeros(2, 1, dtype=torch.uint8), torch.zeros(2, 4)
         ("norm_sign", (FLOATS, torch.zeros(3), 1e-5), "bias must have 4 values"),
         ("norm_sign_backward", (FLOATS, ROW, ROW[:, :0], torch.ones(4), torch.ones(4)), "inside must be uint8"),
         ("norm_sign_backward", (FLOATS, ROW, ROW, torch.ones(4), torch.ones(1)), "levels are 4 for each of 4"),
-        ("norm_sign_backward_integers", (FLOATS, ROW, ROW, torch.ones(4), torch.ones(4, 4), 128, 0), r"in 1\.\.127"),
     ],
 )
 def test_native_arguments_are_checked_before_memory_is_touched(

@@ -16,6 +16,7 @@ POOL = PoolWindow.of((2, 3), stride=(2, 1), padding=1, dilation=(1, 2))
 CHOICE_POOL = PoolWindow.of((3, 2), stride=(2, 1), padding=(1, 0))
 Q, SCALE = random_integers(2, 6, 3, 8, seed=2), torch.tensor(0.1)
 Y, BITS = randn(2, 5, 3, 3), random_bits(2, 45, 3)
+OF_CHANNELS, CODES, SLOPES = randn(5), torch.stack([BITS, ~BITS]), [1.0, 0.5, 0.25, 0.0]
 IMAGE = randn(2, 2, 5, 6)
 HALVES = [randn(3, 13, seed=seed).half() for seed in range(3)]
 SAMPLES: dict[str, tuple[Any, ...]] = {
@@ -30,6 +31,10 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "linear_backward_weight": (Q[:, :, 0, 0], SCALE, X, 117),
     "linear_backward_weight_sign": (Q[:, :, 0, 0], X, 117, 5),
     "conv2d_backward_input": (Q, SCALE, W, W_SHAPE, X_SHAPE, WINDOW, torch.bfloat16),
+    "linear_backward_input_slopes": (Q[:, :, 0, 0], SCALE, W, 12, X[None, :, :2], [1.0, 0.0], None, torch.bfloat16),
+    "conv2d_backward_input_slopes": (
+        *(Q, SCALE, W, W_SHAPE, X_SHAPE, WINDOW, X[None], [1.0, 0.0], randn(*X_SHAPE), torch.float32),
+    ),
     "conv2d_backward_weight": (Q, SCALE, X, X_SHAPE, W_SHAPE, WINDOW),
     "conv2d_backward_weight_sign": (Q, X, X_SHAPE, W_SHAPE, WINDOW, 5),
     "real_conv2d_backward_weight": (Q, IMAGE, W_SHAPE, WINDOW._replace(groups=1)),
@@ -40,7 +45,13 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "conv2d_max_pool2d": (BITS, [2, 5, 3, 3], BITS[:1, :3], [1, 5, 2, 2], Window.of(padding=1), CHOICE_POOL),
     "norm_sign": (Y, randn(5), 1e-5),
     "norm_sign_backward": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5)),
-    "norm_sign_backward_integers": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5), 127, 3),
+    "channel_moments": (Y,),
+    "norm_clamp": (Y, OF_CHANNELS, OF_CHANNELS, Y, -1.0, 1.0, torch.bfloat16),
+    "sign_codes": (Y, OF_CHANNELS, None, [0.25, 0.5, 1.0]),
+    "norm_gradient_sums": (Y, CODES, SLOPES, Y, OF_CHANNELS),
+    "norm_gradient": (Y, CODES, SLOPES, Y, *[OF_CHANNELS] * 3),
+    "norm_gradient_integers": (Y, CODES, SLOPES, Y, *[OF_CHANNELS] * 3, torch.tensor(9.0), 127, 3),
+    "pass_slopes": (Y, CODES, SLOPES),
     "quantize_integers": (randn(3, 2, 4, 5).transpose(1, 2), 127, 5),
     "step_by_signs": (random_integers(3, 13, seed=0), random_bits(3, 13, 1), 1.5, 2.0, 3),
     "adam_by_signs": (HALVES[0], HALVES[1], HALVES[2].abs(), random_bits(3, 13, 1), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
