@@ -89,7 +89,8 @@ def norm_gradient_sums(
     channels = rows[-1]
     sums, sizes = mean.new_empty((2, channels), dtype=torch.float64), mean.new_empty((2, channels))
     call("norm_gradient_sums", *operands, per_channel("mean", mean, channels), sums, sizes, *rows, *dtypes)
-    return sums[0], sums[1], sizes[0], sizes[1]
+    # Results of an operation share no memory.
+    return sums[0].clone(), sums[1].clone(), sizes[0].clone(), sizes[1].clone()
 
 
 @kernel
