@@ -24,7 +24,7 @@ _FLOATS = (*_PRODUCTS, torch.bfloat16)
 
 @kernel
 def channel_moments(y: Tensor) -> tuple[Tensor, Tensor]:
-    if y.dtype not in _PRODUCTS or not y.numel():
+    if not _has_kernel(y, _PRODUCTS):
         return specification.channel_moments(y)
     last = y.movedim(1, -1).contiguous()
     mean, variance = (last.new_empty(last.shape[-1], dtype=torch.float32) for _ in range(2))
@@ -43,7 +43,7 @@ def norm_clamp(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     shortcut_dtype = dtype if shortcut is None else shortcut.dtype
-    if y.dtype not in _PRODUCTS or dtype not in _STREAMS or shortcut_dtype not in _STREAMS:
+    if not _has_kernel(y, _PRODUCTS) or dtype not in _STREAMS or shortcut_dtype not in _STREAMS:
         return specification.norm_clamp(y, factor, offset, shortcut, low, high, dtype)
     last = y.movedim(1, -1).contiguous()
     if shortcut is not None:
@@ -62,7 +62,7 @@ def norm_clamp(
 def sign_codes(
     y: Tensor, factor: Tensor | None, offset: Tensor | None, edges: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    if y.dtype not in _FLOATS or (factor is None) != (offset is None):
+    if not _has_kernel(y, _FLOATS) or (factor is None) != (offset is None):
         return specification.sign_codes(y, factor, offset, edges)
     check_edges(edges)
     last = y.movedim(1, -1).contiguous()
@@ -83,7 +83,7 @@ def sign_codes(
 def norm_gradient_sums(
     grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not _has_kernel(grad, y) or not y.numel():
+    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
         return specification.norm_gradient_sums(grad, codes, slopes, y, mean)
     operands, rows, dtypes = _operands(grad, codes, slopes, y)
     channels = rows[-1]
@@ -103,7 +103,7 @@ def norm_gradient(
     of_y: Tensor,
     constant: Tensor,
 ) -> Tensor:
-    if not _has_kernel(grad, y):
+    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
         return specification.norm_gradient(grad, codes, slopes, y, of_grad, of_y, constant)
     operands, rows, dtypes = _operands(grad, codes, slopes, y)
     out = torch.empty_like(operands[-1], dtype=torch.float32)
@@ -124,7 +124,7 @@ def norm_gradient_integers(
     largest: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    if not _has_kernel(grad, y):
+    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
         return specification.norm_gradient_integers(
             grad, codes, slopes, y, of_grad, of_y, constant, bound, largest, seed
         )
@@ -138,7 +138,7 @@ def norm_gradient_integers(
 
 @kernel
 def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
-    if grad.dtype not in _STREAMS:
+    if not _has_kernel(grad, _STREAMS):
         return specification.pass_slopes(grad, codes, slopes)
     last = grad.movedim(1, -1).contiguous()
     out = torch.empty_like(last)
@@ -147,8 +147,8 @@ def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     return out.movedim(-1, 1)
 
 
-def _has_kernel(grad: Tensor, y: Tensor) -> bool:
-    return grad.dtype in _STREAMS and y.dtype in _PRODUCTS
+def _has_kernel(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
+    return x.dtype in dtypes and x.numel() > 0
 
 
 def _operands(
