@@ -83,12 +83,16 @@ class Recomputed(torch.autograd.Function):
                 of_weight = block.product.store.gradient_quantizer
                 grad_weight = products.weight_gradient(q, q_scale, operand, weight, block.window, of_weight)
             if needs_x:
-                base = passed if to_input else None
-                grad_x = products.input_gradient(q, q_scale, operand, weight, block.window)
-                if len(input_codes):
-                    grad_x = _bnn.pass_slopes(grad_x, input_codes, block.input_steps.slopes)
-                if base is not None:
-                    grad_x = grad_x + base
+                grad_x = products.input_gradient(
+                    q,
+                    q_scale,
+                    operand,
+                    weight,
+                    block.window,
+                    codes=input_codes,
+                    slopes=block.input_steps.slopes if len(input_codes) else (),
+                    base=passed if to_input else None,
+                )
         else:
             grad_y = _bnn.norm_gradient(*terms)
             del y, terms, grad

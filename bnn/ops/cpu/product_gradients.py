@@ -12,9 +12,10 @@ from torch import Tensor
 
 from bnn.ops import product_gradients as specification
 from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
+from bnn.ops.cpu.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.packing import empty_images, packed_bytes
+from bnn.ops.packing import packed_bytes
 from bnn.random.lowbias32 import hash_key
 
 # Partial sums of a weight's gradient for real images: 16 MiB.
@@ -112,7 +113,7 @@ def conv2d_backward_weight(
 ) -> Tensor:
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
-    out = empty_images(q, weight_shape, torch.float32)
+    out = empty_images(weight_shape, torch.float32)
     call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, weight_shape[0], Window(*window).groups)
     return out
 
@@ -134,7 +135,7 @@ def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int
     if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > _MAX_REAL_WEIGHTS:
         return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
     q, geometry = _gradient(q, x.shape, weight_shape, window)
-    out = empty_images(x, weight_shape)
+    out = empty_images(weight_shape, x.dtype)
     x = x.movedim(1, -1).contiguous()
     call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
     return out
@@ -154,7 +155,7 @@ def _backward_input(
         raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
-    out = empty_images(q, x_shape, dtype)
+    out = empty_images(x_shape, dtype)
     groups = Window(*window).groups
     call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, *slopes)
     return out
