@@ -93,6 +93,7 @@ def input_gradient(
     codes: Tensor | None = None,
     slopes: Sequence[float] = (),
     base: Tensor | None = None,
+    outside: Tensor | None = None,
 ) -> Tensor:
     """The gradient of the input from that of the product, `q * scale` with int8 `q`; in the input's dtype.
 
@@ -105,10 +106,11 @@ def input_gradient(
         codes: of the input's elements, whose slopes multiply its gradient (see `bnn.ops.batch_norm`); None: all 1.
         slopes: of the codes.
         base: another gradient of the input, to which this one is added; None for none.
+        outside: packed truth values: the elements of `base` that count 0; None for none. It needs `codes`.
     """
     dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
     if codes is not None and len(codes):
-        by = (codes, slopes, None if base is None else base.to(dtype), dtype)
+        by = (codes, slopes, None if base is None else base.to(dtype), dtype, outside)
         if window is None:
             return _bnn.linear_backward_input_slopes(q, scale, weight.packed, x.shape[1], *by).to(x.dtype)  # type: ignore[no-any-return]
         shapes = (weight.packed, weight.shape, x.shape, window)

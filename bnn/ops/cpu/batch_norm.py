@@ -106,7 +106,7 @@ def norm_gradient(
     if not _has_kernel(grad, y):
         return specification.norm_gradient(grad, codes, slopes, y, of_grad, of_y, constant)
     operands, rows, dtypes = _operands(grad, codes, slopes, y)
-    out = empty(operands[-1].shape, torch.float32)
+    out = torch.empty_like(operands[-1], dtype=torch.float32)
     call("norm_gradient", *operands, _of_channels(rows[-1], of_grad, of_y, constant), out, *rows, *dtypes)
     return out.movedim(-1, 1)
 

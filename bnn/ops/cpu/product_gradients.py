@@ -40,11 +40,12 @@ def linear_backward_input_slopes(
     slopes: Sequence[float],
     base: Tensor | None,
     dtype: torch.dtype,
+    outside: Tensor | None = None,
 ) -> Tensor:
     weight_shape, x_shape = _one_pixel(q, features)
     base = None if base is None else base[:, :, None, None]
     q = q[:, :, None, None]
-    args = (q, scale, weight, weight_shape, x_shape, _ONE_TAP, codes, slopes, base, dtype)
+    args = (q, scale, weight, weight_shape, x_shape, _ONE_TAP, codes, slopes, base, dtype, outside)
     return conv2d_backward_input_slopes(*args).flatten(1)
 
 
@@ -70,7 +71,7 @@ def conv2d_backward_input(
     window: Sequence[int],
     dtype: torch.dtype,
 ) -> Tensor:
-    return _backward_input(q, scale, weight, weight_shape, x_shape, window, dtype, 0, (), 0)
+    return _backward_input(q, scale, weight, weight_shape, x_shape, window, dtype, 0, (), 0, 0)
 
 
 @kernel
@@ -85,6 +86,7 @@ def conv2d_backward_input_slopes(
     slopes: Sequence[float],
     base: Tensor | None,
     dtype: torch.dtype,
+    outside: Tensor | None = None,
 ) -> Tensor:
     rows = (*codes.shape[:1], x_shape[0], packed_bytes(math.prod(x_shape[1:])))
     if (
@@ -103,7 +105,17 @@ def conv2d_backward_input_slopes(
         base = base.movedim(1, -1).contiguous()
     codes = codes.contiguous()
     return _backward_input(
-        q, scale, weight, weight_shape, x_shape, window, dtype, codes, slopes, 0 if base is None else base
+        q,
+        scale,
+        weight,
+        weight_shape,
+        x_shape,
+        window,
+        dtype,
+        codes,
+        slopes,
+        0 if base is None else base,
+        0 if outside is None else packed_images("outside", outside, x_shape),
     )
 
 
