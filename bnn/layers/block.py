@@ -128,8 +128,9 @@ class BinaryBlock(nn.Module):
 
     @property
     def output_steps(self) -> SlopeSteps | None:
-        """Steps of the gradient of the activation, if that is a quantizer."""
-        return self.activation.slope_steps if isinstance(self.activation, Quantizer) else None
+        """Steps of the gradient of the activation, if that takes signs."""
+        activation = self.activation
+        return activation.slope_steps if isinstance(activation, Quantizer) and activation.is_sign else None
 
     @property
     def clamp_range(self) -> tuple[float, float]:

@@ -130,6 +130,8 @@ class _NormGradient:
         count: int,
         eps: float,
     ) -> None:
+        # As it is rounded: of a variance of 0, its square times eps is not always 1.
+        varies = inverse < inverse_deviation(torch.zeros_like(mean), None, eps)
         inverse, mean = inverse.double(), mean.double()
         a = 1.0 if scale is None else scale.double()
         weight = 1.0 if gamma is None else gamma.double()
@@ -138,7 +140,6 @@ class _NormGradient:
         of_grad = weight * a * inverse
         of_y = -of_grad * (a * inverse).square() * along / count
         centre = -of_grad * sum_ / count
-        varies = inverse.square() * eps < 1
         self.of_grad, self.of_y, self._centre, self.constant = (
             torch.where(varies, value, 0).float() for value in (of_grad, of_y, centre, centre - of_y * mean)
         )
@@ -178,7 +179,8 @@ def finish(
     dtype = torch.bfloat16 if y.dim() == 4 else torch.float32
     low, high = block.clamp_range
     out, codes = _bnn.norm_clamp(y, factor, offset, shortcut, low, high, dtype)
-    return out, codes if math.isfinite(low) or math.isfinite(high) else codes[:0]
+    # A slice would keep the memory of the whole.
+    return out, codes if math.isfinite(low) or math.isfinite(high) else torch.empty_like(codes[:0])
 
 
 def output_slopes(block: BinaryBlock) -> list[float]:
