@@ -170,7 +170,7 @@ class BinaryBlock(nn.Module):
             shortcut: what is added to the norm, of the result's shape; it may be `x` itself.
 
         Raises:
-            ValueError: a fused block gets images without batch, or batch statistics of fewer than two values a channel;
+            ValueError: a fused block gets another number of dimensions, or batch statistics of fewer than two values a channel;
                 or the shortcut has another shape.
         """
         # Of a sum there is no quantizer among the passes, and no part is called but in training and evaluation: on the
@@ -179,8 +179,9 @@ class BinaryBlock(nn.Module):
         as_parts = evaluates and (x.is_meta or torch.is_grad_enabled())
         if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
             return self._parts(x, shortcut)
-        if self.window is not None and x.dim() != 4:
-            raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
+        takes = "[N, K]" if self.window is None else "[N, C, H, W]"
+        if x.dim() != takes.count(",") + 1:
+            raise ValueError(f"a block with this product takes {takes}, got a tensor of {tuple(x.shape)}")
         if evaluates:
             return self._evaluated(x, shortcut)
         weight, scale = self._operand_and_scale()

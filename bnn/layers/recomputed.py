@@ -173,8 +173,7 @@ def finish(
     steps = block.output_steps
     if steps is not None:
         bits, codes = _bnn.sign_codes(y, factor, offset, steps.edges)
-        strides = torch.empty(y.movedim(1, -1).shape, device="meta").movedim(-1, 1).stride()
-        return BitTensor(bits, y.shape, strides, torch.bfloat16), codes
+        return _in_rows(bits, y.shape), codes
     # What flows between convolutions is large and takes 16 bits.
     dtype = torch.bfloat16 if y.dim() == 4 else torch.float32
     low, high = block.clamp_range
@@ -224,12 +223,17 @@ def quantized(x: Tensor, block: BinaryBlock) -> tuple[Tensor, Tensor]:
     steps = block.input_steps
     if isinstance(x, BitTensor):
         return products.in_rows(x), x.packed.new_empty((0, 0, 0))
-    if x.dim() == 4:
-        x = x.contiguous(memory_format=torch.channels_last)
     if steps is None:
+        x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
         return x, torch.empty((0, 0, 0), dtype=torch.uint8, device=x.device)
     bits, codes = _bnn.sign_codes(x, None, None, steps.edges)
-    return BitTensor(bits, x.shape, x.stride(), torch.bfloat16), codes
+    return _in_rows(bits, x.shape), codes
+
+
+def _in_rows(bits: Tensor, shape: torch.Size) -> BitTensor:
+    """Packed rows in (..., C) order as a tensor of a shape [N, C, ...]."""
+    strides = torch.empty(shape, device="meta").movedim(1, -1).contiguous().movedim(-1, 1).stride()
+    return BitTensor(bits, shape, strides, torch.bfloat16)
 
 
 def _real_gradients(
