@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -158,25 +159,33 @@ class BinaryBlock(nn.Module):
             input_gradient_bits=_HALF_BITS if first else inner_gradient_bits,
         )
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    @overload
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """[N, C, H, W] to [N, O, H', W'], or [N, K] to [N, O].
 
         Args:
             x: the input.
             shortcut: what is added to the norm, of the result's shape; it may be `x` itself.
+            with_input: whether to return the input, too, for a shortcut around more than this block: its gradient is
+                then added in the pass that forms the block's, without a tensor of its own.
 
         Raises:
             ValueError: a fused block gets images without batch, or batch statistics of fewer than two values a channel;
                 or the shortcut has another shape.
         """
-        return self._run(x, shortcut)[0]
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The block's result, and its input for a shortcut around more than this block.
-
-        The gradients of both are then added in the pass that forms the block's, without a tensor of their own.
-        """
-        return self._run(x, None)
+        out, same = self._run(x, shortcut)
+        return (out, same) if with_input else out
 
     def _run(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor]:
         """The result and the input."""

@@ -147,7 +147,7 @@ class _Block(nn.Module):
         if self.double_skip:
             out = self.first(x, self.shortcut(x))
             return self.second(out, out)
-        out, x = self.first.split(x)
+        out, x = self.first(x, with_input=True)
         return self.second(out, self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
