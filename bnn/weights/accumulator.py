@@ -181,12 +181,12 @@ def _filter_dims(x: Tensor) -> list[int]:
 
 
 def _moments(part: Tensor, *, centers: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each filter the mean, or 0, the variance and the mean distance from that mean: [rows] each."""
+    """Of each filter the mean, or 0, and the mean square and mean magnitude about it: [rows] each."""
     values, dims = decode(part), _filter_dims(part)
-    variance, mean = torch.var_mean(values, dims, correction=0, keepdim=True)
-    if not centers:
-        mean.zero_()
-    return mean.flatten(), variance.flatten(), (values - mean).abs_().mean(dims)
+    mean = values.mean(dims, keepdim=True) if centers else values.new_zeros(len(part), *[1] * len(dims))
+    values = values - mean
+    # Several times as fast as var_mean.
+    return mean.flatten(), values.square().mean(dims), values.abs_().mean(dims)
 
 
 def _move_(part: Tensor, mean: Tensor, reach: Tensor) -> None:
