@@ -351,6 +351,16 @@ def test_quantizers_that_neither_center_nor_project_leave_it(quantizer, dtype):
     assert torch.equal(doubles(store), before)
 
 
+@pytest.mark.parametrize(("tau", "factor"), [(0.7, 0.5108), (0.8, 0.9163), (0.816, 0.9997), (0.82, 1), (0.99, 1)])
+def test_equal_magnitudes_shrink_by_minus_ln_of_2_minus_2_tau_where_that_is_below_1(tau, factor):
+    store = AccumulatorStore((3, 40), dtype=torch.float32, quantizer=ReCU(tau=tau, tail="project"))
+    values = torch.tensor([0.5, -0.5]).repeat(3, 20)
+    with torch.no_grad():
+        store.weight.copy_(values)
+    store.project_()
+    torch.testing.assert_close(store.trained_value(), factor * values, rtol=1e-4, atol=0)
+
+
 def test_owns_a_copy_of_its_quantizer():
     pattern = ReCU(tau=0.8, tail="project")
     store = AccumulatorStore((3, 4), quantizer=pattern)
