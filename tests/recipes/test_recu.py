@@ -136,3 +136,13 @@ def test_projection_and_its_schedule_reach_accumulators(preset, images, tmp_path
         assert 0 < record["flip_rate"] < 1
         assert 0 < record["never_flipped"] < 1
         assert 0 <= record["clipped_share"] < 1
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+@pytest.mark.parametrize("variant", ["gradient_scaling", "silence_decay"])
+def test_ovsw_under_presets_without_dense_gradients_is_one_line(preset, variant, images, tmp_path, capsys):
+    words = ["--data-dir", str(images), "--model", "resnet8", "--variant", variant, "--preset", preset]
+    assert main(["train", str(PATH), *words, "--batch-size", "6", "--out", str(tmp_path / "run")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("bnn: ")
+    assert "needs a dense gradient" in last

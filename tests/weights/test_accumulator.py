@@ -361,6 +361,13 @@ def test_equal_magnitudes_shrink_by_minus_ln_of_2_minus_2_tau_where_that_is_belo
     torch.testing.assert_close(store.trained_value(), factor * values, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("dtype", STEPS)
+def test_is_projected_where_there_are_shapes_alone(dtype):
+    store = AccumulatorStore((20, 130), dtype=dtype, quantizer=ReCU(tail="project")).to("meta")
+    store.project_()
+    assert (store.weight.is_meta, store.weight.dtype) == (True, dtype)
+
+
 def test_owns_a_copy_of_its_quantizer():
     pattern = ReCU(tau=0.8, tail="project")
     store = AccumulatorStore((3, 4), quantizer=pattern)
