@@ -127,7 +127,9 @@ def _binary_network(
     for module in model.modules():
         if isinstance(module, BinaryLayer):
             latent = module.store.quantizer
-            if module.store.is_binary and latent is not None and latent.is_sign:
+            if latent is not None and latent.serves_accumulators:
+                module.store = accumulators(module.store.shape, quantizer=latent)
+            elif latent is not None and latent.is_sign:  # a scale, which the norm takes away
                 module.store = accumulators(module.store.shape)
             module.grad_quantizer = Int8Gradient(generator=rounding)
         if isinstance(module, BinaryBlock):
