@@ -15,7 +15,7 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
-from bnn.layers.recomputed import Recomputed, affine, finish, product, quantized, row_slices
+from bnn.layers.recomputed import Recomputed, Turned, affine, finish, product, quantized, row_slices
 from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
@@ -252,6 +252,10 @@ class BinaryBlock(nn.Module):
 
     def _operand_and_scale(self) -> tuple[Tensor, Tensor | None]:
         """The weight as the product takes it, and the factor of each channel of the product."""
-        if isinstance(self.product, BinaryLayer):
-            return self.product.store.read(), self.product.scale()
-        return self.product.weight, None
+        if not isinstance(self.product, BinaryLayer):
+            return self.product.weight, None
+        weight, scale = self.product.store.read(), self.product.scale()
+        if self.pool is None or scale is None:
+            return weight, scale
+        # The factor comes before the pooling: by a negative one, the smallest product is the largest.
+        return Turned.apply(weight, scale < 0), scale.abs()  # type: ignore[no-untyped-call]

@@ -118,6 +118,27 @@ class Recomputed(torch.autograd.Function):
         return grad_x, grad_weight, grad_scale, grad_gamma, grad_beta, grad_shortcut, None, None
 
 
+class Turned(torch.autograd.Function):
+    """The kernels of a weight of bits, some of them with the other sign."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: BitTensor, which: Tensor) -> Tensor:
+        ctx.which = which
+        return _turned(products.in_rows(weight), which)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _turned(grads[0], ctx.which), None
+
+
+def _turned(x: Tensor, which: Tensor) -> Tensor:
+    """`x` [O, ...], negative where `which` [O] says so."""
+    if not isinstance(x, BitTensor):
+        return torch.where(which.view(-1, *[1] * (x.dim() - 1)), -x, x)
+    bits = _bnn.pack(which[:, None].expand(-1, x.shape[1:].numel()))
+    return BitTensor(x.packed ^ bits, x.shape, x.stride(), x.dtype)
+
+
 class _NormGradient:
     """The gradient of a batch norm of z = scale y, channel by channel, from its sums.
 
