@@ -1,24 +1,26 @@
 """Each preset trains, resumes exactly and keeps between steps what it promises."""
 
+import warnings
 from functools import partial
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
-from bnn.layers import BinaryBlock, BinaryLayer, BinaryLinear
-from bnn.models import binarynet, cnv, mlp, resnet20, resnete18
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
+from bnn.models import birealnet18, binarynet, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg7, vgg_small
+from bnn.ops.cpu import native
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine
-from bnn.weights import AccumulatorStore, WeightStore
+from bnn.weights import WeightStore, is_accumulator
+from tests.contracts import randn
 from tests.training.tiny_runs import tiny_dataset
 
 PRESETS = ("standard", "edge", "edge-min")
 INPUT = (1, 6, 6)
-NETWORK = partial(mlp, classes=4, hidden=(64, 64))
+NETWORK = partial(mlp, input_shape=INPUT, classes=4, hidden=(64, 64))
 
 
 class Stop(Exception):
@@ -191,36 +193,140 @@ def test_only_large_images_are_cut_into_slices():
     def slice_size(network, input_shape):
         return prepare("edge-min", network, input_shape=input_shape).slice_size
 
-    assert slice_size(binarynet, (3, 32, 32)) == 50
+    assert slice_size(binarynet, (3, 32, 32)) == 34
     assert slice_size(cnv, (3, 32, 32)) > 100
-    assert slice_size(partial(mlp, hidden=(64,)), (1, 28, 28)) > 1000
+    assert slice_size(partial(mlp, input_shape=(1, 28, 28), hidden=(64,)), (1, 28, 28)) > 1000
+
+
+# Sizes small enough for a step, in which no slice divides the batch.
+SMALL_NETWORKS = {
+    mlp: ((2, 5, 7), {"hidden": (12, 9)}),
+    cnv: ((1, 33, 32), {}),
+    binarynet: ((1, 8, 16), {}),
+    vgg7: ((1, 8, 16), {"width": 8, "hidden": 12}),
+    vgg_small: ((1, 16, 8), {}),
+    resnet8: ((2, 16, 8), {"width": 8}),
+    resnet18: ((1, 16, 16), {}),
+    resnet20: ((2, 12, 8), {}),
+    resnete18: ((1, 40, 33), {}),
+    birealnet18: ((2, 33, 40), {}),
+}
+
+
+def examples_of(input_shape, count):
+    return randn(count, *input_shape), torch.arange(count) % 3
 
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
-@pytest.mark.parametrize("network", [resnet20, resnete18])
-def test_residual_networks_take_a_step(preset, network):
-    step = prepare(preset, partial(network, classes=4), input_shape=(3, 16, 16))
-    store = next(module for module in step.model.modules() if isinstance(module, AccumulatorStore))
-    before = store.weight.clone()
-    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    loss = F.cross_entropy(step.model(images), torch.arange(4))
-    step.optimizer.zero_grad()
-    loss.backward()
-    step.optimizer.step()
-    assert loss.isfinite()
-    assert not torch.equal(store.weight, before)
+@pytest.mark.parametrize("network", SMALL_NETWORKS)
+@pytest.mark.filterwarnings("ignore:.* keeps floats")  # ReLU of vgg7 stands behind its blocks
+def test_every_network_takes_a_step_of_a_batch_that_no_slice_divides(preset, network):
+    input_shape, options = SMALL_NETWORKS[network]
+    step = prepare(preset, partial(network, input_shape=input_shape, classes=3, **options), input_shape=input_shape)
+    step.slice_size = 3 if preset == "edge-min" else None
+    before = {name: value.clone() for name, value in step.model.state_dict().items()}
+    step.model.train()
+    assert step.take(*examples_of(input_shape, 8)).loss > 0
+    same = [name for name, value in step.model.state_dict().items() if torch.equal(value, before[name])]
+    assert not same, "every weight, norm and statistic takes part"
+    step.model.eval()
+    with torch.no_grad():
+        assert step.model(examples_of(input_shape, 2)[0]).isfinite().all()
 
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
-def test_norms_outside_of_blocks_are_warned_of(preset):
-    def chain(*, input_shape, store, norm):
-        block = BinaryBlock(BinaryLinear(36, 8, store=store), norm(8))
-        return nn.Sequential(nn.Flatten(), block, BinaryLinear(8, 4, store=store), norm(4))
+def test_a_batch_of_one_has_statistics_where_every_layer_has_pixels(preset):
+    def network():
+        return nn.Sequential(
+            BinaryBlock(BinaryConv2d(2, 8, 3, input_quantizer=None), nn.BatchNorm2d(8), activation=nn.Hardtanh()),
+            BinaryBlock(BinaryConv2d(8, 3, 3), nn.BatchNorm2d(3)),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
 
-    message = "^BinaryNorms outside of a fused BinaryBlock, which make training keep more: 1$"
-    with pytest.warns(UserWarning, match=message) as caught:
+    step = prepare(preset, network, input_shape=(2, 8, 8))
+    assert step.take(randn(1, 2, 8, 8), torch.tensor([1])) is not None
+    with pytest.raises(ValueError, match="two values a channel|more than 1 value per channel"):
+        prepare(preset, NETWORK, input_shape=INPUT).take(randn(1, *INPUT), torch.tensor([1]))
+
+
+def test_every_instruction_set_takes_the_same_steps(monkeypatch):
+    extension = pytest.importorskip("bnn._native", reason="the native kernels are not built")
+    states = []
+    for name in extension.instruction_sets():
+        monkeypatch.setattr(native, "_instruction_set", name)
+        shape = (3, 16, 12)
+        step = prepare("edge-min", partial(resnet8, input_shape=shape, classes=3, width=12), input_shape=shape)
+        step.slice_size = 5
+        for seed in range(2):
+            assert step.take(randn(8, *shape, seed=seed), torch.arange(8) % 3) is not None
+        states.append(step.model.state_dict())
+    for other in states[1:]:
+        for name, value in states[0].items():
+            assert torch.equal(other[name], value), name
+
+
+class Residual(nn.Module):
+    """Blocks, shortcuts and layers of torch in a class of the user's."""
+
+    def __init__(self, *, bias=False):
+        super().__init__()
+        self.stem = BinaryBlock(nn.Conv2d(1, 8, 3, padding=1, bias=bias), nn.BatchNorm2d(8), activation=nn.Hardtanh())
+        self.first, self.second = (
+            BinaryBlock(BinaryConv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), activation=nn.Hardtanh()) for _ in range(2)
+        )
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.second(self.first(x, x), x)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_network_of_ones_own_learns(preset):
+    step = prepare(preset, Residual, input_shape=INPUT)
+    data = tiny_dataset()
+    images, labels = data.train.images.float() / 128 - 1, data.train.labels
+    losses = [step.take(images, labels).loss for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+    blocks = [module for module in step.model.modules() if isinstance(module, BinaryBlock)]
+    assert [block.is_fused for block in blocks] == [preset != "standard"] * 3
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_a_network_that_is_ready_is_taken_over(preset):
+    ready = Residual()
+    step = prepare(preset, lambda: ready, input_shape=INPUT)
+    assert step.model is ready
+    stores = [module for module in ready.modules() if isinstance(module, WeightStore)]
+    assert all(is_accumulator(store.trained) for store in stores)
+    assert step.take(randn(6, *INPUT), torch.arange(6) % 4) is not None
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_what_keeps_more_is_named_once_with_the_reason(preset):
+    def chain():
+        block = BinaryBlock(BinaryLinear(36, 8), L1BatchNorm(8))
+        return nn.Sequential(nn.Flatten(), block, BinaryLinear(8, 4), nn.BatchNorm1d(4))
+
+    with pytest.warns(UserWarning) as caught:
         prepare(preset, chain, input_shape=INPUT)
+    assert [str(warning.message) for warning in caught] == [
+        "1 keeps floats: its norm is a L1BatchNorm, not torch's batch norm; "
+        "2 is outside of a BinaryBlock, and what follows it keeps floats"
+    ]
     assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match="^stem keeps floats: its product has a bias, which the norm takes away"):
+        prepare(preset, partial(Residual, bias=True), input_shape=INPUT)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_nothing_is_warned_of_where_all_is_kept_in_bits(preset):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepare(preset, Residual, input_shape=INPUT)
+        prepare(preset, NETWORK, input_shape=INPUT)
 
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])

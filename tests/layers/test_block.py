@@ -108,6 +108,7 @@ CASES = {
     "dilation": Case(lambda: block_of(conv(5, 6, padding=2, dilation=2), activation=Sign()), lambda: randn(2, 5, 7, 7)),
     "one image": Case(lambda: block_of(conv(5, 6), activation=nn.Hardtanh()), lambda: randn(1, 5, 4, 4)),
     "pooled": Case(
+        # Some of its scales are negative, so that the smallest product is the largest.
         lambda: block_of(conv(6, 10, padding=1, learned_scale=True), pool=MaxPool2d(2), activation=nn.Hardtanh()),
         lambda: randn(3, 6, 8, 9),
     ),
@@ -230,9 +231,16 @@ class Formula:
         if isinstance(product, (BinaryConv2d, nn.Conv2d)):
             options = (product.stride, product.padding, product.dilation, product.groups)
             y = F.conv2d(operand, self.leaves["weight"], None, *options)
+            if not is_binary:  # it is kept as float16
+                rows = x.detach().contiguous(memory_format=torch.channels_last)
+                y = y + (F.conv2d(rows, product.weight.detach(), None, *options).half().double() - y.detach())
         else:
             y = F.linear(operand, self.leaves["weight"])
+        size = of("scale")
         if block.pool is not None:
+            if size is not None:  # what is pooled has the sign of the factor
+                y = y * size.detach().sign().view(-1, 1, 1)
+                size = size.abs()
             y = F.max_pool2d(y, block.pool.kernel_size, block.pool.stride, block.pool.padding)
         if y_gradient is not None:
             y = Replaced.apply(y, y_gradient.double())
@@ -240,7 +248,7 @@ class Formula:
         if y.requires_grad:
             self.y.retain_grad()
         channels = (1, -1, *[1] * (y.dim() - 2))
-        z = y if of("scale") is None else y * self.leaves["scale"].view(channels)
+        z = y if size is None else y * size.view(channels)
         dims = [d for d in range(z.dim()) if d != 1]
         self.mean, self.variance = z.mean(dims), z.var(dims, correction=0)
         x_hat = (z - self.mean.view(channels)) / (self.variance.view(channels) + norm.eps).sqrt()
@@ -335,6 +343,7 @@ def test_running_statistics_are_those_of_torch(case):
         formula = Formula(block, x, shortcut)
         product = formula.y.float()
         scale = getattr(block.product, "learned_scale", None)
+        scale = scale if scale is None or block.pool is None else scale.abs()
         norm(product if scale is None else product * scale.view(1, -1, *[1] * (product.dim() - 2)))
     assert block.norm.num_batches_tracked == 3
     torch.testing.assert_close(block.norm.running_mean, norm.running_mean, rtol=1e-5, atol=1e-6)
@@ -429,7 +438,7 @@ def test_backward_forms_the_same_product_again(case, monkeypatch):
     assert (choices is None) == (block.pool is None)
     assert choices is None or torch.equal(choices, choices_again)
     expected = Formula(block, x.detach(), None).y
-    torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(y.double(), expected, rtol=1e-6, atol=1e-6)
     if hasattr(block.product, "store"):
         assert torch.equal(y.double(), expected), "products with bits are exact"
 
@@ -462,7 +471,9 @@ def test_the_parts_called_one_after_the_other_give_the_same(case, training):
         agree = dense(out).float() == dense(expected).float()
         assert agree.float().mean() > 0.999, "but for values that rounding moves over 0"
     else:
-        torch.testing.assert_close(out.float(), expected.float(), rtol=2**-7, atol=2e-5)
+        # A product with a real weight is float16 where it is formed again.
+        is_exact = hasattr(block.product, "store")
+        torch.testing.assert_close(out.float(), expected.float(), rtol=2**-7, atol=2e-5 if is_exact else 2**-8)
 
 
 @cases
@@ -477,6 +488,42 @@ def test_evaluation_takes_few_rows_at_a_time(case, monkeypatch):
         sliced = block(x, shortcut)
     assert type(sliced) is type(whole)
     torch.testing.assert_close(dense(sliced), dense(whole), rtol=2**-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: conv(4, 4, padding=1), lambda: nn.Conv2d(4, 4, 3, padding=1, bias=False)])
+@pytest.mark.parametrize("activation", [None, nn.Hardtanh()])
+@pytest.mark.parametrize("own", [True, False])
+def test_the_gradient_of_an_input_that_is_handed_on_is_added(make, activation, own):
+    """As if the input were used twice, with one rounding fewer; `own`: it is the block's shortcut, too."""
+    x, later = (0.5 * randn(3, 4, 6, 5)).bfloat16(), randn(3, 4, 6, 5, seed=2).bfloat16()
+    grad, gradients = randn(3, 4, 6, 5, seed=1).bfloat16(), []
+    for with_input in (True, False):
+        torch.manual_seed(0)
+        block, leaf = block_of(make(), activation=activation), x.clone().requires_grad_()
+        shortcut = leaf if own else None
+        out, same = block(leaf, shortcut, with_input=True) if with_input else (block(leaf, shortcut), leaf)
+        assert torch.equal(same, leaf)
+        torch.autograd.backward([out, same * later], [grad, torch.ones_like(grad)])
+        gradients.append(leaf.grad.float())
+    assert ((gradients[0] - gradients[1]).abs() <= 2**-6 * (gradients[1].abs() + later.float().abs() + grad.abs())).all()
+
+
+def test_an_input_that_is_handed_on_alone_gets_its_gradient():
+    x = randn(3, 4, 6, 5).requires_grad_()
+    _, same = block_of(conv(4, 4, padding=1))(x, with_input=True)
+    (2 * same).sum().backward()
+    assert (x.grad == 2).all()
+    block = block_of(conv(4, 4, padding=1)).eval()
+    assert block(x, with_input=True)[1] is x
+
+
+def test_an_empty_batch_is_evaluated_to_an_empty_result():
+    with torch.no_grad():
+        assert block_of(conv(3, 8)).eval()(torch.empty(0, 3, 6, 6)).shape == (0, 8, 4, 4)
+        bits = block_of(conv(3, 8), activation=Sign()).eval()(torch.empty(0, 3, 6, 6))
+        assert isinstance(bits, BitTensor)
+        assert bits.shape == (0, 8, 4, 4)
+        assert block_of(linear(3, 8)).eval()(torch.empty(0, 3)).shape == (0, 8)
 
 
 def test_a_gradient_in_evaluation_is_that_of_the_parts():
@@ -606,7 +653,8 @@ def test_keeps_bits_only(quantizer, activation, x_planes, out_planes, pool, scal
         out = block(x)
     bits = x_planes * x.numel() + layer.store.size + out_planes * 10 * 64 * size * size
     assert out.numel() == 10 * 64 * size * size
-    assert sum(saved.values()) == bits / 8 + (CONSTANTS + 4 * scaled) * 64
+    scales = scaled * (1 if pool is None else 2)  # and its magnitude
+    assert sum(saved.values()) == bits / 8 + (CONSTANTS + 4 * scales) * 64
 
 
 def test_keeps_of_a_shortcut_nothing_and_of_bits_one_bit():
