@@ -98,10 +98,12 @@ def walk(package: ModuleType) -> Iterator[pkgutil.ModuleInfo]:
 
 
 def parts_in_order(model: nn.Sequential) -> list[nn.Module]:
-    """The layers of a network, and of each block among them the product, the pooling and the norm."""
+    """The layers of a network, and of each block among them the product, the pooling, the norm and the activation."""
     return [
         part
         for layer in model
-        for part in ((layer.product, layer.pool, layer.norm) if isinstance(layer, BinaryBlock) else (layer,))
+        for part in (
+            (layer.product, layer.pool, layer.norm, layer.activation) if isinstance(layer, BinaryBlock) else (layer,)
+        )
         if part is not None
     ]

@@ -229,19 +229,21 @@ def test_cnv_pools_bits_and_the_others_pool_sums(generator):
 @pytest.mark.parametrize(
     ("build", "order"),
     [
-        (mlp, "Flatten" + 5 * " BinaryLinear BatchNorm1d"),
+        (mlp, "Flatten" + 4 * " BinaryLinear BatchNorm1d Sign" + " BinaryLinear BatchNorm1d"),
         (
             binarynet,
-            3 * "BinaryConv2d BatchNorm2d BinaryConv2d MaxPool2d BatchNorm2d "
+            3 * "BinaryConv2d BatchNorm2d Sign BinaryConv2d MaxPool2d BatchNorm2d Sign "
             + "Flatten"
-            + 3 * " BinaryLinear BatchNorm1d",
+            + 2 * " BinaryLinear BatchNorm1d Sign"
+            + " BinaryLinear BatchNorm1d",
         ),
         (
             cnv,
             2 * (2 * "BinaryConv2d BatchNorm2d Sign " + "MaxPool2d ")
             + 2 * "BinaryConv2d BatchNorm2d Sign "
             + "Flatten"
-            + 3 * " BinaryLinear BatchNorm1d",
+            + 2 * " BinaryLinear BatchNorm1d Sign"
+            + " BinaryLinear BatchNorm1d",
         ),
         (
             vgg_small,
@@ -259,25 +261,26 @@ def test_order_of_layers(build, order):
 def test_shortcuts_of_the_cifar_blocks(build, single, generator):
     """x + F(x) with F of one or two convolutions, halved and widened by averages and channels of zeros."""
     model = small(build, generator)
-    blocks = [module for module in model if hasattr(module, "conv1")]
+    blocks = [module for module in model if hasattr(module, "second")]
     assert len(blocks) == (8 if single else 9)
     for block in blocks[1:4]:
-        channels, width = block.conv1.store.shape[1], block.conv1.store.shape[0]
+        first, second = block.first, block.second
+        width, channels = first.product.store.shape[:2]
         x = torch.randn((2, channels, 6, 4), generator=generator)
         shortcut = x
-        if block.conv1.stride == 2:
+        if first.product.stride == 2:
             # Written out: the mean of each 2x2 window.
             shortcut = x.view(2, channels, 3, 2, 2, 2).mean((3, 5))
         if channels != width:
             zeros = torch.zeros((2, (width - channels) // 2, *shortcut.shape[2:]))
             shortcut = torch.cat([zeros, shortcut, zeros], 1)
-        hidden = block.norm1(block.conv1(x))
+        hidden = first.norm(first.product(x))
         if not single:
             hidden = hidden + shortcut
         hidden = hidden.clamp(-1, 1)
-        expected = (block.norm2(block.conv2(hidden)) + (shortcut if single else hidden)).clamp(-1, 1)
+        expected = (second.norm(second.product(hidden)) + (shortcut if single else hidden)).clamp(-1, 1)
         torch.testing.assert_close(block(x), expected)
-    assert any(block.conv1.stride == 2 for block in blocks[1:4])
+    assert any(block.first.product.stride == 2 for block in blocks[1:4])
 
 
 @pytest.mark.parametrize("build", [resnete18, birealnet18])
@@ -288,20 +291,22 @@ def test_shortcut_around_every_convolution_of_the_imagenet_blocks(build, generat
     for block in blocks[3:5]:
         x = torch.randn((2, 64, 6, 4), generator=generator)
         shortcut = x
-        if block.conv.stride == 2:
+        conv, norm = block.block.product, block.block.norm
+        if conv.stride == 2:
             pooled = x.view(2, 64, 3, 2, 2, 2).mean((3, 5))
-            shortcut = block.shortcut[2](nn.functional.conv2d(pooled, block.shortcut[1].weight))
-        torch.testing.assert_close(block(x), block.norm(block.conv(x)) + shortcut)
-    assert [block.conv.stride for block in blocks].count(2) == 3
+            downsampling = block.shortcut[1]
+            shortcut = downsampling.norm(nn.functional.conv2d(pooled, downsampling.product.weight))
+        torch.testing.assert_close(block(x), norm(conv(x)) + shortcut)
+    assert [block.block.product.stride for block in blocks].count(2) == 3
 
 
 def test_bireal_scales_its_filters_and_resnete_does_not(generator):
     for build, scaled in ((birealnet18, True), (resnete18, False)):
         block = next(module for module in small(build, generator) if hasattr(module, "shortcut"))
-        scale = block.conv.store.scale()
+        scale = block.block.product.store.scale()
         assert (scale is not None) == scaled
         if scaled:
-            torch.testing.assert_close(scale, block.conv.store.weight.abs().mean((1, 2, 3)))
+            torch.testing.assert_close(scale, block.block.product.store.weight.abs().mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("build", WEIGHTS)
