@@ -95,16 +95,16 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
     A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
     set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro. The few other
-    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate. Each slice of a batch
-    steps every layer as soon as its gradient is known, so that the gradients of the whole network never exist together.
-    A gradient that is not finite ends the step where it appears; the layers whose gradients came before it have been
-    stepped already.
+    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate, once a batch. Each slice
+    of a batch steps the accumulators of every layer as soon as their gradient is known, so that the gradients of the
+    whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
+    gradients came before it have been stepped already.
     """
     model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
-    bnn.optim.step_in_backward(optimizer)
+    bnn.optim.step_in_backward(optimizer, parameters=accumulators)
     return TrainingStep(
         model=model,
         optimizer=optimizer,

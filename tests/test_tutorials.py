@@ -31,8 +31,9 @@ def small_mnist(tmp_path):
     return tmp_path
 
 
-def test_there_are_three():
-    assert [page.stem for page in TUTORIALS] == ["mnist-to-junctions", "own-loop", "own-method"]
+def test_there_are_four():
+    names = ["mnist-to-junctions", "own-loop", "own-method", "own-residual-network"]
+    assert [page.stem for page in TUTORIALS] == names
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)

@@ -39,14 +39,18 @@ struct Layer {
     int64_t outputs, groups, group_outputs, group_channels, taps, channel_panels, out_pixels;
 };
 
+// At most 32 bits, from any bit on. Put together in a register: a word that is stored byte by byte is slow to read back.
 inline uint32_t load_bits(const uint8_t* from, int64_t first_bit, int64_t bits) {
-    uint32_t word = 0;
-    if (first_bit % 8 == 0 && bits == 32) {
-        std::memcpy(&word, from + first_bit / 8, 4);
-    } else {
-        extract_bits(reinterpret_cast<uint8_t*>(&word), from, first_bit, bits);
+    from += first_bit / 8;
+    const int64_t shift = first_bit % 8;
+    if (shift == 0 && bits == 32) {
+        uint32_t word;
+        std::memcpy(&word, from, 4);
+        return word;
     }
-    return word;
+    uint64_t word = 0;
+    for (int64_t i = 0; i < packed_bytes(shift + bits); ++i) word |= uint64_t{from[i]} << 8 * i;
+    return static_cast<uint32_t>(word >> shift & ((uint64_t{1} << bits) - 1));
 }
 
 // Rows of a panel before they are bytes.
@@ -66,7 +70,7 @@ inline void add_column_sums(const int8_t* panel, int64_t depth, int32_t* sums) {
 
 // --- the gradient of the input --------------------------------------------------------------------------------------
 
-constexpr int kOffset = 128;  // of the gradients' bytes, for them to be unsigned
+constexpr uint8_t kOffset = 128;  // of the gradients' bytes, for them to be unsigned
 
 // The weights that lead back from (tap, output) to the channels of one panel; and what the sums of products with offset
 // gradients begin at, to end as those of the gradients.
@@ -91,7 +95,14 @@ inline void prepare_panel(const Layer& layer, const Taps& taps, const uint8_t* w
 }
 
 inline void copy_offset(uint8_t* to, const int8_t* from, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; ++i) to[i] = static_cast<uint8_t>(from[i] + kOffset);
+    int64_t i = 0;
+    for (; i + 16 <= bytes; i += 16) {
+        Sixteen some;
+        std::memcpy(&some, from + i, 16);
+        some ^= kOffset;
+        std::memcpy(to + i, &some, 16);
+    }
+    for (; i < bytes; ++i) to[i] = static_cast<uint8_t>(from[i] ^ kOffset);
 }
 
 // Rows of the offset gradients that reach each of `count` input pixels, in (tap, output) order, `stride` bytes apart.

@@ -9,7 +9,6 @@ from torch import Tensor
 from bnn.bits import BitTensor
 from bnn.quantizers.base import Quantizer, SlopeSteps
 
-
 # Below 1, where the polynomial ends, so that a bfloat16 value that an activation has clamped to 1 lies beyond.
 _END = 1 - 2**-9
 
@@ -42,9 +41,9 @@ class ApproxSign(Quantizer):
         return type(self).forward is ApproxSign.forward
 
     @property
-    def slope_steps(self) -> SlopeSteps:
-        """The mean of the polynomial in each third of [0, 1]."""
-        return SlopeSteps((1 / 3, 2 / 3, _END), (5 / 3, 1.0, 1 / 3, 0.0))
+    def slope_steps(self) -> SlopeSteps | None:
+        """The mean of the polynomial in each third of [0, 1]; None where it depends on the example."""
+        return None if self.normalize else SlopeSteps((1 / 3, 2 / 3, _END), (5 / 3, 1.0, 1 / 3, 0.0))
 
     def forward(self, x: Tensor) -> Tensor:
         """Signs of a floating tensor, [N, ...] of at least two dimensions to normalize, as a `BitTensor`."""

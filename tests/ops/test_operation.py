@@ -31,10 +31,10 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "linear_backward_weight": (Q[:, :, 0, 0], SCALE, X, 117),
     "linear_backward_weight_sign": (Q[:, :, 0, 0], X, 117, 5),
     "conv2d_backward_input": (Q, SCALE, W, W_SHAPE, X_SHAPE, WINDOW, torch.bfloat16),
-    "linear_backward_input_slopes": (Q[:, :, 0, 0], SCALE, W, 12, X[None, :, :2], [1.0, 0.0], None, torch.bfloat16),
     "conv2d_backward_input_slopes": (
-        *(Q, SCALE, W, W_SHAPE, X_SHAPE, WINDOW, X[None], [1.0, 0.0], randn(*X_SHAPE), torch.float32),
+        *(Q, SCALE, W, W_SHAPE, X_SHAPE, WINDOW, X[None], [0.5, 2.0], IMAGE.repeat(1, 2, 1, 1), torch.float32),
     ),
+    "linear_backward_input_slopes": (Q[:, :, 0, 0], SCALE, W, 12, W[None, :2], [0.5, 2.0], None, torch.bfloat16),
     "conv2d_backward_weight": (Q, SCALE, X, X_SHAPE, W_SHAPE, WINDOW),
     "conv2d_backward_weight_sign": (Q, X, X_SHAPE, W_SHAPE, WINDOW, 5),
     "real_conv2d_backward_weight": (Q, IMAGE, W_SHAPE, WINDOW._replace(groups=1)),
