@@ -17,14 +17,14 @@ from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
-from bnn.training.allocator import give_back_freed_memory
+from bnn.training.allocator import hold_little_memory
 from bnn.weights import AccumulatorStore, LatentStore, WeightStore, default_store, is_accumulator
 
 Preset = Literal["standard", "edge", "edge-min"]
 
-# The most elements of a layer's output at a time: those of 50 images in BinaryNet's first layer. A batch of a smaller
+# The most elements of a layer's output at a time: those of 34 images in BinaryNet's first layer. A batch of a smaller
 # network is not cut, for the sake of its statistics.
-_SLICE_ELEMENTS = 50 * 128 * 32 * 32
+_SLICE_ELEMENTS = 34 * 128 * 32 * 32
 _NORM_RATE = 1e-2
 _HYSTERESIS = 20.0  # in learning rates
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
@@ -117,7 +117,7 @@ def _binary_network(
 ) -> tuple[nn.Module, torch.Generator]:
     """A network of accumulators with packed sign gradients and integer ones, whose blocks recompute their products; and
     the generator of its roundings."""
-    give_back_freed_memory()
+    hold_little_memory()
     rounding = torch.Generator().manual_seed(seed)
     gradient = SignGradient(packed=True, scale="none", generator=rounding)
     accumulators = partial(store, gradient_quantizer=gradient)

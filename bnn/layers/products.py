@@ -1,5 +1,6 @@
 """Products of binary layers, and the quantization of their output's gradient."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,14 +83,43 @@ def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.d
     return _bnn.real_conv2d(x, weight.packed, weight.shape, window, dtype)  # type: ignore[no-any-return]
 
 
-def input_gradient(q: Tensor, scale: Tensor, x: Tensor, weight: BitTensor, window: Window | None) -> Tensor:
-    """The gradient of the input from that of the product, `q * scale` with int8 `q`; in the input's dtype."""
+def input_gradient(
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    weight: BitTensor,
+    window: Window | None,
+    *,
+    codes: Tensor | None = None,
+    slopes: Sequence[float] = (),
+    base: Tensor | None = None,
+    outside: Tensor | None = None,
+) -> Tensor:
+    """The gradient of the input from that of the product, `q * scale` with int8 `q`; in the input's dtype.
+
+    Args:
+        q: int8, of the product's shape.
+        scale: float32 [].
+        x: the product's input.
+        weight: the product's weight.
+        window: of the convolution, or None.
+        codes: of the input's elements, whose slopes multiply its gradient (see `bnn.ops.batch_norm`); None: all 1.
+        slopes: of the codes.
+        base: another gradient of the input, to which this one is added; None for none.
+        outside: packed truth values: the elements of `base` that count 0; None for none. It needs `codes`.
+    """
     dtype = torch.bfloat16 if x.dtype is torch.bfloat16 else torch.float32
+    if codes is not None and len(codes):
+        by = (codes, slopes, None if base is None else base.to(dtype), dtype, outside)
+        if window is None:
+            return _bnn.linear_backward_input_slopes(q, scale, weight.packed, x.shape[1], *by).to(x.dtype)  # type: ignore[no-any-return]
+        shapes = (weight.packed, weight.shape, x.shape, window)
+        return _bnn.conv2d_backward_input_slopes(q, scale, *shapes, *by).to(x.dtype)  # type: ignore[no-any-return]
     if window is None:
         grad: Tensor = _bnn.linear_backward_input(q, scale, weight.packed, x.shape[1], dtype)
     else:
         grad = _bnn.conv2d_backward_input(q, scale, weight.packed, weight.shape, x.shape, window, dtype)
-    return grad.to(x.dtype)
+    return grad.to(x.dtype) if base is None else base + grad.to(x.dtype)
 
 
 def weight_gradient(

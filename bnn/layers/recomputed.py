@@ -70,25 +70,30 @@ class Recomputed(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         to_input = ctx.adds_input and needs_x
         passed = None
-        if to_input or ctx.needs_input_grad[5]:
+        if ctx.needs_input_grad[5] or (to_input and not len(input_codes)):
             passed = _bnn.pass_slopes(grad, codes, slopes) if len(codes) else grad
         if isinstance(weight, BitTensor):
             quantizer = block.product.grad_quantizer
             rounding = (of_channels.bound(largest, farthest), quantizer.largest, quantizer.seed())
             q, q_scale = _bnn.norm_gradient_integers(*terms, *rounding)
-            del y, terms, grad
+            del y, terms
             if block.pool is not None:
                 q = _bnn.max_pool2d_scatter(q, choices, shape, block.pool.window)
             if needs_weight:
                 of_weight = block.product.store.gradient_quantizer
                 grad_weight = products.weight_gradient(q, q_scale, operand, weight, block.window, of_weight)
             if needs_x:
-                base = passed if to_input else None
-                grad_x = products.input_gradient(q, q_scale, operand, weight, block.window)
-                if len(input_codes):
-                    grad_x = _bnn.pass_slopes(grad_x, input_codes, block.input_steps.slopes)
-                if base is not None:
-                    grad_x = grad_x + base
+                grad_x = products.input_gradient(
+                    q,
+                    q_scale,
+                    operand,
+                    weight,
+                    block.window,
+                    codes=input_codes,
+                    slopes=block.input_steps.slopes if len(input_codes) else (),
+                    base=(grad if passed is None else passed) if to_input else None,
+                    outside=codes[0] if to_input and passed is None and len(codes) else None,
+                )
         else:
             grad_y = _bnn.norm_gradient(*terms)
             del y, terms, grad

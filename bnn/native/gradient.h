@@ -125,6 +125,7 @@ class ScaledSums {
           planes_(slopes.planes),
           codes_(slopes.codes),
           base_(static_cast<const Float*>(slopes.base)),
+          outside_(slopes.outside),
           out_(out) {
         for (int i = 0; i < 4; ++i) slopes_[i] = all_lanes(slopes.values[i]);
     }
@@ -134,20 +135,24 @@ class ScaledSums {
                const int32_t* sums) const {
         int64_t elements[kBlockPixels], bits[kBlockPixels];
         taps.stay(first, count, channels_, image_elements_, elements);
-        if (planes_) taps.stay(first, count, channels_, row_bits_, bits);
+        if (planes_ || outside_) taps.stay(first, count, channels_, row_bits_, bits);
         for (int64_t i = 0; i < count; ++i, sums += kColumns) {
             const int64_t at = elements[i] + channel;
             uint32_t codes[2] = {};
             for (int plane = 0; plane < planes_; ++plane) {
                 codes[plane] = load_bits(codes_ + plane * plane_bytes_, bits[i] + channel, channels);
             }
+            const uint32_t outside = outside_ ? load_bits(outside_, bits[i] + channel, channels) : 0;
             for (int64_t c = 0; c < channels; c += 8) {
                 const int64_t lanes = minimum(8, channels - c);
                 Mask sum;
                 std::memcpy(&sum, sums + c, sizeof sum);
                 Octet value = __builtin_convertvector(sum, Octet) * scale_;
                 if (planes_) value *= slope(static_cast<uint8_t>(codes[0] >> c), static_cast<uint8_t>(codes[1] >> c));
-                if (base_) value = load_octet(base_ + at + c, lanes) + value;
+                if (base_) {
+                    const Mask counts = mask_of(static_cast<uint8_t>(~outside >> c));
+                    value = select(counts, load_octet(base_ + at + c, lanes)) + value;
+                }
                 store_octet(out_ + at + c, value, lanes);
             }
         }
@@ -165,6 +170,7 @@ class ScaledSums {
     int planes_;
     const uint8_t* codes_;
     const Float* base_;
+    const uint8_t* outside_;
     Float* out_;
     Octet slopes_[4];
 };

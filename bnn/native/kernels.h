@@ -23,6 +23,7 @@ struct Slopes {
     const uint8_t* codes;
     float values[4];
     const void* base;
+    const uint8_t* outside;  // bits of the elements of `base` that count 0; may be null
 };
 
 struct Kernels {

@@ -205,9 +205,11 @@ NB_MODULE(_native, module) {
         "conv2d_backward_input",
         [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t weight, uintptr_t out,
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,
-           int64_t groups, int itemsize, uintptr_t codes, const std::vector<float>& slopes, uintptr_t base) {
+           int64_t groups, int itemsize, uintptr_t codes, const std::vector<float>& slopes, uintptr_t base,
+           uintptr_t outside) {
             const int planes = slopes.size() == 4 ? 2 : slopes.size() == 2 ? 1 : 0;
-            bnn::Slopes of_codes{planes, pointer<const uint8_t>(codes), {}, pointer<const void>(base)};
+            bnn::Slopes of_codes{planes, pointer<const uint8_t>(codes), {}, pointer<const void>(base),
+                                 pointer<const uint8_t>(outside)};
             std::copy_n(slopes.begin(), planes ? slopes.size() : 0, of_codes.values);
             kernels(isa).conv2d_backward_input(pointer<const int8_t>(grad), scale, pointer<const uint8_t>(weight),
                                                pointer<void>(out),

@@ -32,8 +32,10 @@ def linear_backward_input(q: Tensor, scale: Tensor, weight: Tensor, features: in
 
 @operation(
     "(Tensor q, Tensor scale, Tensor weight, int features, Tensor codes, float[] slopes, Tensor? base,"
-    " ScalarType dtype) -> Tensor",
-    shape=lambda q, scale, weight, features, codes, slopes, base, dtype: q.new_empty((len(q), features), dtype=dtype),
+    " ScalarType dtype, Tensor? outside=None) -> Tensor",
+    shape=lambda q, scale, weight, features, codes, slopes, base, dtype, outside=None: q.new_empty(
+        (len(q), features), dtype=dtype
+    ),
 )
 def linear_backward_input_slopes(
     q: Tensor,
@@ -44,11 +46,13 @@ def linear_backward_input_slopes(
     slopes: Sequence[float],
     base: Tensor | None,
     dtype: torch.dtype,
+    outside: Tensor | None = None,
 ) -> Tensor:
     """`base` [N, K] plus `linear_backward_input` by a slope of each element, as `conv2d_backward_input_slopes`."""
     products = _scaled(q.double() @ unpack(weight, features, torch.float64), scale)
     products *= _slopes_of(codes, slopes, features)
-    return _added(base, products).to(dtype)
+    outside = None if outside is None else unpack(outside, features, torch.bool)
+    return _added(base, outside, products).to(dtype)
 
 
 @operation(
@@ -111,9 +115,9 @@ def conv2d_backward_input(
 
 @operation(
     "(Tensor q, Tensor scale, Tensor weight, int[] weight_shape, int[] x_shape, int[] window, Tensor codes,"
-    " float[] slopes, Tensor? base, ScalarType dtype) -> Tensor",
-    shape=lambda q, scale, weight, weight_shape, x_shape, window, codes, slopes, base, dtype: empty_images(
-        q, x_shape, dtype
+    " float[] slopes, Tensor? base, ScalarType dtype, Tensor? outside=None) -> Tensor",
+    shape=lambda q, scale, weight, weight_shape, x_shape, window, codes, slopes, base, dtype, outside=None: (
+        empty_images(q, x_shape, dtype)
     ),
 )
 def conv2d_backward_input_slopes(
@@ -127,6 +131,7 @@ def conv2d_backward_input_slopes(
     slopes: Sequence[float],
     base: Tensor | None,
     dtype: torch.dtype,
+    outside: Tensor | None = None,
 ) -> Tensor:
     """The gradient that `conv2d_backward_input` gives by a slope of each element, added to another gradient.
 
@@ -139,11 +144,14 @@ def conv2d_backward_input_slopes(
             bit of the first plane plus twice that of the second.
         slopes: of each code: 2 or 4.
         base: `dtype` [N, C, H, W], or None where nothing is added.
+        dtype: of the result.
+        outside: packed rows in (H, W, C) order: the elements of `base` that count 0; None for none.
     """
     products = _scaled(_input_products(q, weight, weight_shape, x_shape, window), scale)
     n, c, h, w = x_shape
     products *= _slopes_of(codes, slopes, c * h * w).view(n, h, w, c).permute(0, 3, 1, 2)
-    return _added(base, products).to(dtype).contiguous(memory_format=torch.channels_last)
+    outside = None if outside is None else unpack_images(outside, x_shape) > 0
+    return _added(base, outside, products).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 @operation(
@@ -210,8 +218,10 @@ def _slopes_of(codes: Tensor, slopes: Sequence[float], n: int) -> Tensor:
     return torch.tensor(slopes, dtype=torch.float32, device=codes.device)[index]
 
 
-def _added(base: Tensor | None, products: Tensor) -> Tensor:
-    return products if base is None else base.float() + products
+def _added(base: Tensor | None, outside: Tensor | None, products: Tensor) -> Tensor:
+    if base is None:
+        return products
+    return (base.float() if outside is None else torch.where(outside, 0, base.float())) + products
 
 
 def _weight_products(

@@ -12,6 +12,7 @@ from torch import Tensor
 from bnn.ops import batch_norm as specification
 from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_slopes, empty_codes
 from bnn.ops.cpu.arguments import DTYPE_CODES, per_channel
+from bnn.ops.cpu.memory import empty
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.packing import empty_rows, nan_error, packed_bytes
 from bnn.ops.rounding import scale_of
@@ -51,7 +52,7 @@ def norm_clamp(
             raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
         shortcut = shortcut.movedim(1, -1).contiguous()
     channels = last.shape[-1]
-    out, codes = torch.empty_like(last, dtype=dtype), empty_codes(y, 1)
+    out, codes = empty(last.shape, dtype), empty_codes(y, 1)
     operands = (last, per_channel("factor", factor, channels), per_channel("offset", offset, channels))
     dtypes = (DTYPE_CODES[y.dtype], DTYPE_CODES[shortcut_dtype], DTYPE_CODES[dtype])
     call("norm_clamp", *operands, 0 if shortcut is None else shortcut, out, codes, low, high, *_rows(last), *dtypes)
@@ -129,7 +130,7 @@ def norm_gradient_integers(
         )
     operands, rows, dtypes = _operands(grad, codes, slopes, y)
     scale, inverse = scale_of(bound, largest)
-    q = torch.empty_like(operands[-1], dtype=torch.int8)
+    q = empty(operands[-1].shape, torch.int8)
     of = _of_channels(rows[-1], of_grad, of_y, constant)
     call("norm_gradient_integers", *operands, of, q, *rows, *dtypes, inverse.item(), largest, hash_key(seed))
     return q.movedim(-1, 1), scale
@@ -140,7 +141,7 @@ def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     if grad.dtype not in _STREAMS:
         return specification.pass_slopes(grad, codes, slopes)
     last = grad.movedim(1, -1).contiguous()
-    out = torch.empty_like(last)
+    out = empty(last.shape, last.dtype)
     _check_codes(codes, slopes, last)
     call("pass_slopes", last, codes, _floats(slopes), len(codes), out, *_rows(last), DTYPE_CODES[grad.dtype])
     return out.movedim(-1, 1)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from bnn.ops import pooling as specification
 from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, pooling
+from bnn.ops.cpu.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.packing import empty_images, empty_rows
-from bnn.ops.pooling import check_choices, empty_choices
+from bnn.ops.packing import empty_rows
+from bnn.ops.pooling import check_choices, choices_shape
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _GRADIENT_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
@@ -35,7 +36,7 @@ def max_pool2d_backward(grad: Tensor, x: Tensor, x_shape: Sequence[int], pool: S
     if tuple(grad.shape) != shape:
         raise ValueError(f"grad must be {shape}, is {tuple(grad.shape)}")
     grad = grad.movedim(1, -1).contiguous()
-    out = empty_images(grad, x_shape)
+    out = empty_images(x_shape, grad.dtype)
     call("max_pool2d_backward", grad, x, out, *geometry, grad.itemsize)
     return out
 
@@ -44,8 +45,8 @@ def max_pool2d_backward(grad: Tensor, x: Tensor, x_shape: Sequence[int], pool: S
 def max_pool2d_choices(x: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
     if x.dtype not in _FLOATS:
         return specification.max_pool2d_choices(x, pool)
-    values, choices = empty_choices(x, x.shape, pool, x.dtype)
-    _, geometry = pooling(x.shape, pool)
+    shape, geometry = pooling(x.shape, pool)
+    values, choices = empty_images(shape, x.dtype), x.new_empty(choices_shape(shape, pool), dtype=torch.uint8)
     x = x.movedim(1, -1).contiguous()
     call("max_pool2d_choices", x, values, choices, *geometry, len(choices), DTYPE_CODES[x.dtype])
     return values, choices
@@ -58,7 +59,7 @@ def max_pool2d_scatter(grad: Tensor, choices: Tensor, x_shape: Sequence[int], po
     check_choices(grad, choices, x_shape, pool)
     _, geometry = pooling(x_shape, pool)
     grad, choices = grad.movedim(1, -1).contiguous(), choices.contiguous()
-    out = empty_images(grad, x_shape)
+    out = empty_images(x_shape, grad.dtype)
     call("max_pool2d_scatter", grad, choices, out, *geometry, len(choices), DTYPE_CODES[grad.dtype])
     return out
 
@@ -75,8 +76,8 @@ def conv2d_max_pool2d(
     # The products of one image a thread exist at a time.
     products, geometry = convolution(x_shape, weight_shape, window)
     x, weight = packed_images("x", x, x_shape), packed_images("weight", weight, weight_shape)
-    _, pool_geometry = pooling(products, pool)
-    values, choices = empty_choices(x, products, pool, torch.float16)
+    shape, pool_geometry = pooling(products, pool)
+    values, choices = empty_images(shape, torch.float16), x.new_empty(choices_shape(shape, pool))
     groups = Window(*window).groups
     call("conv2d_max_pool2d", x, weight, values, choices, *geometry, *pool_geometry, groups, len(choices))
     return values, choices

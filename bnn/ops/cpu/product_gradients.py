@@ -12,9 +12,10 @@ from torch import Tensor
 
 from bnn.ops import product_gradients as specification
 from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
+from bnn.ops.cpu.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.packing import empty_images, packed_bytes
+from bnn.ops.packing import packed_bytes
 from bnn.random.lowbias32 import hash_key
 
 # Partial sums of a weight's gradient for real images: 16 MiB.
@@ -39,11 +40,12 @@ def linear_backward_input_slopes(
     slopes: Sequence[float],
     base: Tensor | None,
     dtype: torch.dtype,
+    outside: Tensor | None = None,
 ) -> Tensor:
     weight_shape, x_shape = _one_pixel(q, features)
     base = None if base is None else base[:, :, None, None]
     q = q[:, :, None, None]
-    args = (q, scale, weight, weight_shape, x_shape, _ONE_TAP, codes, slopes, base, dtype)
+    args = (q, scale, weight, weight_shape, x_shape, _ONE_TAP, codes, slopes, base, dtype, outside)
     return conv2d_backward_input_slopes(*args).flatten(1)
 
 
@@ -69,7 +71,7 @@ def conv2d_backward_input(
     window: Sequence[int],
     dtype: torch.dtype,
 ) -> Tensor:
-    return _backward_input(q, scale, weight, weight_shape, x_shape, window, dtype, 0, (), 0)
+    return _backward_input(q, scale, weight, weight_shape, x_shape, window, dtype, 0, (), 0, 0)
 
 
 @kernel
@@ -84,6 +86,7 @@ def conv2d_backward_input_slopes(
     slopes: Sequence[float],
     base: Tensor | None,
     dtype: torch.dtype,
+    outside: Tensor | None = None,
 ) -> Tensor:
     rows = (*codes.shape[:1], x_shape[0], packed_bytes(math.prod(x_shape[1:])))
     if (
@@ -102,7 +105,17 @@ def conv2d_backward_input_slopes(
         base = base.movedim(1, -1).contiguous()
     codes = codes.contiguous()
     return _backward_input(
-        q, scale, weight, weight_shape, x_shape, window, dtype, codes, slopes, 0 if base is None else base
+        q,
+        scale,
+        weight,
+        weight_shape,
+        x_shape,
+        window,
+        dtype,
+        codes,
+        slopes,
+        0 if base is None else base,
+        0 if outside is None else packed_images("outside", outside, x_shape),
     )
 
 
@@ -112,7 +125,7 @@ def conv2d_backward_weight(
 ) -> Tensor:
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
-    out = empty_images(q, weight_shape, torch.float32)
+    out = empty_images(weight_shape, torch.float32)
     call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, weight_shape[0], Window(*window).groups)
     return out
 
@@ -134,7 +147,7 @@ def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int
     if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > _MAX_REAL_WEIGHTS:
         return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
     q, geometry = _gradient(q, x.shape, weight_shape, window)
-    out = empty_images(x, weight_shape)
+    out = empty_images(weight_shape, x.dtype)
     x = x.movedim(1, -1).contiguous()
     call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
     return out
@@ -154,7 +167,7 @@ def _backward_input(
         raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
-    out = empty_images(q, x_shape, dtype)
+    out = empty_images(x_shape, dtype)
     groups = Window(*window).groups
     call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, *slopes)
     return out

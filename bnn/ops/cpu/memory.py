@@ -1,0 +1,64 @@
+"""Memory of large results, which is used again for later ones instead of being given back to the system.
+
+Fresh memory has to be cleared by the system, page by page, which takes longer than most passes over it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+_LARGE_BYTES = 1 << 20
+
+
+class ResultMemory:
+    """Memory for tensors of 1 MiB and more, which is theirs for as long as one of them, or a view of it, lives.
+
+    It holds no more than the most that was in use at a time, and the difference in size where a result takes the place
+    of a larger one: before it takes new memory from the system, it gives back all that is free and too small.
+    """
+
+    def __init__(self) -> None:
+        self.is_kept = False
+        """Whether freed memory is kept for later results; set by `bnn.training.allocator`."""
+        self._pieces: list[torch.UntypedStorage] = []
+        self._lock = Lock()
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A contiguous tensor on the CPU, not yet written."""
+        size = math.prod(shape) * dtype.itemsize
+        if not self.is_kept or size < _LARGE_BYTES:
+            return torch.empty(shape, dtype=dtype)
+        with self._lock:
+            return torch.empty(0, dtype=dtype).set_(self._piece(size), 0, tuple(shape))  # type: ignore[call-overload, no-any-return]
+
+    def _piece(self, size: int) -> torch.UntypedStorage:
+        """The smallest free piece that is large enough, or a new one."""
+        free = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) == 1]
+        fitting = [piece for piece in free if piece.nbytes() >= size]
+        if fitting:
+            return min(fitting, key=torch.UntypedStorage.nbytes)
+        too_small = {piece._cdata for piece in free}
+        self._pieces = [piece for piece in self._pieces if piece._cdata not in too_small]
+        del free
+        self._pieces.append(torch.UntypedStorage(size))
+        return self._pieces[-1]
+
+
+RESULTS = ResultMemory()
+"""Of all results of the CPU's operations."""
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A contiguous tensor for a result, not yet written."""
+    return RESULTS.empty(shape, dtype)
+
+
+def empty_images(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Images of a shape (N, C, H, W) for a result, not yet written, channels last."""
+    images, channels, height, width = shape
+    return empty((images, height, width, channels), dtype).movedim(-1, 1)
