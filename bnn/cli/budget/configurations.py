@@ -16,6 +16,7 @@ import bnn.optim
 from bnn.cli.arguments import require_choice
 from bnn.cli.budget.networks import NetworkBuilder
 from bnn.errors import RunError, UsageError
+from bnn.ops.cpu.memory import RESULTS
 from bnn.presets import prepare
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
@@ -90,6 +91,7 @@ def _step(
     configuration: TrainingConfiguration,
     device: torch.device,
 ) -> TrainingStep:
+    RESULTS.is_kept = False  # unless the preset sets it
     with device:
         step = prepare(configuration.preset, build, input_shape=input_shape)
     return replace(
