@@ -22,9 +22,10 @@ from bnn.weights import AccumulatorStore, LatentStore, WeightStore, default_stor
 
 Preset = Literal["standard", "edge", "edge-min"]
 
-# The most elements of a layer's output at a time: those of 34 images in BinaryNet's first layer. A batch of a smaller
-# network is not cut, for the sake of its statistics.
+# The most elements at a time of a layer's product, those of 34 images in BinaryNet's first layer, and of all products,
+# of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
 _SLICE_ELEMENTS = 34 * 128 * 32 * 32
+_SLICE_TOTAL = 24_000_000
 _NORM_RATE = 1e-2
 _HYSTERESIS = 20.0  # in learning rates
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
@@ -94,16 +95,16 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
     A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
     set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro. The few other
-    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate. Each slice of a batch
-    steps every layer as soon as its gradient is known, so that the gradients of the whole network never exist together.
-    A gradient that is not finite ends the step where it appears; the layers whose gradients came before it have been
-    stepped already.
+    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate, once a batch. Each slice
+    of a batch steps the accumulators of every layer as soon as their gradient is known, so that the gradients of the
+    whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
+    gradients came before it have been stepped already.
     """
     model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
     by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": _HYSTERESIS}
     optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
-    bnn.optim.step_in_backward(optimizer)
+    bnn.optim.step_in_backward(optimizer, parameters=accumulators)
     return TrainingStep(
         model=model,
         optimizer=optimizer,
@@ -126,7 +127,9 @@ def _binary_network(
     for module in model.modules():
         if isinstance(module, BinaryLayer):
             latent = module.store.quantizer
-            if module.store.is_binary and latent is not None and latent.is_sign:
+            if latent is not None and latent.serves_accumulators:
+                module.store = accumulators(module.store.shape, quantizer=latent)
+            elif latent is not None and latent.is_sign:  # a scale, which the norm takes away
                 module.store = accumulators(module.store.shape)
             module.grad_quantizer = Int8Gradient(generator=rounding)
         if isinstance(module, BinaryBlock):
@@ -174,7 +177,7 @@ def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
 
 
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Examples whose products, in the layer that has most of them, are `_SLICE_ELEMENTS`."""
+    """Examples whose products are `_SLICE_ELEMENTS` in the layer that has most of them, or `_SLICE_TOTAL` together."""
     sizes = []
 
     def measure(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -189,4 +192,5 @@ def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     model.train()
     for hook in hooks:
         hook.remove()
-    return max(1, _SLICE_ELEMENTS // max(sizes, default=1))
+    largest, total = max(sizes, default=1), max(sum(sizes), 1)
+    return max(1, min(_SLICE_ELEMENTS // largest, _SLICE_TOTAL // total))

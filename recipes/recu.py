@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from bnn.cost.meters.weights import WeightMeter
 from bnn.data import RandomCrop, RandomFlip, load_dataset
 from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.models import initialize, resnet18, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
-from bnn.quantizers import Quantizer, ReCU, Sign
-from bnn.training import Callback, Precision, Run, warmup_cosine
+from bnn.presets import Preset, prepare
+from bnn.quantizers import ApproxSign, Quantizer, ReCU, Sign
+from bnn.training import Callback, Precision, Run, TrainingStep, warmup_cosine
 from bnn.weights import LatentStore
 
 _MODELS = {"resnet18": resnet18, "resnet20": resnet20, "vgg_small": vgg_small, "resnet8": resnet8}
@@ -48,9 +50,11 @@ def recipe(
     train_images: int | None = None,
     model: Literal["resnet18", "resnet20", "vgg_small", "resnet8"] = "resnet20",
     variant: Variant = "recu",
+    preset: Preset = "standard",
+    normalize_inputs: bool = False,
     epochs: int = 600,
     batch_size: int = 256,
-    learning_rate: float = 0.1,
+    learning_rate: float | None = None,
     weight_decay: float = 5e-4,
     warmup_epochs: int = 5,
     tau_start: float = 0.85,
@@ -78,10 +82,14 @@ def recipe(
             to the bound as well, recu_alpha scales by the mean of the clamped weight, recu_empirical takes the true
             quantile, recu_filter a bound for each filter; gradient_scaling and silence_decay are the two halves of ovsw
             on sign; recu_ovsw is both methods together.
+        preset: how much memory the training takes: standard is float32 with the SGD of the public code; for edge and
+            edge-min see bnn.presets.
+        normalize_inputs: whether the window of the gradient of each binary convolution's input is as wide as the
+            standard deviation of the example, as in the public code of ReCU.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: of SGD after the warm-up; a cosine takes it to 0.
-        weight_decay: of every parameter.
+        learning_rate: after the warm-up; a cosine takes it to 0. By default 0.1, or the preset's own.
+        weight_decay: of every parameter; of the preset standard.
         warmup_epochs: in which the learning rate rises from 0; of short runs, a quarter of the epochs at most.
         tau_start: ReCU's quantile in the first epoch.
         tau_end: ReCU's quantile at the end.
@@ -104,21 +112,30 @@ def recipe(
         callbacks.append(AdaptiveGradientScaling(ratio=gradient_ratio))
     if variant in ("silence_decay", "ovsw", "recu_ovsw"):
         callbacks.append(SilenceAwareDecay(decay=silence_decay))
-    network = _MODELS[model](
-        input_shape=data.image_shape,
-        classes=data.num_classes,
-        store=partial(LatentStore, quantizer=quantizer),
-    )
-    initialize(network, generator=torch.Generator().manual_seed(seed))
+
+    def build() -> nn.Module:
+        return _MODELS[model](
+            input_shape=data.image_shape,
+            classes=data.num_classes,
+            store=partial(LatentStore, quantizer=quantizer),
+            input_quantizer=ApproxSign(normalize=normalize_inputs),
+        )
+
+    if preset == "standard":
+        network = build()
+        initialize(network, generator=torch.Generator().manual_seed(seed))
+        rate = 0.1 if learning_rate is None else learning_rate
+        optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, weight_decay=weight_decay)
+        step = TrainingStep(model=network, optimizer=optimizer)
+    else:
+        step = prepare(preset, build, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
-        model=network,
+        **vars(step) | {"precision": precision},
         data=data,
-        optimizer=torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         validation=validation,
-        precision=precision,
         schedule=warmup_cosine(epochs, warmup_epochs=min(warmup_epochs, epochs / 4)),
         augment=[RandomCrop(padding=4), RandomFlip()],
         callbacks=callbacks,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,11 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
-from bnn.layers.recomputed import Recomputed, affine, finish, product, quantized
+from bnn.layers.recomputed import Recomputed, affine, finish, product, quantized, row_slices
 from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
 
-# Products that exist at a time in evaluation: 2 MiB of float16.
-_CHUNK_ELEMENTS = 1 << 20
 # Of what lies between the parts of a block that recomputes, and of the gradient between blocks.
 _HALF_BITS = 16
 _PRODUCTS = {BinaryConv2d.forward, BinaryLinear.forward, nn.Conv2d.forward, nn.Linear.forward}
@@ -161,35 +159,54 @@ class BinaryBlock(nn.Module):
             input_gradient_bits=_HALF_BITS if first else inner_gradient_bits,
         )
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    @overload
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """[N, C, H, W] to [N, O, H', W'], or [N, K] to [N, O].
 
         Args:
             x: the input.
             shortcut: what is added to the norm, of the result's shape; it may be `x` itself.
+            with_input: whether to return the input, too, for a shortcut around more than this block: its gradient is
+                then added in the pass that forms the block's, without a tensor of its own.
 
         Raises:
             ValueError: a fused block gets images without batch, or batch statistics of fewer than two values a channel;
                 or the shortcut has another shape.
         """
-        # Of a sum there is no quantizer among the passes, and no part is called but in training and evaluation: on the
-        # meta device counts want to see each of them, and a gradient through running statistics is rare.
+        out, same = self._run(x, shortcut)
+        return (out, same) if with_input else out
+
+    def _run(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The result and the input."""
+        # There are no passes for a sum in front of a quantizer. In evaluation the parts are called on the meta device,
+        # where counts want to see each of them, and where a gradient goes through the running statistics.
         evaluates = not self.norm.training
         as_parts = evaluates and (x.is_meta or torch.is_grad_enabled())
         if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
-            return self._parts(x, shortcut)
+            return self._parts(x, shortcut), x
         if self.window is not None and x.dim() != 4:
             raise ValueError(f"a block with a convolution takes [N, C, H, W], got a tensor of {tuple(x.shape)}")
         if evaluates:
-            return self._evaluated(x, shortcut)
+            return self._evaluated(x, shortcut), x
         weight, scale = self._operand_and_scale()
         adds_input = shortcut is x and not isinstance(x, BitTensor)
         given = None if adds_input else shortcut
-        out, mean, variance = Recomputed.apply(  # type: ignore[no-untyped-call]
+        out, same, mean, variance = Recomputed.apply(  # type: ignore[no-untyped-call]
             x, weight, scale, self.norm.weight, self.norm.bias, given, self, adds_input
         )
         self._track(mean, variance, scale, out.numel() // out.shape[1])
-        return out  # type: ignore[no-any-return]
+        return out, same
 
     def product_shape(self, x: Tensor) -> torch.Size:
         """Shape of the product of an input, before the pooling."""
@@ -225,7 +242,7 @@ class BinaryBlock(nn.Module):
         if isinstance(x, BitTensor):
             x = products.in_rows(x)
         parts = []
-        for rows in self._row_slices(x):
+        for rows in row_slices(x, self.product_shape(x)):
             part = slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
             y, _, _ = product(quantized(part, self)[0], weight, self)
             parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], self)[0])
@@ -236,9 +253,3 @@ class BinaryBlock(nn.Module):
         if isinstance(self.product, BinaryLayer):
             return self.product.store.read(), self.product.scale()
         return self.product.weight, None
-
-    def _row_slices(self, x: Tensor) -> Iterator[slice]:
-        """Cuts the batch into parts whose products take little memory."""
-        step = max(1, _CHUNK_ELEMENTS // self.product_shape(x)[1:].numel())
-        for start in range(0, max(1, len(x)), step):
-            yield slice(start, start + step)

@@ -1,5 +1,6 @@
 """Poolings that save little: the position of each maximum in a few bits, or nothing."""
 
+import math
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.ops.geometry import PoolWindow
+from bnn.ops.memory import empty_images
 
 
 class MaxPool2d(nn.Module):
@@ -90,7 +92,15 @@ class _AvgPool2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         grad, (kernel_size, stride, padding, *rest) = grads[0], ctx.options
-        # Of the input, backward reads the shape only.
-        x = grad.new_empty(()).expand(ctx.shape)
-        window = ([size] * 2 if isinstance(size, int) else size for size in (kernel_size, stride, padding))
-        return torch.ops.aten.avg_pool2d_backward(grad, x, *window, *rest), *[None] * len(ctx.options)
+        kernel, step, border = ([size] * 2 if isinstance(size, int) else list(size) for size in (kernel_size, stride, padding))
+        images, channels, height, width = ctx.shape
+        tiles = [grad.shape[2] * kernel[0], grad.shape[3] * kernel[1]]
+        if kernel != step or any(border) or tiles != [height, width] or rest[-1] is not None:
+            # Of the input, backward reads the shape only.
+            x = grad.new_empty(()).expand(ctx.shape)
+            of_x = torch.ops.aten.avg_pool2d_backward(grad, x, kernel, step, border, *rest)
+        else:
+            of_x = empty_images(ctx.shape, grad.dtype, grad.device)
+            tiled = of_x.movedim(1, -1).view(images, grad.shape[2], kernel[0], grad.shape[3], kernel[1], channels)
+            tiled.copy_((grad / math.prod(kernel)).movedim(1, -1)[:, :, None, :, None])
+        return of_x, *[None] * len(ctx.options)

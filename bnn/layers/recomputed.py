@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,14 +12,16 @@ from torch import Tensor
 
 from bnn.bits import BitTensor
 from bnn.layers import products
-from bnn.ops.pooling import empty_choices
+from bnn.ops.geometry import Window
+from bnn.ops.memory import empty_images
+from bnn.ops.pooling import choices_shape, pooled_shape
 
 if TYPE_CHECKING:
     from bnn.layers.block import BinaryBlock
 
 _bnn = torch.ops.bnn
-# Products of a real input that exist at a time before they are pooled: 2 MiB of float16.
-_CHUNK_ELEMENTS = 1 << 20
+# Products that exist at a time where they are worked off in parts: 2 MiB of float32.
+_CHUNK_ELEMENTS = 1 << 19
 _PASSES_ALL = [1.0]
 _PASSES_INSIDE = [1.0, 0.0]
 
@@ -26,7 +29,8 @@ _PASSES_INSIDE = [1.0, 0.0]
 class Recomputed(torch.autograd.Function):
     """activation(norm(pool(product(quantize(x)))) + shortcut) of a `BinaryBlock`.
 
-    Returns the result, and mean and variance of the product for the norm's running statistics.
+    Returns the result; the input, whose gradient is then added to the product's in the same pass; and mean and variance
+    of the product for the norm's running statistics.
     """
 
     @staticmethod
@@ -40,9 +44,8 @@ class Recomputed(torch.autograd.Function):
         shortcut: Tensor | None,
         block: BinaryBlock,
         adds_input: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.block, ctx.adds_input, ctx.x_dtype = block, adds_input, x.dtype
-        ctx.product_input_shape = x.shape
         operand, input_codes = quantized(x, block)
         if isinstance(weight, BitTensor):
             weight = products.in_rows(weight)
@@ -55,12 +58,15 @@ class Recomputed(torch.autograd.Function):
         out, codes = finish(y, factor, offset, x if adds_input else shortcut, block)
         ctx.save_for_backward(operand, input_codes, weight, scale, gamma, mean, inverse, codes)
         ctx.mark_non_differentiable(mean, variance)
-        return out, mean, variance
+        ctx.set_materialize_grads(False)
+        return out, x.view_as(x), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         operand, input_codes, weight, scale, gamma, mean, inverse, codes = ctx.saved_tensors
-        block, grad = ctx.block, grads[0]
+        block, (grad, of_input, *_) = ctx.block, grads
+        if grad is None:  # of the two results only the input was used
+            return of_input, *[None] * 7
         slopes = output_slopes(block)
         y, choices, shape = product(operand, weight, block)
         sum_, along, largest, farthest = _bnn.norm_gradient_sums(grad, codes, slopes, y, mean)
@@ -91,17 +97,18 @@ class Recomputed(torch.autograd.Function):
                     block.window,
                     codes=input_codes,
                     slopes=block.input_steps.slopes if len(input_codes) else (),
-                    base=(grad if passed is None else passed) if to_input else None,
+                    base=of_input if not to_input else grad if passed is None else passed,
                     outside=codes[0] if to_input and passed is None and len(codes) else None,
                 )
         else:
-            grad_y = _bnn.norm_gradient(*terms)
-            del y, terms, grad
-            if block.pool is not None:
-                grad_y = _bnn.max_pool2d_scatter(grad_y, choices, shape, block.pool.window)
-            grad_x, grad_weight = _real_gradients(grad_y, operand, weight, block, ctx.needs_input_grad)
+            grad_x, grad_weight = _real_gradients(ctx, operand, weight, terms, choices, shape)
+            del y, terms
             if to_input:
                 grad_x = grad_x + passed
+            elif needs_x and of_input is not None:
+                grad_x = grad_x + of_input
+        if to_input and of_input is not None:
+            grad_x = grad_x + of_input
         if grad_x is not None:
             grad_x = grad_x.to(ctx.x_dtype)
         grad_gamma = None if gamma is None else of_channels.of_gamma
@@ -191,30 +198,50 @@ def output_slopes(block: BinaryBlock) -> list[float]:
 def product(x: Tensor, weight: Tensor, block: BinaryBlock) -> tuple[Tensor, Tensor | None, torch.Size]:
     """The pooled product, the choices of its pooling, and its shape before the pooling; the same at every call.
 
-    Of bits in float16, which holds these whole numbers up to 2048, and even ones up to 4096; or float32, of a matrix or
-    a real weight.
+    A convolution is float16, which holds the whole numbers that bits give up to 2048, and even ones up to 4096; other
+    products are float32.
     """
     window, pool = block.window, block.pool
-    if not isinstance(weight, BitTensor):
-        x = x.to(weight.dtype)
-        y = F.linear(x, weight) if window is None else F.conv2d(x, weight, None, *window.for_torch)
-        if pool is None:
-            return y, None, y.shape
-        return *_bnn.max_pool2d_choices(y, pool.window), y.shape
-    if window is None or pool is None:
-        y = products.multiply(x, weight, window, torch.float16)
-        return y, None, y.shape
     shape = block.product_shape(x)
+    if window is None:
+        y = products.multiply(x, weight, None) if isinstance(weight, BitTensor) else F.linear(x.to(weight.dtype), weight)
+        return y, None, shape
     if isinstance(x, BitTensor):
-        packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))
+        packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))  # type: ignore[attr-defined]
+        if pool is None:
+            return _bnn.conv2d(*packed, window, torch.float16), None, shape
         return *_bnn.conv2d_max_pool2d(*packed, window, pool.window), shape
-    y, choices = empty_choices(x, shape, pool.window, torch.float16)
-    step = max(1, _CHUNK_ELEMENTS // shape[1:].numel())
-    for start in range(0, len(x), step):
-        rows = slice(start, start + step)
-        part = products.multiply(x[rows], weight, window, torch.float16)
-        y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, pool.window)
-    return y, choices, shape
+    y, choices = _empty_results(x, shape, block)
+    for rows in row_slices(x, shape):
+        part = _real_product(x[rows], weight, window)
+        if pool is None:
+            y[rows] = part
+        else:
+            y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, pool.window)
+    return y, None if pool is None else choices, shape
+
+
+def _real_product(x: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """Of real images; float16 by bits, float32 by a real weight."""
+    if isinstance(weight, BitTensor):
+        return products.multiply(x, weight, window, torch.float16)
+    return F.conv2d(x.to(weight.dtype), weight, None, *window.for_torch)
+
+
+def _empty_results(x: Tensor, shape: torch.Size, block: BinaryBlock) -> tuple[Tensor, Tensor]:
+    """A float16 product and the choices of its pooling, not yet written."""
+    if block.pool is None:
+        return empty_images(shape, torch.float16, x.device), x.new_empty(0, dtype=torch.uint8)
+    pooled = pooled_shape(shape, block.pool.window)
+    choices = x.new_empty(choices_shape(pooled, block.pool.window), dtype=torch.uint8)
+    return empty_images(pooled, torch.float16, x.device), choices
+
+
+def row_slices(x: Tensor, shape: torch.Size) -> Iterator[slice]:
+    """Cuts a batch into parts whose products, of `shape` for all of it, take little memory."""
+    step = max(1, _CHUNK_ELEMENTS // max(1, shape[1:].numel()))
+    for start in range(0, max(1, len(x)), step):
+        yield slice(start, start + step)
 
 
 def quantized(x: Tensor, block: BinaryBlock) -> tuple[Tensor, Tensor]:
@@ -231,13 +258,31 @@ def quantized(x: Tensor, block: BinaryBlock) -> tuple[Tensor, Tensor]:
 
 
 def _real_gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, block: BinaryBlock, needs: tuple[bool, ...]
+    ctx: Any,
+    x: Tensor,
+    weight: Tensor,
+    terms: tuple[Any, ...],
+    choices: Tensor | None,
+    shape: torch.Size,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of input and real weight, where they are needed."""
-    x = x.to(weight.dtype)
-    if block.window is None:
-        return grad @ weight if needs[0] else None, grad.t() @ x if needs[1] else None
-    stride, padding, dilation, groups = block.window.for_torch
-    options = (None, stride, padding, dilation, False, (0, 0), groups, (needs[0], needs[1], False))
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(grad, x, weight, *options)
-    return grad_x, grad_weight
+    """Gradients of input and real weight, where they are needed, from the terms of the norm's; a few rows at a time."""
+    block, needs = ctx.block, ctx.needs_input_grad
+    grad, codes, slopes, y, *of_channels = terms
+    of_inputs, of_weight = [], torch.zeros_like(weight)
+    for rows in row_slices(x, shape):
+        part, input_part = (grad[rows], codes[:, rows], slopes, y[rows]), x[rows].to(weight.dtype)
+        grad_y = _bnn.norm_gradient(*part, *of_channels)
+        if block.window is None:
+            of_inputs.append(grad_y @ weight if needs[0] else grad_y)
+            of_weight.addmm_(grad_y.t(), input_part)
+            continue
+        if choices is not None:
+            rows_shape = (len(input_part), *shape[1:])
+            grad_y = _bnn.max_pool2d_scatter(grad_y, choices[:, rows], rows_shape, block.pool.window)
+        stride, padding, dilation, groups = block.window.for_torch
+        options = (None, stride, padding, dilation, False, (0, 0), groups, (needs[0], needs[1], False))
+        of_input, of_part, _ = torch.ops.aten.convolution_backward(grad_y, input_part, weight, *options)
+        of_inputs.append(of_input)
+        if needs[1]:
+            of_weight += of_part
+    return torch.cat(of_inputs) if needs[0] else None, of_weight if needs[1] else None

@@ -144,13 +144,11 @@ class _Block(nn.Module):
         self.missing_channels = channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.shortcut(x)
         if self.double_skip:
-            out = shortcut = self.first(x, shortcut)
-        else:
-            out = self.first(x)
-        out = self.second(out, shortcut)
-        return out
+            out = self.first(x, self.shortcut(x))
+            return self.second(out, out)
+        out, x = self.first(x, with_input=True)
+        return self.second(out, self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
         """`x` at the size and width of the block's output: averaged, and padded with channels of zeros."""

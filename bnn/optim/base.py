@@ -172,6 +172,12 @@ class LowBitOptimizer(torch.optim.Optimizer):
         accumulates = is_accumulator(parameter)
         if accumulates and self._step_by_signs(group, parameter, gradient, seed):
             return
+        stored = [parameter, *(state[name] for name in self.moments(group))]
+        if all(tensor.dtype is torch.float32 for tensor in stored) and not accumulates:
+            whole = slice(None)
+            means = [moment.read(whole) for moment in moments]
+            self.update(rows_of(parameter.detach()), float_rows(rows_of(gradient), whole), means, group, step)
+            return
         generator = generator_like(parameter, seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
         hysteresis = self.hysteresis(group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import torch
@@ -12,10 +12,12 @@ from bnn.optim.base import LowBitOptimizer
 from bnn.weights import is_accumulator
 
 
-def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
-    """From now on every parameter is stepped, and its gradient freed, as soon as backward has accumulated it.
+def step_in_backward(
+    optimizer: torch.optim.Optimizer, *, parameters: Iterable[Tensor] | None = None
+) -> StepInBackward:
+    """From now on parameters are stepped, and their gradients freed, as soon as backward has accumulated them.
 
-    No more than one parameter's gradient exists at a time. The result is that of a step after backward, bit for bit,
+    No more than one of their gradients exists at a time. The result is that of a step after backward, bit for bit,
     except for an `Accumulator` that a forward pass reads twice: it is stepped at each use. `step` and `zero_grad` after
     backward then find nothing to do.
 
@@ -24,17 +26,19 @@ def step_in_backward(optimizer: torch.optim.Optimizer) -> StepInBackward:
 
     Args:
         optimizer: of any class that leaves alone the parameters whose gradient is None, as those of torch do.
+        parameters: which of the optimizer's; by default all. The others are left to `optimizer.step()`, and their
+            gradients of several backward passes add up until then.
 
     Returns:
         A handle: `remove()` ends it, and so does leaving the handle's `with` block.
     """
-    return StepInBackward(optimizer)
+    return StepInBackward(optimizer, parameters)
 
 
 class StepInBackward:
     """The handle of `step_in_backward`."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor] | None) -> None:
         def hook(index: int) -> Callable[[Tensor], None]:
             def step(parameter: Tensor) -> None:
                 try:
@@ -48,11 +52,12 @@ class StepInBackward:
             return step
 
         optimizer.zero_grad()
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        all_parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        chosen = {id(parameter) for parameter in (all_parameters if parameters is None else parameters)}
         self._handles = [
             parameter.register_post_accumulate_grad_hook(hook(index))
-            for index, parameter in enumerate(parameters)
-            if parameter.requires_grad or is_accumulator(parameter)
+            for index, parameter in enumerate(all_parameters)
+            if id(parameter) in chosen and (parameter.requires_grad or is_accumulator(parameter))
         ]
 
     def remove(self) -> None:

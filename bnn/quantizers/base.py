@@ -46,6 +46,21 @@ class Quantizer(nn.Module):
         return None
 
     @property
+    def centers(self) -> bool:
+        """Whether `forward(x)` is just the signs of `x` about the mean of each filter, x[i]."""
+        return False
+
+    @property
+    def serves_accumulators(self) -> bool:
+        """Whether accumulators that are read as their signs can stand for latent weights behind this quantizer."""
+        return self.levels == (-1.0, 1.0) and (self.is_sign or self.centers) and not self.scales
+
+    @property
+    def projects(self) -> bool:
+        """Whether `reach` bounds the weights."""
+        return False
+
+    @property
     def scales(self) -> bool:
         """Whether `scale` gives a factor."""
         return type(self).scale is not Quantizer.scale
@@ -68,3 +83,17 @@ class Quantizer(nn.Module):
 
     def project_(self, weight: Tensor) -> None:
         """Projects latent weights, in place, as the method requires. Called after every update."""
+
+    def reach(self, variance: Tensor, magnitude: Tensor) -> Tensor:
+        """How far from 0, or from the mean where it `centers` filters, weights may lie after `project_`.
+
+        It is asked where the quantizer `projects`, for stores that project a few filters at a time.
+
+        Args:
+            variance: of each filter's weights, [out].
+            magnitude: of each filter's weights, the mean distance from 0 or from the mean, [out].
+
+        Returns:
+            Of each filter, [out].
+        """
+        raise NotImplementedError

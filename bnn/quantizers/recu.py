@@ -79,6 +79,26 @@ class ReCU(Quantizer):
         self._tau = value
 
     @property
+    def is_sign(self) -> bool:
+        """Where filters are not standardised, but of a subclass with another `forward`."""
+        return not self.standardize and type(self).forward is ReCU.forward
+
+    @property
+    def centers(self) -> bool:
+        """Where filters are standardised, but of a subclass with another `forward`."""
+        return self.standardize and type(self).forward is ReCU.forward
+
+    @property
+    def serves_accumulators(self) -> bool:
+        """Not with a projection to empirical quantiles, which need all weights at once."""
+        return super().serves_accumulators and (self.tail != "project" or self.quantile == "laplace")
+
+    @property
+    def projects(self) -> bool:
+        """Where `tail` is `project` and there is a bound."""
+        return self.tail == "project" and self.tau < 1
+
+    @property
     def scales(self) -> bool:
         """Whether there is a factor: where `scale` is not none."""
         return self.scale_by != "none"
@@ -129,6 +149,14 @@ class ReCU(Quantizer):
             bound = self.bound(standard)
             moved = standard.clamp(-bound, bound) * deviation / _STANDARD_DEVIATION + mean
             weight.copy_(torch.where(standard.abs() > bound, moved, weight))
+
+    def reach(self, variance: Tensor, magnitude: Tensor) -> Tensor:
+        """The Laplace bound in units of the latent weight."""
+        unit = (variance + _EPSILON).sqrt() if self.standardize else torch.ones_like(variance)
+        relative = magnitude / unit
+        if self.scope == "layer":
+            relative = relative.mean()
+        return -relative * math.log(2 - 2 * self.tau) * unit
 
     def _standardized(self, weight: Tensor) -> Tensor:
         if not self.standardize:

@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-from bnn.ops.cpu.memory import RESULTS
+from bnn.ops.memory import RESULTS
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 _LARGE_BYTES = 1 << 20

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnn.bits import BitTensor, in_memory_order
+from bnn.errors import RecipeError
+from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 from bnn.random.rounding import round_to_integers_
 from bnn.weights.base import WeightStore
@@ -20,7 +22,7 @@ from bnn.weights.base import WeightStore
 CODES_PER_UNIT = 128
 """Codes of an int8 accumulator in an interval of length 1."""
 
-# Initialized at a time: float32 values of the whole weight would take more than all of training.
+# Of which float32 values exist at a time.
 _CHUNK_ELEMENTS = 1 << 18
 
 
@@ -106,11 +108,18 @@ class AccumulatorStore(WeightStore):
         *,
         dtype: torch.dtype = torch.int8,
         gain: float = 1.0,
+        quantizer: Quantizer | None = None,
         gradient_quantizer: GradientQuantizer | None = None,
     ) -> None:
         super().__init__()
+        if quantizer is not None and not quantizer.serves_accumulators:
+            raise RecipeError(
+                "accumulators stand for signs about 0 or about the mean of a filter, without a scale and with bounds"
+                f" that follow from its moments: they cannot stand for {quantizer!r}"
+            )
         self.shape = tuple(shape)
         self.gain = gain
+        self.quantizer = copy.deepcopy(quantizer)
         self.gradient_quantizer = copy.deepcopy(gradient_quantizer)
         memory_format = torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
         data = torch.empty(self.shape, dtype=dtype, memory_format=memory_format)
@@ -126,13 +135,33 @@ class AccumulatorStore(WeightStore):
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws from a normal distribution of standard deviation gain / sqrt(fan-in)."""
-        row_elements = math.prod(self.shape[1:])
-        rows = max(1, _CHUNK_ELEMENTS // max(1, row_elements))
-        for start in range(0, self.shape[0], rows):
-            part = self.weight.detach()[start : start + rows]
-            values = torch.empty_like(part, dtype=torch.float32)
-            values.normal_(std=self.gain / math.sqrt(row_elements), generator=generator)
+        deviation = self.gain / math.sqrt(math.prod(self.shape[1:]))
+        for part in self._parts(self.weight.detach()):
+            values = torch.empty_like(part, dtype=torch.float32).normal_(std=deviation, generator=generator)
+            if self.quantizer is not None and self.quantizer.centers:
+                values -= values.mean(_filter_dims(values), keepdim=True)
             part.copy_(encode(values, None) if part.dtype is torch.int8 else values)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Brings filters that the quantizer centers to mean 0, and moves accumulators beyond its reach there.
+
+        Both go to the nearest number that the dtype has. What that leaves of a mean does not add up, since the next
+        call finds it again.
+        """
+        quantizer = self.quantizer
+        if quantizer is None or not (quantizer.centers or quantizer.projects):
+            return
+        parts = self._parts(self.weight.detach())
+        moments = [_moments(part, centers=quantizer.centers) for part in parts]
+        mean, variance, magnitude = (torch.cat(column) for column in zip(*moments, strict=True))
+        reach = quantizer.reach(variance, magnitude) if quantizer.projects else torch.ones_like(mean)
+        for part, *of_filters in zip(parts, self._parts(mean), self._parts(reach), strict=True):
+            _move_(part, *of_filters)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Views of a few rows each of [out, ...]: float32 values of them all would take more than all of training."""
+        return torch.split(x, max(1, _CHUNK_ELEMENTS // max(1, math.prod(self.shape[1:]))))
 
     def trained_value(self) -> Tensor:
         """The accumulators' values, float32 where they are int8."""
@@ -145,6 +174,31 @@ class AccumulatorStore(WeightStore):
             return super().sign_planes()
         # By the operation itself, since meters ask after every step: a BitTensor takes longer than the bits.
         return (torch.ops.bnn.pack(in_memory_order(self.weight.detach())[1]),)
+
+
+def _filter_dims(x: Tensor) -> list[int]:
+    return list(range(1, x.dim()))
+
+
+def _moments(part: Tensor, *, centers: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each filter the mean, or 0, and the mean square and mean magnitude about it: [rows] each."""
+    values, dims = decode(part), _filter_dims(part)
+    mean = values.mean(dims, keepdim=True) if centers else values.new_zeros(len(part), *[1] * len(dims))
+    values = values - mean
+    # Several times as fast as var_mean.
+    return mean.flatten(), values.square().mean(dims), values.abs_().mean(dims)
+
+
+def _move_(part: Tensor, mean: Tensor, reach: Tensor) -> None:
+    """part = clamp(part - mean, -reach, reach), of each filter, to the nearest that its dtype has."""
+    mean, reach = (x.view(-1, *[1] * (part.dim() - 1)) for x in (mean, reach))
+    if part.dtype is torch.int8:
+        # Codes c and -1 - c are opposite.
+        largest = (reach * CODES_PER_UNIT - 0.5).round_().clamp_(0, CODES_PER_UNIT - 1).to(torch.int16)
+        shift = (mean * CODES_PER_UNIT).round_().to(torch.int16)
+        part.copy_((part - shift).clamp_(-1 - largest, largest))
+    else:
+        part.copy_((part - mean).clamp_(-reach, reach))
 
 
 class _Signs(torch.autograd.Function):

@@ -9,11 +9,12 @@ import torch
 from bnn.cli import main
 from bnn.cost.meters.weights import WeightMeter
 from bnn.errors import DataError
+from bnn.layers import BinaryConv2d
 from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.quantizers import ReCU, Sign
 from bnn.training.directory import read_json, read_metrics
 from bnn.training.recipe import load_recipe
-from bnn.weights import LatentStore
+from bnn.weights import AccumulatorStore, LatentStore, named_stores
 
 PATH = Path(__file__).parents[2] / "recipes" / "recu.py"
 RECU = load_recipe(PATH).function
@@ -21,7 +22,7 @@ SMALL = {"model": "resnet8", "epochs": 2, "batch_size": 10}
 
 
 def quantizer_of(run) -> ReCU | Sign:
-    (first, *others) = [module.quantizer for module in run.model.modules() if isinstance(module, LatentStore)]
+    (first, *others) = [store.quantizer for _, store in named_stores(run.model)]
     assert all(repr(other) == repr(first) for other in others)
     return first
 
@@ -92,3 +93,56 @@ def test_training_with_both_methods_writes_what_became_of_the_weights(images, tm
 def test_the_binary_networks_take_products_of_bfloat16(images):
     assert RECU(data_dir=images, precision="bfloat16", **SMALL).precision == "bfloat16"
     assert RECU(data_dir=images, **SMALL).precision == "float32"
+
+
+DTYPES = {"standard": (LatentStore, torch.float32), "edge": (AccumulatorStore, torch.float16)}
+DTYPES["edge-min"] = (AccumulatorStore, torch.int8)
+
+
+@pytest.mark.parametrize("preset", DTYPES)
+@pytest.mark.parametrize("variant", ["sign", "standardized", "recu", "recu_project"])
+def test_presets_keep_the_quantizer_in_stores_of_their_own(preset, variant, images):
+    run = RECU(data_dir=images, preset=preset, variant=variant, **SMALL)
+    begins, callbacks = VARIANTS[variant]
+    assert repr(quantizer_of(run)).startswith(begins)
+    assert kinds(run) == callbacks
+    assert {(type(store), store.weight.dtype) for _, store in named_stores(run.model)} == {DTYPES[preset]}
+
+
+def test_the_learning_rate_is_the_preset_s_own_unless_it_is_given(images):
+    for preset, rate in {"standard": 0.1, "edge": 3e-3, "edge-min": 2e-2}.items():
+        run = RECU(data_dir=images, preset=preset, **SMALL)
+        assert run.optimizer.param_groups[0]["lr"] == rate
+        run = RECU(data_dir=images, preset=preset, learning_rate=0.5, **SMALL)
+        assert run.optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("preset", DTYPES)
+def test_the_window_of_the_inputs_can_follow_each_example(normalize, preset, images):
+    run = RECU(data_dir=images, preset=preset, normalize_inputs=normalize, **SMALL)
+    quantizers = [layer.input_quantizer for layer in run.model.modules() if isinstance(layer, BinaryConv2d)]
+    assert [quantizer.normalize for quantizer in quantizers] == [normalize] * 6
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_projection_and_its_schedule_reach_accumulators(preset, images, tmp_path):
+    words = ["--data-dir", str(images), "--model", "resnet8", "--variant", "recu_project", "--preset", preset]
+    words += ["--epochs", "2", "--batch-size", "6", "--tau-start", "0.85", "--tau-end", "0.9"]
+    assert main(["train", str(PATH), *words, "--out", str(tmp_path / "run")]) == 0
+    first, second = read_metrics(tmp_path / "run")
+    assert 0.85 == first["tau"] < second["tau"] < 0.9
+    for record in (first, second):
+        assert 0 < record["flip_rate"] < 1
+        assert 0 < record["never_flipped"] < 1
+        assert 0 <= record["clipped_share"] < 1
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+@pytest.mark.parametrize("variant", ["gradient_scaling", "silence_decay"])
+def test_ovsw_under_presets_without_dense_gradients_is_one_line(preset, variant, images, tmp_path, capsys):
+    words = ["--data-dir", str(images), "--model", "resnet8", "--variant", variant, "--preset", preset]
+    assert main(["train", str(PATH), *words, "--batch-size", "6", "--out", str(tmp_path / "run")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("bnn: ")
+    assert "needs a dense gradient" in last

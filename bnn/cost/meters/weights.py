@@ -205,7 +205,7 @@ def _distance(store: WeightStore) -> Figures:
     """Quantization error and share of clipped weights, where there is a latent value."""
     if not store.has_latent_weight:
         return {}
-    value, levels, figures = store.trained_value(), store.read(), {}
+    value, levels, figures = store.trained_value().float(), store.read(), {}
     if store.quantizer is not None:
         clipped = store.quantizer.is_clipped(value)
         if clipped is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from bnn.ops import batch_norm as specification
 from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_slopes, empty_codes
 from bnn.ops.cpu.arguments import DTYPE_CODES, per_channel
-from bnn.ops.cpu.memory import empty
+from bnn.ops.memory import empty
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.packing import empty_rows, nan_error, packed_bytes
 from bnn.ops.rounding import scale_of

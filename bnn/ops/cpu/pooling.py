@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bnn.ops import pooling as specification
 from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, pooling
-from bnn.ops.cpu.memory import empty_images
+from bnn.ops.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
 from bnn.ops.packing import empty_rows

@@ -146,6 +146,24 @@ def test_share_that_recu_clips_of_normal_weights(tau, share):
     assert laplace.epoch()["quantization_error"] == pytest.approx(1 - (1 - p) ** 2 / clamped, abs=0.003)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int8])
+def test_what_recu_clips_of_accumulators_is_figured_in_float32(dtype):
+    store = AccumulatorStore((1, len(NORMAL)), dtype=dtype, gain=0.3 * math.sqrt(len(NORMAL)), quantizer=ReCU(tau=0.9))
+    store.initialize(torch.Generator().manual_seed(0))
+    meter, record = WeightMeter(), {}
+    trainer = SimpleNamespace(run=SimpleNamespace(model=nn.Sequential(store)))
+    meter.on_fit_begin(trainer)
+    meter.on_epoch_end(trainer, record)
+    assert record["clipped_share"] == pytest.approx(0.199, abs=0.01)
+    assert record["quantization_error"] == pytest.approx(error_of_clamped(store.trained_value().double()), abs=1e-4)
+
+
+def error_of_clamped(w: torch.Tensor) -> float:
+    """Of the clamped weight and its signs, under the best factor, mean |w|."""
+    clamped = ReCU(tau=0.9).clamped(w)
+    return 1 - (clamped.abs().mean().square() / clamped.square().mean()).item()
+
+
 class Dense(Callback):
     """Counts flips of dense levels, as the definition says."""
 
@@ -208,6 +226,10 @@ STORES = {
     "latent": (LatentStore, lambda p: torch.optim.SGD(p, lr=0.5)),
     "recu": (lambda shape: LatentStore(shape, quantizer=ReCU()), lambda p: torch.optim.SGD(p, lr=0.5)),
     "accumulator": (AccumulatorStore, lambda p: SGD(p, lr=2.0)),
+    "recu accumulator": (
+        lambda shape: AccumulatorStore(shape, quantizer=ReCU(tail="project")),
+        lambda p: SGD(p, lr=2.0),
+    ),
     "states": (DiscreteStore, lambda p: DST(SGD(p, lr=0.5))),
 }
 
@@ -222,7 +244,7 @@ def test_agrees_with_dense_counting_for_every_store(kind, tmp_path):
     for record, expected in zip(records, counted.records, strict=True):
         assert {name: record[name] for name in expected} == pytest.approx(expected)
     assert set(summary["weight_state"]) == {"1", "3"}
-    known = {"recu": {"clipped_share"}, "states": {"sparsity"}}.get(kind, set())
+    known = {"recu": {"clipped_share"}, "recu accumulator": {"clipped_share"}, "states": {"sparsity"}}.get(kind, set())
     missing = {"quantization_error"} if kind == "states" else set()
     for figures in summary["weight_state"].values():
         assert set(figures) == (FIGURES | known) - missing

@@ -59,12 +59,12 @@ RESULTS = ResultMemory()
 """Of all results of the CPU's operations."""
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
     """A contiguous tensor for a result, not yet written."""
-    return RESULTS.empty(shape, dtype)
+    return RESULTS.empty(shape, dtype) if device.type == "cpu" else torch.empty(shape, dtype=dtype, device=device)
 
 
-def empty_images(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def empty_images(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
     """Images of a shape (N, C, H, W) for a result, not yet written, channels last."""
     images, channels, height, width = shape
-    return empty((images, height, width, channels), dtype).movedim(-1, 1)
+    return empty((images, height, width, channels), dtype, device).movedim(-1, 1)
