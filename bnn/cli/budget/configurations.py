@@ -16,7 +16,7 @@ import bnn.optim
 from bnn.cli.arguments import require_choice
 from bnn.cli.budget.networks import NetworkBuilder
 from bnn.errors import RunError, UsageError
-from bnn.ops.cpu.memory import RESULTS
+from bnn.ops.memory import RESULTS
 from bnn.presets import prepare
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore

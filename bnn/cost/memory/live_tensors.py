@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnn.bits import BitTensor
-from bnn.ops.cpu.memory import LARGE_BYTES, RESULTS
+from bnn.ops.memory import LARGE_BYTES, RESULTS
 
 # Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
 # tensor takes none at all.
@@ -23,8 +23,9 @@ _PACKS = ("bnn::", "aten::new_empty")
 # Elementwise operations whose truth values stay as they are.
 _TAKES_MASK = ("aten::where", "aten::masked_fill")
 _FEW_CHANNELS = 4
-# Operations whose first result takes the place of earlier ones on the CPU, if it is large.
+# Operations whose first result takes the place of earlier ones on the CPU, if it is large; and `bnn.ops.memory.empty`.
 _REUSES_MEMORY = {
+    "aten::empty",
     *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "conv2d_max_pool2d")),
     *(f"bnn::{name}" for name in ("max_pool2d_backward", "max_pool2d_choices", "max_pool2d_scatter")),
     *(f"bnn::{name}" for name in ("norm_clamp", "norm_gradient_integers", "pass_slopes")),
@@ -156,7 +157,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Pieces:
-    """Follows `bnn.ops.cpu.memory.ResultMemory`, of which it is a copy without memory."""
+    """Follows `bnn.ops.memory.ResultMemory`, of which it is a copy without memory."""
 
     def __init__(self) -> None:
         self._free: list[Memory] = []

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from bnn.bits import BitTensor
 from bnn.cost.memory.resident import PeakResident
 from bnn.cost.memory.saved_tensors import saved_tensors
-from bnn.ops.cpu.memory import RESULTS
+from bnn.ops.memory import RESULTS
 from bnn.training import TrainingStep
 
 
