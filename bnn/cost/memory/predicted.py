@@ -17,8 +17,8 @@ from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, name_failing_
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
-# Where operations give a window's bits beside those of the signs.
-_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1)}
+# Where operations give the bits of a gradient's window or slope beside their values.
+_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1), ("bnn::sign_codes", 1), ("bnn::norm_clamp", 1)}
 # Those after the third are like it: the first makes gradients, which may be bits, and the second adds to them.
 _SLICES = 3
 _ORDER = (
