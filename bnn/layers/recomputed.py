@@ -206,8 +206,8 @@ def finish(
     dtype = torch.bfloat16 if y.dim() == 4 else torch.float32
     low, high = block.clamp_range
     out, codes = _bnn.norm_clamp(y, factor, offset, shortcut, low, high, dtype)
-    # A slice would keep the memory of the whole.
-    return out, codes if math.isfinite(low) or math.isfinite(high) else torch.empty_like(codes[:0])
+    # A slice would keep the memory of all codes.
+    return out, codes if math.isfinite(low) or math.isfinite(high) else codes.new_empty((0, *codes.shape[1:]))
 
 
 def output_slopes(block: BinaryBlock) -> list[float]:
