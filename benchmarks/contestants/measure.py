@@ -78,16 +78,16 @@ class PeakMemory:
     """The process's peak resident memory from the making of this object on, or from its last restart."""
 
     def __init__(self) -> None:
-        self.is_of_whole_process = not _reset_peak()
+        self.is_of_whole_process = not self.restart()
         self.start_bytes = _status_bytes("VmRSS")
 
-    def restart(self) -> None:
-        """Forgets the peak up to now, and gives the system back what is free."""
+    def restart(self) -> bool:
+        """Gives the system back what is free and forgets the peak up to now; False where it cannot be forgotten."""
         gc.collect()
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-        _reset_peak()
+        return _reset_peak()
 
     def peak_bytes(self) -> int:
         """Most resident memory up to now."""
@@ -95,7 +95,7 @@ class PeakMemory:
 
 
 def step_times_s(
-    step: Callable[[], float | None], *, warmup: int, steps: int, before_timing: Callable[[], None] = lambda: None
+    step: Callable[[], float | None], *, warmup: int, steps: int, before_timing: Callable[[], object] = lambda: None
 ) -> tuple[list[float], float | None]:
     """Runs a step `warmup` times, then `steps` times with the stop-watch.
 

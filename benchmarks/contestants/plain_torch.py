@@ -1,7 +1,7 @@
 """Plain PyTorch without this package: python -m benchmarks.contestants.plain_torch TASK.
 
 The task's mode lists, with hyphens between them, what a skilled user turns on: `bfloat16` (autocast), `last` (channels
-last), `compiled` (`torch.compile`) and `fused` (Adam in one pass). Without any of them it is float32, channels first, eager.
+last), `compiled` (`torch.compile`) and `fused` (Adam in one pass). What is left out is float32, channels first, eager.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +87,8 @@ def build(task: Task) -> PlainTorch:
 
             # Signs of weights are taken once and norms become part of the products, as torch advises for inference.
             inductor.freezing = True
-        model.compile()
+        # Not `model.compile()`, which compiles the layers of an `nn.Sequential` one by one.
+        model = torch.compile(model, fullgraph=True, dynamic=False)
     return PlainTorch(model, optimizer, latents, bfloat16="bfloat16" in on, layout=layout)
 
 
