@@ -133,9 +133,7 @@ class BinaryBlock(nn.Module):
         return Window.of(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups)
 
     @overload
-    def forward(
-        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False
-    ) -> Tensor: ...
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False) -> Tensor: ...
 
     @overload
     def forward(

@@ -226,7 +226,11 @@ def product(x: Tensor, weight: Tensor, block: BinaryBlock) -> tuple[Tensor, Tens
     window, pool = block.window, block.pool
     shape = block.product_shape(x)
     if window is None:
-        y = products.multiply(x, weight, None) if isinstance(weight, BitTensor) else F.linear(x.to(weight.dtype), weight)
+        y = (
+            products.multiply(x, weight, None)
+            if isinstance(weight, BitTensor)
+            else F.linear(x.to(weight.dtype), weight)
+        )
         return y, None, shape
     if isinstance(x, BitTensor):
         packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))  # type: ignore[attr-defined]

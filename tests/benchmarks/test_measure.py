@@ -69,5 +69,7 @@ def test_warm_up_is_not_timed(monkeypatch):
 
 
 def test_a_task_survives_the_command_line():
-    task = Task("mlp", (1, 2, 3), classes=4, batch=5, warmup=6, steps=7, threads=8, mode="edge", weights="recu", inference=True)
+    task = Task(
+        "mlp", (1, 2, 3), classes=4, batch=5, warmup=6, steps=7, threads=8, mode="edge", weights="recu", inference=True
+    )
     assert Task.from_json(task.to_json()) == task
