@@ -20,10 +20,10 @@ from benchmarks.contestants.ours import build
 from benchmarks.train_step import MODELS
 
 
-def operation_times_s(preset: str, task: Task) -> tuple[float, dict[str, float]]:
+def operation_times_s(task: Task) -> tuple[float, dict[str, float]]:
     """Wall time of a step, and the self time of each operation in it, as means over the task's steps."""
     torch.set_num_threads(task.threads)
-    contestant = build(preset, task)
+    contestant = build(task)
     contestant.model.train()
     x, labels = torch.randn(task.batch, *task.input_shape), torch.randint(task.classes, (task.batch,))
     for _ in range(task.warmup):
@@ -50,7 +50,7 @@ def main() -> None:
     chosen = parser.parse_args()
     shape, classes = MODELS[chosen.model]
     task = Task(chosen.model, shape, classes, chosen.batch, chosen.warmup, chosen.steps, chosen.threads)
-    step_s, times = operation_times_s(chosen.preset, task)
+    step_s, times = operation_times_s(task)
     table = Table(title=f"{chosen.model}, {chosen.preset}, batch {chosen.batch}: {step_s:.3f} s", box=SIMPLE_HEAD)
     table.add_column("operation")
     table.add_column("ms", justify="right")

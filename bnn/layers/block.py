@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +130,9 @@ class BinaryBlock(nn.Module):
         if isinstance(self.product, nn.Linear):
             return None
         conv = self.product
-        return Window.of(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups)
+        return Window.of(
+            stride=conv.stride, padding=cast(tuple[int, ...], conv.padding), dilation=conv.dilation, groups=conv.groups
+        )
 
     @overload
     def forward(self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False) -> Tensor: ...
@@ -196,16 +198,21 @@ class BinaryBlock(nn.Module):
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, scale: Tensor | None, count: int) -> None:
         """Takes the statistics of a batch into the running ones, as torch's batch norm does."""
-        norm = self.norm
+        norm = cast(nn.BatchNorm2d, self.norm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
         if scale is not None:
             mean, variance = mean * scale, variance * scale.square()
-        norm.num_batches_tracked += 1
+        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
         norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
 
     def _evaluated(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         """The result by the running statistics, a few rows at a time."""
-        norm = self.norm
+        norm = cast(nn.BatchNorm2d, self.norm)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         weight, scale = self._operand_and_scale()
         inverse = (norm.running_var + norm.eps).rsqrt()
         factor, offset = affine(norm.running_mean, inverse, None, norm.weight, norm.bias)
@@ -217,7 +224,7 @@ class BinaryBlock(nn.Module):
             part = slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
             y, _, _ = product(quantized(part, self)[0], weight, self)
             parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], self)[0])
-        return cat_rows(parts) if isinstance(parts[0], BitTensor) else torch.cat(parts)
+        return cat_rows(cast(list[BitTensor], parts)) if self.output_steps is not None else torch.cat(parts)
 
     def _operand_and_scale(self) -> tuple[Tensor, Tensor | None]:
         """The weight as the product takes it, and the factor of each channel of the product."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.layers import products
@@ -34,7 +34,7 @@ class Recomputed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: D102
         ctx: Any,
         x: Tensor,
         weight: Tensor,
@@ -53,7 +53,7 @@ class Recomputed(torch.autograd.Function):
         if y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         mean, variance = _bnn.channel_moments(y)
-        inverse = inverse_deviation(variance, scale, block.norm.eps)
+        inverse = inverse_deviation(variance, scale, cast(nn.BatchNorm2d, block.norm).eps)
         factor, offset = affine(mean, inverse, scale, gamma, beta)
         out, codes = finish(y, factor, offset, x if adds_input else shortcut, block)
         ctx.save_for_backward(operand, input_codes, weight, scale, gamma, mean, inverse, codes)
@@ -62,7 +62,7 @@ class Recomputed(torch.autograd.Function):
         return out, x.view_as(x), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: D102
         operand, input_codes, weight, scale, gamma, mean, inverse, codes = ctx.saved_tensors
         block, (grad, of_input, *_) = ctx.block, grads
         if grad is None:  # of the two results only the input was used
@@ -78,6 +78,10 @@ class Recomputed(torch.autograd.Function):
         passed = None
         if ctx.needs_input_grad[5] or (to_input and not len(input_codes)):
             passed = _bnn.pass_slopes(grad, codes, slopes) if len(codes) else grad
+        # What comes to the input by another way is added in the product's pass: of the shortcut, or of a later use.
+        base, outside = of_input, None
+        if to_input:
+            base, outside = (passed, None) if passed is not None else (grad, codes[0] if len(codes) else None)
         if isinstance(weight, BitTensor):
             quantizer = block.product.grad_quantizer
             rounding = (of_channels.bound(largest, farthest), quantizer.largest, quantizer.seed())
@@ -97,19 +101,17 @@ class Recomputed(torch.autograd.Function):
                     block.window,
                     codes=input_codes,
                     slopes=block.input_steps.slopes if len(input_codes) else (),
-                    base=of_input if not to_input else grad if passed is None else passed,
-                    outside=codes[0] if to_input and passed is None and len(codes) else None,
+                    base=base,
+                    outside=outside,
                 )
         else:
             grad_x, grad_weight = _real_gradients(ctx, operand, weight, terms, choices, shape)
             del y, terms
-            if to_input:
-                grad_x = grad_x + passed
-            elif needs_x and of_input is not None:
-                grad_x = grad_x + of_input
-        if to_input and of_input is not None:
-            grad_x = grad_x + of_input
+            if grad_x is not None and base is not None:
+                grad_x = grad_x + base
         if grad_x is not None:
+            if to_input and of_input is not None:
+                grad_x = grad_x + of_input
             grad_x = grad_x.to(ctx.x_dtype)
         grad_gamma = None if gamma is None else of_channels.of_gamma
         grad_beta = sum_.float() if ctx.needs_input_grad[4] else None
@@ -122,12 +124,12 @@ class Turned(torch.autograd.Function):
     """The kernels of a weight of bits, some of them with the other sign."""
 
     @staticmethod
-    def forward(ctx: Any, weight: BitTensor, which: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: BitTensor, which: Tensor) -> Tensor:  # noqa: D102
         ctx.which = which
         return _turned(products.in_rows(weight), which)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: D102
         return _turned(grads[0], ctx.which), None
 
 
@@ -142,9 +144,12 @@ def _turned(x: Tensor, which: Tensor) -> Tensor:
 class _NormGradient:
     """The gradient of a batch norm of z = scale y, channel by channel, from its sums.
 
-    With x = (z - mean) / deviation and means over a channel, dL/dy = gamma scale / deviation (g - mean(g) - x mean(g x)),
-    which is `of_grad` g + `of_y` y + `constant`. A channel that is constant over the batch gets no gradient: it would be
-    one of 1 / sqrt(eps), whose scale erases that of all others.
+    With x = (z - mean) / deviation and means over a channel,
+
+        dL/dy = gamma scale / deviation (g - mean(g) - x mean(g x)) = of_grad g + of_y y + constant.
+
+    A channel that is constant over the batch gets no gradient: it would be one of 1 / sqrt(eps), whose scale erases that
+    of all others.
     """
 
     def __init__(

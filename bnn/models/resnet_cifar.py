@@ -145,10 +145,13 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.double_skip:
-            out = self.first(x, self.shortcut(x))
-            return self.second(out, out)
-        out, x = self.first(x, with_input=True)
-        return self.second(out, self.shortcut(x))
+            out: Tensor = self.first(x, self.shortcut(x))
+            shortcut = out
+        else:
+            out, x = self.first(x, with_input=True)
+            shortcut = self.shortcut(x)
+        out = self.second(out, shortcut)
+        return out
 
     def shortcut(self, x: Tensor) -> Tensor:
         """`x` at the size and width of the block's output: averaged, and padded with channels of zeros."""

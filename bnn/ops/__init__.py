@@ -1,8 +1,8 @@
 """The operations on packed bits, `torch.ops.bnn.<name>`.
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
-torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `norms`, `rounding`, `steps`.
-A backend is a folder of kernels that take the specification's place on one kind of device; `bnn.ops.cpu` is one. Every
+torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `norms`,
+`rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one kind of device; `bnn.ops.cpu` is one. Every
 kernel is tested against its specification.
 
 `bnn.bits.BitTensor` gives packed rows their shape back and is what most code should use.

@@ -51,7 +51,7 @@ class ResultMemory:
         too_small = {piece._cdata for piece in free}
         self._pieces = [piece for piece in self._pieces if piece._cdata not in too_small]
         del free
-        self._pieces.append(torch.UntypedStorage(size))
+        self._pieces.append(torch.UntypedStorage(size))  # type: ignore[no-untyped-call]
         return self._pieces[-1]
 
 
