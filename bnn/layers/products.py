@@ -185,10 +185,13 @@ class _IntegerProduct(torch.autograd.Function):
         grad = grads[0]
         if ctx.window is not None:
             grad = grad.contiguous(memory_format=torch.channels_last)
-        q, scale = ctx.grad_quantizer.integers(grad)
+        quantizer = ctx.grad_quantizer
+        q, scale = quantizer.integers(grad)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = input_gradient(q, scale, x, weight, ctx.window)
         if ctx.needs_input_grad[1]:
+            if quantizer.weight_largest not in (None, quantizer.largest):
+                q, scale = quantizer.integers(grad, largest=quantizer.weight_largest)
             grad_weight = weight_gradient(q, scale, x, weight, ctx.window, ctx.weight_quantizer)
         return grad_x, grad_weight, None, None, None

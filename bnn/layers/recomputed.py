@@ -83,15 +83,23 @@ class Recomputed(torch.autograd.Function):
         if to_input:
             base, outside = (passed, None) if passed is not None else (grad, codes[0] if len(codes) else None)
         if isinstance(weight, BitTensor):
-            quantizer = block.product.grad_quantizer
-            rounding = (of_channels.bound(largest, farthest), quantizer.largest, quantizer.seed())
-            q, q_scale = _bnn.norm_gradient_integers(*terms, *rounding)
+            quantizer, bound = block.product.grad_quantizer, of_channels.bound(largest, farthest)
+
+            def integers(largest: int) -> tuple[Tensor, Tensor]:
+                q, scale = _bnn.norm_gradient_integers(*terms, bound, largest, quantizer.seed())
+                if block.pool is not None:
+                    q = _bnn.max_pool2d_scatter(q, choices, shape, block.pool.window)
+                return q, scale
+
+            q, q_scale = integers(quantizer.largest)
+            of_weight = q, q_scale
+            if needs_weight and quantizer.weight_largest not in (None, quantizer.largest):
+                of_weight = integers(quantizer.weight_largest)
             del y, terms
-            if block.pool is not None:
-                q = _bnn.max_pool2d_scatter(q, choices, shape, block.pool.window)
             if needs_weight:
-                of_weight = block.product.store.gradient_quantizer
-                grad_weight = products.weight_gradient(q, q_scale, operand, weight, block.window, of_weight)
+                sign = block.product.store.gradient_quantizer
+                grad_weight = products.weight_gradient(*of_weight, operand, weight, block.window, sign)
+            del of_weight
             if needs_x:
                 grad_x = products.input_gradient(
                     q,

@@ -23,12 +23,14 @@ class GradientQuantizer(nn.Module):
     Attributes:
         storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
         largest: largest integer, in 1..127, where it gives integers.
+        weight_largest: the same in the product for a weight's gradient, where that differs.
         generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
             checkpoints keep its state.
     """
 
     storage_bits: int
     largest: int
+    weight_largest: int | None = None
 
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
@@ -47,10 +49,14 @@ class GradientQuantizer(nn.Module):
         """Whether a gradient becomes integers by stochastic rounding without clamping, as integer products need."""
         return False
 
-    def integers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def integers(self, gradient: Tensor, *, largest: int | None = None) -> tuple[Tensor, Tensor]:
         """The gradient as integers with one scale; only where it `gives_integers`.
 
         Code that computes a gradient itself may round it in the same way, by `largest` and `seed`.
+
+        Args:
+            gradient: of a layer's output.
+            largest: another largest integer, such as `weight_largest`; by default `largest`.
 
         Returns:
             int8 q within ±largest, in the gradient's strides; and the scale s, float32 []. q s is the gradient on

@@ -10,7 +10,7 @@ from bnn.random.rounding import round_to_integers_
 class Int8Gradient(GradientQuantizer):
     """q(g) = s round(g / s), with s the tensor's largest magnitude / 127; clamped to ±127 s.
 
-    Another width is a subclass with another `largest`, in the place of 127, and other `storage_bits`.
+    `IntegerGradient` has other widths.
 
     With a generator the rounding is stochastic and E[q(g)] = g where nothing is clamped; without, it is to the
     nearest, and what lies below s / 2 is lost. Source: Banner et al. 2018, arXiv 1805.11046, sec. 3.
@@ -47,9 +47,9 @@ class Int8Gradient(GradientQuantizer):
         """With a generator and without a quantile."""
         return self.generator is not None and self.quantile == 1
 
-    def integers(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def integers(self, gradient: Tensor, *, largest: int | None = None) -> tuple[Tensor, Tensor]:
         """The gradient, rounded stochastically by `bnn.ops.rounding`."""
-        return torch.ops.bnn.quantize_integers(gradient, self.largest, self.seed())  # type: ignore[no-any-return]
+        return torch.ops.bnn.quantize_integers(gradient, largest or self.largest, self.seed())  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"quantile={self.quantile}"
