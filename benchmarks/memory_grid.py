@@ -1,4 +1,4 @@
-"""Predicted beside measured memory of a training step, for every network, preset and batch of the benchmarks.
+"""Predicted beside measured memory of a training step, for networks, presets and batches.
 
     python -m benchmarks.memory_grid [--models mlp,cnv] [--batches 2,100] [--json FILE]
 
@@ -24,6 +24,7 @@ from bnn.cli.budget.networks import find_network
 from bnn.cost.memory.predicted import predict_step
 from bnn.errors import RunError
 
+BY_DEFAULT = ("binarynet", "mlp", "cnv", "resnet18", "resnete18")
 BATCHES = (2, 40, 70, 100)
 """70 is one that the slices of edge-min do not divide."""
 MAX_DEVIATION = 0.1
@@ -82,7 +83,9 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.memory_grid", description="Predicted beside measured memory of a training step."
     )
-    parser.add_argument("--models", default=",".join(MODELS), metavar="A,B", help="networks (default all)")
+    parser.add_argument(
+        "--models", default=",".join(BY_DEFAULT), metavar="A,B", help=f"networks (default {','.join(BY_DEFAULT)})"
+    )
     parser.add_argument("--presets", default=",".join(PRESETS), metavar="A,B", help="presets (default all)")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)), metavar="N,M", help="examples a step")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")

@@ -10,7 +10,7 @@ from torch import nn
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
-from bnn.models import birealnet18, binarynet, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg7, vgg_small
+from bnn.models import binarynet, birealnet18, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg7, vgg_small
 from bnn.ops.cpu import native
 from bnn.presets import prepare
 from bnn.training import Callback, Run, Trainer, warmup_cosine

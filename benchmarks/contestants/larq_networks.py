@@ -8,8 +8,12 @@ from typing import Any
 
 import larq
 import tensorflow as tf
+from larq_zoo.literature import BinaryResNetE18, BiRealNet
 
 layers = tf.keras.layers
+
+OF_ZOO = {"resnete18": BinaryResNetE18, "birealnet18": BiRealNet}
+"""Networks that larq-zoo has itself. They end in a softmax, and differ from `bnn.models` at the stem."""
 
 _BINARY_WEIGHT = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip", "use_bias": False}
 
@@ -63,34 +67,68 @@ def cnv(x: Any, classes: int) -> Any:
     return x
 
 
+def vgg_small(x: Any, classes: int) -> Any:
+    """See `bnn.models.vgg_small`."""
+    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+        x = Scale()(conv(x, outputs, sign="approx_sign")) if i else real_conv(x, outputs)
+        if i % 2:
+            x = layers.MaxPooling2D(2)(x)
+        x = hardtanh(norm(x))
+    return layers.Dense(classes)(layers.Flatten()(x))
+
+
+def vgg7(x: Any, classes: int) -> Any:
+    """See `bnn.models.vgg7`."""
+    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+        x = conv(x, outputs, sign=None) if i else real_conv(x, outputs)
+        if i % 2:
+            x = layers.MaxPooling2D(2)(x)
+        x = layers.ReLU()(norm(x))
+    x = layers.ReLU()(norm(linear(layers.Flatten()(x), 1024, sign=None)))
+    return layers.Dense(classes)(x)
+
+
+def resnet8(x: Any, classes: int) -> Any:
+    """See `bnn.models.resnet8`."""
+    return _resnet(x, classes, widths=(16, 32, 64), blocks=1, double_skip=True, stem_stride=2)
+
+
 def resnet18(x: Any, classes: int) -> Any:
     """See `bnn.models.resnet18`."""
-    x = norm(layers.Conv2D(64, 3, padding="same", use_bias=False)(x))
-    for width in (64, 128, 256, 512):
-        for _ in range(2):
+    return _resnet(x, classes, widths=(64, 128, 256, 512), blocks=2, double_skip=False)
+
+
+def resnet20(x: Any, classes: int) -> Any:
+    """See `bnn.models.resnet20`."""
+    return _resnet(x, classes, widths=(16, 32, 64), blocks=3, double_skip=True)
+
+
+def real_conv(x: Any, outputs: int, *, stride: int = 1) -> Any:
+    """A 3x3 convolution of real weights."""
+    return layers.Conv2D(outputs, 3, strides=stride, padding="same", use_bias=False)(x)
+
+
+def hardtanh(x: Any) -> Any:
+    """Clipped to [-1, 1]."""
+    return tf.clip_by_value(x, -1, 1)
+
+
+def _resnet(
+    x: Any, classes: int, *, widths: tuple[int, ...], blocks: int, double_skip: bool, stem_stride: int = 1
+) -> Any:
+    x = norm(real_conv(x, widths[0], stride=stem_stride))
+    for width in widths:
+        for _ in range(blocks):
             missing = width - x.shape[-1]
-            out = Scale()(conv(x, width, sign="approx_sign", stride=2 if missing else 1))
-            out = tf.clip_by_value(norm(out), -1, 1)
-            out = norm(Scale()(conv(out, width, sign="approx_sign")))
+            out = norm(Scale()(conv(x, width, sign="approx_sign", stride=2 if missing else 1)))
             if missing:
                 x = tf.pad(layers.AveragePooling2D(2)(x), [[0, 0], [0, 0], [0, 0], [missing // 2, missing // 2]])
-            x = tf.clip_by_value(out + x, -1, 1)
+            if double_skip:
+                out = x = hardtanh(out + x)
+            else:
+                out = hardtanh(out)
+            x = hardtanh(norm(Scale()(conv(out, width, sign="approx_sign"))) + x)
     return layers.Dense(classes)(norm(layers.GlobalAveragePooling2D()(x)))
-
-
-def resnete18(x: Any, classes: int) -> Any:
-    """See `bnn.models.resnete18`."""
-    x = norm(layers.Conv2D(64, 7, strides=2, padding="same", use_bias=False)(norm(x)))
-    x = norm(layers.MaxPooling2D(3, strides=2, padding="same")(layers.ReLU()(x)))
-    for width in (64, 128, 256, 512):
-        for _ in range(4):
-            stride = 2 if width != x.shape[-1] else 1
-            out = norm(conv(x, width, sign="ste_sign", stride=stride))
-            if stride == 2:
-                x = layers.AveragePooling2D(2, padding="same")(x)
-                x = norm(layers.Conv2D(width, 1, use_bias=False)(x))
-            x = out + x
-    return layers.Dense(classes)(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
 
 
 class Scale(layers.Layer):  # type: ignore[misc]

@@ -1,5 +1,7 @@
 """The stop-watch and the memory meter of every contestant. Only the standard library: it runs in all environments."""
 
+import ctypes
+import gc
 import json
 import resource
 import sys
@@ -24,14 +26,20 @@ class Task:
     batch: int
     """Images of a step."""
     warmup: int
-    """Steps before the stop-watch runs; their memory counts."""
+    """Steps before the stop-watch runs."""
     steps: int
     """Steps that are timed."""
     threads: int
+    mode: str = ""
+    """How the contestant computes: a preset of this package, or dtype, layout and compilation of torch."""
+    weights: str = "sign"
+    """`sign` trains latent weights behind their signs; `recu` as ReCU does."""
+    inference: bool = False
+    """Whether a step is the forward pass of evaluation."""
 
     def rehearsal(self) -> "Task":
         """A task so small that its step takes no memory to speak of, but what its library loads on first use."""
-        return replace(self, model="mlp", input_shape=(1, 2, 2), classes=2, batch=2)
+        return replace(self, model="mlp", input_shape=(1, 2, 2), classes=2, batch=2, weights="sign")
 
     def to_json(self) -> str:
         """The task as a command-line argument."""
@@ -50,9 +58,10 @@ class Figures:
 
     step_s: list[float]
     """Wall time of each timed step."""
-    last_loss: float
+    last_loss: float | None
+    """None: of inference."""
     peak_bytes: int
-    """Most resident memory of the process since its model was made, libraries included."""
+    """Most resident memory of the process in the timed steps, libraries included."""
     peak_above_start_bytes: int
     """How far that lies above the resident memory just before the model was made, the library being loaded and used."""
     peak_is_of_whole_process: bool
@@ -61,35 +70,49 @@ class Figures:
     """Bytes of distinct tensors that autograd keeps from forward for backward, parameters aside; None: not known."""
     parameters: int
     """Trained numbers."""
+    instruction_set: str | None = None
+    """What this package's kernels ran on; None: of others."""
 
 
 class PeakMemory:
-    """The process's peak resident memory from the making of this object on."""
+    """The process's peak resident memory from the making of this object on, or from its last restart."""
 
     def __init__(self) -> None:
-        self.is_of_whole_process = not _reset_peak()
+        self.is_of_whole_process = not self.restart()
         self.start_bytes = _status_bytes("VmRSS")
+
+    def restart(self) -> bool:
+        """Gives the system back what is free and forgets the peak up to now; False where it cannot be forgotten."""
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        return _reset_peak()
 
     def peak_bytes(self) -> int:
         """Most resident memory up to now."""
         return _status_bytes("VmHWM")
 
 
-def step_times_s(step: Callable[[], float], *, warmup: int, steps: int) -> tuple[list[float], float]:
-    """Runs a training step `warmup` times, then `steps` times with the stop-watch.
+def step_times_s(
+    step: Callable[[], float | None], *, warmup: int, steps: int, before_timing: Callable[[], object] = lambda: None
+) -> tuple[list[float], float | None]:
+    """Runs a step `warmup` times, then `steps` times with the stop-watch.
 
     Args:
-        step: returns its loss.
+        step: returns its loss, if it has one.
         warmup: steps without stop-watch.
         steps: at least 1.
+        before_timing: called between the two.
 
     Returns:
         Wall time of each timed step, and the last loss.
     """
     for _ in range(warmup):
         step()
+    before_timing()
     times_s = []
-    loss = float("nan")
+    loss = None
     for _ in range(steps):
         begin = time.perf_counter()
         loss = step()

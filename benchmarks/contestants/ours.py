@@ -1,9 +1,10 @@
-"""This package with one of its presets: python -m benchmarks.contestants.ours PRESET TASK."""
+"""This package with the preset that is the task's mode: python -m benchmarks.contestants.ours TASK."""
 
-import sys
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 import bnn.models
@@ -11,13 +12,16 @@ from benchmarks.contestants.measure import Task, main
 from benchmarks.contestants.torch_training import run
 from bnn.cost.memory.measured import measure_saved
 from bnn.errors import BnnError, NonFiniteError
+from bnn.ops import cpu
 from bnn.presets import prepare
+from bnn.quantizers import ReCU
 from bnn.training import TrainingStep
+from bnn.weights import LatentStore
 
 
 @dataclass(frozen=True)
 class Ours:
-    """The training step that the trainer takes."""
+    """The training step that the trainer takes, and the forward pass of `bnn eval`."""
 
     step: TrainingStep
 
@@ -33,20 +37,26 @@ class Ours:
             raise NonFiniteError("the loss or a gradient of the step is not finite")
         return result.loss
 
+    def infer(self, x: Tensor) -> None:
+        """See `Contestant`."""
+        with torch.no_grad():
+            self.model(x)
+
     def saved_bytes(self, x: Tensor, labels: Tensor) -> int:
         """See `Contestant`; of the largest slice."""
         return measure_saved(self.step, input_shape=tuple(x.shape[1:]), batch_size=len(x))
 
 
-def build(preset: str, task: Task) -> Ours:
+def build(task: Task) -> Ours:
     """The network and optimizer of a preset."""
-    network = partial(getattr(bnn.models, task.model), input_shape=task.input_shape, classes=task.classes)
-    return Ours(prepare(preset, network, input_shape=task.input_shape))
+    options: dict[str, Any] = {"input_shape": task.input_shape, "classes": task.classes}
+    if task.weights == "recu":
+        options["store"] = partial(LatentStore, quantizer=ReCU(tail="project"))
+    return Ours(prepare(task.mode, partial(getattr(bnn.models, task.model), **options), input_shape=task.input_shape))
 
 
 if __name__ == "__main__":
-    preset = sys.argv.pop(1)
     try:
-        main(lambda task: run(task, partial(build, preset)))
+        main(lambda task: run(task, build, instruction_set=cpu.instruction_set()))
     except BnnError as error:
         raise SystemExit(str(error)) from error

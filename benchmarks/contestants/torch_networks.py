@@ -7,6 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.contestants.measure import Task
+
+
+def network(task: Task) -> nn.Module:
+    """The network of a task, with the layer that treats weights as the task says."""
+    layer = {"conv": ReCUConv2d} if task.weights == "recu" else {}
+    model: nn.Module = globals()[task.model](task.input_shape, task.classes, **layer)
+    return model
+
 
 class Sign(torch.autograd.Function):
     """Signs, +1 at 0; the gradient passes where |x| <= 1."""
@@ -36,8 +45,23 @@ class ApproxSign(torch.autograd.Function):
         return grads[0] * (2 - 2 * x.abs()).clamp(min=0)
 
 
+class PassingSign(torch.autograd.Function):
+    """Signs, +1 at 0; every gradient passes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: D102
+        return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: D102
+        return grads[0]
+
+
 class BinaryConv2d(nn.Conv2d):
     """A 3x3 convolution with the signs of its weight and, where `sign` is given, of its input."""
+
+    is_clipped = True
+    """Whether the weight is held within [-1, 1]."""
 
     def __init__(
         self,
@@ -54,15 +78,52 @@ class BinaryConv2d(nn.Conv2d):
         self.scale = nn.Parameter(torch.ones(outputs)) if learned_scale else None
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        if self.sign is not None:
-            x = self.sign.apply(x)  # type: ignore[no-untyped-call]
-        weight = Sign.apply(self.weight)  # type: ignore[no-untyped-call]
-        y = F.conv2d(x, weight, None, self.stride, self.padding)
+        y = F.conv2d(self.binary_input(x), self.binary_weight(), None, self.stride, self.padding)
         return y if self.scale is None else y * self.scale.view(-1, 1, 1)
+
+    def binary_input(self, x: Tensor) -> Tensor:
+        """What is multiplied with the weight."""
+        return x if self.sign is None else self.sign.apply(x)  # type: ignore[no-untyped-call]
+
+    def binary_weight(self) -> Tensor:
+        """What is multiplied with the input."""
+        return Sign.apply(self.weight)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class MeanScaledConv2d(BinaryConv2d):
+    """Each filter is multiplied by the mean of its |weight| (XNOR-Net, Bi-Real Net)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return super().forward(x) * self.weight.abs().mean((1, 2, 3)).view(-1, 1, 1)
+
+
+class ReCUConv2d(BinaryConv2d):
+    """Weights and inputs as ReCU's public code (arXiv 2103.12369) treats them, tau being that of the first epoch.
+
+    Where that code calls `item()` in every layer of every step, a tensor is left, so that the network compiles whole.
+    """
+
+    is_clipped = False
+    tau = 0.85
+
+    def binary_input(self, x: Tensor) -> Tensor:
+        """In training each example is divided by its deviation: this moves the window of the sign's gradient."""
+        if self.training:
+            x = x / (x.var((1, 2, 3), keepdim=True) + 1e-5).sqrt()
+        return super().binary_input(x)
+
+    def binary_weight(self) -> Tensor:
+        """Filters of mean 0 and deviation 2 sqrt(2), clamped at the quantile of a Laplace distribution."""
+        variance, mean = torch.var_mean(self.weight, (1, 2, 3), correction=0, keepdim=True)
+        standard = (self.weight - mean) / (variance + 1e-5).sqrt() * (2 * math.sqrt(2))
+        bound = standard.detach().abs().mean() * -math.log(2 - 2 * self.tau)
+        return PassingSign.apply(standard.clamp(-bound, bound))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class BinaryLinear(nn.Linear):
-    """A linear layer with the signs of its weight and, unless it is the first layer, of its input."""
+    """A linear layer with the signs of its weight and, where `binary_input` says so, of its input."""
+
+    is_clipped = True
 
     def __init__(self, inputs: int, outputs: int, *, binary_input: bool = True) -> None:
         super().__init__(inputs, outputs, bias=False)
@@ -121,19 +182,91 @@ def cnv(input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def resnet18(input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
+def vgg_small(input_shape: tuple[int, ...], classes: int, conv: type[BinaryConv2d] = BinaryConv2d) -> nn.Sequential:
+    """See `bnn.models.vgg_small`."""
+    channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+        if i == 0:
+            layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=False))
+        else:
+            layers.append(conv(channels, outputs, sign=ApproxSign, learned_scale=True))
+        if i % 2:
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.BatchNorm2d(outputs), nn.Hardtanh()]
+        channels = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * (height // 8) * (width // 8), classes))
+
+
+def vgg7(input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
+    """See `bnn.models.vgg7`."""
+    channels, height, width = input_shape
+    layers: list[nn.Module] = []
+    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+        if i == 0:
+            layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=False))
+        else:
+            layers.append(BinaryConv2d(channels, outputs, sign=None))
+        if i % 2:
+            layers.append(nn.MaxPool2d(2))
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+        channels = outputs
+    features = channels * (height // 8) * (width // 8)
+    layers += [nn.Flatten(), BinaryLinear(features, 1024, binary_input=False), nn.BatchNorm1d(1024), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(1024, classes))
+
+
+def resnet8(input_shape: tuple[int, ...], classes: int, conv: type[BinaryConv2d] = BinaryConv2d) -> nn.Sequential:
+    """See `bnn.models.resnet8`."""
+    return _resnet(input_shape, classes, conv, widths=(16, 32, 64), blocks=1, double_skip=True, stem_stride=2)
+
+
+def resnet18(input_shape: tuple[int, ...], classes: int, conv: type[BinaryConv2d] = BinaryConv2d) -> nn.Sequential:
     """See `bnn.models.resnet18`."""
-    layers = [nn.Conv2d(input_shape[0], 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)]
-    channels = 64
-    for width in (64, 128, 256, 512):
-        layers += [_PairBlock(channels, width), _PairBlock(width, width)]
-        channels = width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
-    return nn.Sequential(*layers)
+    return _resnet(input_shape, classes, conv, widths=(64, 128, 256, 512), blocks=2, double_skip=False)
+
+
+def resnet20(input_shape: tuple[int, ...], classes: int, conv: type[BinaryConv2d] = BinaryConv2d) -> nn.Sequential:
+    """See `bnn.models.resnet20`."""
+    return _resnet(input_shape, classes, conv, widths=(16, 32, 64), blocks=3, double_skip=True)
 
 
 def resnete18(input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
     """See `bnn.models.resnete18`."""
+    return _single_skips(input_shape, classes, BinaryConv2d, Sign)
+
+
+def birealnet18(input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
+    """See `bnn.models.birealnet18`."""
+    return _single_skips(input_shape, classes, MeanScaledConv2d, ApproxSign)
+
+
+def _resnet(
+    input_shape: tuple[int, ...],
+    classes: int,
+    conv: type[BinaryConv2d],
+    *,
+    widths: tuple[int, ...],
+    blocks: int,
+    double_skip: bool,
+    stem_stride: int = 1,
+) -> nn.Sequential:
+    channels = widths[0]
+    layers: list[nn.Module] = [
+        nn.Conv2d(input_shape[0], channels, 3, stride=stem_stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    ]
+    for width in widths:
+        for _ in range(blocks):
+            layers.append(_PairBlock(channels, width, conv, double_skip=double_skip))
+            channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
+    return nn.Sequential(*layers)
+
+
+def _single_skips(
+    input_shape: tuple[int, ...], classes: int, conv: type[BinaryConv2d], sign: type[Sign | ApproxSign]
+) -> nn.Sequential:
     layers = [
         nn.BatchNorm2d(input_shape[0]),
         nn.Conv2d(input_shape[0], 64, 7, stride=2, padding=3, bias=False),
@@ -144,8 +277,9 @@ def resnete18(input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
     ]
     channels = 64
     for width in (64, 128, 256, 512):
-        layers += [_SingleBlock(channels, width), *(_SingleBlock(width, width) for _ in range(3))]
-        channels = width
+        for _ in range(4):
+            layers.append(_SingleBlock(channels, width, conv, sign))
+            channels = width
     layers += [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
     return nn.Sequential(*layers)
 
@@ -156,31 +290,35 @@ class _SignLayer(nn.Module):
 
 
 class _PairBlock(nn.Module):
-    """Two scaled binary convolutions inside one shortcut, which pools and pads with channels of zeros."""
+    """Two scaled binary convolutions inside one shortcut, or two; the first pools and pads with channels of zeros."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, conv: type[BinaryConv2d], *, double_skip: bool) -> None:
         super().__init__()
         self.missing = outputs - inputs
-        self.conv1 = BinaryConv2d(inputs, outputs, stride=outputs // inputs, sign=ApproxSign, learned_scale=True)
+        self.double_skip = double_skip
+        self.conv1 = conv(inputs, outputs, stride=outputs // inputs, sign=ApproxSign, learned_scale=True)
         self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = BinaryConv2d(outputs, outputs, sign=ApproxSign, learned_scale=True)
+        self.conv2 = conv(outputs, outputs, sign=ApproxSign, learned_scale=True)
         self.norm2 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.hardtanh(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
+        out = self.norm1(self.conv1(x))
         if self.missing:
             x = F.pad(F.avg_pool2d(x, 2), (0, 0, 0, 0, self.missing // 2, self.missing // 2))
-        return F.hardtanh(out + x)
+        if self.double_skip:
+            out = x = F.hardtanh(out + x)
+        else:
+            out = F.hardtanh(out)
+        return F.hardtanh(self.norm2(self.conv2(out)) + x)
 
 
 class _SingleBlock(nn.Module):
     """A binary convolution inside a shortcut, which pools and widens with a real 1x1 convolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, conv: type[BinaryConv2d], sign: type[Sign | ApproxSign]) -> None:
         super().__init__()
         stride = outputs // inputs
-        self.conv = BinaryConv2d(inputs, outputs, stride=stride, sign=Sign)
+        self.conv = conv(inputs, outputs, stride=stride, sign=sign)
         self.norm = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride == 2:

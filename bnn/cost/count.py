@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bnn.cost.block_count import count_block
 from bnn.cost.layer_count import LayerCount, count_layer, count_operation
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.quantizers import Quantizer
@@ -29,7 +30,6 @@ _MOVING_OPERATIONS = {
     **dict.fromkeys(("_to_copy", "add", "avg_pool2d", "cat", "clone", "constant_pad_nd", "mean", "sub", "sum"), False),
     **dict.fromkeys(("clamp", "div", "hardtanh", "mul", "relu", "sigmoid", "tanh"), True),
 }
-_FLOAT_BITS = 32
 # Operations that move nothing, besides views.
 _FREE_OPERATIONS = ("_unsafe_view", "empty_like", "new_empty")
 
@@ -93,41 +93,32 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.uncounted: list[str] = []
         self._names = {module: name for name, module in model.named_modules()}
         self._leaves = set(_leaves(model))
-        blocks = [module for module in model.modules() if isinstance(module, BinaryBlock)]
-        self._blocks = {part: block for block in blocks for part in block.children()}
-        # What a fused block gives has narrower gradients, wherever it goes.
-        widths = [block.widths(block.norm) for block in blocks]
-        self._bit_tensor_gradient_bits = min(
-            (width.gradient_bits for width in widths if width is not None), default=_FLOAT_BITS
-        )
         self._entered: list[nn.Module] = []
 
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._entered.append(module)
 
-    def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def leave(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self._entered.pop()
         if module not in self._leaves:
             return
-        count = count_layer(
-            self._names[module],
-            module,
-            inputs[0],
-            output,
-            block=self._blocks.get(module),
-            trained_before=self._trained(),
-            bit_tensor_gradient_bits=self._bit_tensor_gradient_bits,
-        )
-        self.layers.append(count)
+        name, trained_before = self._names[module], self._trained()
+        if isinstance(module, BinaryBlock):
+            shortcut = inputs[1] if len(inputs) > 1 else None
+            result = output[0] if isinstance(output, tuple) else output
+            parts, sums = count_block(name, module, inputs[0], shortcut, result, trained_before=trained_before)
+            self.layers += parts
+            self.operations += sums
+            return
+        self.layers.append(count_layer(name, module, inputs[0], output, trained_before=trained_before))
         if not _is_known(module):
             self.uncounted.append(f"{self._names[module] or 'the network'} ({type(module).__name__})")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         place = self._entered[-1] if self._entered else None
-        # A block cuts its batch into parts and joins them in evaluation only.
         outside = place is not None and not any(module in self._leaves for module in self._entered)
-        if outside and not isinstance(place, BinaryBlock) and isinstance(output, Tensor) and not func.is_view:
+        if outside and isinstance(output, Tensor) and not func.is_view:
             self._note(func._schema.name.split("::")[-1].rstrip("_"), place, list(_tensors(args)), output)
         return output
 
@@ -149,9 +140,10 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
-    """Binary layers as a whole, and of all else the modules that have no modules inside."""
+    """Binary layers and fused blocks as a whole, and of all else the modules that have no modules inside."""
     children = list(module.children())
-    if isinstance(module, BinaryLayer) or not children:
+    is_fused = isinstance(module, BinaryBlock) and module.is_fused
+    if isinstance(module, BinaryLayer) or is_fused or not children:
         yield module
     else:
         for child in children:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.layers import BinaryBlock, BinaryLayer
+from bnn.layers import BinaryLayer
 from bnn.quantizers import Quantizer
 
 _FLOAT_BITS = 32
@@ -38,7 +38,8 @@ class LayerCount:
     """Parameters that enter no product, such as those of a norm, at 32 bits."""
     input_elements: int
     input_bits: int
-    """Width of an input element as the arithmetic sees it."""
+    """Width of an input element as the arithmetic sees it; 0, as for any other width, where it does not move because the
+    layer before works in the same pass."""
     output_elements: int
     output_bits: int
     multiply_accumulates: int
@@ -55,6 +56,9 @@ class LayerCount:
     """Width of the output's gradient as the arithmetic sees it."""
     input_gradient_bits: int
     weight_gradient_bits: int
+    recomputed_bits: int | None
+    """Bits of an output element that are written and read again where backward repeats the layer's forward pass; None
+    where it does not."""
     is_view: bool
     """Whether the output is the input under another shape, so that nothing moves."""
 
@@ -65,9 +69,7 @@ def count_layer(
     x: Tensor,
     output: Tensor,
     *,
-    block: BinaryBlock | None,
     trained_before: bool,
-    bit_tensor_gradient_bits: int,
 ) -> LayerCount:
     """Counts a module.
 
@@ -76,15 +78,11 @@ def count_layer(
         module: one that has no modules inside, or a binary layer.
         x: its input; values do not matter.
         output: what it made of it.
-        block: the block that it is a part of, if any.
         trained_before: whether a gradient is handed down to the input.
-        bit_tensor_gradient_bits: width of the gradient of a `BitTensor`.
     """
     input_bits, output_bits, weight_gradient_bits = bits_of(x), bits_of(output), _FLOAT_BITS
-    input_gradient_bits, gradient_bits = (
-        bit_tensor_gradient_bits if isinstance(tensor, BitTensor) else 8 * tensor.element_size()
-        for tensor in (x, output)
-    )
+    # A gradient has the dtype of its tensor, also of one whose values are stored as bits.
+    input_gradient_bits, gradient_bits = 8 * x.dtype.itemsize, 8 * output.dtype.itemsize
     weight_bits, weight = 0, None
     if isinstance(module, BinaryLayer):
         weight_bits, weight = module.store.storage_bits, module.store.shape
@@ -96,11 +94,6 @@ def count_layer(
             weight_gradient_bits = module.store.gradient_quantizer.storage_bits
     elif isinstance(module, (nn.Linear, nn.Conv2d)):
         weight_bits, weight = 8 * module.weight.element_size(), tuple(module.weight.shape)
-    widths = block.widths(module) if block is not None else None
-    if widths is not None:
-        input_bits = input_bits if widths.input_bits is None else widths.input_bits
-        output_bits, gradient_bits = widths.output_bits, widths.gradient_bits
-        input_gradient_bits = widths.input_gradient_bits
     weights = math.prod(weight) if weight else 0
     fan_in = math.prod(weight[1:]) if weight else 0
     groups = getattr(module, "groups", 1)
@@ -124,6 +117,7 @@ def count_layer(
         gradient_bits=gradient_bits,
         input_gradient_bits=input_gradient_bits,
         weight_gradient_bits=weight_gradient_bits if weights else 0,
+        recomputed_bits=None,
         is_view=isinstance(module, _VIEWS) or (isinstance(module, Quantizer) and isinstance(x, BitTensor)),
     )
 
@@ -158,9 +152,10 @@ def count_operation(
         needs_input_gradient=trained_before,
         saved_elements=input_elements if saves_inputs else 0,
         saved_bits=input_bits,
-        gradient_bits=_FLOAT_BITS,
-        input_gradient_bits=_FLOAT_BITS,
+        gradient_bits=8 * output.dtype.itemsize,
+        input_gradient_bits=max(8 * x.dtype.itemsize for x in inputs),
         weight_gradient_bits=0,
+        recomputed_bits=None,
         is_view=False,
     )
 

@@ -7,7 +7,7 @@ from torch import nn
 from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
-from bnn.layers.block import BinaryBlock, PartWidths
+from bnn.layers.block import BinaryBlock
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
@@ -26,6 +26,5 @@ __all__ = [
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",
-    "PartWidths",
     "RPReLU",
 ]

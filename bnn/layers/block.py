@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, overload
 
 import torch
@@ -20,8 +19,6 @@ from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
 
-# Of what lies between the parts of a block that recomputes, and of the gradient between blocks.
-_HALF_BITS = 16
 _PRODUCTS = {BinaryConv2d.forward, BinaryLinear.forward, nn.Conv2d.forward, nn.Linear.forward}
 _NORMS = {nn.BatchNorm1d.forward}  # which that of images shares
 # The interval that a real activation clamps to.
@@ -29,18 +26,6 @@ _CLAMPS = {
     nn.Hardtanh.forward: lambda activation: (float(activation.min_val), float(activation.max_val)),
     nn.ReLU.forward: lambda activation: (0.0, math.inf),
 }
-
-
-@dataclass(frozen=True)
-class PartWidths:
-    """Bits of an element that a part of a block reads and writes where the block recomputes its product."""
-
-    input_bits: int | None
-    """None for the product, which reads the block's own input."""
-    output_bits: int
-    gradient_bits: int
-    """Bits of the output's gradient."""
-    input_gradient_bits: int
 
 
 class BinaryBlock(nn.Module):
@@ -147,23 +132,8 @@ class BinaryBlock(nn.Module):
         conv = self.product
         return Window.of(stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups)
 
-    def widths(self, part: nn.Module) -> PartWidths | None:
-        """Bits that a part of the block reads and writes in training; None where the block is not fused."""
-        if not self.is_fused or not isinstance(self.product, BinaryLayer) or self.product.grad_quantizer is None:
-            return None
-        first, last = part is self.product, part is (self.activation or self.norm)
-        inner_gradient_bits = self.product.grad_quantizer.storage_bits
-        return PartWidths(
-            input_bits=None if first else _HALF_BITS,
-            output_bits=1 if last and self.output_steps is not None else _HALF_BITS,
-            gradient_bits=_HALF_BITS if last else inner_gradient_bits,
-            input_gradient_bits=_HALF_BITS if first else inner_gradient_bits,
-        )
-
     @overload
-    def forward(
-        self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False
-    ) -> Tensor: ...
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, *, with_input: Literal[False] = False) -> Tensor: ...
 
     @overload
     def forward(
@@ -190,10 +160,9 @@ class BinaryBlock(nn.Module):
 
     def _run(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor]:
         """The result and the input."""
-        # There are no passes for a sum in front of a quantizer. In evaluation the parts are called on the meta device,
-        # where counts want to see each of them, and where a gradient goes through the running statistics.
+        # There are no passes for a sum in front of a quantizer, nor for a gradient through the running statistics.
         evaluates = not self.norm.training
-        as_parts = evaluates and (x.is_meta or torch.is_grad_enabled())
+        as_parts = evaluates and torch.is_grad_enabled()
         if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
             return self._parts(x, shortcut), x
         takes = "[N, K]" if self.window is None else "[N, C, H, W]"

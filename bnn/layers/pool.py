@@ -92,7 +92,9 @@ class _AvgPool2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         grad, (kernel_size, stride, padding, *rest) = grads[0], ctx.options
-        kernel, step, border = ([size] * 2 if isinstance(size, int) else list(size) for size in (kernel_size, stride, padding))
+        kernel, step, border = (
+            [size] * 2 if isinstance(size, int) else list(size) for size in (kernel_size, stride, padding)
+        )
         images, channels, height, width = ctx.shape
         tiles = [grad.shape[2] * kernel[0], grad.shape[3] * kernel[1]]
         if kernel != step or any(border) or tiles != [height, width] or rest[-1] is not None:

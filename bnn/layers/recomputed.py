@@ -206,8 +206,8 @@ def finish(
     dtype = torch.bfloat16 if y.dim() == 4 else torch.float32
     low, high = block.clamp_range
     out, codes = _bnn.norm_clamp(y, factor, offset, shortcut, low, high, dtype)
-    # A slice would keep the memory of the whole.
-    return out, codes if math.isfinite(low) or math.isfinite(high) else torch.empty_like(codes[:0])
+    # A slice would keep the memory of all codes.
+    return out, codes if math.isfinite(low) or math.isfinite(high) else codes.new_empty((0, *codes.shape[1:]))
 
 
 def output_slopes(block: BinaryBlock) -> list[float]:
@@ -226,7 +226,11 @@ def product(x: Tensor, weight: Tensor, block: BinaryBlock) -> tuple[Tensor, Tens
     window, pool = block.window, block.pool
     shape = block.product_shape(x)
     if window is None:
-        y = products.multiply(x, weight, None) if isinstance(weight, BitTensor) else F.linear(x.to(weight.dtype), weight)
+        y = (
+            products.multiply(x, weight, None)
+            if isinstance(weight, BitTensor)
+            else F.linear(x.to(weight.dtype), weight)
+        )
         return y, None, shape
     if isinstance(x, BitTensor):
         packed = (x.packed, list(x.shape), weight.packed, list(weight.shape))  # type: ignore[attr-defined]

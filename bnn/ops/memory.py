@@ -12,7 +12,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-_LARGE_BYTES = 1 << 20
+LARGE_BYTES = 1 << 20
+"""Results of this size and more take each other's place."""
 
 
 class ResultMemory:
@@ -28,10 +29,15 @@ class ResultMemory:
         self._pieces: list[torch.UntypedStorage] = []
         self._lock = Lock()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held, in use or free."""
+        return sum(piece.nbytes() for piece in self._pieces)
+
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor on the CPU, not yet written."""
         size = math.prod(shape) * dtype.itemsize
-        if not self.is_kept or size < _LARGE_BYTES:
+        if not self.is_kept or size < LARGE_BYTES:
             return torch.empty(shape, dtype=dtype)
         with self._lock:
             return torch.empty(0, dtype=dtype).set_(self._piece(size), 0, tuple(shape))  # type: ignore[call-overload, no-any-return]

@@ -12,9 +12,7 @@ from bnn.optim.base import LowBitOptimizer
 from bnn.weights import is_accumulator
 
 
-def step_in_backward(
-    optimizer: torch.optim.Optimizer, *, parameters: Iterable[Tensor] | None = None
-) -> StepInBackward:
+def step_in_backward(optimizer: torch.optim.Optimizer, *, parameters: Iterable[Tensor] | None = None) -> StepInBackward:
     """From now on parameters are stepped, and their gradients freed, as soon as backward has accumulated them.
 
     No more than one of their gradients exists at a time. The result is that of a step after backward, bit for bit,

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from bnn.cost import count_layers, count_network
-from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, BitBatchNorm, MaxPool2d
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, MaxPool2d
 from bnn.models import binarynet, cnv, gxnor_cnn, resnet18, resnet20, resnete18, vgg_small
-from bnn.quantizers import Sign, Ternary
+from bnn.quantizers import ApproxSign, Sign, Ternary
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.weights import LatentStore
 
@@ -95,21 +95,88 @@ def test_widths_of_gradients_are_those_of_their_quantizers():
     assert [layer.input_gradient_bits for layer in layers] == [32, 32, 32]
 
 
-def test_blocks_are_as_narrow_as_they_compute():
-    """Products in float16, their gradient in int8, gradients of bits in bfloat16."""
-    generator = torch.Generator().manual_seed(0)
-    rounded = {"grad_quantizer": Int8Gradient(generator=generator)}
-    model = nn.Sequential(
-        BinaryBlock(BinaryConv2d(3, 4, 3, padding=1, **rounded), BinaryNorm(4), pool=MaxPool2d(2)),
-        nn.Flatten(),
-        BinaryLinear(16, 2, **rounded),
-    )
-    layers = count_layers(model, (3, 4, 4))
-    assert [layer.kind for layer in layers] == ["BinaryConv2d", "MaxPool2d", "BinaryNorm", "Flatten", "BinaryLinear"]
-    assert [(layer.input_bits, layer.output_bits) for layer in layers] == [(1, 16), (16, 16), (16, 1), (1, 1), (1, 32)]
-    assert [layer.gradient_bits for layer in layers] == [8, 8, 16, 16, 8]
-    assert [layer.input_gradient_bits for layer in layers] == [16, 8, 8, 16, 16]
-    assert count_network(model, (3, 4, 4)).operations == ()
+def rounded() -> Int8Gradient:
+    return Int8Gradient(generator=torch.Generator().manual_seed(0))
+
+
+def widths(layer) -> tuple[int, ...]:
+    return layer.input_bits, layer.output_bits, layer.gradient_bits, layer.input_gradient_bits
+
+
+def test_a_fused_block_moves_what_its_two_passes_move():
+    """Product and pooling in float16, its gradient in int8; signs behind the norm, and their gradient in bfloat16."""
+    conv = BinaryConv2d(3, 4, 3, padding=1, grad_quantizer=rounded())
+    block = BinaryBlock(conv, nn.BatchNorm2d(4), pool=MaxPool2d(2), activation=Sign(), recompute=True)
+    model = nn.Sequential(block, nn.Flatten(), BinaryLinear(16, 2, grad_quantizer=rounded()))
+    network = count_network(model, (3, 4, 4))
+    product, pool, norm, sign, flatten, linear = network.layers
+    assert [layer.name for layer in network.layers] == [
+        *("0.product", "0.pool", "0.norm", "0.activation"),
+        *("1", "2"),
+    ]
+    assert [widths(layer) for layer in network.layers] == [
+        (1, 0, 8, 32),  # the pooling takes the product as it comes; the image is float32
+        (0, 16, 8, 8),
+        (16, 0, 0, 8),  # the sign takes the norm as it comes
+        (0, 1, 16, 0),
+        (1, 1, 16, 16),
+        (1, 32, 8, 16),
+    ]
+    assert (product.output_elements, product.multiply_accumulates) == (64, 64 * 27)
+    # Of the image the signs and the window; of the activation the window, while its signs are the next layer's.
+    kept = [layer.saved_elements * layer.saved_bits for layer in network.layers]
+    assert kept == [48 * 2, 0, 0, 16, 0, 16]
+    # The pooled product and two bits a window are formed again.
+    assert [layer.recomputed_bits for layer in network.layers] == [0, 18, None, None, None, None]
+    assert network.operations == ()
+
+
+def residual_block(**options) -> BinaryBlock:
+    conv = BinaryConv2d(4, 4, 3, padding=1, input_quantizer=ApproxSign(), learned_scale=True, grad_quantizer=rounded())
+    return BinaryBlock(conv, nn.BatchNorm2d(4), activation=nn.Hardtanh(), **options)
+
+
+class Residual(nn.Module):
+    def __init__(self, **options) -> None:
+        super().__init__()
+        self.first, self.second = residual_block(**options), residual_block(**options)
+
+    def forward(self, x):
+        out = self.first(x)
+        return self.second(out, x)
+
+
+def test_a_residual_block_keeps_its_signs_codes_and_mask():
+    """Behind a block, what flows is bfloat16: 1 sign, 2 bits of the slope and 1 of the clamp stand for a value of 16."""
+    network = count_network(nn.Sequential(Residual(recompute=True)), (4, 5, 6), batch_size=BATCH)
+    elements = BATCH * 4 * 5 * 6
+    first, norm, clamp, second, _, second_clamp = network.layers
+    assert [layer.saved_elements * layer.saved_bits for layer in network.layers] == [
+        *(3 * elements, 0, elements),
+        *(3 * elements, 0, elements),
+    ]
+    assert [widths(layer) for layer in (first, norm, clamp)] == [(1, 16, 8, 32), (16, 0, 0, 8), (0, 16, 16, 0)]
+    assert [widths(layer) for layer in (second, second_clamp)] == [(1, 16, 8, 16), (0, 16, 16, 0)]
+    (add,) = network.operations
+    # The shortcut is the float32 input of the network; its sum goes on in the same pass.
+    assert (add.name, add.input_elements, add.input_bits) == ("0.second.add", elements, 32)
+    assert (add.output_bits, add.gradient_bits, add.saved_elements) == (0, 0, 0)
+
+
+def test_a_block_that_is_not_fused_counts_as_its_parts():
+    network = count_network(nn.Sequential(Residual()), (4, 5, 6), batch_size=BATCH)
+    assert [layer.kind for layer in network.layers] == 2 * ["BinaryConv2d", "BatchNorm2d", "Hardtanh"]
+    assert all(layer.recomputed_bits is None for layer in network.layers)
+    assert [layer.output_bits for layer in network.layers] == 6 * [32]
+    # The sum is the block's own, and so are the learned scales, whose products are the convolutions' business.
+    assert [(add.name, add.input_elements) for add in network.operations] == [("0.second.add", 2 * BATCH * 120)]
+
+
+def test_of_a_real_stem_the_input_is_kept_and_the_product_is_float16():
+    stem = BinaryBlock(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), activation=nn.ReLU(), recompute=True)
+    product, norm, clamp = count_network(nn.Sequential(stem), (3, 6, 6)).layers
+    assert (product.kind, product.weight_bits, product.saved_elements, product.saved_bits) == ("Conv2d", 32, 108, 32)
+    assert [widths(layer) for layer in (product, norm, clamp)] == [(32, 16, 32, 32), (16, 0, 0, 32), (0, 16, 16, 0)]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +184,6 @@ def test_blocks_are_as_narrow_as_they_compute():
     [
         (nn.BatchNorm2d(3), (BATCH * 3 * 16, 32)),
         (BinaryNorm(3), (BATCH * 3 * 16, 2)),
-        (BitBatchNorm(3), (BATCH * 3 * 16, 1)),
         (MaxPool2d(2), (BATCH * 3 * 4, 2)),
         (nn.MaxPool2d(2), (BATCH * 3 * 4, 64)),
         (nn.AvgPool2d(2), (0, 32)),

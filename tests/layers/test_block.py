@@ -121,9 +121,7 @@ CASES = {
         lambda: eighths(4, 3, 7, 6),
     ),
     "pooled first layer": Case(
-        lambda: block_of(
-            conv(3, 11, padding=1, input_quantizer=None), pool=MaxPool2d(2), activation=ApproxSign()
-        ),
+        lambda: block_of(conv(3, 11, padding=1, input_quantizer=None), pool=MaxPool2d(2), activation=ApproxSign()),
         lambda: eighths(4, 3, 8, 6),
     ),
     "signs that pass all": Case(
@@ -135,9 +133,7 @@ CASES = {
         lambda: randn(3, 6, 5, 5),
     ),
     "norm with a large eps": Case(
-        lambda: block_of(
-            conv(6, 5, learned_scale=True), norm=nn.BatchNorm2d(5, eps=2.0), activation=nn.Hardtanh()
-        ),
+        lambda: block_of(conv(6, 5, learned_scale=True), norm=nn.BatchNorm2d(5, eps=2.0), activation=nn.Hardtanh()),
         lambda: randn(3, 6, 5, 5),
     ),
     "linear": Case(lambda: block_of(linear(30, 20), activation=Sign()), lambda: bits_of(13, 30)),
@@ -153,9 +149,7 @@ CASES = {
         lambda: randn(3, 3, 8, 9),
     ),
     "pooled real stem": Case(
-        lambda: block_of(
-            nn.Conv2d(4, 6, 3, dilation=2, groups=2, bias=False), pool=MaxPool2d(2), activation=nn.ReLU()
-        ),
+        lambda: block_of(nn.Conv2d(4, 6, 3, dilation=2, groups=2, bias=False), pool=MaxPool2d(2), activation=nn.ReLU()),
         lambda: randn(3, 4, 9, 8),
     ),
     "real 1x1 with its input": Case(
@@ -209,7 +203,9 @@ class Formula:
         out: the result.
     """
 
-    def __init__(self, block: BinaryBlock, x: Tensor, shortcut: Tensor | None, y_gradient: Tensor | None = None) -> None:
+    def __init__(
+        self, block: BinaryBlock, x: Tensor, shortcut: Tensor | None, y_gradient: Tensor | None = None
+    ) -> None:
         product, norm = block.product, block.norm
         is_binary = hasattr(product, "store")
         given = {
@@ -385,7 +381,9 @@ def test_gradients_follow_the_formula(case, spy):
         assert scale.item() == pytest.approx(bound.item() / 127, rel=1e-6)
         assert ((q * scale - exact).abs() <= scale * 1.0001).all()
         # The gradient of the rest, from the integers that were drawn.
-        formula = Formula(block, x.detach(), None if shortcut is None else shortcut.detach(), q.double() * scale.double())
+        formula = Formula(
+            block, x.detach(), None if shortcut is None else shortcut.detach(), q.double() * scale.double()
+        )
         formula.out.backward(grad.double())
         expected = {**expected, **{name: formula.leaves[name].grad for name in ("x", "weight")}}
     weight = block.product.store.weight if is_binary else block.product.weight
@@ -505,7 +503,9 @@ def test_the_gradient_of_an_input_that_is_handed_on_is_added(make, activation, o
         assert torch.equal(same, leaf)
         torch.autograd.backward([out, same * later], [grad, torch.ones_like(grad)])
         gradients.append(leaf.grad.float())
-    assert ((gradients[0] - gradients[1]).abs() <= 2**-6 * (gradients[1].abs() + later.float().abs() + grad.abs())).all()
+    assert (
+        (gradients[0] - gradients[1]).abs() <= 2**-6 * (gradients[1].abs() + later.float().abs() + grad.abs())
+    ).all()
 
 
 def test_an_input_that_is_handed_on_alone_gets_its_gradient():

@@ -245,9 +245,7 @@ class TestNative:
         y, shortcut = in_memory_order(last, whole(shape, seed).to(dtype), randn(*shape, seed=seed).to(stream))
         check_forward(y, shortcut, out, edges, seed)
 
-    @given(
-        shape=shapes, dtype=product_dtypes, stream=stream_dtypes, slopes=slope_lists, last=st.booleans(), seed=seeds
-    )
+    @given(shape=shapes, dtype=product_dtypes, stream=stream_dtypes, slopes=slope_lists, last=st.booleans(), seed=seeds)
     @examples
     def test_backward(
         self,
@@ -272,7 +270,10 @@ class TestNative:
     def test_sums_of_real_numbers_are_near(self, shape: tuple[int, ...]) -> None:
         y, grad = randn(*shape), randn(*shape, seed=1)
         codes, slopes = codes_of(shape, (1.0, 0.0), 2), [1.0, 0.0]
-        for name, args in (("channel_moments", (y,)), ("norm_gradient_sums", (grad, codes, slopes, y, randn(shape[1])))):
+        for name, args in (
+            ("channel_moments", (y,)),
+            ("norm_gradient_sums", (grad, codes, slopes, y, randn(shape[1]))),
+        ):
             for got, expected in zip(getattr(bnn, name)(*args), OPERATIONS[name](*args), strict=True):
                 eps = torch.finfo(expected.dtype).eps
                 torch.testing.assert_close(got, expected, rtol=eps, atol=y.numel() * eps)
@@ -436,7 +437,11 @@ NO_CODES, CODES = codes_of((2, 4), (1.0,), 0), codes_of((2, 4), (1.0, 0.0), 0)
         ("norm_gradient_sums", (ROWS, CODES, [1.0], ROWS, FOUR), "codes of 1 planes have 2 slopes, got 1"),
         ("norm_gradient_sums", (ROWS[:1], CODES, [1.0, 0.0], ROWS, FOUR), r"gradient must be \(2, 4\)"),
         ("norm_gradient_sums", (ROWS, CODES, [1.0, 0.0], ROWS, FOUR[:2]), "mean must have 4 values"),
-        ("norm_gradient", (ROWS, CODES[:, :1], [1.0, 0.0], ROWS, FOUR, FOUR, FOUR), r"planes of codes must be \(2, 1\)"),
+        (
+            "norm_gradient",
+            (ROWS, CODES[:, :1], [1.0, 0.0], ROWS, FOUR, FOUR, FOUR),
+            r"planes of codes must be \(2, 1\)",
+        ),
         ("norm_gradient", (ROWS, CODES, [1.0, 0.0], ROWS, FOUR, FOUR[:2], FOUR), "must have 4 values"),
         ("norm_gradient", (ROWS, CODES.bool(), [1.0, 0.0], ROWS, *[FOUR] * 3), "codes must be uint8"),
         ("pass_slopes", (ROWS, CODES.expand(3, -1, -1), [1.0] * 8), "at most two planes"),

@@ -16,6 +16,7 @@ import bnn.optim
 from bnn.cli.arguments import require_choice
 from bnn.cli.budget.networks import NetworkBuilder
 from bnn.errors import RunError, UsageError
+from bnn.ops.memory import RESULTS
 from bnn.presets import prepare
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
@@ -32,6 +33,14 @@ _MOMENTUM = 0.9
 # The optimizer's state is as wide as the preset's own.
 _STATE_DTYPES = {"standard": torch.float32, "edge": torch.float16}
 
+CONFIGURATIONS = [
+    (preset, optimizer)
+    for preset in PRESETS
+    for optimizer in OPTIMIZERS
+    if optimizer == "adam" or preset in _STATE_DTYPES
+]
+"""Every preset with every optimizer that it can have, the widest first."""
+
 
 @dataclass(frozen=True)
 class TrainingConfiguration:
@@ -45,32 +54,16 @@ class TrainingConfiguration:
     """Most examples at once; None: the preset's own choice."""
 
 
-def check_configuration(network: NetworkBuilder, preset: str | None, optimizer: str | None) -> None:
+def check_configuration(preset: str | None, optimizer: str | None) -> None:
     """Refuses what cannot be chosen.
 
     Raises:
-        UsageError: there is no such preset or optimizer, or they do not go with each other or with the network.
+        UsageError: there is no such preset or optimizer, or they do not go with each other.
     """
     require_choice("preset", preset, PRESETS)
     require_choice("optimizer", optimizer, OPTIMIZERS)
-    if preset not in (None, REFERENCE) and not network.takes_presets:
-        raise UsageError(
-            f"{network.name} does not let store and norm be chosen, as preset {preset!r} does: say --preset"
-            f" {REFERENCE}, or give the function of a network of your own the keywords store and norm"
-        )
-    if preset and optimizer and (preset, optimizer) not in configurations(network):
+    if preset and optimizer and (preset, optimizer) not in CONFIGURATIONS:
         raise UsageError(f"{preset} steps in backward by an optimizer of its own: leave out --optimizer {optimizer}")
-
-
-def configurations(network: NetworkBuilder) -> list[tuple[str, str]]:
-    """Every preset with every optimizer that it can have, the widest first."""
-    presets = PRESETS if network.takes_presets else [REFERENCE]
-    return [
-        (preset, optimizer)
-        for preset in presets
-        for optimizer in OPTIMIZERS
-        if optimizer == "adam" or preset in _STATE_DTYPES
-    ]
 
 
 def step_on_meta(network: NetworkBuilder, configuration: TrainingConfiguration) -> TrainingStep:
@@ -88,15 +81,17 @@ def tiny_step(configuration: TrainingConfiguration) -> TrainingStep:
 
     Taking it loads what the libraries load on first use.
     """
-    return _step(partial(bnn.models.mlp, classes=2), TINY_SHAPE, configuration, torch.device("cpu"))
+    build = partial(bnn.models.mlp, input_shape=TINY_SHAPE, classes=2)
+    return _step(build, TINY_SHAPE, configuration, torch.device("cpu"))
 
 
 def _step(
-    build: Callable[..., nn.Module],
+    build: Callable[[], nn.Module],
     input_shape: tuple[int, ...],
     configuration: TrainingConfiguration,
     device: torch.device,
 ) -> TrainingStep:
+    RESULTS.is_kept = False  # unless the preset sets it
     with device:
         step = prepare(configuration.preset, build, input_shape=input_shape)
     return replace(

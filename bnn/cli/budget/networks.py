@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +25,19 @@ class NetworkBuilder:
 
     name: str
     function: Callable[..., Any]
+    """Called without arguments, or with `input_shape` if it takes that."""
     input_shape: tuple[int, ...]
     """Shape of one example."""
 
-    @property
-    def takes_presets(self) -> bool:
-        """Whether its stores and norms can be chosen, as presets do."""
-        return {"store", "norm"} <= self._parameters()
-
-    def build(self, **options: Any) -> nn.Module:
-        """Makes the network; options that the function does not take are left out.
+    def build(self) -> nn.Module:
+        """Makes the network.
 
         Raises:
             RunError: the function fails, or does not give a network.
         """
-        parameters = self._parameters()
         try:
-            model = self.function(**{name: value for name, value in options.items() if name in parameters})
+            takes_shape = "input_shape" in inspect.signature(self.function).parameters
+            model = self.function(input_shape=self.input_shape) if takes_shape else self.function()
         except (BnnError, MemoryError):
             raise
         except Exception as error:  # a user's function may raise anything
@@ -50,22 +48,20 @@ class NetworkBuilder:
             raise RunError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")
         return model
 
-    def build_on_meta(self, **options: Any) -> nn.Module:
+    def build_on_meta(self) -> nn.Module:
         """The network without memory for its tensors."""
         with torch.device("meta"):
-            model = self.build(**options)
+            model = self.build()
         has_memory = any(not tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
         return model.to("meta") if has_memory else model
-
-    def _parameters(self) -> set[str]:
-        return set(inspect.signature(self.function).parameters)
 
 
 def find_network(name: str, input_shape: tuple[int, ...] | None) -> NetworkBuilder:
     """A network of `bnn.models`, or one of the user's file.
 
     Args:
-        name: of the function, or path/to/file.py:function. The file is executed.
+        name: of the function, or path/to/file.py:name of a function, a class or a module that is ready. The file is
+            executed.
         input_shape: of one example; a network of `bnn.models` has one by default.
 
     Raises:
@@ -96,5 +92,6 @@ def _function_of_file(path: Path, name: str) -> Callable[..., Any]:
         key: value for key, value in vars(execute(path)).items() if callable(value) and not key.startswith("_")
     }
     require_choice("function", name, callables, where=f" in {path}")
-    function: Callable[..., Any] = callables[name]
-    return function
+    found: Callable[..., Any] = callables[name]
+    # A preset changes the network that it is given, and more than one may be asked for.
+    return partial(copy.deepcopy, found) if isinstance(found, nn.Module) else found

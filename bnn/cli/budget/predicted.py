@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from bnn.cli.budget.configurations import (
+    CONFIGURATIONS,
     REFERENCE,
     TrainingConfiguration,
     check_configuration,
-    configurations,
     step_on_meta,
 )
 from bnn.cli.budget.measure import measure
@@ -35,7 +35,7 @@ class PredictedBudget:
     """
 
     def __init__(self, network: NetworkBuilder, options: argparse.Namespace) -> None:
-        check_configuration(network, options.preset, options.optimizer)
+        check_configuration(options.preset, options.optimizer)
         if options.fit is not None and (options.slice or options.measure):
             raise UsageError("--fit looks for slices itself and predicts: leave out --slice and --measure")
         self._network = network
@@ -44,9 +44,7 @@ class PredictedBudget:
     def show_step(self) -> None:
         """Prints the variables of a preset beside those of `standard`, and the measured step where asked."""
         options = self._options
-        preset = options.preset or ("edge" if self._network.takes_presets else REFERENCE)
-        optimizer = options.optimizer or "adam"
-        check_configuration(self._network, preset, optimizer)
+        preset, optimizer = options.preset or "edge", options.optimizer or "adam"
         # A preset whose optimizer is its own has no namesake in `standard` but Adam.
         compared = {
             name: TrainingConfiguration(name, optimizer, options.batch, options.slice)
@@ -79,7 +77,7 @@ class PredictedBudget:
         options = self._options
         totals = {
             (preset, optimizer): cache(partial(self._total_bytes, preset, optimizer))
-            for preset, optimizer in configurations(self._network)
+            for preset, optimizer in CONFIGURATIONS
             if options.preset in (None, preset) and options.optimizer in (None, optimizer)
         }
         candidates = largest_slices(totals, options.fit, batch_size=options.batch)

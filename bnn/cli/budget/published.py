@@ -40,7 +40,7 @@ class PublishedBudget:
                 raise UsageError(f"--{option} belongs to --mode exact: the published model does not know of it")
         # The library's networks are built without memory; a user's file may not be able to.
         is_of_user = ":" in network.name
-        model = network.build() if is_of_user else network.build_on_meta(input_shape=network.input_shape)
+        model = network.build() if is_of_user else network.build_on_meta()
         self._shape = network_shape(model, network.input_shape)
         self._quirk = MASK_QUIRKS.get(network.name, MaskQuirk())
         self._options = options

@@ -25,7 +25,8 @@ def count_step(
     """Counts one training step of a batch: products and memory traffic, forward, backward and update.
 
     Every layer reads its input and weight and writes its output once. Backward reads the output's gradient, the weight
-    and what forward kept, and writes the gradients. The update reads and writes each parameter and state and reads
+    and what forward kept, and writes the gradients; a block that keeps bits forms its product again, and what it forms is
+    written and read. The update reads and writes each parameter and state and reads
     each gradient. Widths are those that the arithmetic sees: a gradient that is quantized is as wide as its quantizer
     makes it. Arithmetic of norms, activations and the optimizer is not counted; their traffic is.
 
@@ -77,7 +78,8 @@ def require_counted(network: NetworkCount) -> None:
 
 def _count_layer(ledger: Ledger, layer: LayerCount, batch_size: int, slices: int, updates: int) -> None:
     def moves(op: str, phase: str, bits: int, elements: int) -> None:
-        ledger.moves(op, layer.name, phase, bits, elements)  # type: ignore[arg-type]
+        if bits:
+            ledger.moves(op, layer.name, phase, bits, elements)  # type: ignore[arg-type]
 
     def macs(phase: str, bits: int, other_bits: int, terms: int) -> None:
         ledger.multiply_accumulates(
@@ -106,6 +108,13 @@ def _count_layer(ledger: Ledger, layer: LayerCount, batch_size: int, slices: int
         macs("backward", layer.input_bits, layer.gradient_bits, -(-uses // slices))
         if layer.needs_input_gradient:
             macs("backward", layer.weight_bits, layer.gradient_bits, layer.fan_out)
+    if layer.recomputed_bits is not None:
+        moves("read", "backward", layer.input_bits, layer.input_elements)
+        for op in ("write", "read"):
+            moves(op, "backward", layer.recomputed_bits, layer.output_elements)
+        if layer.weights:
+            moves("read", "backward", layer.weight_bits, slices * layer.weights)
+            macs("backward", layer.input_bits, layer.weight_bits, layer.fan_in)
 
 
 def _gradient_bits(model: nn.Module) -> dict[int, int]:

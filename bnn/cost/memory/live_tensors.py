@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnn.bits import BitTensor
+from bnn.ops.memory import LARGE_BYTES, RESULTS
 
 # Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
 # tensor takes none at all.
@@ -22,7 +23,19 @@ _PACKS = ("bnn::", "aten::new_empty")
 # Elementwise operations whose truth values stay as they are.
 _TAKES_MASK = ("aten::where", "aten::masked_fill")
 _FEW_CHANNELS = 4
+# Operations whose first result takes the place of earlier ones on the CPU, if it is large; and `bnn.ops.memory.empty`.
+_REUSES_MEMORY = {
+    "aten::empty",
+    *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "conv2d_max_pool2d")),
+    *(f"bnn::{name}" for name in ("max_pool2d_backward", "max_pool2d_choices", "max_pool2d_scatter")),
+    *(f"bnn::{name}" for name in ("norm_clamp", "norm_gradient_integers", "pass_slopes")),
+    *(f"bnn::{kind}_backward_{of}" for kind in ("conv2d", "linear") for of in ("input", "input_slopes", "weight")),
+    "bnn::real_conv2d_backward_weight",
+}
 _READ_NUMBER = "aten::_local_scalar_dense"
+
+KEPT = ("freed", 0)
+"""The source of memory that is kept for results to come."""
 
 
 @dataclass(eq=False)
@@ -59,6 +72,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a number may be read from a meta tensor. It is then taken to be 1, or true: what code asks of
         gradients and moments is whether they are finite, and whether there are some that need more work."""
         self._log: list[tuple[Memory, int]] = []
+        self._pieces = _Pieces() if device.type == "meta" and RESULTS.is_kept else None
         self._of_storage: dict[int, Memory] = {}
         self._unwritten: set[int] = set()
 
@@ -97,6 +111,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == _READ_NUMBER and inputs[0].is_meta and self.may_read_numbers:
             return torch.ones((), dtype=inputs[0].dtype).item()
         results = func(*args, **kwargs)
+        if name == "aten::convolution" and any(_channels_lie_last(x) for x in inputs[:2]):
+            results = results.contiguous(memory_format=torch.channels_last)  # as it is on the CPU
         outputs = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
         inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
         is_written = not name.startswith(_UNWRITTEN)
@@ -125,7 +141,10 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key = x.untyped_storage()._cdata
         if key in self._unwritten:
             self._unwritten.remove(key)
-            self._log.append((self._of_storage[key], self._of_storage[key].nbytes))
+            memory = self._of_storage[key]
+            if self._pieces is not None and _is_large_result(memory):
+                self._log += self._pieces.take(memory)
+            self._log.append((memory, memory.nbytes))
 
     def _forget(self, key: int) -> None:
         memory = self._of_storage.pop(key)
@@ -133,6 +152,45 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._unwritten.remove(key)
         else:
             self._log.append((memory, -memory.nbytes))
+            if self._pieces is not None and _is_large_result(memory):
+                self._log += self._pieces.give_back(memory)
+
+
+class _Pieces:
+    """Follows `bnn.ops.memory.ResultMemory`, of which it is a copy without memory."""
+
+    def __init__(self) -> None:
+        self._free: list[Memory] = []
+        self._used: dict[Memory, Memory] = {}
+
+    def take(self, result: Memory) -> list[tuple[Memory, int]]:
+        """What changes where a result takes memory; pieces count what no result holds of them."""
+        changes: list[tuple[Memory, int]] = []
+        piece = min((piece for piece in self._free if piece.nbytes >= result.nbytes), key=_size, default=None)
+        if piece is None:
+            changes += [(free, -free.nbytes) for free in self._free]
+            piece = Memory(result.nbytes, 1, False, 1, KEPT, False)
+            changes.append((piece, piece.nbytes))
+            self._free = [piece]
+        self._free.remove(piece)
+        self._used[result] = piece
+        return [*changes, (piece, -result.nbytes)]
+
+    def give_back(self, result: Memory) -> list[tuple[Memory, int]]:
+        """What changes where a result is freed."""
+        piece = self._used.pop(result)
+        self._free.append(piece)
+        return [(piece, result.nbytes)]
+
+
+def _size(memory: Memory) -> int:
+    return memory.nbytes
+
+
+def _is_large_result(memory: Memory) -> bool:
+    """Whether it is a result that takes the place of earlier ones on the CPU."""
+    operation, number = memory.source
+    return operation in _REUSES_MEMORY and number == 0 and memory.nbytes >= LARGE_BYTES
 
 
 def workspace_bytes(func: Any, inputs: list[Tensor]) -> int:

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from bnn.bits import BitTensor
 from bnn.cost.memory.resident import PeakResident
 from bnn.cost.memory.saved_tensors import saved_tensors
+from bnn.ops.memory import RESULTS
 from bnn.training import TrainingStep
 
 
@@ -26,8 +27,8 @@ class MeasuredMemory:
     graph_bytes: int
     """The same, found by walking the graph; tensors that hide on the `ctx` of an `autograd.Function` included."""
     peak_live_bytes: int
-    """The most that tensors have taken at once, from every allocation of torch's allocator. Memory that C++ code asks
-    of the system by itself is not in it."""
+    """The most that tensors have taken at once, from every allocation of torch's allocator, with the memory that is kept
+    for results to come. Memory that C++ code asks of the system by itself is not in it."""
 
 
 def measure_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> MeasuredMemory:
@@ -42,9 +43,10 @@ def measure_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
     step.take(x, labels)  # makes the optimizer's state
     saved, graph = _saved_as_hooks_see_it(step, x, labels), _saved_in_the_graph(step, x, labels)
     held = _sizes([x, labels, *step.model.parameters(), *step.model.buffers(), *step.states()])
+    kept_bytes = RESULTS.nbytes
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         step.take(x, labels)
-    return MeasuredMemory(saved, graph, sum(held.values()) + _peak_of_allocations(profiled))
+    return MeasuredMemory(saved, graph, sum(held.values()) + kept_bytes + _peak_of_allocations(profiled))
 
 
 def measure_saved(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> int:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bnn.cost.memory.live_tensors import LiveTensors, Memory
+from bnn.cost.memory.live_tensors import KEPT, LiveTensors, Memory
 from bnn.cost.memory.saved_tensors import saved_tensors
 from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, name_failing_module
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
-# Where operations give a window's bits beside those of the signs.
-_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1)}
+# Where operations give the bits of a gradient's window or slope beside their values.
+_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1), ("bnn::sign_codes", 1), ("bnn::norm_clamp", 1)}
 # Those after the third are like it: the first makes gradients, which may be bits, and the second adds to them.
 _SLICES = 3
 _ORDER = (
@@ -34,6 +34,7 @@ _ORDER = (
     "weights as bits",
     "weight gradients",
     "transients",
+    "kept for results",
 )
 
 
@@ -48,7 +49,7 @@ class StepMemory:
 
 
 def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> StepMemory:
-    """Predicts the memory of a step that is not the first.
+    """Predicts the memory of a step that is not the first, with the memory for results that its preset keeps.
 
     Args:
         step: its model and optimizer are on the meta device, and new. They are changed. Its own loss and slices are
@@ -103,6 +104,8 @@ class _Roles:
             self._roles.setdefault(memory, (name, lifetime))
 
     def of(self, memory: Memory) -> tuple[str, Lifetime]:
+        if memory.source == KEPT:
+            return "kept for results", "always"
         return self._roles.get(memory, ("transients", "one layer"))
 
 

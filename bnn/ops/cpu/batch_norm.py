@@ -12,8 +12,8 @@ from torch import Tensor
 from bnn.ops import batch_norm as specification
 from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_slopes, empty_codes
 from bnn.ops.cpu.arguments import DTYPE_CODES, per_channel
-from bnn.ops.memory import empty
 from bnn.ops.cpu.native import call, kernel
+from bnn.ops.memory import empty
 from bnn.ops.packing import empty_rows, nan_error, packed_bytes
 from bnn.ops.rounding import scale_of
 from bnn.random.lowbias32 import hash_key

@@ -67,7 +67,20 @@ def gradients_are_right(extension: ModuleType, isa: str) -> bool:
     geometry = (x_shape, weight_shape[2:], *window.for_torch[:3], size, outputs, 1)
     of_input, of_weight = torch.empty(3, 7, 6, 5), torch.empty(37, 3, 2, 5)
     _call(
-        extension, isa, 1, "conv2d_backward_input", q, scale, weight, of_input, *geometry, of_input.itemsize, 0, [], 0, 0
+        extension,
+        isa,
+        1,
+        "conv2d_backward_input",
+        q,
+        scale,
+        weight,
+        of_input,
+        *geometry,
+        of_input.itemsize,
+        0,
+        [],
+        0,
+        0,
     )
     _call(extension, isa, 1, "conv2d_backward_weight", q, scale, x, of_weight, *geometry)
     q, factor = q.movedim(-1, 1), torch.tensor(scale)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from bnn.ops import pooling as specification
 from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, pooling
-from bnn.ops.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
+from bnn.ops.memory import empty_images
 from bnn.ops.packing import empty_rows
 from bnn.ops.pooling import check_choices, choices_shape
 

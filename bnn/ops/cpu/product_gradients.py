@@ -12,9 +12,9 @@ from torch import Tensor
 
 from bnn.ops import product_gradients as specification
 from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
-from bnn.ops.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
+from bnn.ops.memory import empty_images
 from bnn.ops.packing import packed_bytes
 from bnn.random.lowbias32 import hash_key
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from bnn.ops import products as specification
 from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, packed_rows
-from bnn.ops.memory import empty_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
+from bnn.ops.memory import empty_images
 from bnn.ops.products import check_exact
 
 _RESULT_DTYPES = (torch.float32, torch.float16)

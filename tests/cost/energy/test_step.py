@@ -10,8 +10,9 @@ from torch import nn
 
 from bnn.cost.energy import HOROWITZ_45NM, Event, Ledger, count_step
 from bnn.errors import RunError
-from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.optim import Adam
+from bnn.quantizers import Sign
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.weights import AccumulatorStore
 
@@ -147,6 +148,42 @@ def test_narrow_gradients_are_narrow_in_products_traffic_and_update():
         ("write", 8): 800,
         ("read", 16): 1600,
         ("write", 16): 1600,
+    }
+
+
+def test_a_block_forms_its_product_again_in_backward():
+    """Behind another layer: bits in, a sign out; 2x4x4 to 3x2x2 by a 3x3 convolution and a pooling."""
+    generator = torch.Generator().manual_seed(0)
+    conv = BinaryConv2d(2, 3, 3, padding=1, grad_quantizer=Int8Gradient(generator=generator))
+    block = BinaryBlock(conv, nn.BatchNorm2d(3), pool=MaxPool2d(2), activation=Sign(), recompute=True)
+    model = nn.Sequential(nn.BatchNorm2d(2), block)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    counts = count_step(model, optimizer, (2, 4, 4), batch_size=BATCH).counts
+    x, product, pooled, weights = BATCH * 32, BATCH * 48, BATCH * 12, 54
+    macs = product * 18
+    of_block = {event: n for event, n in counts.items() if event.where.startswith("1.") and n}
+    assert of_block == {
+        # Forward: the product is pooled before it is written, the norm's result is written as a sign.
+        read("1.product", "forward", 1): x + weights,
+        mac("1.product", "forward", 1, 1, 6): macs,  # sums of 18: 37 values
+        write("1.pool", "forward", 16): pooled,
+        read("1.norm", "forward", 16): pooled,
+        write("1.activation", "forward", 1): pooled,
+        # Backward: what passes the sign, of the gradient; the product again, with two bits a window.
+        read("1.activation", "backward", 16): pooled,
+        read("1.activation", "backward", 1): pooled,
+        mac("1.product", "backward", 1, 1, 6): macs,
+        write("1.pool", "backward", 18): pooled,
+        read("1.pool", "backward", 18): pooled,
+        write("1.norm", "backward", 8): pooled,
+        read("1.pool", "backward", 8): pooled,
+        write("1.pool", "backward", 8): product,
+        read("1.product", "backward", 8): product,
+        # Signs and windows of the input, the signs again for the product, and the weight for product and gradient.
+        read("1.product", "backward", 2): x,
+        read("1.product", "backward", 1): x + 2 * weights,
+        mac("1.product", "backward", 1, 8, 13): 2 * macs,  # 32 of up to 127 for a weight, 27 for an input
+        write("1.product", "backward", 32): x + weights,
     }
 
 
