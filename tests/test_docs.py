@@ -13,8 +13,19 @@ from torch import nn
 
 import bnn.cli
 import hwsim.cli
-from bnn import ApproxSign, BinaryBlock, BinaryConv2d, BinaryNorm, BitTensor, L1BatchNorm, MaxPool2d, RPReLU, Ternary
-from bnn.layers import BitBatchNorm
+from bnn import (
+    ApproxSign,
+    BinaryBlock,
+    BinaryConv2d,
+    BinaryNorm,
+    BitTensor,
+    L1BatchNorm,
+    MaxPool2d,
+    RPReLU,
+    Sign,
+    Ternary,
+)
+from bnn.layers import AvgPool2d
 from bnn.quantizers.gradients import Int8Gradient
 from tests.contracts import randn, saved_bytes
 
@@ -90,12 +101,19 @@ def saved_bits(layer: nn.Module, x: torch.Tensor) -> float:
     return (of_batch(x) - of_batch(x[:half])) / x[half:].numel()
 
 
-def fused_block() -> BinaryBlock:
-    rounding = torch.Generator().manual_seed(0)
-    conv = BinaryConv2d(8, 8, 3, padding=1, grad_quantizer=Int8Gradient(generator=rounding))
-    block = BinaryBlock(conv, BinaryNorm(8))
-    assert block.is_fused
-    return block
+class Unit(nn.Module):
+    """A block that recomputes, with its own input as the shortcut if `residual`."""
+
+    def __init__(self, quantizer: nn.Module, activation: nn.Module | None, *, residual: bool) -> None:
+        super().__init__()
+        rounding = Int8Gradient(generator=torch.Generator().manual_seed(0))
+        conv = BinaryConv2d(8, 8, 3, padding=1, input_quantizer=quantizer, grad_quantizer=rounding)
+        self.block = BinaryBlock(conv, nn.BatchNorm2d(8), activation=activation, recompute=True)
+        self.residual = residual
+        assert self.block.is_fused
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x, x if self.residual else None)
 
 
 def saved_by_layers() -> Iterator[tuple[str, float]]:
@@ -116,15 +134,20 @@ def saved_by_layers() -> Iterator[tuple[str, float]]:
         "`nn.Hardtanh`": nn.Hardtanh(),
         "`RPReLU`": RPReLU(8),
         "`BinaryNorm`": BinaryNorm(8),
-        "`BitBatchNorm`": BitBatchNorm(8),
         "`nn.MaxPool2d(2)`": nn.MaxPool2d(2),
         "`MaxPool2d(2)`": MaxPool2d(2),
+        "`nn.AvgPool2d(2)`": nn.AvgPool2d(2),
+        "`AvgPool2d(2)`": AvgPool2d(2),
         "`BinaryBlock` of `BinaryConv2d` and `nn.BatchNorm2d`": BinaryBlock(conv(), nn.BatchNorm2d(8)),
+        "`BinaryBlock` that recomputes, behind `Sign`": Unit(Sign(), None, residual=False),
+        "`BinaryBlock` that recomputes, behind `ApproxSign`, with `nn.Hardtanh` and its input as the shortcut": Unit(
+            ApproxSign(), nn.Hardtanh(), residual=True
+        ),
     }
     yield from ((name, saved_bits(layer, x)) for name, layer in layers.items())
     yield from ((name, saved_bits(layer, bits)) for name, layer in of_bits.items())
-    one, two = fused_block(), nn.Sequential(fused_block(), fused_block())
-    yield "`BinaryBlock`, fused, behind another", saved_bits(two, bits) - saved_bits(one, bits)
+    one, two = (nn.Sequential(*(Unit(Sign(), Sign(), residual=False) for _ in range(n))) for n in (1, 2))
+    yield "`BinaryBlock` that recomputes, with `Sign`, behind another", saved_bits(two, bits) - saved_bits(one, bits)
 
 
 def test_readme_says_what_each_layer_saves():

@@ -1,4 +1,4 @@
-"""Batch norms whose backward pass needs bits and per-channel constants only: with a sign behind them, and without."""
+"""The batch norm with its sign, whose backward pass needs bits and constants of each channel only."""
 
 import math
 from typing import Any
@@ -12,15 +12,7 @@ from bnn.layers.deviation_norm import DeviationNorm, channel_layout
 _bnn = torch.ops.bnn
 
 
-class _OffsetNorm(DeviationNorm):
-    """A norm with a trained offset of each channel, beta, and no factor."""
-
-    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        super().__init__(num_features, eps=eps, momentum=momentum)
-        self.bias = nn.Parameter(torch.zeros(num_features))
-
-
-class BinaryNorm(_OffsetNorm):
+class BinaryNorm(DeviationNorm):
     """sign(x) of the l1 batch norm x = (y - mean) / (d + eps) + beta, for each channel.
 
     d = sqrt(pi/2) mean|y - mean|. It is the batch norm that Wang et al. propose for binary networks (arXiv
@@ -43,6 +35,10 @@ class BinaryNorm(_OffsetNorm):
         momentum: weight of a new batch in the running statistics.
     """
 
+    def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__(num_features, eps=eps, momentum=momentum)
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
     def forward(self, y: Tensor) -> Tensor:
         """[N, C] or [N, C, H, W] to the `BitTensor` of sign(x), of the same shape; two values a channel in training."""
         self.check(y)
@@ -57,35 +53,6 @@ class BinaryNorm(_OffsetNorm):
     def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
         """Elements, and bits of each: the sign, and whether it lies in the straight-through window."""
         return output.numel(), 2
-
-
-class BitBatchNorm(_OffsetNorm):
-    """x = (y - mean) / (d + eps) + beta, for each channel: `BinaryNorm` without its sign.
-
-    For values that are added to a shortcut before a sign. d = sqrt(pi/2) mean|y - mean|. Backward keeps one bit of
-    sign(x) and d + eps of each channel; in place of x - beta in the exact gradient it uses the mean of a standard
-    normal variable, given the sign. After Wang et al., arXiv 2102.04270, sec. 5; see `BinaryNorm`.
-
-    Args:
-        num_features: channels.
-        eps: added to d.
-        momentum: weight of a new batch in the running statistics.
-    """
-
-    def forward(self, y: Tensor) -> Tensor:
-        """[N, C] or [N, C, H, W] to x, of the same shape; two values a channel in training."""
-        self.check(y)
-        if self.training:
-            x, mean, deviation = _BitNorm.apply(y, self.bias, self.eps)  # type: ignore[no-untyped-call]
-            self.track(mean, deviation)
-            return x  # type: ignore[no-any-return]
-        channels, _ = channel_layout(y)
-        denominator = self.running_deviation + self.eps
-        return (y - self.running_mean.view(channels)) / denominator.view(channels) + self.bias.view(channels)
-
-    def saved_for_backward(self, x: Tensor, output: Tensor) -> tuple[int, int]:
-        """Elements, and bits of each: the sign."""
-        return output.numel(), 1
 
 
 def conditional_means(bias: Tensor) -> Tensor:
@@ -127,22 +94,3 @@ class _NormSign(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         bits, inside, denominator, bias = ctx.saved_tensors
         return *_bnn.norm_sign_backward(grads[0], bits, inside, denominator, conditional_means(bias)), None
-
-
-class _BitNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        bits, _, mean, deviation = _bnn.norm_sign(y, bias, eps)
-        channels, _ = channel_layout(y)
-        denominator = deviation + eps
-        ctx.save_for_backward(bits, denominator, bias)
-        ctx.mark_non_differentiable(mean, deviation)
-        x = (y - mean.view(channels)).div_(denominator.view(channels)).add_(bias.view(channels))
-        return x, mean, deviation
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        bits, denominator, bias = ctx.saved_tensors
-        by_sign = truncated_normal_means(-bias[None]).repeat_interleave(2, dim=0)
-        everywhere = torch.full_like(bits, 0xFF)
-        return *_bnn.norm_sign_backward(grads[0], bits, everywhere, denominator, by_sign), None

@@ -20,7 +20,6 @@ from bnn.layers import (
     BinaryNorm,
     L1BatchNorm,
     MaxPool2d,
-    PartWidths,
     RPReLU,
     recomputed,
 )
@@ -853,7 +852,6 @@ def test_an_obstacle_is_named_and_the_parts_run(make, reason):
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(block.obstacle)
     assert not block.is_fused
-    assert block.widths(block.norm) is None
     x = randn(4, 3, 9, 9)
     for training in (True, False):
         torch.manual_seed(1)
@@ -944,16 +942,6 @@ def test_an_input_of_another_width_is_refused_although_its_bytes_fit(recompute, 
     block.recompute = recompute
     with torch.no_grad(), pytest.raises((ValueError, RuntimeError)):
         block(randn(8, 45))
-
-
-def test_widths_are_those_of_the_parts():
-    block = block_of(conv(3, 8), pool=MaxPool2d(2), activation=Sign())
-    assert block.widths(block.product) == PartWidths(None, 16, 8, 16)
-    assert block.widths(block.pool) == PartWidths(16, 16, 8, 8)
-    assert block.widths(block.norm) == PartWidths(16, 16, 8, 8)
-    assert block.widths(block.activation) == PartWidths(16, 1, 16, 8)
-    bare = block_of(conv(3, 8))
-    assert bare.widths(bare.norm) == PartWidths(16, 16, 16, 8)
 
 
 @pytest.mark.parametrize("product", [lambda: nn.BatchNorm2d(8), lambda: nn.Conv1d(3, 8, 3), Sign])

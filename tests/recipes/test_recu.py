@@ -117,6 +117,7 @@ def test_the_learning_rate_is_the_preset_s_own_unless_it_is_given(images):
         assert run.optimizer.param_groups[0]["lr"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient has no few steps")
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("preset", DTYPES)
 def test_the_window_of_the_inputs_can_follow_each_example(normalize, preset, images):

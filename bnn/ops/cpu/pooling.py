@@ -12,7 +12,7 @@ from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
 from bnn.ops.memory import empty_images
 from bnn.ops.packing import empty_rows
-from bnn.ops.pooling import check_choices, choices_shape
+from bnn.ops.pooling import check_choices, choices_shape, pooled_shape
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _GRADIENT_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
@@ -45,7 +45,8 @@ def max_pool2d_backward(grad: Tensor, x: Tensor, x_shape: Sequence[int], pool: S
 def max_pool2d_choices(x: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
     if x.dtype not in _FLOATS:
         return specification.max_pool2d_choices(x, pool)
-    shape, geometry = pooling(x.shape, pool)
+    shape = pooled_shape(x.shape, pool)
+    _, geometry = pooling(x.shape, pool)
     values, choices = empty_images(shape, x.dtype), x.new_empty(choices_shape(shape, pool), dtype=torch.uint8)
     x = x.movedim(1, -1).contiguous()
     call("max_pool2d_choices", x, values, choices, *geometry, len(choices), DTYPE_CODES[x.dtype])
@@ -76,7 +77,8 @@ def conv2d_max_pool2d(
     # The products of one image a thread exist at a time.
     products, geometry = convolution(x_shape, weight_shape, window)
     x, weight = packed_images("x", x, x_shape), packed_images("weight", weight, weight_shape)
-    shape, pool_geometry = pooling(products, pool)
+    shape = pooled_shape(products, pool)
+    _, pool_geometry = pooling(products, pool)
     values, choices = empty_images(shape, torch.float16), x.new_empty(choices_shape(shape, pool))
     groups = Window(*window).groups
     call("conv2d_max_pool2d", x, weight, values, choices, *geometry, *pool_geometry, groups, len(choices))
