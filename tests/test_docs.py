@@ -13,8 +13,18 @@ from torch import nn
 
 import bnn.cli
 import hwsim.cli
-from bnn import ApproxSign, BinaryBlock, BinaryConv2d, BinaryNorm, BitTensor, L1BatchNorm, MaxPool2d, RPReLU, Ternary
-from bnn.layers import BitBatchNorm
+from bnn import (
+    ApproxSign,
+    BinaryBlock,
+    BinaryConv2d,
+    BinaryNorm,
+    BitTensor,
+    L1BatchNorm,
+    MaxPool2d,
+    RPReLU,
+    Sign,
+    Ternary,
+)
 from bnn.quantizers.gradients import Int8Gradient
 from tests.contracts import randn, saved_bytes
 
@@ -90,10 +100,10 @@ def saved_bits(layer: nn.Module, x: torch.Tensor) -> float:
     return (of_batch(x) - of_batch(x[:half])) / x[half:].numel()
 
 
-def fused_block() -> BinaryBlock:
+def fused_block(*, activation: nn.Module | None, **options: object) -> BinaryBlock:
     rounding = torch.Generator().manual_seed(0)
-    conv = BinaryConv2d(8, 8, 3, padding=1, grad_quantizer=Int8Gradient(generator=rounding))
-    block = BinaryBlock(conv, BinaryNorm(8))
+    conv = BinaryConv2d(8, 8, 3, padding=1, grad_quantizer=Int8Gradient(generator=rounding), **options)
+    block = BinaryBlock(conv, nn.BatchNorm2d(8), activation=activation, recompute=True)
     assert block.is_fused
     return block
 
@@ -116,21 +126,23 @@ def saved_by_layers() -> Iterator[tuple[str, float]]:
         "`nn.Hardtanh`": nn.Hardtanh(),
         "`RPReLU`": RPReLU(8),
         "`BinaryNorm`": BinaryNorm(8),
-        "`BitBatchNorm`": BitBatchNorm(8),
         "`nn.MaxPool2d(2)`": nn.MaxPool2d(2),
         "`MaxPool2d(2)`": MaxPool2d(2),
         "`BinaryBlock` of `BinaryConv2d` and `nn.BatchNorm2d`": BinaryBlock(conv(), nn.BatchNorm2d(8)),
     }
     yield from ((name, saved_bits(layer, x)) for name, layer in layers.items())
     yield from ((name, saved_bits(layer, bits)) for name, layer in of_bits.items())
-    one, two = fused_block(), nn.Sequential(fused_block(), fused_block())
-    yield "`BinaryBlock`, fused, behind another", saved_bits(two, bits) - saved_bits(one, bits)
+    one, two = (nn.Sequential(*(fused_block(activation=Sign()) for _ in range(count))) for count in (1, 2))
+    yield "`BinaryBlock`, fused, of bits to `Sign`, behind another", saved_bits(two, bits) - saved_bits(one, bits)
+    polynomial = {"input_quantizer": ApproxSign(), "learned_scale": True}
+    yield "`BinaryBlock`, fused, behind `ApproxSign`", saved_bits(fused_block(activation=None, **polynomial), x)
+    yield "the same with `nn.Hardtanh`", saved_bits(fused_block(activation=nn.Hardtanh(), **polynomial), x)
 
 
 def test_readme_says_what_each_layer_saves():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     _, _, section = readme.partition("### What a layer saves")
-    table = re.findall(r"^\| (`.*?) \| ([\d.]+) \|", section, flags=re.MULTILINE)
+    table = re.findall(r"^\| ((?:`|the same).*?) \| ([\d.]+) \|", section, flags=re.MULTILINE)
     assert {name: float(bits) for name, bits in table} == dict(saved_by_layers())
 
 
