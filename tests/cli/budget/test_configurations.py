@@ -27,7 +27,7 @@ def step(preset: str, optimizer: str, **options):
 
 
 def test_configurations_are_every_preset_with_every_optimizer_that_it_can_have():
-    assert CONFIGURATIONS == [*((p, o) for p in ("standard", "edge") for o in OPTIMIZERS), ("edge-min", "adam")]
+    assert [*((p, o) for p in ("standard", "edge") for o in OPTIMIZERS), ("edge-min", "adam")] == CONFIGURATIONS
 
 
 @pytest.mark.parametrize(("preset", "optimizer"), CONFIGURATIONS)

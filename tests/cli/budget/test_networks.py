@@ -1,6 +1,5 @@
 import pytest
 import torch
-from torch import nn
 
 from bnn.cli.budget.networks import NetworkBuilder, find_network
 from bnn.errors import RunError, UsageError
