@@ -58,10 +58,8 @@ def count_block(
     modules, operations = [product, norm], []
     if pool is not None:
         count = count_layer(f"{prefix}pool", pool, y, pooled, trained_before=True)
-        again = {"saved_elements": 0, "recomputed_bits": bits + count.saved_bits}
-        modules.insert(
-            1, replace(count, input_bits=0, gradient_bits=inner_bits, input_gradient_bits=inner_bits, **again)
-        )
+        count = replace(count, input_bits=0, gradient_bits=inner_bits, input_gradient_bits=inner_bits)
+        modules.insert(1, replace(count, saved_elements=0, recomputed_bits=bits + count.saved_bits))
     if shortcut is not None:
         count = count_operation(
             f"{prefix}add", "add", [shortcut], output, saves_inputs=False, trained_before=trained_before

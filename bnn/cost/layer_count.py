@@ -38,8 +38,8 @@ class LayerCount:
     """Parameters that enter no product, such as those of a norm, at 32 bits."""
     input_elements: int
     input_bits: int
-    """Width of an input element as the arithmetic sees it; 0, as for any other width, where it does not move because the
-    layer before works in the same pass."""
+    """Width of an input element as the arithmetic sees it; 0, as for any other width, where it does not move because
+    the layer before works in the same pass."""
     output_elements: int
     output_bits: int
     multiply_accumulates: int

@@ -109,7 +109,7 @@ def test_a_fused_block_moves_what_its_two_passes_move():
     block = BinaryBlock(conv, nn.BatchNorm2d(4), pool=MaxPool2d(2), activation=Sign(), recompute=True)
     model = nn.Sequential(block, nn.Flatten(), BinaryLinear(16, 2, grad_quantizer=rounded()))
     network = count_network(model, (3, 4, 4))
-    product, pool, norm, sign, flatten, linear = network.layers
+    product = network.layers[0]
     assert [layer.name for layer in network.layers] == [
         *("0.product", "0.pool", "0.norm", "0.activation"),
         *("1", "2"),
@@ -147,7 +147,7 @@ class Residual(nn.Module):
 
 
 def test_a_residual_block_keeps_its_signs_codes_and_mask():
-    """Behind a block, what flows is bfloat16: 1 sign, 2 bits of the slope and 1 of the clamp stand for a value of 16."""
+    """Behind a block flows bfloat16: a sign, 2 bits of its slope and 1 of the clamp are kept of a value of 16 bits."""
     network = count_network(nn.Sequential(Residual(recompute=True)), (4, 5, 6), batch_size=BATCH)
     elements = BATCH * 4 * 5 * 6
     first, norm, clamp, second, _, second_clamp = network.layers

@@ -1,5 +1,8 @@
 """Counts the events of one training step from shapes alone."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +22,7 @@ def count_step(
     *,
     batch_size: int,
     slices: int = 1,
-    updates: int = 1,
+    updates: Mapping[Tensor, int] = MappingProxyType({}),
     strict: bool = False,
 ) -> Ledger:
     """Counts one training step of a batch: products and memory traffic, forward, backward and update.
@@ -36,7 +39,7 @@ def count_step(
         input_shape: of one example, such as (C, H, W).
         batch_size: examples.
         slices: parts that the batch goes through the network in; each reads the weights.
-        updates: steps of the optimizer for a batch: 1, or one for each slice.
+        updates: steps of a parameter for a batch, where they are one for each slice; of all others it is 1.
         strict: whether to refuse a network with modules or operations that are not known, instead of leaving out what
             they compute.
 
@@ -49,17 +52,19 @@ def count_step(
     ledger = Ledger()
     for layer in (*network.layers, *network.operations):
         if not layer.is_view:
-            _count_layer(ledger, layer, batch_size, slices, updates)
+            weights = [p for p in model.get_submodule(layer.name).parameters() if p.dim() > 1] if layer.weights else []
+            _count_layer(ledger, layer, slices, max((updates.get(weight, 1) for weight in weights), default=1))
     gradient_bits, weight_bits = _gradient_bits(model), _weight_bits(model)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             state = [value for value in optimizer.state.get(parameter, {}).values() if isinstance(value, Tensor)]
-            count = updates * parameter.numel()
+            times = updates.get(parameter, 1)
+            count = times * parameter.numel()
             ledger.moves("read", "optimizer", "update", gradient_bits.get(id(parameter), _FLOAT_BITS), count)
             for tensor in (parameter, *state):
                 for op in ("read", "write"):
                     bits = weight_bits.get(id(tensor), 8 * tensor.element_size())
-                    ledger.moves(op, "optimizer", "update", bits, updates * tensor.numel())
+                    ledger.moves(op, "optimizer", "update", bits, times * tensor.numel())
     return ledger
 
 
@@ -76,7 +81,7 @@ def require_counted(network: NetworkCount) -> None:
         )
 
 
-def _count_layer(ledger: Ledger, layer: LayerCount, batch_size: int, slices: int, updates: int) -> None:
+def _count_layer(ledger: Ledger, layer: LayerCount, slices: int, updates: int) -> None:
     def moves(op: str, phase: str, bits: int, elements: int) -> None:
         if bits:
             ledger.moves(op, layer.name, phase, bits, elements)  # type: ignore[arg-type]

@@ -27,8 +27,8 @@ class MeasuredMemory:
     graph_bytes: int
     """The same, found by walking the graph; tensors that hide on the `ctx` of an `autograd.Function` included."""
     peak_live_bytes: int
-    """The most that tensors have taken at once, from every allocation of torch's allocator, with the memory that is kept
-    for results to come. Memory that C++ code asks of the system by itself is not in it."""
+    """The most that tensors have taken at once, from every allocation of torch's allocator, with the memory that is
+    kept for results to come. Memory that C++ code asks of the system by itself is not in it."""
 
 
 def measure_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> MeasuredMemory:

@@ -14,7 +14,7 @@ from bnn.cost.count import count_network
 from bnn.cost.energy.ledger import INTEGER_BITS, LEVEL_BITS, accumulator_bits
 from bnn.cost.layer_count import LayerCount
 from bnn.data import hold_out
-from bnn.layers import BinaryLayer
+from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.optim.base import LowBitOptimizer
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
@@ -32,11 +32,13 @@ def quantization_card(run: Run) -> dict[str, str]:
     """
     layers = [layer for layer in count_network(run.model, run.data.image_shape).layers if layer.weights]
     binary = [module for module in run.model.modules() if isinstance(module, BinaryLayer)]
+    blocks = [module for module in run.model.modules() if isinstance(module, BinaryBlock)]
     return {
         **_layer_choices(layers),
         "weight levels": _listed(_weight_levels(layer.store) for layer in binary),
         "scale of weights": _listed(map(_scale, binary)),
         "input levels": _listed(_input_levels(layer.input_quantizer) for layer in binary),
+        "blocks": _listed(map(_block, blocks)),
         **_product_choices(layers),
         "latent weights": _listed(_latent(layer.store) for layer in binary),
         "gradient of a weight": _listed(_gradient(layer.store.gradient_quantizer) for layer in binary),
@@ -94,6 +96,14 @@ def _training_choices(run: Run) -> dict[str, str]:
         "selection": f"the final epoch, number {run.epochs}; nothing is selected on the test split",
         "seed": f"{run.seed}, of order, augmentation and validation split",
     }
+
+
+def _block(block: BinaryBlock) -> str:
+    if not block.is_fused:
+        return "layer by layer"
+    steps = [f"{len(of.slopes)} slopes" for of in (block.input_steps, block.output_steps) if of is not None]
+    gradient = f", gradient of the sign in {' and '.join(steps)}" if steps else ""
+    return "product formed again in backward, bfloat16 between convolutions" + gradient
 
 
 def _weight_levels(store: WeightStore) -> str:

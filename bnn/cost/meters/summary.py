@@ -128,14 +128,14 @@ def _steps(trainer: Trainer) -> int:
 def _count(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
     """The counts of a step, and what is not in them."""
     run, batch_size = trainer.run, trainer.batches.batch_size
-    # An optimizer that steps inside backward has stepped once a slice.
-    taken = [int(state["step"]) for state in run.optimizer.state.values() if "step" in state]
+    # A parameter that is stepped inside backward has been stepped once a slice.
+    taken = {weight: int(state["step"]) for weight, state in run.optimizer.state.items() if "step" in state}
     ledger = count_step(
         run.model,
         run.optimizer,
         run.data.image_shape,
         batch_size=batch_size,
         slices=math.ceil(batch_size / (run.slice_size or batch_size)),
-        updates=max(1, round(max(taken, default=0) / max(1, _steps(trainer)))),
+        updates={weight: max(1, round(count / max(1, _steps(trainer)))) for weight, count in taken.items()},
     )
     return ledger, count_network(run.model, run.data.image_shape).uncounted

@@ -212,10 +212,6 @@ def test_files_that_cannot_be_used(command, tmp_path):
             ("mlp", "--preset", "edge-min", "--optimizer", "sgd", "--mode", "exact"),
             ["edge-min steps in backward by an optimizer of its own"],
         ),
-        (
-            ("gxnor_cnn", "--preset", "edge", "--mode", "exact"),
-            ["does not let store and norm be chosen", "--preset standard"],
-        ),
         (("mlp", "--fit", "1GiB", "--slice", "4", "--mode", "exact"), ["leave out --slice"]),
     ],
 )

@@ -1,17 +1,13 @@
 import pytest
 import torch
-from torch import nn
 
 from bnn.cli.budget.networks import NetworkBuilder, find_network
 from bnn.errors import RunError, UsageError
-from bnn.weights import LatentStore
 
 MY_MODEL = """
 import torch
 from torch import nn
 
-from bnn.layers import BinaryLinear
-from bnn.weights import LatentStore
 
 
 def plain():
@@ -24,8 +20,17 @@ def trained():
     return model
 
 
-def presets(*, store=LatentStore, norm=None):
-    return nn.Sequential(BinaryLinear(4, 8, store=store), (norm or nn.BatchNorm1d)(8), BinaryLinear(8, 3, store=store))
+def of_shape(*, input_shape):
+    return nn.Linear(input_shape[0], 3)
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+
+ready = plain()
 """
 
 
@@ -36,33 +41,26 @@ def my_model(tmp_path) -> str:
     return str(path)
 
 
-def test_the_library_s_networks_have_a_shape_and_take_presets():
-    network = find_network("cnv", None)
-    assert (network.input_shape, network.takes_presets) == ((3, 32, 32), True)
+def test_the_library_s_networks_have_a_shape():
+    assert find_network("cnv", None).input_shape == (3, 32, 32)
     assert find_network("cnv", (1, 40, 40)).input_shape == (1, 40, 40)
-    assert not find_network("gxnor_cnn", None).takes_presets
+    assert find_network("mlp", (1, 4, 5)).build()[1].product.store.shape[1] == 20
 
 
-def test_a_network_on_meta_takes_no_memory(my_model):
-    for name in ("plain", "trained", "presets"):
-        model = find_network(f"{my_model}:{name}", (4,)).build_on_meta(input_shape=(4,))
-        assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+@pytest.mark.parametrize("name", ["plain", "trained", "of_shape", "Own", "ready"])
+def test_a_network_on_meta_takes_no_memory(my_model, name):
+    model = find_network(f"{my_model}:{name}", (4,)).build_on_meta()
+    assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+    assert sum(parameter.numel() for parameter in model.parameters()) >= 4 * 3
 
 
-def test_options_that_a_function_does_not_take_are_left_out(my_model):
-    network = find_network(f"{my_model}:plain", (4,))
-    assert not network.takes_presets
-    assert isinstance(network.build(input_shape=(4,), store=LatentStore), nn.Linear)
-    made = []
-
-    def store(shape):
-        made.append(tuple(shape))
-        return LatentStore(shape)
-
-    network = find_network(f"{my_model}:presets", (4,))
-    assert network.takes_presets
-    network.build(input_shape=(4,), store=store)
-    assert made == [(8, 4), (3, 8)]
+def test_a_module_that_is_ready_is_copied(my_model):
+    network = find_network(f"{my_model}:ready", (4,))
+    network.build_on_meta()
+    first, second = network.build(), network.build()
+    assert not first.weight.is_meta
+    assert first is not second
+    assert torch.equal(first.weight, second.weight)
 
 
 def test_what_is_refused(my_model):

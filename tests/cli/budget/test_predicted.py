@@ -12,15 +12,17 @@ MY_MODEL = """
 from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryLinear
-from bnn.weights import LatentStore
 
 
 def build():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 30), nn.ReLU(), nn.Linear(30, 5))
 
 
-def small(*, store=LatentStore, norm=None):
-    return nn.Sequential(nn.Flatten(), BinaryBlock(BinaryLinear(48, 30, store=store), (norm or nn.BatchNorm1d)(30)))
+def small():
+    return nn.Sequential(nn.Flatten(), BinaryBlock(BinaryLinear(48, 30), nn.BatchNorm1d(30)))
+
+
+ready = small()
 
 
 def branches():
@@ -108,22 +110,32 @@ def test_what_fits_is_what_the_step_takes(command):
 
 def test_nothing_fits(command, my_model):
     with pytest.raises(RunError) as caught:
-        command(f"{my_model}:small", "--input", "3,4,4", "--batch", "8", "--preset", "edge", "--fit", "8KiB")
-    assert "my_model.py:small fits into 0.01 MiB: the least is 0.02 MiB" in str(caught.value)
+        command(f"{my_model}:small", "--input", "3,4,4", "--batch", "8", "--preset", "edge", "--fit", "4KiB")
+    assert "my_model.py:small fits into 0.00 MiB: the least is 0.01 MiB" in str(caught.value)
     assert "of edge with adam and a batch of 2" in str(caught.value)
 
 
-def test_a_network_of_one_s_own_is_trained_as_it_is(command, my_model):
-    content = as_json(command, f"{my_model}:build", "--input", "3,4,4", "--batch", "10")
-    assert list(content["presets"]) == ["standard"]
-    sizes = {variable["name"]: variable["bytes"] for variable in content["presets"]["standard"]["variables"]}
-    assert sizes["other parameters"] == 4 * (48 * 30 + 30 + 30 * 5 + 5)
+def test_a_network_of_one_s_own_has_every_preset(command, my_model):
+    def latent_bits(preset, name="small"):
+        content = as_json(command, f"{my_model}:{name}", "--input", "3,4,4", "--batch", "10", "--preset", preset)
+        (weights,) = (v for v in content["presets"][preset]["variables"] if v["name"] == "latent weights")
+        assert weights["elements"] == 48 * 30
+        return weights["bits"]
+
+    assert [latent_bits(preset) for preset in ("standard", "edge", "edge-min")] == [32, 16, 8]
+    # A module that is ready is not changed by the preset before.
+    assert [latent_bits(preset, "ready") for preset in ("edge-min", "standard")] == [8, 32]
+
+
+def test_a_network_without_binary_layers_stays_as_it_is(command, my_model):
+    presets = as_json(command, f"{my_model}:build", "--input", "3,4,4", "--batch", "10")["presets"]
+    for preset in presets.values():
+        sizes = {variable["name"]: variable["bytes"] for variable in preset["variables"]}
+        assert sizes["other parameters"] == 4 * (48 * 30 + 30 + 30 * 5 + 5)
 
 
 def test_mistakes_are_one_line(command, my_model):
     with pytest.raises(RunError, match=r"1 \(Branches\) cannot run on the shape of one 4 example: .*shapes alone"):
         command(f"{my_model}:branches", "--input", "4")
-    with pytest.raises(UsageError, match="does not let store and norm be chosen"):
-        command(f"{my_model}:build", "--input", "3,4,4", "--preset", "edge")
     with pytest.raises(UsageError, match="leave out --slice"):
         command("mlp", "--fit", "1GiB", "--measure")

@@ -125,12 +125,13 @@ def narrow_network() -> nn.Sequential:
     return nn.Sequential(BinaryLinear(40, 20, store=store, grad_quantizer=Int8Gradient(generator=generator)))
 
 
-def narrow_step(**options: int) -> Counter[Event]:
+def narrow_step(*, slices: int = 1, updates: int = 1) -> Counter[Event]:
     model = narrow_network()
     optimizer = Adam(model.parameters(), state_dtype=torch.float16)
     model(torch.randn(6, 40)).square().sum().backward()
     optimizer.step()
-    return count_step(model, optimizer, (40,), batch_size=6, **options).counts
+    of_each = dict.fromkeys(model.parameters(), updates)
+    return count_step(model, optimizer, (40,), batch_size=6, slices=slices, updates=of_each).counts
 
 
 def test_narrow_gradients_are_narrow_in_products_traffic_and_update():
@@ -220,6 +221,16 @@ def test_updates_inside_backward_add_nothing_up_and_step_every_time():
     for event, n in once.items():
         if event.phase == "update":
             assert every[event] == 3 * n
+
+
+def test_a_parameter_that_waits_for_the_batch_is_stepped_once_and_its_gradients_add_up():
+    model = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    counts = count_step(model, optimizer, (4,), batch_size=6, slices=3, updates={model[0].weight: 3}).counts
+    assert counts[read("optimizer", "update", 32)] == 2 * (3 * 12 + 6)
+    # Both read the weights of three slices; the second's gradient is read at two of them.
+    extra = [counts[read(name, "backward", 32)] - 3 * weights for name, weights in (("0", 12), ("1", 6))]
+    assert extra == [6 * (3 + 4), 6 * (2 + 3) + 2 * 6]
 
 
 class Doubled(nn.Module):

@@ -55,7 +55,7 @@ def test_presets_keep_what_they_say():
 
 
 def test_what_blocks_keep_by_hand():
-    """Signs, windows of signs, two numbers a channel and packed weights; the image as it is, and of the loss its own."""
+    """Signs, windows of signs, two numbers a channel and packed weights; the image as it is; what the loss keeps."""
     saved = predict_step(**small_step("convolutions", "edge", 200, None, "meta")).saved_bytes
     image, label, loss = 4 * 3 * 64, 8, 4 * 5
     between = 2 * (12 * 64 // 8), 2 * (16 * 16 // 8), 2 * 3  # of 768, 256 and 20 elements

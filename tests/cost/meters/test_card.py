@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from bnn.cost.meters.card import quantization_card
-from bnn.layers import BinaryConv2d, BinaryLinear, BinaryNorm
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm
 from bnn.optim import SGD, Adam
-from bnn.quantizers import ReCU, Sign, Ternary
+from bnn.quantizers import ApproxSign, ReCU, Sign, Ternary
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import Run
 from bnn.weights import AccumulatorStore, DiscreteStore, LatentStore, SparseStore
@@ -35,6 +35,7 @@ def test_card_of_a_network_by_hand():
         "weight levels": "-1, +1, symmetric (Sign)",
         "scale of weights": "1 x none; 1 x learned, per output channel",
         "input levels": "-1, +1, symmetric (Sign)",
+        "blocks": "none",
         # 2 x 2304 of 576 + 4608 + 256
         "quantized": "weights and inputs of 84.7 % of the forward pass's products",
         # 36 + 256 of 36 + 288 + 256
@@ -57,6 +58,19 @@ def test_card_of_a_network_by_hand():
     }
 
 
+def block(**options) -> nn.Module:
+    return BinaryBlock(conv(grad_quantizer=Int8Gradient(generator=generator), **options), nn.BatchNorm2d(4))
+
+
+def recomputed(**options) -> nn.Module:
+    made = block(**options)
+    made.recompute = True
+    return made
+
+
+generator = torch.Generator()
+
+
 def ternarized(shape, *, value: float) -> SparseStore:
     """A ternary store whose magnitude is `value`."""
     store = SparseStore(shape)
@@ -66,7 +80,6 @@ def ternarized(shape, *, value: float) -> SparseStore:
     return store
 
 
-generator = torch.Generator()
 signs = SignGradient(packed=True, scale="none", generator=generator)
 int16 = partial(LatentStore, dtype=torch.float16)
 
@@ -77,6 +90,13 @@ int16 = partial(LatentStore, dtype=torch.float16)
         (run(conv(input_quantizer=Ternary())), "input levels", "-1, 0, +1, symmetric (Ternary)"),
         (run(conv(input_quantizer=None)), "input levels", "as they come"),
         (run(conv(input_quantizer=None)), "accumulator", "of floats"),
+        (run(block()), "blocks", "layer by layer"),
+        (
+            run(recomputed(input_quantizer=ApproxSign())),
+            "blocks",
+            "product formed again in backward, bfloat16 between convolutions, gradient of the sign in 4 slopes",
+        ),
+        (run(recomputed(input_quantizer=None)), "blocks", "product formed again in backward, bfloat16 between conv"),
         (run(conv(), BinaryConv2d(4, 4, 1)), "accumulator", "7 bits"),
         (run(BinaryConv2d(4, 4, 1), conv()), "accumulator", "7 bits"),
         (run(conv(store=partial(LatentStore, quantizer=ReCU(scale="mean")))), "scale of weights", "analytic, per"),

@@ -15,6 +15,7 @@ from bnn.errors import Interrupted, RunError
 from bnn.models import mlp
 from bnn.presets import prepare
 from bnn.training import Run, Trainer
+from bnn.weights import is_accumulator
 from tests.training.tiny_runs import EPOCHS, STEPS_AN_EPOCH, SignalAt, sgd_run, tiny_dataset
 
 MIB = 2**20
@@ -51,12 +52,13 @@ def test_slices_and_updates_inside_backward_are_told_from_the_run(tmp_path):
     sliced = edge_run(preset="edge-min")
     sliced.slice_size = 4
     Trainer(sliced, tmp_path / "sliced", callbacks=[EnergyMeter()]).fit()
-    counted = count_step(sliced.model, sliced.optimizer, (1, 6, 6), batch_size=12, slices=3, updates=3)
+    in_backward = {parameter: 3 for parameter in sliced.model.parameters() if is_accumulator(parameter)}
+    counted = count_step(sliced.model, sliced.optimizer, (1, 6, 6), batch_size=12, slices=3, updates=in_backward)
     assert read_ledger(tmp_path / "sliced") == counted.scaled(STEPS_AN_EPOCH)
 
 
 def edge_run(*, preset: str) -> Run:
-    network = partial(mlp, classes=4, hidden=(16,))
+    network = partial(mlp, input_shape=(1, 6, 6), classes=4, hidden=(16,))
     step = prepare(preset, network, input_shape=(1, 6, 6))
     return Run(
         **{**vars(step), "slice_size": None}, data=tiny_dataset(), epochs=1, batch_size=12, seed=3, validation=0.2

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -279,7 +280,7 @@ def test_an_interrupted_run_ends_with_the_same_figures(kind, moment, tmp_path):
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
 def test_works_with_the_presets_of_little_memory(preset, tmp_path):
-    step = prepare(preset, lambda **options: mlp(**options, classes=4, hidden=(16,)), input_shape=(1, 6, 6), seed=0)
+    step = prepare(preset, partial(mlp, input_shape=(1, 6, 6), classes=4, hidden=(16,)), input_shape=(1, 6, 6), seed=0)
     run = Run(**vars(step), data=tiny_dataset(), epochs=1, batch_size=12, seed=0, callbacks=[WeightMeter()])
     state = Trainer(run, tmp_path / "run").fit()["weight_state"]
     assert all(set(figures) == FIGURES for figures in state.values())
