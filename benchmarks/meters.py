@@ -63,7 +63,7 @@ def noise(shape: tuple[int, ...], steps: int) -> Dataset:
 def epoch_s(network: str, preset: str, meters: str, *, steps: int) -> list[float]:
     """Seconds of the steps of one epoch."""
     build, shape = NETWORKS[network]
-    step = prepare(preset, partial(build, classes=10), input_shape=shape)
+    step = prepare(preset, partial(build, input_shape=shape, classes=10), input_shape=shape)
     run = Run(**vars(step), data=noise(shape, steps), epochs=1, batch_size=BATCH_SIZE, seed=0)
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:

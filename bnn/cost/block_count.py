@@ -87,7 +87,7 @@ def _product_gradient_bits(block: BinaryBlock) -> int:
 
 
 def _kept_bits(x: Tensor, steps: SlopeSteps | None) -> int:
-    """Bits of an input element that the block keeps: of bits these, of others the sign and the planes of their codes."""
+    """Bits of an input element that the block keeps: of bits these, of others the sign and the code."""
     if isinstance(x, BitTensor) or steps is None:
         return bits_of(x)
     return 1 + _planes(steps)

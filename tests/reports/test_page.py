@@ -154,10 +154,10 @@ def recipe(
     *, preset: str = "standard", odd: bool = False, smooth: bool = False, precision: Precision = "float32"
 ) -> Run:
     data = digits()
-    build = partial(mlp, classes=10, hidden=(16, 16))
+    build = partial(mlp, input_shape=data.image_shape, classes=10, hidden=(16, 16))
     step = prepare(preset, build, input_shape=data.image_shape)
     if odd:
-        step.optimizer.register_step_pre_hook(lambda *_: step.model[1].running_mean.nonzero())
+        step.optimizer.register_step_pre_hook(lambda *_: step.model[1].norm.running_mean.nonzero())
     choices = {**vars(step), "precision": precision}
     if smooth:
         choices["loss"] = nn.CrossEntropyLoss(label_smoothing=0.1)

@@ -28,8 +28,8 @@ def count_step(
     """Counts one training step of a batch: products and memory traffic, forward, backward and update.
 
     Every layer reads its input and weight and writes its output once. Backward reads the output's gradient, the weight
-    and what forward kept, and writes the gradients; a block that keeps bits forms its product again, and what it forms is
-    written and read. The update reads and writes each parameter and state and reads
+    and what forward kept, and writes the gradients; a block that keeps bits forms its product again, which is written
+    and read. The update reads and writes each parameter and state and reads
     each gradient. Widths are those that the arithmetic sees: a gradient that is quantized is as wide as its quantizer
     makes it. Arithmetic of norms, activations and the optimizer is not counted; their traffic is.
 

@@ -165,16 +165,15 @@ class _Pieces:
 
     def take(self, result: Memory) -> list[tuple[Memory, int]]:
         """What changes where a result takes memory; pieces count what no result holds of them."""
-        changes: list[tuple[Memory, int]] = []
         piece = min((piece for piece in self._free if piece.nbytes >= result.nbytes), key=_size, default=None)
         if piece is None:
-            changes += [(free, -free.nbytes) for free in self._free]
-            piece = Memory(result.nbytes, 1, False, 1, KEPT, False)
-            changes.append((piece, piece.nbytes))
-            self._free = [piece]
+            changes = [(free, -free.nbytes) for free in self._free]
+            self._used[result] = Memory(result.nbytes, 1, False, 1, KEPT, False)
+            self._free = []
+            return changes
         self._free.remove(piece)
         self._used[result] = piece
-        return [*changes, (piece, -result.nbytes)]
+        return [(piece, -result.nbytes)]
 
     def give_back(self, result: Memory) -> list[tuple[Memory, int]]:
         """What changes where a result is freed."""

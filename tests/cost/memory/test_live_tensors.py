@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from bnn.bits import BitTensor
-from bnn.cost.memory.live_tensors import LiveTensors, workspace_bytes
+from bnn.cost.memory.live_tensors import KEPT, LiveTensors, workspace_bytes
+from bnn.ops.memory import RESULTS
 
 aten = torch.ops.aten
 DEVICES = ["cpu", "meta"]
@@ -141,3 +142,27 @@ def test_workspace_belongs_to_the_peak():
     image = 4 * 4 * 3 * 36
     # x, y, their gradients and the copy; mean, deviation, scale, and the gradient of a bias that is not there.
     assert 5 * image < peak(live) < 5 * image + 100
+
+
+def test_large_results_take_the_place_of_freed_ones(monkeypatch):
+    """As in `ResultMemory`: what is too small is given back before a new piece is taken, what fits is taken."""
+    monkeypatch.setattr(RESULTS, "is_kept", True)
+    live, mib = watched("meta"), 1 << 20
+
+    def result(size: int) -> torch.Tensor:
+        gradient = torch.empty(1, size, dtype=torch.bfloat16, device="meta")
+        live.hold([gradient])
+        return torch.ops.bnn.pass_slopes(gradient, torch.empty(0, 1, 1, dtype=torch.uint8, device="meta"), [1.0])
+
+    with live:
+        first = result(2 * mib)
+        kept = live.memory_of(first)
+        del first
+        smaller = result(mib)
+        larger = result(4 * mib)
+    held = live.at_peak()
+    assert kept.nbytes == 4 * mib
+    # The second result lies in the piece of the first, half of which no result holds; the third is a piece of its own.
+    assert held[live.memory_of(smaller)] == 2 * mib
+    assert held[live.memory_of(larger)] == 8 * mib
+    assert [nbytes for memory, nbytes in held.items() if memory.source == KEPT] == [2 * mib]
