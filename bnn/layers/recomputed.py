@@ -156,8 +156,8 @@ class _NormGradient:
 
         dL/dy = gamma scale / deviation (g - mean(g) - x mean(g x)) = of_grad g + of_y y + constant.
 
-    A channel that is constant over the batch gets no gradient: it would be one of 1 / sqrt(eps), whose scale erases that
-    of all others.
+    A channel that is constant over the batch gets no gradient: it would be one of 1 / sqrt(eps), whose scale erases
+    that of all others.
     """
 
     def __init__(
