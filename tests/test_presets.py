@@ -318,7 +318,7 @@ def test_what_keeps_more_is_named_once_with_the_reason(preset):
         block = BinaryBlock(BinaryLinear(36, 8), L1BatchNorm(8))
         return nn.Sequential(nn.Flatten(), block, BinaryLinear(8, 4), nn.BatchNorm1d(4))
 
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="keeps floats") as caught:
         prepare(preset, chain, input_shape=INPUT)
     assert [str(warning.message) for warning in caught] == [
         "1 keeps floats: its norm is a L1BatchNorm, not torch's batch norm; "

@@ -1,4 +1,4 @@
-"""The block that recomputes its product against the formula in float64, and what it keeps, refuses and leaves as it is."""
+"""The block that recomputes its product against the formula in float64; what it keeps, and what it refuses."""
 
 import copy
 import math

@@ -28,7 +28,9 @@ def test_freed_memory_is_used_again_for_what_fits(memory):
     assert (again.shape, again.dtype, again.is_contiguous()) == ((1024, 1024), torch.int8, True)
 
 
-@pytest.mark.parametrize("view", [lambda x: x[5:], lambda x: x.view(torch.int8), lambda x: x.detach(), torch.nn.Parameter])
+@pytest.mark.parametrize(
+    "view", [lambda x: x[5:], lambda x: x.view(torch.int8), lambda x: x.detach(), torch.nn.Parameter]
+)
 def test_memory_that_is_looked_at_is_left_alone(memory, view):
     seen = view(memory.empty(LARGE, torch.float32))
     with torch.no_grad():
