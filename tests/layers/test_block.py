@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """The block that recomputes its product against the formula in float64; what it keeps, refuses and leaves as it is."""
+=======
+"""The block that recomputes its product against the formula in float64; what it keeps, and what it refuses."""
+>>>>>>> tests
 
 import copy
 import math

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from bnn.bits import BitTensor
-from bnn.layers import MaxPool2d
-from tests.contracts import saved_bytes
+from bnn.layers import AvgPool2d, MaxPool2d
+from tests.contracts import randn, saved_bytes
 
 
 @given(
@@ -89,3 +90,27 @@ def test_refuses_a_padding_that_could_win():
 
 def test_repr_tells_the_window():
     assert repr(MaxPool2d(3, stride=2, padding=1)) == "MaxPool2d(kernel_size=3, stride=2, padding=1)"
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((2, 3, 8, 6), {"kernel_size": 2}),
+        ((2, 3, 7, 5), {"kernel_size": 2}),
+        ((2, 3, 7, 5), {"kernel_size": 2, "ceil_mode": True}),
+        ((2, 3, 9, 9), {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+        ((1, 1, 4, 8), {"kernel_size": (2, 4)}),
+        ((2, 5, 4, 4), {"kernel_size": 2, "divisor_override": 3}),
+    ],
+)
+def test_average_is_torch_s_and_saves_nothing(shape, options):
+    gradients = []
+    for pool in (AvgPool2d(**options), nn.AvgPool2d(**options)):
+        x = randn(*shape).requires_grad_()
+        with saved_bytes() as saved:
+            y = pool(x)
+        assert bool(sum(saved.values())) == (type(pool) is nn.AvgPool2d)
+        y.backward(randn(*y.shape, seed=1))
+        gradients.append((y, x.grad))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)

@@ -11,8 +11,8 @@ class IntegerGradient(Int8Gradient):
     """`Int8Gradient` of other widths: q(g) = s round(g / s), with s the largest magnitude / (2^(bits - 1) - 1).
 
     The gradient of a layer's output enters two products, that of the input's gradient and that of the weight's; each
-    may have its own width (bifurcated gradients, Banner et al. 2018, arXiv 1805.11046, sec. 4). With another width for the
-    weight the gradient is rounded twice, independently. 2 bits are -1, 0 and 1.
+    may have its own width (bifurcated gradients, Banner et al. 2018, arXiv 1805.11046, sec. 4). With another width for
+    the weight the gradient is rounded twice, independently. 2 bits are -1, 0 and 1.
 
     Args:
         bits: of the gradient in the product for the input's, 2 to 8.
