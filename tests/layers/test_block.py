@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The block that recomputes its product against the formula in float64; what it keeps, refuses and leaves as it is."""
-=======
 """The block that recomputes its product against the formula in float64; what it keeps, and what it refuses."""
->>>>>>> tests
 
 import copy
 import math
