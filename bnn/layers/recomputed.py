@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bnn.layers.block import BinaryBlock
 
 _bnn = torch.ops.bnn
-# Products that exist at a time where they are worked off in parts: 2 MiB of float32.
-_CHUNK_ELEMENTS = 1 << 19
+# Products that exist at a time where they are worked off in parts: 1 MiB of float32.
+_CHUNK_ELEMENTS = 1 << 18
 _PASSES_ALL = [1.0]
 _PASSES_INSIDE = [1.0, 0.0]
 
