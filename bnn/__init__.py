@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bnn.training import Run, Trainer, TrainingStep
     from bnn.weights import LatentStore, WeightStore
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "bits": ("BitTensor",),

@@ -32,7 +32,7 @@ from torch import Tensor
 from bnn.errors import CheckpointError
 from bnn.training.snapshot import Snapshot
 
-_FORMAT, _VERSION = "bnn-checkpoint", 2
+_FORMAT, _VERSION = "bnn-checkpoint", 3
 _NAME = re.compile(r"step-[0-9]{8,}(\.json|-[0-9a-f]{16}\.safetensors)")
 _READ_BYTES = 1 << 20
 

@@ -46,7 +46,7 @@ def assert_falls_back(directory: Path) -> None:
 def forge(directory: Path, payload: bytes = b"", **changes: Any) -> Path:
     """Writes a checkpoint of step 2 by hand, every hash right, with other fields or payload than `save` would."""
     digest = hashlib.sha256(payload).hexdigest()
-    fields = {"format": "bnn-checkpoint", "version": 2, "step": 2, "state": {}}
+    fields = {"format": "bnn-checkpoint", "version": 3, "step": 2, "state": {}}
     fields |= {"tensors": f"step-00000002-{digest[:16]}.safetensors", "tensors_sha256": digest, **changes}
     (directory / f"step-00000002-{digest[:16]}.safetensors").write_bytes(payload)
     canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_version_1_is_refused_by_name(tmp_path: Path) -> None:
     payload = safetensors_bytes({"weight": torch.ones(1)})
     manifest = forge(tmp_path, payload, version=1)
     refused = (
-        f"^{manifest} is a 'bnn-checkpoint' of version 1, not a 'bnn-checkpoint' of version 2: go on with the release"
+        f"^{manifest} is a 'bnn-checkpoint' of version 1, not a 'bnn-checkpoint' of version 3: go on with the release"
         " that wrote it, or move it out of the folder$"
     )
     with pytest.raises(CheckpointError, match=refused):
