@@ -119,7 +119,7 @@ def test_no_checkpoint_is_an_error_that_says_how_to_go_on(kind: str, tmp_path: P
         load(directory)
 
 
-@pytest.mark.parametrize("changes", [{"version": 3}, {"version": None}, {"format": "other"}])
+@pytest.mark.parametrize("changes", [{"version": 4}, {"version": None}, {"format": "other"}])
 def test_another_format_or_version_is_refused_and_left_alone(changes: dict[str, Any], tmp_path: Path) -> None:
     save(tmp_path, snapshot(1))
     manifest = forge(tmp_path, **changes)
