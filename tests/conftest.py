@@ -4,6 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from bnn.ops.memory import RESULTS
+
 # Small tensors: one thread is faster than the hand-over to several, and sums come out the same on every machine.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
@@ -22,3 +24,10 @@ def generator() -> torch.Generator:
 def same_weights_in_any_order() -> None:
     """Seeds torch's own generator, which draws the weights of layers that a test does not initialize."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_memory_of_other_tests() -> None:
+    """Gives back what presets in earlier tests have kept for results, which would count in later ones."""
+    RESULTS.is_kept = False
+    RESULTS.give_back()

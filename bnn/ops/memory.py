@@ -34,6 +34,11 @@ class ResultMemory:
         """Bytes that are held, in use or free."""
         return sum(piece.nbytes() for piece in self._pieces)
 
+    def give_back(self) -> None:
+        """Gives back what no tensor uses any more."""
+        with self._lock:
+            self._pieces = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) > 1]
+
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor on the CPU, not yet written."""
         size = math.prod(shape) * dtype.itemsize

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from bnn.bits import BitTensor
-from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, MaxPool2d
-from bnn.layers.binary_norm import conditional_means
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d, products
 from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient, SignGradient
 from bnn.weights import AccumulatorStore
 from tests.contracts import randn, saved_bytes
@@ -199,28 +199,25 @@ def test_a_format_of_another_width_multiplies_integers(make, shape):
         (partial(BinaryConv2d, 5, 12, 3, padding=1), MaxPool2d(2), (7, 5, 6, 6)),
     ],
 )
-def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape):
+def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape, monkeypatch):
     store = partial(AccumulatorStore, gradient_quantizer=None)
     product = make(store=store, grad_quantizer=Int4Gradient(generator=generator()))
     product.store.initialize(generator())
-    block, x = BinaryBlock(product, BinaryNorm(12), pool=pool), 0.9 * randn(*shape).clamp(-1, 1)
+    norm = nn.BatchNorm2d(12) if len(shape) == 4 else nn.BatchNorm1d(12)
+    block, x = BinaryBlock(product, norm, pool=pool, recompute=True), 0.9 * randn(*shape).clamp(-1, 1)
     leaf = x.clone().requires_grad_()
     out = block(leaf)
-    grad = randn(*out.shape, seed=1).bfloat16()
-    out.backward(grad)
+    grad = randn(*out.shape, seed=1).to(out.dtype)
+    drawn = []
 
-    # The same integers, from the parts and the same seed.
-    with torch.no_grad():
-        y, choices = product(x), None
-        if pool is not None:
-            shape_before = y.shape
-            y, choices = torch.ops.bnn.max_pool2d_choices(y, pool.window)
-        bits, inside, _, deviation = torch.ops.bnn.norm_sign(y, block.norm.bias, block.norm.eps)
-        seed = Int4Gradient(generator=generator()).seed()
-        operands = (grad, bits, inside, deviation + block.norm.eps, conditional_means(block.norm.bias))
-        q, scale, _ = torch.ops.bnn.norm_sign_backward_integers(*operands, 7, seed)
-        if pool is not None:
-            q = torch.ops.bnn.max_pool2d_scatter(q, choices, shape_before, pool.window)
+    def weight_gradient(q, scale, *rest):
+        drawn.append((q, scale))
+        return of_products(q, scale, *rest)
+
+    of_products = products.weight_gradient
+    monkeypatch.setattr(products, "weight_gradient", weight_gradient)
+    out.backward(grad)
+    ((q, scale),) = drawn
     assert 4 <= q.abs().max() <= 7
     grad_x, grad_weight = in_double(product, x, q.double() * scale)
     torch.testing.assert_close(leaf.grad.double(), grad_x, rtol=2**-8, atol=1e-6)  # by way of bfloat16

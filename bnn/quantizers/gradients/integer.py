@@ -23,7 +23,9 @@ class IntegerGradient(Int8Gradient):
         ValueError: a width is out of its range.
     """
 
-    def __init__(self, bits: int, *, weight_bits: int | None = None, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, bits: int = 8, *, weight_bits: int | None = None, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__(generator=generator)
         for width in (bits, weight_bits):
             if width is not None and width not in _WIDTHS:
