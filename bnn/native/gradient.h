@@ -327,8 +327,8 @@ inline void spread_channels(const uint8_t* x, const TapPixels& pixels, int64_t f
     }
 }
 
-// Calls finish(first output, outputs, first element, elements, sums[element][output]) for parts of the weight's
-// gradient, of kColumns outputs and elements at most. A task owns some panels of a group's elements and goes through
+// Calls finish(first output, outputs, first element, elements, sums[element][output], excess[output]) for parts of the
+// weight's gradient, which is sums - excess, of kColumns outputs and elements at most. A task owns some panels of a group's elements and goes through
 // all pixels, a chunk at a time, so that its sums stay in its cache.
 template <class Finish>
 void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
@@ -384,13 +384,10 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
         for (int64_t index = first_panel; index < end_panel; ++index) {
             const int64_t tap = index / layer.channel_panels, channel_panel = index % layer.channel_panels;
             for (int64_t panel = 0; panel < output_panels; ++panel) {
-                int32_t* part_sums = sums + ((index - first_panel) * output_panels + panel) * kColumns * kColumns;
-                for (int64_t i = 0; i < kColumns * kColumns; ++i) {
-                    part_sums[i] -= excess[panel * kRows * kColumns + i % kColumns];
-                }
                 finish(group * layer.group_outputs + panel * kColumns, layer.panel_outputs(panel),
                        tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
-                       part_sums);
+                       sums + ((index - first_panel) * output_panels + panel) * kColumns * kColumns,
+                       excess + panel * kRows * kColumns);
             }
         }
     });
@@ -400,32 +397,45 @@ void conv2d_backward_weight(const int8_t* grad, float scale, const uint8_t* x, f
                             int64_t outputs, int64_t groups, int threads) {
     const Layer layer(window, outputs, groups);
     backward_weight(grad, x, layer, threads,
-                    [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums) {
+                    [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
+                        const int32_t* excess) {
                         for (int64_t i = 0; i < rows; ++i) {
                             float* to = out + (row + i) * layer.row_elements() + first;
                             for (int64_t k = 0; k < count; ++k) {
-                                to[k] = static_cast<float>(sums[k * kColumns + i]) * scale;
+                                to[k] = static_cast<float>(sums[k * kColumns + i] - excess[i]) * scale;
                             }
                         }
                     });
 }
 
-// Which of a part's sums are above zero, and which are zero: a word of elements for each output.
+// Which of a part's sums are above the excess, and which equal it: a word of elements for each output.
 struct SignWords {
-    explicit SignWords(const int32_t* sums) {
-        for (int64_t k = 0; k < kColumns; ++k) {
-            for (int64_t i = 0; i < kColumns; i += 8) {
-                Mask v;
-                std::memcpy(&v, sums + k * kColumns + i, sizeof v);
-                positive[k] |= static_cast<uint32_t>(byte_of(if_negative(-v))) << i;
-                zero[k] |= static_cast<uint32_t>(byte_of(if_negative(~(v | -v)))) << i;
+    SignWords(const int32_t* sums, const int32_t* excess) {
+        for (int64_t k = 0; k < kColumns; ++k, sums += kColumns) {
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
+            for (int64_t i = 0; i < kColumns; i += 16) {
+                const Vector v = _mm512_loadu_si512(sums + i), least = _mm512_loadu_si512(excess + i);
+                words[k][0] |= static_cast<uint32_t>(_mm512_cmpgt_epi32_mask(v, least)) << i;
+                words[k][1] |= static_cast<uint32_t>(_mm512_cmpeq_epi32_mask(v, least)) << i;
             }
+#else
+            for (int64_t i = 0; i < kColumns; i += 8) {
+                Mask v, least;
+                std::memcpy(&v, sums + i, sizeof v);
+                std::memcpy(&least, excess + i, sizeof least);
+                v -= least;
+                words[k][0] |= static_cast<uint32_t>(byte_of(if_negative(-v))) << i;
+                words[k][1] |= static_cast<uint32_t>(byte_of(if_negative(~(v | -v)))) << i;
+            }
+#endif
         }
-        transpose_bits(positive);
-        transpose_bits(zero);
+        transpose_bits(words);
     }
 
-    uint32_t positive[kColumns] = {}, zero[kColumns] = {};
+    uint32_t positive(int64_t output) const { return words[output][0]; }
+    uint32_t zero(int64_t output) const { return words[output][1]; }
+
+    TwoWords words[kColumns] = {};
 };
 
 // Packed signs into `out`, which is clear; the sign of 0 is random.
@@ -433,17 +443,22 @@ void conv2d_backward_weight_sign(const int8_t* grad, const uint8_t* x, uint8_t* 
                                  int64_t outputs, int64_t groups, uint32_t key, int threads) {
     const Layer layer(window, outputs, groups);
     const bool shared_bytes = layer.group_channels % 8 && layer.taps > 1;  // by the end of a tap and the next
-    const auto finish = [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums) {
-        const SignWords words(sums);
+    const auto finish = [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
+                            const int32_t* excess) {
+        const SignWords words(sums, excess);
         for (int64_t i = 0; i < rows; ++i) {
             const int64_t index = (row + i) * layer.row_elements() + first;
-            uint64_t bits = words.positive[i];
-            for (uint32_t rest = words.zero[i]; rest; rest &= rest - 1) {
+            uint64_t bits = words.positive(i);
+            for (uint32_t rest = words.zero(i); rest; rest &= rest - 1) {
                 const int k = __builtin_ctz(rest);
                 bits |= static_cast<uint64_t>(random_bits(key, static_cast<uint32_t>(index + k)) >> 31) << k;
             }
             bits &= (uint64_t{1} << count) - 1;
             uint8_t* to = out + (row + i) * packed_bytes(layer.row_elements()) + first / 8;
+            if (count == kColumns && !shared_bytes) {
+                std::memcpy(to, &bits, kColumns / 8);
+                continue;
+            }
             if (!shared_bytes) {
                 std::memcpy(to, &bits, packed_bytes(count));
                 continue;
