@@ -297,8 +297,11 @@ def quantized(x: Tensor, block: BinaryBlock) -> tuple[Tensor, Tensor]:
 
 def _in_rows(bits: Tensor, shape: torch.Size) -> BitTensor:
     """Packed rows in (..., C) order as a tensor of a shape [N, C, ...]."""
-    strides = torch.empty(shape, device="meta").movedim(1, -1).contiguous().movedim(-1, 1).stride()
-    return BitTensor(bits, shape, strides, torch.bfloat16)
+    strides = [1]
+    for size in (shape[1], *reversed(shape[2:])):
+        strides.insert(0, strides[0] * max(size, 1))
+    rows, *pixels, channels = strides
+    return BitTensor(bits, shape, (rows, channels, *pixels), torch.bfloat16)
 
 
 def _real_gradients(
