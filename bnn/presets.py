@@ -18,16 +18,17 @@ from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
 from bnn.training.allocator import hold_little_memory
-from bnn.weights import AccumulatorStore, LatentStore, WeightStore, default_store, is_accumulator
+from bnn.weights import AccumulatorStore, LatentStore, WeightStore, default_store, is_accumulator, named_stores
 
 Preset = Literal["standard", "edge", "edge-min"]
 
-# The most elements at a time of a layer's product, those of 32 images in BinaryNet's first layer, and of all products,
+# The most elements at a time of a layer's product, those of 34 images in BinaryNet's first layer, and of all products,
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
-_SLICE_ELEMENTS = 32 * 128 * 32 * 32
+_SLICE_ELEMENTS = 34 * 128 * 32 * 32
 _SLICE_TOTAL = 24_000_000
 _NORM_RATE = 1e-2
 _HYSTERESIS = 20.0  # in learning rates
+_HYSTERESIS_IN_BOUNDS = 10.0  # of accumulators that a method keeps near 0, which 20 would freeze
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
 
@@ -94,7 +95,8 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     """One int8 accumulator a weight, without optimizer state; blocks that keep bits; slices that step in backward.
 
     A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
-    set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro. The few other
+    set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro; 10 where ReCU
+    keeps weights in bounds. The few other
     parameters, those of norms, scales and real layers, are stepped by Adam at their own rate, once a batch. Each slice
     of a batch steps the accumulators of every layer as soon as their gradient is known, so that the gradients of the
     whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
@@ -102,8 +104,17 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     """
     model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed)
     accumulators, others = _parameters(model)
-    by_sign = {"params": accumulators, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": _HYSTERESIS}
-    optimizer = bnn.optim.Adam([by_sign, {"params": others}], lr=_NORM_RATE, seed=seed)
+    in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
+    bounded = {id(parameter) for parameter in in_bounds}
+    groups = [
+        {"params": parameters, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": steps}
+        for parameters, steps in (
+            ([parameter for parameter in accumulators if id(parameter) not in bounded], _HYSTERESIS),
+            ([parameter for parameter in accumulators if id(parameter) in bounded], _HYSTERESIS_IN_BOUNDS),
+        )
+        if parameters
+    ]
+    optimizer = bnn.optim.Adam([*groups, {"params": others}], lr=_NORM_RATE, seed=seed)
     bnn.optim.step_in_backward(optimizer, parameters=accumulators)
     return TrainingStep(
         model=model,

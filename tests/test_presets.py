@@ -13,8 +13,9 @@ from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1B
 from bnn.models import binarynet, birealnet18, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg7, vgg_small
 from bnn.ops.cpu import native
 from bnn.presets import prepare
+from bnn.quantizers import ReCU
 from bnn.training import Callback, Run, Trainer, warmup_cosine
-from bnn.weights import WeightStore, is_accumulator
+from bnn.weights import LatentStore, WeightStore, is_accumulator
 from tests.contracts import randn
 from tests.training.tiny_runs import tiny_dataset
 
@@ -348,3 +349,13 @@ def test_gradients_are_packed_signs_of_weights_and_integers_of_products(preset):
         layer.store.gradient_quantizer.generator for layer in layers
     }
     assert used == set(step.generators.values()), "checkpoints keep what roundings draw from"
+
+
+def test_accumulators_in_bounds_have_less_hysteresis():
+    store = partial(LatentStore, quantizer=ReCU(tail="project"))
+    plain, bounded = (
+        prepare("edge-min", partial(mlp, input_shape=INPUT, classes=4, hidden=(16,), store=store), input_shape=INPUT)
+        for store in (None, store)
+    )
+    assert [group.get("hysteresis_steps") for group in plain.optimizer.param_groups] == [20.0, 0.0]
+    assert [group.get("hysteresis_steps") for group in bounded.optimizer.param_groups] == [10.0, 0.0]
