@@ -114,7 +114,7 @@ def test_the_files_are_the_documented_ones(tmp_path: Path) -> None:
     fields = json.loads(manifest.read_text())
     tensors = manifest.with_name(fields["tensors"])
     assert names(manifest.parent) == sorted([manifest.name, tensors.name])
-    assert (fields["format"], fields["version"], fields["step"]) == ("bnn-checkpoint", 2, 1200)
+    assert (fields["format"], fields["version"], fields["step"]) == ("bnn-checkpoint", 3, 1200)
     assert fields["state"] == {"value": 7}
     assert re.fullmatch(r"step-00001200-[0-9a-f]{16}\.safetensors", tensors.name)
     assert hashlib.sha256(tensors.read_bytes()).hexdigest() == fields["tensors_sha256"]
