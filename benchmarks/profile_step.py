@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20, metavar="N", help="operations to show (default 20)")
     chosen = parser.parse_args()
     shape, classes = MODELS[chosen.model]
-    task = Task(chosen.model, shape, classes, chosen.batch, chosen.warmup, chosen.steps, chosen.threads)
+    task = Task(chosen.model, shape, classes, chosen.batch, chosen.warmup, chosen.steps, chosen.threads, mode=chosen.preset)
     step_s, times = operation_times_s(task)
     table = Table(title=f"{chosen.model}, {chosen.preset}, batch {chosen.batch}: {step_s:.3f} s", box=SIMPLE_HEAD)
     table.add_column("operation")
