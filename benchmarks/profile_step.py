@@ -28,11 +28,11 @@ def operation_times_s(task: Task) -> tuple[float, dict[str, float]]:
     x, labels = torch.randn(task.batch, *task.input_shape), torch.randint(task.classes, (task.batch,))
     for _ in range(task.warmup):
         contestant.take_step(x, labels)
-    begin = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        begin = time.perf_counter()
         for _ in range(task.steps):
             contestant.take_step(x, labels)
-    step_s = (time.perf_counter() - begin) / task.steps
+        step_s = (time.perf_counter() - begin) / task.steps  # without the work of the profiler when it ends
     events = profiler.key_averages()
     return step_s, {event.key: event.self_cpu_time_total / 1e6 / task.steps for event in events}
 
@@ -49,7 +49,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20, metavar="N", help="operations to show (default 20)")
     chosen = parser.parse_args()
     shape, classes = MODELS[chosen.model]
-    task = Task(chosen.model, shape, classes, chosen.batch, chosen.warmup, chosen.steps, chosen.threads, mode=chosen.preset)
+    task = Task(
+        chosen.model, shape, classes, chosen.batch, chosen.warmup, chosen.steps, chosen.threads, mode=chosen.preset
+    )
     step_s, times = operation_times_s(task)
     table = Table(title=f"{chosen.model}, {chosen.preset}, batch {chosen.batch}: {step_s:.3f} s", box=SIMPLE_HEAD)
     table.add_column("operation")
