@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnn.bits import BitTensor
+    from bnn.codec import load
     from bnn.errors import BnnError
     from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
     from bnn.quantizers import ApproxSign, Quantizer, ReCU, ScaledSign, Sign, Ternary
@@ -18,6 +19,7 @@ __version__ = "0.3.0"
 
 _HOMES = {
     "bits": ("BitTensor",),
+    "codec": ("load",),
     "errors": ("BnnError",),
     "layers": ("BinaryBlock", "BinaryConv2d", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"),
     "quantizers": ("ApproxSign", "Quantizer", "ReCU", "ScaledSign", "Sign", "Ternary"),
@@ -46,6 +48,7 @@ __all__ = [
     "Trainer",
     "TrainingStep",
     "WeightStore",
+    "load",
 ]
 
 

@@ -14,11 +14,12 @@ from torch import nn
 import bnn.optim
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryLayer
+from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
 from bnn.training.allocator import hold_little_memory
-from bnn.weights import AccumulatorStore, LatentStore, WeightStore, default_store, is_accumulator, named_stores
+from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumulator, named_stores
 
 Preset = Literal["standard", "edge", "edge-min"]
 
@@ -146,7 +147,7 @@ def _binary_network(
         if isinstance(module, BinaryBlock):
             module.recompute = True
     initialize(model, generator=torch.Generator().manual_seed(seed))
-    _widen_inputs(model)
+    widen_inputs(model)
     _name_what_keeps_more(model)
     return model, rounding
 
@@ -163,19 +164,6 @@ def _name_what_keeps_more(model: nn.Module) -> None:
             reasons.append(f"{name} is outside of a BinaryBlock, and what follows it keeps floats")
     if reasons:
         warnings.warn("; ".join(reasons), stacklevel=5)
-
-
-def _widen_inputs(model: nn.Module) -> None:
-    """Lets real layers outside of blocks take what blocks hand on in bfloat16."""
-    inside = {part for block in model.modules() if isinstance(block, BinaryBlock) for part in block.modules()}
-    for module in model.modules():
-        parameters = list(module.parameters(recurse=False))
-        if module not in inside and parameters and not isinstance(module, BinaryLayer | WeightStore):
-            module.register_forward_pre_hook(_widened)
-
-
-def _widened(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
-    return tuple(x.float() if isinstance(x, torch.Tensor) and x.dtype is torch.bfloat16 else x for x in inputs)
 
 
 def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from bnn.data import RandomFlip, RandomShift, cifar10
+from bnn.data import Dataset, RandomFlip, RandomShift, cifar10
 from bnn.models import binarynet, cnv
 from bnn.presets import Preset, prepare
 from bnn.training import Run, warmup_cosine
@@ -12,9 +12,19 @@ from bnn.training import Run, warmup_cosine
 _MODELS = {"binarynet": binarynet, "cnv": cnv}
 
 
+def data(*, data_dir: Path, download: bool = False) -> Dataset:
+    """Loads CIFAR-10.
+
+    Args:
+        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        download: fetch CIFAR-10 into data_dir if it is not there.
+    """
+    return cifar10(data_dir, download=download)
+
+
 def recipe(
+    data: Dataset,
     *,
-    data_dir: Path,
     model: Literal["binarynet", "cnv"] = "binarynet",
     preset: Preset = "standard",
     epochs: int = 200,
@@ -22,7 +32,6 @@ def recipe(
     learning_rate: float | None = None,
     validation: float = 0.1,
     seed: int = 0,
-    download: bool = False,
 ) -> Run:
     """Trains BinaryNet or the smaller CNV, whose weights are all binary, on CIFAR-10.
 
@@ -30,7 +39,7 @@ def recipe(
     them up; the learning rate follows a cosine.
 
     Args:
-        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        data: see the function `data`.
         model: the network.
         preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
@@ -38,9 +47,7 @@ def recipe(
         learning_rate: at the start; a cosine takes it to 0. By default the preset's own.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
-        download: fetch CIFAR-10 into data_dir if it is not there.
     """
-    data = cifar10(data_dir, download=download)
     network = partial(_MODELS[model], input_shape=data.image_shape, classes=data.num_classes)
     step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(

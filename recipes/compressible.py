@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from bnn.cost.meters.weights import WeightMeter
-from bnn.data import RandomCrop, RandomFlip, load_dataset
+from bnn.data import Dataset, RandomCrop, RandomFlip, load_dataset
 from bnn.errors import RecipeError
 from bnn.methods import (
     Compressibility,
@@ -22,10 +22,20 @@ from bnn.weights import SparseStore
 _PENALTIES = {"compressibility": Compressibility, "hoyer_square": HoyerSquare}
 
 
+def data(*, data_dir: Path, train_images: int | None = None, download: bool = False) -> Dataset:
+    """Loads CIFAR-10, or a part of its training images.
+
+    Args:
+        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        train_images: take this many of the training images, at random; null takes all.
+        download: fetch CIFAR-10 into data_dir if it is not there.
+    """
+    return load_dataset("cifar10", data_dir, download=download, train_images=train_images)
+
+
 def recipe(
+    data: Dataset,
     *,
-    data_dir: Path,
-    train_images: int | None = None,
     start: Path | None = None,
     width: int = 32,
     hidden: int = 1024,
@@ -42,7 +52,6 @@ def recipe(
     precision: Precision = "bfloat16",
     validation: float = 0.1,
     seed: int = 0,
-    download: bool = False,
 ) -> Run:
     """Trains a VGG-7 of real activations on CIFAR-10 whose weights become sparse and ternary, or stay real.
 
@@ -54,8 +63,7 @@ def recipe(
     and Aksu 2019, arXiv 1905.01044; of what follows it, see Ternarize.
 
     Args:
-        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
-        train_images: take this many of the training images, at random; null takes all.
+        data: see the function `data`.
         start: directory of a run of this recipe, such as one with density null; its weights take the place of the real
             epochs.
         width: channels of the first convolution.
@@ -73,7 +81,6 @@ def recipe(
         precision: of the products in training and evaluation; bfloat16 is several times as fast on some processors.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
-        download: fetch CIFAR-10 into data_dir if it is not there.
     """
     if start is not None:
         real_epochs = 0
@@ -81,7 +88,6 @@ def recipe(
         raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
     if not tuning_rate > 0:
         raise RecipeError(f"the tuning rate is above 0, got {tuning_rate}")
-    data = load_dataset("cifar10", data_dir, download=download, train_images=train_images)
     network = vgg7(
         input_shape=data.image_shape, classes=data.num_classes, width=width, hidden=hidden, store=SparseStore
     )

@@ -5,14 +5,24 @@ from pathlib import Path
 
 import torch
 
-from bnn.data import RandomShift, digits
+from bnn.data import Dataset, RandomShift, digits
 from bnn.errors import RecipeError
 from bnn.models import initialize, mlp
 from bnn.training import Run, warmup_cosine
 from bnn.weights import LatentStore
 
 
+def data(*, data_dir: Path | None = None) -> Dataset:
+    """Loads the digits.
+
+    Args:
+        data_dir: a folder with another digits.npz; null reads the one that comes with the package.
+    """
+    return digits(data_dir)
+
+
 def recipe(
+    data: Dataset,
     *,
     epochs: int = 100,
     batch_size: int = 32,
@@ -20,22 +30,20 @@ def recipe(
     width: int = 512,
     hidden_layers: int = 3,
     seed: int = 0,
-    data_dir: Path | None = None,
 ) -> Run:
     """Trains a binary multilayer perceptron on 8x8 images of digits, which are shifted by up to a pixel.
 
     Args:
+        data: see the function `data`.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam at its start; a cosine takes it to 0.
         width: units of each hidden layer.
         hidden_layers: number of hidden layers.
         seed: of the weights, the order of the images and the validation split.
-        data_dir: a folder to look for another digits.npz; the package's own is used if there is none.
     """
     if hidden_layers < 1:
         raise RecipeError(f"--hidden-layers is at least 1, got {hidden_layers}")
-    data = digits(data_dir)
     model = mlp(
         input_shape=data.image_shape,
         classes=data.num_classes,

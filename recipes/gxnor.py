@@ -3,14 +3,25 @@
 from pathlib import Path
 
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
-from bnn.data import load_dataset
+from bnn.data import Dataset, load_dataset
 from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 
 
+def data(*, data_dir: Path, dataset: GxnorDataset = "mnist", download: bool = False) -> Dataset:
+    """Loads the data set.
+
+    Args:
+        data_dir: folder of torchvision's files; for CIFAR-10 also an image folder with train/CLASS and test/CLASS.
+        dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
+        download: fetch the data into data_dir if they are not there.
+    """
+    return load_dataset(dataset, data_dir, download=download)
+
+
 def recipe(
+    data: Dataset,
     *,
-    data_dir: Path,
     dataset: GxnorDataset = "mnist",
     epochs: int = 100,
     batch_size: int = 100,
@@ -21,7 +32,6 @@ def recipe(
     precision: Precision = "float32",
     validation: float = 0.1,
     seed: int = 0,
-    download: bool = False,
 ) -> Run:
     """Trains a ternary convolutional network by discrete state transitions.
 
@@ -31,7 +41,7 @@ def recipe(
     moments come on top. mtj.py is the same on simulated junctions.
 
     Args:
-        data_dir: folder of torchvision's files; for CIFAR-10 also an image folder with train/CLASS and test/CLASS.
+        data: see the function `data`.
         dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -42,10 +52,8 @@ def recipe(
         precision: of the products; levels are exact in bfloat16, too, which is far faster on some processors.
         validation: part of the training images to hold out.
         seed: of the weights, the transitions, the order of the images, the augmentation and the validation split.
-        download: fetch the data into data_dir if they are not there.
     """
     augment = gxnor_augmentation(dataset, shift=shift)
-    data = load_dataset(dataset, data_dir, download=download)
     step = gxnor_step(data, learning_rate=learning_rate, momentum=momentum, m=m, precision=precision, seed=seed)
     return Run(
         **vars(step),

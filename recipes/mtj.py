@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
-from bnn.data import load_dataset
+from bnn.data import Dataset, load_dataset
 from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 from hwsim.devices import junctions
@@ -15,9 +15,20 @@ from hwsim.store import DeviceStore
 from hwsim.write_schemes import SchemeName, scheme_named
 
 
+def data(*, data_dir: Path, dataset: GxnorDataset = "mnist", download: bool = False) -> Dataset:
+    """Loads the data set.
+
+    Args:
+        data_dir: folder of torchvision's files; for CIFAR-10 also an image folder with train/CLASS and test/CLASS.
+        dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
+        download: fetch the data into data_dir if they are not there.
+    """
+    return load_dataset(dataset, data_dir, download=download)
+
+
 def recipe(
+    data: Dataset,
     *,
-    data_dir: Path,
     dataset: GxnorDataset = "mnist",
     epochs: int = 100,
     batch_size: int = 100,
@@ -34,7 +45,6 @@ def recipe(
     precision: Precision = "float32",
     validation: float = 0.1,
     seed: int = 0,
-    download: bool = False,
 ) -> Run:
     """Trains a ternary convolutional network whose weights are pairs of junctions that switch at random.
 
@@ -43,7 +53,7 @@ def recipe(
     cell before.
 
     Args:
-        data_dir: folder of torchvision's files; for CIFAR-10 also an image folder with train/CLASS and test/CLASS.
+        data: see the function `data`.
         dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -62,7 +72,6 @@ def recipe(
         validation: part of the training images to hold out.
         seed: of the weights, junctions and transitions, the order of the images, the augmentation and the validation
             split.
-        download: fetch the data into data_dir if they are not there.
     """
     augment = gxnor_augmentation(dataset, shift=shift)
     store = partial(
@@ -71,7 +80,6 @@ def recipe(
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
         nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )
-    data = load_dataset(dataset, data_dir, download=download)
     step = gxnor_step(
         data, store=store, learning_rate=learning_rate, momentum=momentum, m=m, precision=precision, seed=seed
     )

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bnn.cost.meters.weights import WeightMeter
-from bnn.data import RandomCrop, RandomFlip, load_dataset
+from bnn.data import Dataset, RandomCrop, RandomFlip, load_dataset
 from bnn.methods import AdaptiveGradientScaling, SilenceAwareDecay, TauSchedule
 from bnn.models import initialize, resnet18, resnet20, vgg_small
 from bnn.models.resnet_cifar import resnet8
@@ -44,10 +44,20 @@ _OPTIONS_OF_RECU: dict[str, dict[str, str]] = {
 }
 
 
+def data(*, data_dir: Path, train_images: int | None = None, download: bool = False) -> Dataset:
+    """Loads CIFAR-10, or a part of its training images.
+
+    Args:
+        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
+        train_images: take this many of the training images, at random; null takes all.
+        download: fetch CIFAR-10 into data_dir if it is not there.
+    """
+    return load_dataset("cifar10", data_dir, download=download, train_images=train_images)
+
+
 def recipe(
+    data: Dataset,
     *,
-    data_dir: Path,
-    train_images: int | None = None,
     model: Literal["resnet18", "resnet20", "vgg_small", "resnet8"] = "resnet20",
     variant: Variant = "recu",
     preset: Preset = "standard",
@@ -64,7 +74,6 @@ def recipe(
     precision: Precision = "float32",
     validation: float = 0.1,
     seed: int = 0,
-    download: bool = False,
 ) -> Run:
     """Trains a binary network with ReCU, OvSW or the plain sign on CIFAR-10.
 
@@ -74,8 +83,7 @@ def recipe(
     the public code does not do. Metrics tell what becomes of the weights (bnn.cost.meters.weights).
 
     Args:
-        data_dir: folder of torchvision's CIFAR-10, or an image folder with train/CLASS and test/CLASS.
-        train_images: take this many of the training images, at random; null takes all.
+        data: see the function `data`.
         model: the network; resnet8 is for quick comparisons.
         variant: how latent weights become signs: sign passes every gradient; standardized is ReCU without its clamp;
             recu is the public code; recu_pass lets gradients through the clamp, recu_project moves latent weights
@@ -98,9 +106,7 @@ def recipe(
         precision: of the products in training and evaluation; bfloat16 is several times as fast on some processors.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
-        download: fetch CIFAR-10 into data_dir if it is not there.
     """
-    data = load_dataset("cifar10", data_dir, download=download, train_images=train_images)
     callbacks: list[Callback] = [WeightMeter()]
     quantizer: Quantizer = Sign(window=float("inf"))
     if variant == "standardized":

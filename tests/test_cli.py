@@ -143,7 +143,9 @@ def test_train_writes_its_files_and_prints_a_table(bnn):
     assert "files: run" in output
     assert len(read_metrics(Path("run"))) == 2
     configuration = read_json(Path("run/config.json"))
-    assert configuration["recipe"] == DIGITS
+    assert configuration["recipe"] == "digits"
+    assert configuration["data"]["classes"] == list("0123456789")
+    assert Path("run/recipe.py").read_bytes() == Path(DIGITS).read_bytes()
     assert configuration["arguments"] == {
         "epochs": 2,
         "batch_size": 64,
@@ -232,7 +234,7 @@ def recipe(*, width: int, rate: float = 1, kind: Literal["a", "b"] = "a", sizes:
     assert_one_line((code, output, errors), "out of memory", "checkpoints are untouched")
     Path("stop").unlink()
     os.mkdir("elsewhere")
-    code, output, errors = bnn("train", "--resume", "run")
+    code, output, errors = bnn("train", "--resume", "run", "--recipe", "run/recipe.py")
     assert (code, errors) == (0, "")
     # A path of the first command means the same from any folder.
     assert f"GOT (3, 2.0, 'b', (4, 5), {Path('here').absolute()!r}, True, False, '7')" in output
@@ -250,7 +252,7 @@ def recipe(*, width: int, rate: float = 1, kind: Literal["a", "b"] = "a", sizes:
         (["train"], ["name a recipe first"]),
         (["train", "--epochs", "3"], ["name a recipe first"]),
         (["train", "--resume"], ["--resume"]),
-        (["train", "--resume", "run", "--epochs", "3"], ["unrecognized arguments: --epochs 3"]),
+        (["train", "--resume", "run", "--seed", "3"], ["unrecognized arguments: --seed 3"]),
         (["train", DIGITS, "--colour", "red"], ["unrecognized arguments: --colour red", "--help"]),
         (["train", DIGITS, "--epoch", "3"], ["unrecognized arguments: --epoch 3"]),
         (["train", DIGITS, "--epochs", "many"], ["epochs", "many"]),
@@ -327,7 +329,7 @@ def test_recipe_that_cannot_be_used(source, parts, bnn):
 @pytest.mark.parametrize("path", ["gone.py", ".", "notes.txt"])
 def test_recipe_that_is_no_file(path, bnn):
     Path("notes.txt").write_text("")
-    assert_one_line(bnn("train", path), f"{path} is not a recipe")
+    assert_one_line(bnn("train", path), f"{path} is not a recipe", "name one of binary, ")
 
 
 def test_recipe_without_a_required_option(bnn):
@@ -415,7 +417,7 @@ def test_complete_run_says_so(finished, bnn):
     assert_one_line(bnn("train", "--resume", "run"), "run is complete: all of its 2 epochs are done")
 
 
-@pytest.mark.parametrize("command", [["eval"], ["train", "--resume"]])
+@pytest.mark.parametrize("command", [["eval"], ["train", "--resume"], ["compress", "-o", "m.bnnz"]])
 def test_what_is_no_run_is_named(command, bnn):
     assert_one_line(bnn(*command, "gone"), "gone/config.json is missing")
     Path("empty").mkdir()
@@ -426,47 +428,72 @@ def _without(name: str):
     return lambda c: {key: value for key, value in c.items() if key != name}
 
 
-CONFIGURATIONS = {
+RESUMED = {
     "not JSON": (lambda c: None, ["run/config.json cannot be read"]),
-    "no recipe": (_without("recipe"), ["run/config.json is not the configuration of a run"]),
+    "no version": (_without("version"), ["run was written by release", "whose runs this release", "does not open"]),
+    "another version": (lambda c: {**c, "version": 99}, ["run was written by release", "train anew"]),
+    "no recipe": (_without("recipe"), ["a file in it is only executed where you name it", "--recipe run/recipe.py"]),
     "no arguments": (_without("arguments"), ["run/config.json is not the configuration"]),
-    "recipe of another type": (lambda c: {**c, "recipe": 5}, ["run/config.json is not the configuration"]),
-    "recipe gone": (lambda c: {**c, "recipe": "gone.py"}, ["gone.py of this run is gone", "--recipe PATH"]),
-    "arguments of another type": (lambda c: {**c, "arguments": "x"}, ["does not fit"]),
+    "recipe of another type": (lambda c: {**c, "recipe": 5}, ["--recipe run/recipe.py"]),
+    "another recipe": (lambda c: {**c, "recipe": "gone.py"}, ["is not one of the package", "--recipe run/recipe.py"]),
+    "arguments of another type": (lambda c: {**c, "arguments": "x"}, ["run/config.json is not the configuration"]),
     "an unknown argument": (lambda c: {**c, "arguments": {**c["arguments"], "colour": 1}}, ["does not fit", "colour"]),
     "a wrong value": (lambda c: {**c, "arguments": {**c["arguments"], "epochs": "x"}}, ["does not fit", "epochs"]),
     "device of another type": (lambda c: {**c, "device": [1]}, ["device [1] cannot be used here"]),
     "another width": (lambda c: {**c, "arguments": {**c["arguments"], "width": 17}}, ["belongs to another"]),
+    "other data": (
+        lambda c: {**c, "data": {**c["data"], "classes": ["a", "b"]}},
+        ["the data are not those that run began with", "their classes"],
+    ),
 }
 
 
-@pytest.mark.parametrize(("change", "parts"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+@pytest.mark.parametrize(("change", "parts"), RESUMED.values(), ids=RESUMED)
 def test_damaged_configuration(change, parts, finished, bnn):
     changed = change(read_json(finished / "config.json"))
     (finished / "config.json").write_text("{" if changed is None else json.dumps(changed))
-    assert_one_line(bnn("eval", "run"), *parts)
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert_one_line(bnn("train", "--resume", "run"), *parts)
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_of_an_earlier_release_is_refused_by_its_version(finished, bnn):
+    configuration = _without("version")(read_json(finished / "config.json"))
+    (finished / "config.json").write_text(json.dumps({**configuration, "versions": {"bnn": "0.3.0"}}))
+    for words in (["eval", "run"], ["train", "--resume", "run"], ["compress", "run", "-o", "m.bnnz"]):
+        assert_one_line(bnn(*words), "run was written by release 0.3.0, whose runs this release")
 
 
 def test_damaged_checkpoints_are_named(finished, bnn):
+    more = ("train", "--resume", "run", "--epochs", "3")
     for path in (finished / "checkpoints").glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:-9])
-    assert_one_line(bnn("eval", "run"), "run/checkpoints/step-", "damaged")
+    assert_one_line(bnn(*more), "run/checkpoints/step-", "damaged")
     for path in (finished / "checkpoints").iterdir():
         path.unlink()
-    assert_one_line(bnn("eval", "run"), "there is no checkpoint in run/checkpoints")
+    assert_one_line(bnn(*more), "there is no checkpoint in run/checkpoints")
     shutil.rmtree(finished / "checkpoints")
-    assert_one_line(bnn("eval", "run"), "run/checkpoints")
+    assert_one_line(bnn(*more), "run/checkpoints")
+    assert bnn("eval", "run")[0] == 0
 
 
 @pytest.mark.filterwarnings("default")
 def test_one_damaged_checkpoint_is_a_warning_of_one_line(finished, bnn):
     newest = max((finished / "checkpoints").glob("*.json"))
     newest.write_text("{}")
-    code, output, errors = bnn("eval", "run")
+    code, _, errors = bnn("train", "--resume", "run")
     assert code == 0
     assert re.fullmatch(r"bnn: warning: [^\n]+\n", errors)
     assert newest.name in errors
-    assert "after 1 of 2 epochs" in output
+    assert len(read_metrics(finished)) == 2
+
+
+def test_a_damaged_model_is_named(finished, bnn):
+    model = finished / "model.bnnz"
+    model.write_bytes(model.read_bytes()[:-1])
+    assert_one_line(bnn("eval", "run"), "run/model.bnnz: the file should have", "get it again")
+    model.unlink()
+    assert_one_line(bnn("eval", "run"), "run has no model yet", "bnn train --resume run")
 
 
 def test_damaged_metrics_are_named(finished, bnn):
@@ -480,17 +507,43 @@ def test_damaged_summary_does_not_matter_to_eval(finished, bnn):
     assert bnn("eval", "run")[0] == 0
 
 
-@pytest.mark.filterwarnings("default")
-def test_moved_and_changed_recipe(finished, bnn):
-    configuration = read_json(finished / "config.json")
-    (finished / "config.json").write_text(json.dumps({**configuration, "recipe": "/gone/digits.py"}))
-    shutil.copy(DIGITS, "moved.py")
-    code, _, errors = bnn("eval", "run", "--recipe", "moved.py")
+def test_a_finished_run_goes_on_to_more_epochs(bnn):
+    assert bnn("train", DIGITS, *QUICK, "--out", "run")[0] == 0
+    code, _, errors = bnn("train", "--resume", "run", "--epochs", "4")
     assert (code, errors) == (0, "")
-    Path("moved.py").write_text(Path("moved.py").read_text() + "# changed\n")
-    code, _, errors = bnn("eval", "run", "--recipe", "moved.py")
+    assert [record["epoch"] for record in read_metrics(Path("run"))] == [0, 1, 2, 3]
+    assert read_json(Path("run/config.json"))["arguments"]["epochs"] == 4
+    assert read_json(Path("run/summary.json"))["epochs"] == 4
+    assert "after 4 of 4 epochs" in bnn("eval", "run")[1]
+    assert_one_line(bnn("train", "--resume", "run"), "run is complete: all of its 4 epochs are done")
+    assert_one_line(bnn("train", "--resume", "run", "--epochs", "3"), "has 4 epochs done, this run ends after 3")
+    assert_one_line(bnn("train", "--resume", "run", "--epochs", "0"), "at least 1 epoch")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_recipe_of_the_user_s_own_is_executed_only_where_it_is_named(bnn):
+    path = recipe("print('EXECUTED')\n\ndef recipe(): return run()")
+    code, output, _ = bnn("train", path, "--out", "run")
+    assert (code, "EXECUTED" in output) == (0, True)
+    (Path("run") / "summary.json").unlink()
+    Path(path).unlink()
+    for words in (["train", "--resume", "run"], ["eval", "run"]):
+        code, output, errors = bnn(*words)
+        assert_one_line((code, output, errors), "only executed where you name it", "add --recipe run/recipe.py")
+        assert "EXECUTED" not in output
+    code, output, errors = bnn("eval", "run", "--recipe", "run/recipe.py")
+    assert (code, errors) == (0, "")
+    assert bnn("train", "--resume", "run", "--recipe", "run/recipe.py")[0] == 0
+    Path("changed.py").write_text(Path("run/recipe.py").read_text() + "# changed\n")
+    code, _, errors = bnn("eval", "run", "--recipe", "changed.py")
     assert code == 0
-    assert re.fullmatch(r"bnn: warning: moved.py has changed since the run began[^\n]+\n", errors)
+    assert re.fullmatch(r"bnn: warning: changed.py is not the recipe that the run began with[^\n]+\n", errors)
+
+
+def test_nothing_compiled_that_lies_in_a_run_is_executed(bnn):
+    path = recipe("def recipe(): return run()")
+    assert bnn("train", path, "--out", "run")[0] == 0
+    assert not list(Path("run").rglob("__pycache__"))
 
 
 # --- signals and a full disk ---------------------------------------------------------------------------------------
@@ -556,10 +609,11 @@ def test_signal_ends_the_process_with_its_state_kept(number, code, slow, bnn, mo
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert time.monotonic() - start < 10
-    assert_one_line((process.returncode, "", errors), "interrupted", "bnn train --resume run", code=code)
+    again = ("train", "--resume", "run", "--recipe", "run/recipe.py")
+    assert_one_line((process.returncode, "", errors), "interrupted", f"`bnn {' '.join(again)}`", code=code)
     assert not Path("run/summary.json").exists()
     monkeypatch.delenv("PAUSE_S")
-    assert bnn("train", "--resume", "run")[0] == 0
+    assert bnn(*again)[0] == 0
     assert results("run") == results("whole")
 
 
@@ -571,8 +625,8 @@ def test_full_disk_is_one_line_and_the_run_goes_on_later(disk_bytes, message, sl
     ran = subprocess.run([*BNN, "train", slow, "--out", "run"], capture_output=True, text=True)
     assert_one_line((ran.returncode, ran.stdout, ran.stderr), message)
     monkeypatch.delenv("DISK_BYTES")
-    assert bnn("eval", "run")[1].endswith("after 2 of 4 epochs\n")
-    code, _, errors = bnn("train", "--resume", "run")
+    assert "after 2 of 2 epochs" in bnn("eval", "run", "--recipe", "run/recipe.py")[1]
+    code, _, errors = bnn("train", "--resume", "run", "--recipe", "run/recipe.py")
     assert (code, errors) == (0, "")
     assert results("run") == results("whole")
 

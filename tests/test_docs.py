@@ -164,12 +164,13 @@ def commands() -> Iterator[tuple[str, list[str], list[str]]]:
         blocks = [re.sub(r"\\\n", " ", block) for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
         lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
         for program, command, rest in re.findall(
-            r"\b(bnn|hwsim) (train|eval|report|budget|compress|decompress|inspect|switching|sweep) ([^;|\n]*)",
+            r"\b(bnn|hwsim) (train|recipes|eval|predict|report|budget|compress|decompress|inspect|switching|sweep)"
+            r" ([^;|\n]*)",
             "\n".join(lines),
         ):
             arguments = rest.split(" -- ")[0].split()
             called = [program, command]
-            if command == "sweep" or (command == "train" and arguments[0].endswith(".py")):
+            if command == "sweep" or (command == "train" and arguments[0][0] != "-" and arguments[0] != "mine.py"):
                 called.append(arguments[0])
             elif command == "train":
                 called += ["--resume", "RUN"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bnn.training.recipe import load_recipe, parse_arguments, recipe_parser
+from bnn.training.recipe import load_recipe, locate_recipe, parse_arguments, recipe_names, recipe_parser
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "Makefile"]
@@ -17,13 +17,14 @@ OF_EVERY_RUN = {"--out": 1, "--device": 1, "--tensorboard": 0}
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Every training in code, as the recipe's file name and what follows it."""
+    """Every training in code, as the recipe's name or file and what follows it."""
+    names = "|".join(recipe_names())
     for page in PAGES:
         if "docs/api" in str(page):
             continue
         text = page.read_text(encoding="utf-8")
         text = re.sub(r"\\\n\s*", " ", text)
-        for line in re.findall(r"bnn train (recipes/\w+\.py[^`\n]*)", text):
+        for line in re.findall(rf"bnn train ((?:recipes/\w+\.py|(?:{names})(?=[\s`]))[^`\n]*)", text):
             arguments = shlex.split(line.split(" #")[0].split(";")[0].replace("$$", "$"), comments=False)
             yield page.name, arguments
 
@@ -34,12 +35,13 @@ COMMANDS = [(page, arguments) for page, arguments in commands() if "--help" not 
 def test_there_are_many():
     assert len(COMMANDS) > 15
     recipes = {Path(arguments[0]).stem for _, arguments in COMMANDS}
-    assert recipes >= {"digits", "mnist", "binary", "recu", "gxnor", "mtj"}
+    assert recipes >= {"digits", "images", "mnist", "binary", "recu", "gxnor", "mtj"}
 
 
 @pytest.mark.parametrize(("page", "arguments"), COMMANDS, ids=lambda value: value if isinstance(value, str) else None)
-def test_options_of_a_printed_training_exist(page, arguments):
-    recipe = load_recipe(ROOT / arguments[0])
+def test_options_of_a_printed_training_exist(page, arguments, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    recipe = load_recipe(locate_recipe(arguments[0]))
     own, left = [], iter(arguments[1:])
     for word in left:
         if word in OF_EVERY_RUN:

@@ -1,10 +1,14 @@
 """The tutorials run as they are printed."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from bnn.cli import main
 
 TUTORIALS = sorted((Path(__file__).parent.parent / "docs" / "tutorials").glob("*.md"))
 
@@ -13,6 +17,11 @@ def program_of(page: Path) -> str:
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks, "a tutorial has code"
     return "\n".join(blocks)
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -31,12 +40,38 @@ def small_mnist(tmp_path):
     return tmp_path
 
 
-def test_there_are_four():
-    names = ["mnist-to-junctions", "own-loop", "own-method", "own-residual-network"]
+def test_there_are_five():
+    names = ["mnist-to-junctions", "own-loop", "own-method", "own-pictures", "own-residual-network"]
     assert [page.stem for page in TUTORIALS] == names
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+OF_COMMANDS = "own-pictures"
+
+
+def test_the_commands_and_the_program_of_own_pictures_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BNN_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        Path("pets", name).mkdir(parents=True)
+        for number in range(10):
+            height, width = random.integers(30, 60, 2)
+            pixels = (random.integers(0, 60, (height, width, 3)) + 150 * label).astype(np.uint8)
+            Image.fromarray(pixels).save(
+                Path("pets", name, ["tom.jpg", "IMG_0412.JPG"][number] if number < 2 else f"{number}.png")
+            )
+    page = next(page for page in TUTORIALS if page.stem == OF_COMMANDS)
+    commands = commands_of(page)
+    assert len(commands) == 8
+    for words in commands:
+        assert words[0] == "bnn"
+        assert main(words[1:]) == 0
+    assert "cat" in capsys.readouterr().out
+    exec(compile(program_of(page), str(page), "exec"), {"__name__": "tutorial"})
+    assert capsys.readouterr().out.startswith("cat 0.")
+
+
+@pytest.mark.parametrize("page", [page for page in TUTORIALS if page.stem != OF_COMMANDS], ids=lambda page: page.stem)
 def test_tutorial_runs(page, small_mnist, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA", str(small_mnist))

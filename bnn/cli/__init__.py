@@ -8,7 +8,8 @@ from bnn.cli.budget.command import budget
 from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
 from bnn.cli.program import asks_for_help, run_program
-from bnn.cli.runs import evaluate, report
+from bnn.cli.recipes import recipes
+from bnn.cli.runs import evaluate, predict, report
 from bnn.cli.train import train
 
 _HELP = """usage: bnn COMMAND ...
@@ -16,10 +17,12 @@ _HELP = """usage: bnn COMMAND ...
 Train binary and ternary neural networks in little memory.
 
 commands:
-  bnn train RECIPE [options]   train a recipe, such as recipes/digits.py
+  bnn train RECIPE [options]   train a recipe: the name of one of `bnn recipes`, or a file
   bnn train RECIPE --help      the options of a recipe, with their defaults
-  bnn train --resume RUN       go on with an interrupted run
-  bnn eval RUN                 accuracy of a run's newest checkpoint on the test split
+  bnn train --resume RUN       go on with an interrupted run, or to more epochs with --epochs N
+  bnn recipes [copy NAME]      the recipes, or a copy of one to edit
+  bnn eval RUN                 accuracy of a run's model, or one in a file, on its test split or on --data-dir
+  bnn predict RUN PICTURE ...  what pictures show, by a run's model or one in a file
   bnn budget MODEL             memory of a training step, or what fits into so much with --fit 64MiB
   bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
   bnn models                   networks with their weights, bits and multiply-accumulates
@@ -42,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bnn",
         {
             "train": _train,
+            "recipes": recipes,
             "eval": evaluate,
+            "predict": predict,
             "budget": budget,
             "report": report,
             "models": models,

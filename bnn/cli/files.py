@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.cli.trainer import add_run_options, trainer_of_run
+from bnn.cli.trainer import model_file
 
 
 def compress(arguments: list[str]) -> None:
@@ -14,17 +14,15 @@ def compress(arguments: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of the run")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the file, such as model.bnnz")
     parser.add_argument("--floats", choices=("float16", "bfloat16"), help="narrow what is not binary or ternary")
-    add_run_options(parser)
     options = parser.parse_args(arguments)
-    trainer = trainer_of_run(options.run, options)
+    path = model_file(options.run)
     import torch
     from rich.console import Console
 
     from bnn.codec import commands
 
-    trainer.load()
     float_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(options.floats)
-    commands.compress(Console(), trainer.run.model, options.out, float_dtype=float_dtype)
+    commands.compress(Console(), path, options.out, float_dtype=float_dtype)
 
 
 def decompress(arguments: list[str]) -> None:

@@ -1,37 +1,111 @@
-"""`bnn eval` and `bnn report`: what a run has come to."""
+"""`bnn eval`, `bnn predict` and `bnn report`: what a run has come to."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.cli.trainer import add_run_options, trainer_of_run
+from bnn.cli.trainer import add_recipe_option, arguments_of_run, device_named, model_of, named_recipe, recipe_of_run
 from bnn.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from bnn.codec import Model
+    from bnn.data import Split
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Tests a run's newest checkpoint."""
-    parser = ArgumentParser(prog="bnn eval", description="Tests a run's newest checkpoint.")
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory of the run")
-    add_run_options(parser)
+    """Tests a run's newest model, or one in a file."""
+    parser = ArgumentParser(prog="bnn eval", description="Tests the newest model of a run, or one in a file.")
+    parser.add_argument("model", metavar="RUN|FILE", type=Path, help="directory of a run, or a model file (.bnnz)")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the data are now; of a file, pictures")
+    parser.add_argument("--confusion", action="store_true", help="print each class, and what was taken for what")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
+    add_recipe_option(parser)
     options = parser.parse_args(arguments)
-    trainer = trainer_of_run(options.run, options)
-    trainer.load()
-    loss, accuracy = trainer.test()
-    print(
-        f"test accuracy {100 * accuracy:.2f} %, loss {loss:.4f}, after {trainer.epoch} of {trainer.run.epochs} epochs"
-    )
+    model = model_of(options.model, options.recipe)
+    split, epochs = _test_split(options, model)
+    from bnn.reports.evaluation import evaluation_figures, print_evaluation
+    from bnn.training.evaluation import evaluate
+
+    found = evaluate(model, split, device=device_named(options.device))
+    done = model.about.get("epochs")
+    if options.json:
+        print(json.dumps({**evaluation_figures(found), "epochs": done}, indent=2))
+        return
+    print_evaluation(found, f"after {done} of {epochs or done} epochs", confusion=options.confusion)
+
+
+def _test_split(options: argparse.Namespace, model: Model) -> tuple[Split, int | None]:
+    """The images to test on, with the labels of the model; and the epochs that its run is to have, if it is known."""
+    from bnn.data.folder import labelled_images
+    from bnn.training.directory import read_configuration
+    from bnn.training.evaluation import relabelled
+    from bnn.training.recipe import load_data, values_from_json
+
+    recipe = epochs = None
+    if options.model.is_dir():
+        configuration = read_configuration(options.model)
+        recipe = recipe_of_run(options.model, configuration, options.recipe)
+        if recipe is None and options.data_dir is None:
+            recipe = named_recipe(options.model, configuration, None)
+    if recipe is not None:
+        given = arguments_of_run(options.model, configuration)
+        epochs = given.get("epochs")
+        if "download" in recipe.parameters:
+            given = {**given, "download": False}
+        if options.data_dir is not None:
+            if "data_dir" not in recipe.parameters:
+                raise UsageError(f"the recipe {recipe.name} has no option --data-dir")
+            given = {**given, "data_dir": str(options.data_dir.absolute())}
+        data = load_data(recipe, values_from_json(recipe, given))
+        return relabelled(data.test, data.classes, model.classes), epochs
+    if options.data_dir is None:
+        raise UsageError(f"say which pictures to test {options.model} on, as in `--data-dir FOLDER`")
+    if model.preprocessing is None:
+        raise RunError(f"{options.model} does not say how pictures become its input")
+    split, names = labelled_images(options.data_dir, image_shape=model.preprocessing.image_shape)
+    return relabelled(split, names, model.classes), None
+
+
+def predict(arguments: list[str]) -> None:
+    """Says what pictures show."""
+    parser = ArgumentParser(prog="bnn predict", description="Says what pictures show, by a run's model or a file.")
+    parser.add_argument("model", metavar="RUN|FILE", type=Path, help="directory of a run, or a model file (.bnnz)")
+    parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+", help="a picture's file")
+    parser.add_argument("--top", metavar="K", type=int, default=1, help="name the K likeliest classes (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    add_recipe_option(parser)
+    options = parser.parse_args(arguments)
+    if options.top < 1:
+        raise UsageError(f"--top is at least 1, got {options.top}")
+    model = model_of(options.model, options.recipe)
+    found = dict(zip(map(str, options.pictures), model.predict(options.pictures, top=options.top), strict=True))
+    if options.json:
+        rows: list[dict[str, Any]] = [
+            {"picture": name, "guesses": [{"class": guess.name, "probability": guess.probability} for guess in guesses]}
+            for name, guesses in found.items()
+        ]
+        print(json.dumps(rows, indent=2))
+        return
+    for name, guesses in found.items():
+        print(f"{name}: " + ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in guesses))
 
 
 def report(arguments: list[str]) -> None:
     """Writes the page of one run, or one that compares several."""
     parser = ArgumentParser(
         prog="bnn report",
-        description="Writes an HTML page about a run, or one that compares several. Executes their recipes.",
+        description="Writes an HTML page about a run, or one that compares several.",
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="directory of a run")
     parser.add_argument("-o", "--out", metavar="PAGE", type=Path, help="the page (default: RUN/report.html)")
     parser.add_argument("--strict", action="store_true", help="fail where a layer's operations cannot be counted")
+    add_recipe_option(parser)
     options = parser.parse_args(arguments)
     if options.out is None and len(options.runs) > 1:
         raise UsageError("say where the page that compares several runs goes, as in `-o page.html`")
@@ -40,5 +114,6 @@ def report(arguments: list[str]) -> None:
     except ModuleNotFoundError as error:
         raise RunError(f"a report cannot be made ({error}): pip install 'bnn-edge[report]'") from None
     page = options.out or options.runs[0] / "report.html"
-    write_page(options.runs, page, strict=options.strict)
+    recipe = None if options.recipe is None else Path(options.recipe)
+    write_page(options.runs, page, strict=options.strict, recipe=recipe)
     print(f"page: {page}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.cli.trainer import add_run_options, make_trainer, trainer_of_run
+from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe
 from bnn.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +23,16 @@ def train(arguments: list[str]) -> None:
     elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
         _resume(arguments)
     else:
-        raise UsageError("name a recipe first, as in `bnn train recipes/digits.py --epochs 5`; see `bnn --help`")
+        raise UsageError(
+            "name a recipe first, as in `bnn train digits --epochs 5`; `bnn recipes` lists them, see `bnn --help`"
+        )
 
 
-def _start(recipe_path: str, arguments: list[str]) -> None:
-    from bnn.training.recipe import load_recipe, parse_arguments, recipe_parser, values_to_json
+def _start(recipe_name: str, arguments: list[str]) -> None:
+    from bnn.training.recipe import build, load_recipe, locate_recipe, parse_arguments, recipe_parser, values_to_json
 
-    recipe = load_recipe(Path(recipe_path))
-    parser = recipe_parser(recipe, prog=f"bnn train {recipe_path}")
+    recipe = load_recipe(locate_recipe(recipe_name))
+    parser = recipe_parser(recipe, prog=f"bnn train {recipe_name}")
     group = parser.add_argument_group("options of every run")
     try:
         group.add_argument("--out", type=str, help="the run's directory (default: runs/RECIPE-TIME)")
@@ -41,9 +43,10 @@ def _start(recipe_path: str, arguments: list[str]) -> None:
     values = parse_arguments(parser, arguments)
     out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
     directory = Path(out or f"runs/{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    trainer = make_trainer(recipe, values, directory, device, tensorboard=tensorboard)
+    trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
+    trainer.recipe = recipe.content
     trainer.configuration = {
-        "recipe": str(recipe.path),
+        "recipe": recipe.name,
         "recipe_sha256": recipe.sha256,
         "arguments": values_to_json(values),
         "device": device,
@@ -52,12 +55,28 @@ def _start(recipe_path: str, arguments: list[str]) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    parser = ArgumentParser(prog="bnn train", description="Goes on with an interrupted run.")
+    from bnn.training.directory import read_configuration
+    from bnn.training.recipe import build, values_from_json, values_to_json
+
+    parser = ArgumentParser(prog="bnn train", description="Goes on with a run, as its recipe and its options say.")
     parser.add_argument("--resume", metavar="RUN", required=True, type=Path, help="directory of the run")
+    parser.add_argument("--epochs", type=int, help="the number to end at, which may be more than the run began with")
+    parser.add_argument("--data-dir", type=Path, help="where the data are now")
+    parser.add_argument("--device", help="cpu, cuda, mps or auto (default: as the run began)")
     parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
-    add_run_options(parser)
+    add_recipe_option(parser)
     options = parser.parse_args(arguments)
-    trainer = trainer_of_run(options.resume, options, tensorboard=options.tensorboard)
+    configuration = read_configuration(options.resume)
+    recipe = named_recipe(options.resume, configuration, options.recipe)
+    kept = arguments_of_run(options.resume, configuration)
+    given = {"epochs": options.epochs, "data_dir": options.data_dir}
+    changes = values_to_json({name: value for name, value in given.items() if value is not None})
+    for name in changes.keys() - recipe.parameters.keys():
+        raise UsageError(f"the recipe {recipe.name} has no option --{name.replace('_', '-')}")
+    values = values_from_json(recipe, {**kept, **changes})
+    device = options.device or configuration.get("device", "auto")
+    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, tensorboard=options.tensorboard)
+    trainer.configuration = {"arguments": {**kept, **changes}}
     _finish(trainer, trainer.resume)
 
 

@@ -1,8 +1,9 @@
-"""The trainer of a run, new or from its directory, as several commands need it."""
+"""What the directory of a run gives to several commands: its recipe, its trainer and its model."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,56 +11,128 @@ from bnn.cli.arguments import ArgumentParser
 from bnn.errors import RunError
 
 if TYPE_CHECKING:
-    import argparse
-
     import torch
 
-    from bnn.training import Trainer
+    from bnn.codec import Model
+    from bnn.training import Run, Trainer
     from bnn.training.recipe import Recipe
 
 
-def add_run_options(parser: ArgumentParser) -> None:
-    """The options by which `trainer_of_run` finds what a run needs besides its directory."""
-    parser.add_argument("--recipe", metavar="PATH", help="the recipe's file, where it has been moved")
-    parser.add_argument("--device", help="cpu, cuda, mps or auto (default: as the run began)")
+def add_recipe_option(parser: ArgumentParser) -> None:
+    """The option by which a user says that a file may be executed."""
+    parser.add_argument(
+        "--recipe", metavar="PATH", help="execute this file as the run's recipe, where that is none of the package"
+    )
 
 
-def trainer_of_run(directory: Path, options: argparse.Namespace, *, tensorboard: bool = False) -> Trainer:
-    """The trainer of a run that exists, from its configuration.
+def recipe_of_run(directory: Path, configuration: dict[str, Any], path: str | None) -> Recipe | None:
+    """The recipe of a run. Nothing in the directory is executed: only recipes of the package, and what `path` names.
 
     Args:
         directory: of the run.
-        options: those of `add_run_options`.
-        tensorboard: whether to write a TensorBoard log as well.
+        configuration: the run's.
+        path: a file that the user trusts; None for none.
+
+    Returns:
+        The recipe; None where the run has none, or one that the user would have to name.
 
     Raises:
-        RunError: the configuration is damaged, the recipe is gone, or the device cannot be used.
+        RecipeError: the file cannot be executed or is no recipe.
     """
-    from bnn.training.directory import CONFIGURATION, read_json
-    from bnn.training.recipe import load_recipe, values_from_json
+    from bnn.training.directory import RECIPE
+    from bnn.training.recipe import find_recipe, load_recipe
 
-    configuration = read_json(directory / CONFIGURATION)
-    try:
-        path, sha256 = Path(options.recipe or configuration["recipe"]), configuration["recipe_sha256"]
-        arguments, device = configuration["arguments"], options.device or configuration["device"]
-    except (KeyError, TypeError):
-        raise RunError(f"{directory / CONFIGURATION} is not the configuration of a run") from None
-    if not path.is_file():
-        raise RunError(f"the recipe {path} of this run is gone: say where it is with --recipe PATH")
-    recipe = load_recipe(path)
-    if recipe.sha256 != sha256:
-        warnings.warn(f"{path} has changed since the run began; it is used as it is now", stacklevel=2)
-    return make_trainer(recipe, values_from_json(recipe, arguments), directory, device, tensorboard=tensorboard)
+    name = configuration.get("recipe")
+    file = Path(path) if path is not None else find_recipe(name) if isinstance(name, str) else None
+    if file is None:
+        return None
+    recipe = load_recipe(file)
+    if recipe.sha256 != configuration.get("recipe_sha256"):
+        warnings.warn(
+            f"{file} is not the recipe that the run began with, of which {directory / RECIPE} is a copy; it is used as"
+            " it is now",
+            stacklevel=2,
+        )
+    return recipe
 
 
-def make_trainer(
-    recipe: Recipe, values: dict[str, Any], directory: Path, device: str, *, tensorboard: bool = False
-) -> Trainer:
-    """The trainer of a recipe, with the meters and the progress bar of the command line.
+def named_recipe(directory: Path, configuration: dict[str, Any], path: str | None) -> Recipe:
+    """As `recipe_of_run`, where there has to be one.
+
+    Raises:
+        RunError: the run has none, or one that the user has to name.
+    """
+    from bnn.training.directory import RECIPE
+
+    recipe = recipe_of_run(directory, configuration, path)
+    if recipe is None and (directory / RECIPE).exists():
+        raise RunError(
+            f"the recipe of {directory} is not one of the package, and a file in it is only executed where you name it:"
+            f" if you trust it, add --recipe {directory / RECIPE}"
+        )
+    if recipe is None:
+        raise RunError(f"{directory} was made without a recipe: go on with it in Python, by Trainer(...).resume()")
+    return recipe
+
+
+def arguments_of_run(directory: Path, configuration: dict[str, Any]) -> dict[str, Any]:
+    """The recipe's arguments in a configuration.
+
+    Raises:
+        RunError: there are none.
+    """
+    arguments = configuration.get("arguments")
+    if not isinstance(arguments, dict):
+        raise RunError(f"{directory / 'config.json'} is not the configuration of a run of a recipe")
+    return arguments
+
+
+def model_file(path: Path) -> Path:
+    """The model file of a run's directory, as the network is after its last epoch, or the file that is named.
+
+    Raises:
+        RunError: the run has no model yet, or is of another version.
+    """
+    from bnn.training.directory import MODEL, read_configuration
+
+    if path.is_file():
+        return path
+    if path.suffix and not path.exists():
+        raise RunError(f"there is no {path}: name a model file, or the directory of a run")
+    read_configuration(path)
+    if not (path / MODEL).is_file():
+        raise RunError(f"{path} has no model yet, its first epoch is not done: go on with `bnn train --resume {path}`")
+    return path / MODEL
+
+
+def model_of(path: Path, recipe_path: str | None) -> Model:
+    """The model of a run's directory or of a model file.
 
     Args:
-        recipe: what to train.
-        values: its arguments.
+        path: of either.
+        recipe_path: a file with classes of which the network has modules; it is executed.
+
+    Raises:
+        RunError: the run has no model yet.
+        CodecError: the file cannot be read, or its network not be made.
+    """
+    import inspect
+
+    from torch import nn
+
+    from bnn.codec import load
+    from bnn.training.execute import execute
+
+    file = model_file(path)
+    own = [] if recipe_path is None else vars(execute(Path(recipe_path))).values()
+    return load(file, classes=[cls for cls in own if inspect.isclass(cls) and issubclass(cls, nn.Module)])
+
+
+def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, tensorboard: bool = False) -> Trainer:
+    """The trainer of a run, with the meters and the progress bar of the command line.
+
+    Args:
+        make_run: makes what to train.
         directory: of the run.
         device: cpu, cuda, mps or another of torch's; or auto: cuda if there is one.
         tensorboard: whether to write a TensorBoard log as well.
@@ -73,15 +146,19 @@ def make_trainer(
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
-    from bnn.training.recipe import build
 
     callbacks: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
-    return Trainer(build(recipe, values), directory, device=_device(device), callbacks=callbacks)
+    return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """A device of torch's.
+
+    Raises:
+        RunError: it cannot be used.
+    """
     import torch
 
     if name == "auto":

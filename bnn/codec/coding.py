@@ -8,6 +8,7 @@ import enum
 import itertools
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,26 +77,23 @@ class Entry:
         return self.size * self.dtype.itemsize
 
 
-def encode_discrete(name: str, values: Tensor) -> Entry:
+def encode_discrete(name: str, values: Tensor, *, levels: Sequence[float] = (), quick: bool = False) -> Entry:
     """Encodes a weight by its levels, or as `encode_values` if it has more than 256 different values.
 
     Args:
         name: of the entry.
         values: floating, of any shape; a `BitTensor` is one of -1 and +1.
+        levels: the only values that it can have, ascending, where they are known; they need not be found then.
+        quick: whether to take the quickest coding in place of the shortest.
     """
-    if isinstance(values, BitTensor):
-        levels, numbers = [-1.0, 1.0], values.dense(torch.bool)
-    else:
-        distinct, numbers = torch.unique(values.detach(), return_inverse=True)
-        # Adding 0 makes -0 to 0; the two are one level.
-        levels = (distinct.double() + 0.0).tolist()
+    levels, numbers = _numbered(values, levels)
     if not 0 < len(levels) <= MAX_LEVELS or not all(map(math.isfinite, levels)):
-        return encode_values(name, values)
+        return encode_values(name, values, quick=quick)
     if len(levels) == 1:
         levels.append(math.nextafter(levels[0], math.inf))
     symbols = numbers.cpu().contiguous().numpy().astype(np.uint8).reshape(-1)
     coding, payload = Coding.PACKED, pack(symbols, len(levels))
-    if symbols.size and len(levels) <= context.MAX_LEVELS:
+    if symbols.size and len(levels) <= context.MAX_LEVELS and not quick:
         row = math.prod(values.shape[1:])
         coded = context.encode(symbols, levels=len(levels), row=row, below=len(payload))
         if coded is not None:
@@ -103,8 +101,27 @@ def encode_discrete(name: str, values: Tensor) -> Entry:
     return Entry(name, tuple(values.shape), values.dtype, coding, tuple(levels), payload)
 
 
-def encode_values(name: str, values: Tensor) -> Entry:
+def _numbered(values: Tensor, known: Sequence[float]) -> tuple[list[float], Tensor]:
+    """The levels of a tensor, and the number of each element's."""
+    if isinstance(values, BitTensor):
+        return [-1.0, 1.0], values.dense(torch.bool)
+    if 1 < len(known) <= MAX_LEVELS:
+        levels = torch.tensor(known, dtype=torch.float64).to(values)
+        numbers = torch.bucketize(values.detach().contiguous(), levels, out_int32=True).clamp_(max=len(known) - 1)
+        if torch.equal(levels[numbers], values):
+            return list(known), numbers
+    distinct, numbers = torch.unique(values.detach(), return_inverse=True)
+    # Adding 0 makes -0 to 0; the two are one level.
+    return (distinct.double() + 0.0).tolist(), numbers
+
+
+def encode_values(name: str, values: Tensor, *, quick: bool = False) -> Entry:
     """Encodes a tensor of any values, NaN and the sign of zero included.
+
+    Args:
+        name: of the entry.
+        values: of any shape.
+        quick: whether to take the quickest coding in place of the shortest.
 
     Raises:
         CodecError: its dtype cannot be stored.
@@ -112,6 +129,8 @@ def encode_values(name: str, values: Tensor) -> Entry:
     if values.dtype not in DTYPES:
         raise CodecError(f"{name} cannot be stored: its dtype is {values.dtype}")
     raw = values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    if quick:
+        return Entry(name, tuple(values.shape), values.dtype, Coding.RAW, (), raw.tobytes())
     deflated = zlib.compress(raw.reshape(-1, values.dtype.itemsize).T.tobytes(), 9)
     coding, payload = min((Coding.RAW, raw.tobytes()), (Coding.DEFLATED, deflated), key=lambda coded: len(coded[1]))
     return Entry(name, tuple(values.shape), values.dtype, coding, (), payload)

@@ -15,19 +15,18 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
-from torch import nn
 
 from bnn.codec.coding import Entry, decode, symbols
 from bnn.codec.errors import CodecError
-from bnn.codec.model import MEMORY_LIMIT_BYTES, read_within, save
+from bnn.codec.model import MEMORY_LIMIT_BYTES, read_within, recode
 
 TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
 
 
-def compress(console: Console, module: nn.Module, path: Path, *, float_dtype: torch.dtype | None = None) -> None:
-    """Writes a model file and prints what it takes; see `bnn.codec.save`."""
-    save(module, path, float_dtype=float_dtype)
+def compress(console: Console, model: Path, path: Path, *, float_dtype: torch.dtype | None = None) -> None:
+    """Writes a model file in its shortest codings and prints what it takes; see `bnn.codec.model.recode`."""
+    recode(model, path, float_dtype=float_dtype)
     description = _describe(path, read_within(path, memory_limit_bytes=math.inf))
     console.print(f"{escape(str(path))}: {_summary(description)}", highlight=False, soft_wrap=True)
 

@@ -1,18 +1,23 @@
-"""The file: a header, a table of the tensors and their payloads. docs/model-file.md is its specification.
+"""The file: a header, a table of the tensors, a description and the tensors' payloads.
+
+docs/model-file.md is its specification.
 
 Nothing that the file says is believed before it has been checked, and nothing in it is executed.
 """
 
 import hashlib
 import itertools
+import json
 import math
 import os
 import stat
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,27 +26,55 @@ from bnn.codec.coding import DTYPES, MAX_LEVELS, Coding, Entry
 from bnn.codec.errors import ChecksumError, CodecError, FormatError, LengthError, MagicError, VersionError
 
 MAGIC = b"\x89BNNZ\r\n\n"
-VERSION = 2
-"""The version that is written. It differs from version 1 only in the names of a network's tensors."""
-_READABLE = (1, VERSION)
+VERSION = 3
+"""The version that is written. Version 2 has no description; version 1 had other names of a network's tensors."""
+_READABLE = (1, 2, VERSION)
 
-# Magic, version, bytes of the table as stored and inflated, bytes of all payloads; then the SHA-256 of these fields
-# and of all that follows it.
-_HEADER = struct.Struct("<8sHIIQ")
+# Magic, version, bytes of the table as stored and inflated, bytes of all payloads; from version 3 on, bytes of the
+# description as stored and inflated; then the SHA-256 of these fields and of all that follows it.
+_FIELDS = struct.Struct("<8sHIIQ")
+_DESCRIPTION = struct.Struct("<II")
 _DIGEST_BYTES = 32
-HEADER_BYTES = _HEADER.size + _DIGEST_BYTES
+HEADER_BYTES = _FIELDS.size + _DESCRIPTION.size + _DIGEST_BYTES
 
 _MAX_TABLE_BYTES = 1 << 24
+_MAX_DESCRIPTION_BYTES = 1 << 20
 _MAX_DIMS = 8
 _MAX_SIZE = 1 << 40
 
 
-def write(path: Path, entries: Sequence[Entry]) -> int:
+@dataclass(frozen=True)
+class _Header:
+    """The sizes of a file's parts, in bytes."""
+
+    version: int
+    table: int
+    """As stored."""
+    records: int
+    """The table, inflated."""
+    payloads: int
+    stored_description: int
+    description: int
+    """Inflated."""
+
+    @property
+    def digest_start(self) -> int:
+        """Where the SHA-256 begins."""
+        return _FIELDS.size + (_DESCRIPTION.size if self.version >= 3 else 0)
+
+    @property
+    def table_start(self) -> int:
+        """Where the header ends."""
+        return self.digest_start + _DIGEST_BYTES
+
+
+def write(path: Path, entries: Sequence[Entry], description: Mapping[str, Any] | None = None) -> int:
     """Writes a model file. What was there before stays until the new file is whole.
 
     Args:
         path: of the file; its folder exists.
         entries: of different names.
+        description: JSON values about the model; None for none.
 
     Returns:
         Bytes of the file.
@@ -49,7 +82,7 @@ def write(path: Path, entries: Sequence[Entry]) -> int:
     Raises:
         CodecError: the file cannot be written.
     """
-    content = to_bytes(entries)
+    content = to_bytes(entries, description)
     temporary = path.with_name(f".{path.name}.new")
     try:
         with temporary.open("wb") as file:
@@ -66,7 +99,15 @@ def write(path: Path, entries: Sequence[Entry]) -> int:
 
 
 def read(path: Path) -> list[Entry]:
+    """The entries of a model file, without decoding them; raises as `read_all`."""
+    return read_all(path)[0]
+
+
+def read_all(path: Path) -> tuple[list[Entry], dict[str, Any]]:
     """Reads a model file without decoding its tensors.
+
+    Returns:
+        Its entries and its description, which is empty where there is none; it holds JSON values of any kind.
 
     Raises:
         CodecError: the file is missing or cannot be read.
@@ -85,7 +126,7 @@ def read(path: Path) -> list[Entry]:
             header = file.read(HEADER_BYTES)
             _check_header(header, os.fstat(file.fileno()).st_size)
             content = header + file.read()
-        return from_bytes(content)
+        return parsed(content)
     except OSError as error:
         raise CodecError(f"{path} cannot be read: {error.strerror or error}") from None
     except CodecError as error:
@@ -95,59 +136,99 @@ def read(path: Path) -> list[Entry]:
 def version_of(path: Path) -> int:
     """Version of the format that a file is of, which `read` has read."""
     with path.open("rb") as file:
-        return int(_HEADER.unpack(file.read(_HEADER.size))[1])
+        return int(_FIELDS.unpack(file.read(_FIELDS.size))[1])
 
 
-def to_bytes(entries: Sequence[Entry]) -> bytes:
-    """The content of a file."""
+def to_bytes(entries: Sequence[Entry], description: Mapping[str, Any] | None = None) -> bytes:
+    """The content of a file.
+
+    Raises:
+        CodecError: the description is too long.
+    """
     records = b"".join(map(_record, entries))
     table, payloads = zlib.compress(records, 9), b"".join(entry.payload for entry in entries)
-    fields = _HEADER.pack(MAGIC, VERSION, len(table), len(records), len(payloads))
-    return b"".join((fields, hashlib.sha256(fields + table + payloads).digest(), table, payloads))
+    text = json.dumps(description, separators=(",", ":"), allow_nan=False).encode() if description else b""
+    if len(text) > _MAX_DESCRIPTION_BYTES:
+        raise CodecError(f"the description of a model takes up to {_MAX_DESCRIPTION_BYTES} bytes, not {len(text)}")
+    stored = zlib.compress(text, 9) if text else b""
+    fields = _FIELDS.pack(MAGIC, VERSION, len(table), len(records), len(payloads))
+    fields += _DESCRIPTION.pack(len(stored), len(text))
+    body = b"".join((table, stored, payloads))
+    return b"".join((fields, hashlib.sha256(fields + body).digest(), body))
 
 
 def from_bytes(content: bytes) -> list[Entry]:
-    """The entries of a file's content.
+    """The entries of a file's content; raises as `read_all`."""
+    return parsed(content)[0]
+
+
+def parsed(content: bytes) -> tuple[list[Entry], dict[str, Any]]:
+    """The entries and the description of a file's content.
 
     Raises:
-        CodecError: one of its subclasses, as `read`.
+        CodecError: one of its subclasses, as `read_all`.
     """
-    table_bytes, records_bytes = _check_header(content[:HEADER_BYTES], len(content))
-    digest = hashlib.sha256(content[: _HEADER.size])
-    digest.update(memoryview(content)[HEADER_BYTES:])
-    if digest.digest() != content[_HEADER.size : HEADER_BYTES]:
+    header = _check_header(content[:HEADER_BYTES], len(content))
+    digest = hashlib.sha256(content[: header.digest_start])
+    digest.update(memoryview(content)[header.table_start :])
+    if digest.digest() != content[header.digest_start : header.table_start]:
         raise ChecksumError("the file is damaged, its SHA-256 is wrong: get it again")
-    payloads = HEADER_BYTES + table_bytes
-    return _Records(_inflate(content[HEADER_BYTES:payloads], records_bytes), content, payloads).entries()
+    middle = header.table_start + header.table
+    payloads = middle + header.stored_description
+    description = _description(content[middle:payloads], header.description)
+    records = _inflate(content[header.table_start : middle], header.records, "table")
+    return _Records(records, content, payloads).entries(), description
 
 
-def _check_header(header: bytes, file_bytes: int) -> tuple[int, int]:
-    """Bytes of the table as stored and inflated."""
+def _check_header(header: bytes, file_bytes: int) -> _Header:
     if header[: len(MAGIC)] != MAGIC[: len(header)] or not header:
         raise MagicError("this is no model file: `bnn compress` writes them")
-    if len(header) < HEADER_BYTES:
+    if len(header) < _FIELDS.size + _DIGEST_BYTES:
         raise LengthError(f"the file ends within its header, after {len(header)} bytes: get it again")
-    _, version, table_bytes, records_bytes, payload_bytes = _HEADER.unpack_from(header)
+    _, version, *sizes = _FIELDS.unpack_from(header)
     if version not in _READABLE:
-        readable = " and ".join(map(str, _READABLE))
+        readable = ", ".join(map(str, _READABLE))
         raise VersionError(f"the file is of version {version}, this release reads versions {readable}: install another")
-    stated = HEADER_BYTES + table_bytes + payload_bytes
+    if version >= 3:
+        if len(header) < HEADER_BYTES:
+            raise LengthError(f"the file ends within its header, after {len(header)} bytes: get it again")
+        sizes += _DESCRIPTION.unpack_from(header, _FIELDS.size)
+    found = _Header(version, *sizes, *([0, 0] if version < 3 else []))
+    stated = found.table_start + found.table + found.stored_description + found.payloads
     if stated != file_bytes:
         raise LengthError(f"the file should have {stated} bytes and has {file_bytes}: get it again")
-    if records_bytes > _MAX_TABLE_BYTES:
-        raise FormatError(f"a table takes up to {_MAX_TABLE_BYTES} bytes, not {records_bytes}")
-    return table_bytes, records_bytes
+    if found.records > _MAX_TABLE_BYTES:
+        raise FormatError(f"a table takes up to {_MAX_TABLE_BYTES} bytes, not {found.records}")
+    if found.description > _MAX_DESCRIPTION_BYTES:
+        raise FormatError(f"a description takes up to {_MAX_DESCRIPTION_BYTES} bytes, not {found.description}")
+    return found
 
 
-def _inflate(table: bytes, size: int) -> bytes:
+def _description(stored: bytes, size: int) -> dict[str, Any]:
+    if not stored and not size:
+        return {}
+    try:
+        description = json.loads(_inflate(stored, size, "description"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the description is damaged: {error}") from None
+    if not isinstance(description, dict):
+        raise FormatError("the description is no JSON object")
+    return description
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _inflate(stored: bytes, size: int, what: str) -> bytes:
     stream = zlib.decompressobj()
     try:
-        records = stream.decompress(table, size + 1)
+        inflated = stream.decompress(stored, size + 1)
     except zlib.error as error:
-        raise FormatError(f"the table is damaged: {error}") from None
-    if len(records) != size or not stream.eof or stream.unused_data:
-        raise FormatError("the table does not have the size that the header states")
-    return records
+        raise FormatError(f"the {what} is damaged: {error}") from None
+    if len(inflated) != size or not stream.eof or stream.unused_data:
+        raise FormatError(f"the {what} does not have the size that the header states")
+    return inflated
 
 
 def _record(entry: Entry) -> bytes:

@@ -1,21 +1,32 @@
 """A network as a model file, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.codec.coding import Entry, decode, encode_discrete, encode_values
-from bnn.codec.container import read, version_of, write
+from bnn.codec.container import read, read_all, version_of, write
 from bnn.codec.errors import CodecError, MemoryLimitError, MismatchError
+from bnn.codec.network import NotDescribableError, describe
 from bnn.weights import FrozenStore, WeightStore
 
 MEMORY_LIMIT_BYTES = 1 << 30
+# Ends of the names of what a layer's store holds, which is never narrowed.
+_STORED = ("store.weight", "store.scale")
 
 
-def save(module: nn.Module, path: Path, *, float_dtype: torch.dtype | None = None) -> int:
+def save(
+    module: nn.Module,
+    path: Path,
+    *,
+    float_dtype: torch.dtype | None = None,
+    about: Mapping[str, Any] | None = None,
+    quick: bool = False,
+) -> int:
     """Writes what inference needs of a network.
 
     Of a store these are the levels that it reads, as `<store>.weight`, and its scale, if it has one, as
@@ -27,6 +38,8 @@ def save(module: nn.Module, path: Path, *, float_dtype: torch.dtype | None = Non
         path: of the file.
         float_dtype: of tensors outside of stores that are floating; by default as they are. float16 and bfloat16 halve
             them and lose precision.
+        about: the description that the file is to have, see `bnn.codec.described`; by default that of the network.
+        quick: whether to take the quickest coding in place of the shortest.
 
     Returns:
         Bytes of the file.
@@ -40,12 +53,34 @@ def save(module: nn.Module, path: Path, *, float_dtype: torch.dtype | None = Non
     for name, store in _stores(module):
         with torch.no_grad():
             weight, scale = store.read(), store.scale()
-        entries.append(encode_discrete(f"{name}.weight", weight))
+        entries.append(encode_discrete(f"{name}.weight", weight, levels=store.levels, quick=quick))
         if scale is not None:
-            entries.append(encode_values(f"{name}.scale", scale))
+            entries.append(encode_values(f"{name}.scale", scale, quick=quick))
     for name, value in _other_state(module).items():
-        entries.append(encode_values(name, _converted(name, value, float_dtype)))
-    return write(path, entries)
+        entries.append(encode_values(name, _converted(name, value, float_dtype), quick=quick))
+    return write(path, entries, network_values(module) if about is None else about)
+
+
+def network_values(module: nn.Module) -> dict[str, Any]:
+    """The part of a file's description that is about the network, or why there is none."""
+    try:
+        return {"network": describe(module)}
+    except NotDescribableError as reason:
+        return {"obstacle": str(reason)}
+
+
+def recode(source: Path, target: Path, *, float_dtype: torch.dtype | None = None) -> int:
+    """Writes a model file anew in its shortest codings, with the same description; as `save` otherwise."""
+    entries, about = read_all(source)
+    recoded = []
+    for entry in entries:
+        value = decode(entry)
+        if entry.levels:
+            recoded.append(encode_discrete(entry.name, value))
+        else:
+            narrowed = value if entry.name.endswith(_STORED) else _converted(entry.name, value, float_dtype)
+            recoded.append(encode_values(entry.name, narrowed))
+    return write(target, recoded, about)
 
 
 def load_into(module: nn.Module, path: Path) -> None:
@@ -63,12 +98,28 @@ def load_into(module: nn.Module, path: Path) -> None:
             networks had other names of their layers.
         CodecError: the file cannot be read or is damaged; see `bnn.codec.errors`.
     """
-    entries = {entry.name: entry for entry in read(path)}
+    fill(module, read(path), path)
+
+
+def fill(module: nn.Module, found: Sequence[Entry], path: Path, *, scales_too: bool = False) -> None:
+    """As `load_into`, with the entries that have been read.
+
+    Args:
+        module: its tensors may be on the meta device: they then come to the CPU.
+        found: the entries.
+        path: that they are from, for errors.
+        scales_too: whether a store may have a scale where the module's has none.
+    """
+    entries = {entry.name: entry for entry in found}
     stores, others = dict(_stores(module)), _other_state(module)
-    _check(entries, _expected(stores, others), path)
+    expected = _expected(stores, others)
+    if scales_too:
+        scaled = {f"{name}.scale": store.shape[:1] for name, store in stores.items() if f"{name}.scale" in entries}
+        expected |= {name: torch.empty(shape, device="meta") for name, shape in scaled.items()}
+    _check(entries, expected, path)
     values = {name: decode(entry) for name, entry in entries.items()}
     for name, store in stores.items():
-        device = next((tensor.device for tensor in store.state_dict().values()), torch.device("cpu"))
+        device = next((x.device for x in store.state_dict().values() if not x.is_meta), torch.device("cpu"))
         frozen = FrozenStore(
             _levels(values[f"{name}.weight"], entries[f"{name}.weight"]),
             levels=max(2, len(entries[f"{name}.weight"].levels)),
@@ -78,7 +129,20 @@ def load_into(module: nn.Module, path: Path) -> None:
         setattr(module.get_submodule(parent), attribute, frozen.to(device))
     with torch.no_grad():
         for name, tensor in others.items():
-            tensor.copy_(values[name])
+            if tensor.is_meta:
+                _put(module, name, values[name].to(tensor.dtype))
+            else:
+                tensor.copy_(values[name])
+
+
+def _put(module: nn.Module, name: str, value: Tensor) -> None:
+    """Gives a parameter or buffer that has no memory its value."""
+    owner_name, _, attribute = name.rpartition(".")
+    owner = module.get_submodule(owner_name)
+    if attribute in owner._buffers:
+        owner._buffers[attribute] = value
+    else:
+        owner._parameters[attribute] = nn.Parameter(value, requires_grad=value.is_floating_point())
 
 
 def load_tensors(path: Path, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> dict[str, Tensor]:

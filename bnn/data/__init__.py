@@ -11,12 +11,14 @@ from bnn.data.bundled_digits import digits
 from bnn.data.folder import image_folder
 from bnn.data.idx_sets import fashion_mnist, mnist
 from bnn.data.named import load_dataset
+from bnn.data.preprocessing import Preprocessing
 from bnn.data.torchvision_sets import cifar10, cifar100, svhn
 
 __all__ = [
     "Augmentation",
     "Batches",
     "Dataset",
+    "Preprocessing",
     "RandomCrop",
     "RandomFlip",
     "RandomShift",

@@ -1,11 +1,14 @@
 """Labelled images as uint8 tensors: `Split`, `Dataset`, and the statistics that normalise them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bnn.data.preprocessing import Preprocessing
 from bnn.errors import DataError
 from bnn.random.streams import hold_out_order
 
@@ -102,6 +105,50 @@ class Dataset:
         """Number of classes."""
         return len(self.classes)
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a picture becomes a network's input."""
+        return Preprocessing(self.image_shape, self.mean, self.std)
+
+    def described(self) -> dict[str, Any]:
+        """All but the images and labels, as JSON values."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "image_shape": list(self.image_shape),
+            "classes": list(self.classes),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "train_images": len(self.train),
+            "test_images": len(self.test),
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> "Dataset":
+        """A set as `described`, of black images of class 0 that share one storage; for whatever needs no pixels.
+
+        Raises:
+            DataError: it is not such a description.
+        """
+        try:
+            channels, height, width = (int(size) for size in description["image_shape"])
+            image = torch.zeros(1, channels, height, width, dtype=torch.uint8)
+            train, test = (
+                Split(image, torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64))
+                for n in (int(description["train_images"]), int(description["test_images"]))
+            )
+            return cls(
+                name=str(description["name"]),
+                train=train,
+                test=test,
+                classes=tuple(map(str, description["classes"])),
+                mean=tuple(map(float, description["mean"])),
+                std=tuple(map(float, description["std"])),
+                source=str(description["source"]),
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"the description of the data is damaged: {error}") from None
+
 
 def hold_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]:
     """Sets a random part of a split aside for validation. Pixels are shared, not copied.
@@ -136,6 +183,14 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     histogram = torch.zeros(images.shape[1], 256, dtype=torch.int64)
     for chunk in torch.split(images, _STATISTICS_CHUNK):
         histogram += channel_histogram(chunk)
+    return histogram_statistics(histogram)
+
+
+def split_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """As `channel_statistics`, of the examples of a split, at least one."""
+    histogram = torch.zeros(split.images.shape[1], 256, dtype=torch.int64)
+    for positions in torch.split(torch.arange(len(split)), _STATISTICS_CHUNK):
+        histogram += channel_histogram(split[positions][0])
     return histogram_statistics(histogram)
 
 

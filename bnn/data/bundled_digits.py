@@ -21,21 +21,24 @@ def digits(data_dir: Path | str | None = None) -> Dataset:
     https://doi.org/10.24432/C50P49, CC BY 4.0; `files/LICENSE-digits.txt` says what was changed.
 
     Args:
-        data_dir: a folder whose `digits.npz` is to be read in place of the package's. Where the folder has none, or
-            with None, the package's own is read, so that this set opens wherever another set's folder is named.
+        data_dir: a folder whose `digits.npz` is to be read in place of the package's; None reads the package's.
 
     Returns:
         The data set; images are uint8 [n, 1, 8, 8].
 
     Raises:
-        DataError: `data_dir` is no folder, or its `digits.npz` is damaged.
+        DataError: `data_dir` is no folder or has no `digits.npz`, or that is damaged.
     """
     path = _BUNDLED
     if data_dir is not None:
         if not Path(data_dir).is_dir():
             raise DataError(f"there is no folder {data_dir}: leave --data-dir out to use the bundled digits")
-        if (Path(data_dir) / _FILE).exists():
-            path = Path(data_dir) / _FILE
+        path = Path(data_dir) / _FILE
+        if not path.exists():
+            raise DataError(
+                f"there is no {path}, in which other digits are looked for: leave --data-dir out to use the bundled"
+                " ones, or train on a folder of pictures with `bnn train images`"
+            )
     try:
         train, test = _read(path)
         mean, std = channel_statistics(train.images)

@@ -19,6 +19,7 @@ class RPReLU(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(num_features))
         self.slope = nn.Parameter(torch.full((num_features,), slope))
+        self.num_features = num_features
         self.zeta = nn.Parameter(torch.zeros(num_features))
 
     def forward(self, x: Tensor) -> Tensor:

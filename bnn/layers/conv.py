@@ -59,6 +59,9 @@ class BinaryConv2d(BinaryLayer):
             learned_scale=learned_scale,
             bias=bias,
         )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
         self.dilation = dilation

@@ -18,6 +18,7 @@ class DeviationNorm(nn.Module):
 
     def __init__(self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
+        self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.register_buffer("running_mean", torch.zeros(num_features))

@@ -44,6 +44,8 @@ class BinaryLinear(BinaryLayer):
             learned_scale=learned_scale,
             bias=bias,
         )
+        self.in_features = in_features
+        self.out_features = out_features
 
     window = None
     """A product of matrices has none."""

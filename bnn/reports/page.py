@@ -33,15 +33,16 @@ _STATE_CURVES = {
 _PRICES = {table.name: table for table in PRICE_TABLES}
 
 
-def write_page(runs: Sequence[Path], page: Path, *, strict: bool = False) -> None:
+def write_page(runs: Sequence[Path], page: Path, *, strict: bool = False, recipe: Path | None = None) -> None:
     """Writes the report, whole or not at all.
 
-    The recipe of each run is executed for the layers of its network: only name directories that you trust.
+    Of what lies in the directories nothing is executed; recipes of the package are, for the layers of the network.
 
     Args:
         runs: directories of 1 to `SERIES` runs; those that are not complete are shown as far as they are.
         page: the file to write; an earlier one is replaced.
         strict: whether to refuse networks of which not everything can be counted.
+        recipe: the file of a recipe, which is executed for runs whose recipe is none of the package.
 
     Raises:
         RunError: a directory is not a run's, has no metrics yet or is damaged; there are too many; the page cannot be
@@ -51,7 +52,9 @@ def write_page(runs: Sequence[Path], page: Path, *, strict: bool = False) -> Non
         raise RunError(f"a page compares at most {SERIES} runs, got {len(runs)}: write several pages")
     if page.is_dir():
         raise RunError(f"{page} is a folder: name a file, as in `bnn report {runs[0]} -o {page / 'report.html'}`")
-    records = [read_run(run, label, strict=strict) for run, label in zip(runs, _labels(runs), strict=True)]
+    records = [
+        read_run(run, label, strict=strict, recipe=recipe) for run, label in zip(runs, _labels(runs), strict=True)
+    ]
     # A name that is no valid text, as a file system may have it, becomes question marks.
     directory.replace_file(page, _render(records).encode("utf-8", errors="replace").decode("utf-8"))
 

@@ -5,15 +5,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bnn.codec import load
 from bnn.cost import LayerCount, count_network
 from bnn.cost.energy import Ledger
 from bnn.cost.energy.step import require_counted
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.summary import read_ledger
+from bnn.data import Dataset
 from bnn.errors import BnnError, RunError
 from bnn.reports.memory import MemoryFigures, memory_figures
 from bnn.training import Run, directory
-from bnn.training.recipe import Recipe, build, load_recipe, values_from_json
+from bnn.training.recipe import Recipe, build, find_recipe, load_recipe, values_from_json
 
 _REFERENCE = "standard"
 _THIS_RUN = "this run"
@@ -97,13 +99,14 @@ class RunRecord:
         return [name for name in WEIGHT_STATES if any(record.get(name) is not None for record in self.metrics)]
 
 
-def read_run(run: Path, label: str, *, strict: bool = False) -> RunRecord:
-    """Reads a run's directory and executes its recipe.
+def read_run(run: Path, label: str, *, strict: bool = False, recipe: Path | None = None) -> RunRecord:
+    """Reads a run's directory and executes its recipe, if that is one of the package.
 
     Args:
         run: the directory.
         label: what to call it.
         strict: whether to refuse a network of which not everything can be counted.
+        recipe: the file of the recipe, where that is none of the package.
 
     Raises:
         RunError: it is not a run's directory, has no metrics yet or is damaged; or `strict`, and something is not
@@ -122,7 +125,7 @@ def read_run(run: Path, label: str, *, strict: bool = False) -> RunRecord:
         # The run went on after it had been summed up.
         summary = {}
     ledger = read_ledger(run) if summary else None
-    return RunRecord(label, configuration, metrics, summary, ledger, _network(configuration, strict))
+    return RunRecord(label, configuration, metrics, summary, ledger, _network(run, configuration, strict, recipe))
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -132,23 +135,45 @@ def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) 
             raise RunError(f"{path} is damaged: {name} is {str(value)[:40]!r} and not a finite number")
 
 
-def _network(configuration: Mapping[str, Any], strict: bool) -> NetworkRecord:
+def _network(run: Path, configuration: Mapping[str, Any], strict: bool, path: Path | None) -> NetworkRecord:
     """Builds the network as the recipe does. What is missing costs the page its layers, and nothing else."""
-    try:
-        path, arguments = Path(configuration["recipe"]), configuration["arguments"]
-    except (KeyError, TypeError):
-        return NetworkRecord(note="the run's configuration names no recipe")
-    if not path.is_file():
-        return NetworkRecord(note=f"the recipe {path} of this run is gone")
+    name, arguments = configuration.get("recipe"), configuration.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        return _of_model_file(run, "the run's configuration names no recipe")
+    path = path or find_recipe(name)
+    if path is None:
+        copy = run / directory.RECIPE
+        return _of_model_file(
+            run, f"the run's recipe is none of the package, and is executed with --recipe {copy} alone"
+        )
     try:
         recipe = load_recipe(path)
-        run = build(recipe, values_from_json(recipe, arguments))
+        described = configuration.get("data")
+        # No pixel is needed, and the data may be elsewhere.
+        data = Dataset.from_description(described) if recipe.load_data is not None and described else None
+        made = build(recipe, values_from_json(recipe, arguments), data=data)
     except BnnError as error:
         return NetworkRecord(note=str(error))
     changed = recipe.sha256 != configuration.get("recipe_sha256")
     note = f"{path} has changed since the run began: these are the layers as it makes them now." if changed else ""
-    network = _counted(run, note, strict)
-    return _with_memory(network, _compared(recipe, arguments, run)) if network.layers else network
+    network = _counted(made, note, strict)
+    return _with_memory(network, _compared(recipe, arguments, made)) if network.layers else network
+
+
+def _of_model_file(run: Path, reason: str) -> NetworkRecord:
+    """What the file of the run's model tells, where no recipe can."""
+    try:
+        model = load(run / directory.MODEL)
+        assert model.preprocessing is not None
+        count = count_network(model.network, model.preprocessing.image_shape)
+    except Exception:  # also whatever the network raises
+        return NetworkRecord(note=reason)
+    return NetworkRecord(
+        layers=[layer for layer in count.layers if layer.weights or layer.other_parameters],
+        memory_note=reason,
+        uncounted=count.uncounted,
+        note=f"These are the layers in the file of the run's model: {reason}.",
+    )
 
 
 def _counted(run: Run, note: str, strict: bool) -> NetworkRecord:
@@ -178,7 +203,8 @@ def _compared(recipe: Recipe, arguments: Mapping[str, Any], run: Run) -> dict[st
     if preset is None:
         return {_THIS_RUN: run}
     try:
-        reference = build(recipe, values_from_json(recipe, {**arguments, "preset": _REFERENCE}))
+        data = run.data if recipe.load_data is not None else None
+        reference = build(recipe, values_from_json(recipe, {**arguments, "preset": _REFERENCE}), data=data)
     except BnnError:  # presets of something else
         return {_THIS_RUN: run}
     return {preset: run, _REFERENCE: reference}

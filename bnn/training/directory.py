@@ -1,4 +1,4 @@
-"""The files of a run's directory, but for its checkpoints: configuration, metrics and summary."""
+"""The files of a run's directory, but for its checkpoints: configuration, recipe, model, metrics and summary."""
 
 import json
 import math
@@ -16,9 +16,16 @@ from bnn.errors import RunError
 from bnn.ops import cpu
 
 CONFIGURATION = "config.json"
+RECIPE = "recipe.py"
+"""A copy of the recipe's file, where there is one."""
+MODEL = "model.bnnz"
+"""The network as it is after the last epoch, see `bnn.codec`."""
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
+
+VERSION = 2
+"""Of the directory, in its configuration. Those of releases up to 0.3 have none, and need their recipe elsewhere."""
 
 
 def create(directory: Path) -> None:
@@ -56,8 +63,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     replace_file(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def replace_file(path: Path, content: str) -> None:
-    """Writes a text so that either the old or the new file is there, whole, whatever happens.
+def replace_file(path: Path, content: str | bytes) -> None:
+    """Writes a text, as UTF-8, or bytes so that either the old or the new file is there, whole, whatever happens.
 
     Raises:
         RunError: the file cannot be written.
@@ -65,8 +72,8 @@ def replace_file(path: Path, content: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     with writing(path):
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(content)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -89,6 +96,23 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object")
     return value
+
+
+def read_configuration(run: Path) -> dict[str, Any]:
+    """A run's configuration.
+
+    Raises:
+        RunError: the directory is not a run's, is damaged, or is of another version.
+    """
+    configuration = read_json(run / CONFIGURATION)
+    if configuration.get("version") != VERSION:
+        of = configuration.get("versions")
+        release = of.get("bnn", "an unknown") if isinstance(of, dict) else "an unknown"
+        raise RunError(
+            f"{run} was written by release {str(release)[:20]}, whose runs this release ({bnn.__version__}) does not"
+            " open: go on with that release, or train anew"
+        )
+    return configuration
 
 
 def append_metrics(directory: Path, record: dict[str, Any]) -> None:

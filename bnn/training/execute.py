@@ -1,6 +1,5 @@
 """Executes a user's Python file as a module."""
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,14 +21,13 @@ def execute(path: Path) -> ModuleType:
     Raises:
         RecipeError: the file fails.
     """
-    spec = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
-    assert spec is not None  # so for every file that ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(f"file_{path.stem}")
+    module.__file__ = str(path)
     # Dataclasses and annotations look their module up there.
-    sys.modules[spec.name] = module
+    sys.modules[module.__name__] = module
     try:
-        spec.loader.exec_module(module)
+        # Not by Python's importer, which would take compiled code that lies beside the file, and leave some there.
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
         raise RecipeError(f"{path} cannot be executed: {type(error).__name__}: {error}") from error
     return module

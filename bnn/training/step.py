@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError, RecipeError
+from bnn.layers.precision import Precision, products_of
 from bnn.weights import WeightStore
 
-Precision = Literal["float32", "bfloat16"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of logits and labels, a mean over the batch."""
 
@@ -117,12 +117,9 @@ class TrainingStep:
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and loss, which is of float32."""
-        narrow = self.precision == "bfloat16"
-        # Tensors on the meta device have no autocast, and are left as they are by that of the CPU.
-        device = "cpu" if x.is_meta else x.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+        with products_of(self.precision, x.device):
             logits = self.model(x)
-        if narrow:
+        if self.precision == "bfloat16":
             logits = logits.float()
         return logits, self.loss(logits, labels)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bnn.codec import described, save
 from bnn.data import Batches, Split, hold_out
 from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
@@ -44,6 +45,7 @@ class Trainer:
         skipped: steps skipped for a loss or gradient that was not finite.
         batches: the training batches.
         configuration: JSON values that the directory is to keep besides, such as how the run was started.
+        recipe: content of the recipe's file, of which the directory is to keep a copy; None for none.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Trainer:
         self.callbacks = [*run.callbacks, *callbacks]
         self.checkpoint_every_s = checkpoint_every_s
         self.configuration: dict[str, Any] = {}
+        self.recipe: bytes | None = None
         self.epoch = self.batch = self.step = self.skipped = 0
         self._skips_in_a_row = 0
         self._sums = {"loss": 0.0, "correct": 0, "examples": 0}
@@ -93,19 +96,26 @@ class Trainer:
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
         directory.create(self.out)
-        directory.write_json(
-            self.out / directory.CONFIGURATION, {**self.configuration, "versions": directory.versions()}
-        )
+        if self.recipe is not None:
+            directory.replace_file(self.out / directory.RECIPE, self.recipe)
+        self._write_configuration(self.configuration)
         torch.manual_seed(self.run.seed)
         # From here on there is always a state to go on from.
         self.save()
         return self._fit()
 
     def resume(self) -> dict[str, Any]:
-        """Goes on from the newest checkpoint in the directory; as `fit` otherwise."""
+        """Goes on from the newest checkpoint in the directory, to the run's last epoch; as `fit` otherwise.
+
+        The run may have more epochs than it began with: its schedule is then that of the new number.
+        """
         self.load()
+        configuration = directory.read_configuration(self.out)
+        self._check_data(configuration)
         if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
-            raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done")
+            raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done; --epochs takes more")
+        self.configuration = {**configuration, **self.configuration}
+        self._write_configuration(self.configuration)
         directory.drop_metrics_after(self.out, epoch=self.epoch)
         return self._fit()
 
@@ -116,10 +126,16 @@ class Trainer:
             CheckpointError: there is none, or it is another run's.
         """
         snapshot = checkpoint.load(self.out / directory.CHECKPOINTS)
-        kept = snapshot.state.get("run", {}).get("identity")
-        if kept != self.run.identity:
+        saved = snapshot.state.get("run", {})
+        kept, own = saved.get("identity"), self.run.identity
+        if not isinstance(kept, dict) or {**kept, "epochs": 0} != {**own, "epochs": 0}:
             raise CheckpointError(
-                f"the checkpoint in {self.out} belongs to another run: it is of {kept}, this is {self.run.identity}"
+                f"the checkpoint in {self.out} belongs to another run: it is of {kept}, this is {own}"
+            )
+        if saved["epoch"] > self.run.epochs:
+            raise CheckpointError(
+                f"the checkpoint in {self.out} has {saved['epoch']} epochs done, this run ends after {self.run.epochs}:"
+                " take more"
             )
         state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
         self.step = snapshot.step
@@ -154,6 +170,35 @@ class Trainer:
         snapshot = capture(self.step, self.run.model, self.run.optimizer, self._generators, state)
         checkpoint.save(self.out / directory.CHECKPOINTS, snapshot)
         self._saved_at = time.monotonic()
+
+    def save_model(self) -> None:
+        """Writes the network as a model file, with what evaluating it and predicting by it needs.
+
+        Raises:
+            CodecError: it cannot be written.
+        """
+        about = described(
+            self.run.model,
+            preprocessing=self.run.data.preprocessing,
+            classes=self.run.data.classes,
+            precision=self.run.precision,
+            about={"data": self.run.data.source, "epochs": self.epoch, "versions": directory.versions()},
+        )
+        save(self.run.model, self.out / directory.MODEL, about=about, quick=True)
+
+    def _write_configuration(self, values: Mapping[str, Any]) -> None:
+        own = {"data": self.run.data.described(), "versions": directory.versions()}
+        directory.write_json(self.out / directory.CONFIGURATION, {"version": directory.VERSION, **values, **own})
+
+    def _check_data(self, configuration: Mapping[str, Any]) -> None:
+        """Refuses other data than those that the run began with."""
+        kept, own = configuration.get("data"), self.run.data.described()
+        for name in ("name", "image_shape", "classes", "train_images"):
+            if isinstance(kept, dict) and kept.get(name) != own[name]:
+                raise RunError(
+                    f"the data are not those that {self.out} began with: their {name.replace('_', ' ')} is {own[name]}"
+                    f" and was {kept.get(name)}"
+                )
 
     @property
     def wall_s(self) -> float:
@@ -227,6 +272,7 @@ class Trainer:
         self.epoch += 1
         self.batch = 0
         self.save()
+        self.save_model()
 
     def _test(self) -> dict[str, Any]:
         test_loss, test_accuracy = self.test()
@@ -298,8 +344,10 @@ class Trainer:
         if self._interruption.signal_number is None:
             return
         self.save()
+        own = str(self.configuration.get("recipe")).endswith(".py")
+        more = f" --recipe {self.out / directory.RECIPE}" if own else ""
         raise Interrupted(
-            f"interrupted after step {self.step}; the state is kept, go on with `bnn train --resume {self.out}`",
+            f"interrupted after step {self.step}; the state is kept, go on with `bnn train --resume {self.out}{more}`",
             signal_number=self._interruption.signal_number,
         )
 

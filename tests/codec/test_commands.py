@@ -44,10 +44,8 @@ def path(tmp_path) -> Path:
 def test_a_trained_run_gives_the_same_logits_from_its_file(make, tmp_path, console):
     trained = Trainer(make(), tmp_path / "run")
     trained.fit()
-    resumed = Trainer(make(), tmp_path / "run")
-    resumed.load()
     path = tmp_path / "model.bnnz"
-    commands.compress(console, resumed.run.model, path)
+    commands.compress(console, tmp_path / "run" / "model.bnnz", path)
     assert f"{path.stat().st_size:,} bytes" in " ".join(printed(console).split())
     fresh = make().model
     load_into(fresh, path)
@@ -116,11 +114,22 @@ def test_inspect_as_a_table(path, console):
 
 def test_inspect_of_a_file_without_weights(tmp_path, console):
     path = tmp_path / "[bold]model.bnnz"
-    commands.compress(console, torch.nn.Linear(3, 3), path)
+    save(torch.nn.Linear(3, 3), tmp_path / "linear.bnnz")
+    commands.compress(console, tmp_path / "linear.bnnz", path)
     assert "12 other values" in " ".join(printed(console).split())
     assert "[bold]model.bnnz: " in printed(console)
     commands.inspect(console, path, as_json=True)
     commands.inspect(console, path)
+
+
+def test_compressing_a_quick_file_gives_the_short_one(tmp_path, console):
+    model = mlp(hidden=(32,))
+    initialize(model, generator=torch.Generator().manual_seed(0))
+    quick, short, again = (tmp_path / f"{name}.bnnz" for name in ("quick", "short", "again"))
+    for narrowed in (None, torch.float16):
+        assert save(model, quick, quick=True) > save(model, short, float_dtype=narrowed)
+        commands.compress(console, quick, again, float_dtype=narrowed)
+        assert again.read_bytes() == short.read_bytes()
 
 
 def test_inspect_keeps_to_the_memory_that_is_allowed(path, console):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bnn.codec.coding import Coding, Entry, decode, encode_discrete, encode_values
-from bnn.codec.container import HEADER_BYTES, MAGIC, from_bytes, read, to_bytes, version_of, write
+from bnn.codec.container import HEADER_BYTES, MAGIC, from_bytes, read, read_all, to_bytes, version_of, write
 from bnn.codec.errors import ChecksumError, CodecError, FormatError, LengthError, MagicError, VersionError
 
 ENTRIES = [
@@ -29,17 +29,26 @@ def sealed(
     records: bytes,
     payloads: bytes = b"",
     *,
-    version: int = 2,
+    version: int = 3,
     table: bytes | None = None,
     stated_records: int | None = None,
     stated_payloads: int | None = None,
+    description: bytes = b"",
+    stored_description: bytes | None = None,
+    stated_description: int | None = None,
 ) -> bytes:
     """A file written by hand from the specification, with the right checksum over whatever it says."""
     table = zlib.compress(records) if table is None else table
     stated_records = len(records) if stated_records is None else stated_records
     stated_payloads = len(payloads) if stated_payloads is None else stated_payloads
+    if stored_description is None:
+        stored_description = zlib.compress(description) if description else b""
     fields = b"\x89BNNZ\r\n\n" + struct.pack("<HIIQ", version, len(table), stated_records, stated_payloads)
-    return fields + hashlib.sha256(fields + table + payloads).digest() + table + payloads
+    if version >= 3:
+        size = len(description) if stated_description is None else stated_description
+        fields += struct.pack("<II", len(stored_description), size)
+    body = table + stored_description + payloads
+    return fields + hashlib.sha256(fields + body).digest() + body
 
 
 def record(
@@ -82,10 +91,21 @@ def test_entries_come_back_and_the_size_is_what_is_said(tmp_path):
     path = tmp_path / "model.bnnz"
     for _ in range(2):  # the second time over the first
         assert write(path, ENTRIES) == path.stat().st_size
-    assert version_of(path) == 2
+    assert version_of(path) == 3
     assert read(path) == ENTRIES
+    write(path, ENTRIES, {"classes": ["a", "ü"]})
+    assert read_all(path) == (ENTRIES, {"classes": ["a", "ü"]})
+    with pytest.raises(CodecError, match="a model takes up to 1048576 bytes"):
+        to_bytes(ENTRIES, {"text": "x" * (1 << 20)})
     assert list(tmp_path.iterdir()) == [path]
     assert {entry.coding for entry in ENTRIES} == {Coding.PACKED, Coding.RAW, Coding.CONTEXT}
+
+
+def test_files_of_version_2_have_no_description(tmp_path):
+    path = tmp_path / "model.bnnz"
+    path.write_bytes(sealed(record(), bytes(8), version=2))
+    assert version_of(path) == 2
+    assert read_all(path) == ([encode_values("w", torch.zeros(2), quick=True)], {})
 
 
 def test_no_entries_are_a_file_too():
@@ -131,11 +151,12 @@ CONTENT = to_bytes(ENTRIES)
         (b"PK\x03\x04" + bytes(100), MagicError, "no model file"),
         (CONTENT[1:], MagicError, "no model file"),
         (MAGIC[:5], LengthError, "ends within its header"),
-        (CONTENT[: HEADER_BYTES - 1], LengthError, "ends within its header, after 57 bytes"),
+        (CONTENT[: HEADER_BYTES - 1], LengthError, "ends within its header, after 65 bytes"),
+        (CONTENT[:50], LengthError, "ends within its header, after 50 bytes"),
         (CONTENT[:-1], LengthError, rf"should have {len(CONTENT)} bytes and has {len(CONTENT) - 1}"),
         (CONTENT + b"\0", LengthError, "should have"),
-        (sealed(b"", version=3), VersionError, "is of version 3, this release reads versions 1 and 2"),
-        (sealed(b"", version=0), VersionError, "is of version 0, this release reads versions 1 and 2"),
+        (sealed(b"", version=4), VersionError, "is of version 4, this release reads versions 1, 2, 3"),
+        (sealed(b"", version=0), VersionError, "is of version 0, this release reads versions 1, 2, 3"),
         (CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]), ChecksumError, "SHA-256 is wrong"),
         (sealed(b"", stated_payloads=1 << 62), LengthError, "should have"),
     ],
@@ -154,7 +175,8 @@ def test_every_flipped_bit_is_found():
     for place in range(8 * len(content)):
         damaged = bytearray(content)
         damaged[place // 8] ^= 1 << place % 8
-        expected = MagicError if place < 64 else VersionError if place < 80 else CodecError
+        # Two of the bits make version 3 to an earlier one, whose header is shorter.
+        expected = MagicError if place < 64 else VersionError if 65 < place < 80 else CodecError
         with pytest.raises(expected):
             from_bytes(bytes(damaged))
 
@@ -164,6 +186,16 @@ def test_every_flipped_bit_is_found():
     [
         (sealed(b"", stated_records=1 << 25), "a table takes up to"),
         (sealed(b"", table=b"nonsense"), "the table is damaged"),
+        (sealed(b"", stored_description=b"nonsense", stated_description=9), "the description is damaged"),
+        (sealed(b"", description=b"{}", stated_description=1 << 21), "a description takes up to"),
+        (sealed(b"", description=b"{}", stated_description=1), "the description does not have the size"),
+        (sealed(b"", stated_description=1), "the description does not have the size"),
+        (sealed(b"", description=b"{"), "the description is damaged"),
+        (sealed(b"", description=b"\xff"), "the description is damaged"),
+        (sealed(b"", description=b'{"a": NaN}'), "NaN is no number"),
+        (sealed(b"", description=b'{"a": -Infinity}'), "-Infinity is no number"),
+        (sealed(b"", description=b"[]"), "the description is no JSON object"),
+        (sealed(b"", description=b"[" * 100_000), "the description is damaged"),
         (sealed(record(), bytes(8), stated_records=9), "does not have the size"),
         (sealed(record(), bytes(8), stated_records=99), "does not have the size"),
         (sealed(record(), bytes(8), table=zlib.compress(record())[:-1]), "does not have the size"),

@@ -14,6 +14,8 @@ from bnn.codec.coding import decode, encode_discrete, encode_values
 from bnn.codec.container import HEADER_BYTES, from_bytes, to_bytes
 from bnn.codec.errors import CodecError, MemoryLimitError
 from bnn.codec.model import load_into, load_tensors
+from bnn.codec.network import describe
+from bnn.layers import BinaryLinear
 from tests.codec.test_container import record, sealed
 
 ENTRIES = [
@@ -25,14 +27,16 @@ ENTRIES = [
     encode_values("zeros", torch.zeros(50)),
     encode_values("steps", torch.tensor(7)),
 ]
-CONTENT = to_bytes(ENTRIES)
+DESCRIPTION = {"network": describe(nn.Sequential(nn.Flatten(), BinaryLinear(4, 2))), "classes": ["a", "b"]}
+CONTENT = to_bytes(ENTRIES, DESCRIPTION)
 
 
-def parts() -> tuple[bytes, bytes]:
-    """The inflated records and the payloads of the file above."""
-    (table_bytes,) = struct.unpack_from("<I", CONTENT, 10)
-    end = HEADER_BYTES + table_bytes
-    return zlib.decompress(CONTENT[HEADER_BYTES:end]), CONTENT[end:]
+def parts() -> tuple[bytes, bytes, bytes]:
+    """The inflated records, the inflated description and the payloads of the file above."""
+    table_bytes, _, _, stored_bytes = struct.unpack_from("<IIQI", CONTENT, 10)
+    middle = HEADER_BYTES + table_bytes
+    end = middle + stored_bytes
+    return zlib.decompress(CONTENT[HEADER_BYTES:middle]), zlib.decompress(CONTENT[middle:end]), CONTENT[end:]
 
 
 def mutated(content: bytes, chance: random.Random) -> bytes:
@@ -91,15 +95,16 @@ def changed_files(count: int) -> None:
 def forged_files(count: int) -> None:
     """Changes below the checksum, so that all that lies behind it is met."""
     chance = random.Random(count)
-    records, payloads = parts()
+    records, description, payloads = parts()
     outcomes = []
     for _ in range(count):
-        where = chance.randrange(3)
+        where = chance.randrange(4)
         outcomes.append(
             outcome(
                 sealed(
-                    mutated(records, chance) if where != 0 else records,
-                    mutated(payloads, chance) if where != 1 else payloads,
+                    mutated(records, chance) if where in (1, 2) else records,
+                    mutated(payloads, chance) if where in (0, 2) else payloads,
+                    description=mutated(description, chance) if where == 3 else description,
                 )
             )
         )

@@ -56,8 +56,9 @@ def test_the_licence_is_beside_the_data() -> None:
     assert "Attribution 4.0" in text
 
 
-def test_a_folder_without_digits_gives_the_bundled_ones(tmp_path: Path) -> None:
-    assert digits(tmp_path).source == "UCI optical digits (bundled)"
+def test_a_folder_without_digits_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"there is no {tmp_path / 'digits.npz'}, .*leave --data-dir out"):
+        digits(tmp_path)
 
 
 def test_a_folder_with_digits_gives_those(tmp_path: Path) -> None:

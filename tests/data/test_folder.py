@@ -4,13 +4,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from bnn.data import Batches, folder, image_folder
 from bnn.data.arrays import channel_statistics
+from bnn.data.folder import labelled_images
 from bnn.errors import DataError
 
 MakeFolder = Callable[..., Path]
@@ -50,7 +50,7 @@ def test_many_chunks_give_the_same_images(make_folder: MakeFolder, monkeypatch: 
 def test_images_are_decoded_once(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder()
     first = image_folder(root, size=6)
-    monkeypatch.setattr(folder, "_decode_image", lambda path, size: pytest.fail("decoded again"))
+    monkeypatch.setattr(folder, "decode_image", lambda path, shape: pytest.fail("decoded again"))
     second = image_folder(root, size=6)
     assert torch.equal(first.train.images, second.train.images)
     assert (first.mean, first.std) == (second.mean, second.std)
@@ -94,49 +94,6 @@ def test_batches_of_a_memory_mapped_set(make_folder: MakeFolder) -> None:
     assert labels.shape == (4,)
 
 
-@pytest.mark.parametrize(("width", "height"), [(40, 20), (20, 40), (20, 20), (25, 20)])
-def test_the_shorter_side_is_resized_and_the_centre_kept(tmp_path: Path, width: int, height: int) -> None:
-    # Red outside the centre square, green within it.
-    pixels = np.zeros((height, width, 3), np.uint8)
-    pixels[..., 0] = 255
-    short = min(width, height)
-    top, left = (height - short) // 2, (width - short) // 2
-    pixels[top : top + short, left : left + short] = (0, 255, 0)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    decoded = folder._decode_image(tmp_path / "image.png", 10)
-    assert decoded.shape == (10, 10, 3)
-    assert (decoded[1:-1, 1:-1] == (0, 255, 0)).all()
-
-
-def test_an_image_of_the_right_size_keeps_its_pixels(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    assert np.array_equal(folder._decode_image(tmp_path / "image.png", 7), pixels)
-
-
-@pytest.mark.parametrize(
-    ("mode", "colour", "suffix"),
-    [("CMYK", (0, 255, 255, 0), "jpg"), ("RGBA", (254, 0, 0, 9), "png"), ("P", 1, "png")],
-)
-def test_other_modes_become_rgb(tmp_path: Path, mode: str, colour: int | tuple[int, ...], suffix: str) -> None:
-    path = tmp_path / f"image.{suffix}"
-    image = Image.new(mode, (8, 8), colour)
-    if mode == "P":
-        image.putpalette([0, 0, 0, 254, 0, 0])
-        # Bytes of transparency make Pillow warn unless it is told how to treat them.
-        image.save(path, transparency=b"\x10\x80")
-    else:
-        image.save(path)
-    red, green, blue = folder._decode_image(path, 8)[4, 4].tolist()
-    assert red > 250
-    assert max(green, blue) < 5
-
-
-def test_grey_images_become_rgb(tmp_path: Path) -> None:
-    Image.new("L", (4, 4), 77).save(tmp_path / "image.png")
-    assert (folder._decode_image(tmp_path / "image.png", 4) == 77).all()
-
-
 def test_hidden_and_other_files_are_passed_over(make_folder: MakeFolder) -> None:
     root = make_folder(classes=1, images=2)
     (root / "train" / ".hidden").mkdir()
@@ -178,31 +135,112 @@ def test_a_class_of_one_split_alone_is_named(make_folder: MakeFolder, part: str)
         image_folder(root, size=6)
 
 
-def test_damaged_images_are_named(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_damaged_images_are_named_all_at_once(make_folder: MakeFolder) -> None:
     root = make_folder(size=32)
-    path = root / "test" / "class1" / "1.png"
-    whole = path.read_bytes()
-    for content in (b"not an image", whole[: len(whole) // 2], whole[:45]):
+    paths = [root / part / "class1" / f"{number}.png" for part, number in (("train", 0), ("train", 2), ("test", 1))]
+    whole = paths[0].read_bytes()
+    contents = (b"", b"not an image", whole[: len(whole) // 2])
+    for path, content in zip(paths, contents, strict=True):
         path.write_bytes(content)
-        with pytest.raises(DataError, match=f"{path} cannot be decoded"):
+    for _ in range(2):  # the second time from the cache
+        with pytest.raises(DataError) as caught:
             image_folder(root, size=32)
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match=f"{path} is empty"):
-        image_folder(root, size=32)
-    path.write_bytes(whole)
-    # What was decoded before the damage was met is still there, and nothing half-written is.
-    kept = cache_files(tmp_path)
-    assert len(kept) == 1
-    assert sorted((tmp_path / "cache").iterdir()) == sorted([kept[0], kept[0].with_suffix(".json")])
-    image_folder(root, size=32)
+        assert "2 of 6 pictures cannot be decoded" in str(caught.value)
+        assert all(str(path) in str(caught.value) for path in paths[:2])
+        assert "--skip-damaged" in str(caught.value)
+    with pytest.warns(UserWarning, match=r"pictures cannot be decoded: .*they are left out"):
+        dataset = image_folder(root, size=32, skip_damaged=True)
+    assert (len(dataset.train), len(dataset.test)) == (4, 5)
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1]
+    assert (dataset.mean, dataset.std) == channel_statistics(dataset.train[torch.arange(4)][0])
+    for path in paths:
+        path.write_bytes(whole)
+    assert len(image_folder(root, size=32).train) == 6
 
 
-def test_deep_images_are_refused(make_folder: MakeFolder) -> None:
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_class_of_which_nothing_is_left_is_named(make_folder: MakeFolder) -> None:
     root = make_folder()
-    path = root / "train" / "class0" / "0.png"
-    Image.fromarray(np.full((6, 6), 1000, np.uint16)).save(path)
-    with pytest.raises(DataError, match=f"{path} cannot be decoded .more than 8 bits"):
+    for path in (root / "train" / "class1").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=f"no image of {root / 'train' / 'class1'} can be decoded"):
+        image_folder(root, size=6, skip_damaged=True)
+
+
+def flat(root: Path) -> Path:
+    shutil.rmtree(root / "test")
+    for place in (root / "train").iterdir():
+        place.rename(root / place.name)
+    (root / "train").rmdir()
+    return root
+
+
+@pytest.mark.parametrize("arrange", [flat, lambda root: shutil.rmtree(root / "test") or root])
+def test_a_folder_that_is_not_divided_is_divided_by_seed_class_by_class(
+    make_folder: MakeFolder, arrange: Callable[[Path], Path]
+) -> None:
+    root = arrange(make_folder(classes=3, images=8))
+    dataset = image_folder(root, size=6, test_part=0.25, seed=1)
+    assert dataset.train.labels.bincount().tolist() == [6, 6, 6]
+    assert dataset.test.labels.bincount().tolist() == [2, 2, 2]
+    pixels = {
+        part: set(split[torch.arange(len(split))][0][:, 0, 0, 0].tolist())
+        for part, split in (("train", dataset.train), ("test", dataset.test))
+    }
+    assert pixels["train"] | pixels["test"] == {20 * label + image for label in range(3) for image in range(8)}
+    assert not pixels["train"] & pixels["test"]
+    assert (dataset.mean, dataset.std) == channel_statistics(dataset.train[torch.arange(18)][0])
+    again, other = (image_folder(root, size=6, test_part=0.25, seed=seed) for seed in (1, 2))
+    assert torch.equal(again.test.rows, dataset.test.rows)
+    assert not torch.equal(other.test.rows, dataset.test.rows)
+    for part in (0.001, 0.999):
+        dataset = image_folder(root, size=6, test_part=part)
+        assert min(len(dataset.train), len(dataset.test)) == 3
+    for part in (0.0, 1.0, -1.0):
+        with pytest.raises(DataError, match="lies between 0 and 1"):
+            image_folder(root, size=6, test_part=part)
+
+
+def test_a_folder_with_a_part_for_testing_is_not_divided(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    assert len(image_folder(root, size=6, test_part=0.5).train) == 6
+
+
+def test_a_class_with_one_image_cannot_be_divided(make_folder: MakeFolder) -> None:
+    root = flat(make_folder())
+    for path in sorted((root / "class1").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match=f"{root / 'class1'} has 1 image, which cannot be both"):
+        image_folder(root, size=6, test_part=0.2)
+
+
+def test_every_class_without_images_is_named_at_once(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    for name in ("some", "other"):
+        (root / "train" / name).mkdir()
+    with pytest.raises(DataError, match=rf"{root}/train/other, {root}/train/some have no images"):
         image_folder(root, size=6)
+
+
+def test_grey_images_have_one_channel(make_folder: MakeFolder) -> None:
+    dataset = image_folder(make_folder(), size=6, channels=1)
+    assert dataset.image_shape == (1, 6, 6)
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 20, 21, 22]
+    with pytest.raises(DataError, match="1 channel or 3, not 2"):
+        image_folder("pictures", size=6, channels=2)
+
+
+def test_images_to_evaluate_on_are_those_for_testing_or_all(make_folder: MakeFolder) -> None:
+    root = make_folder()
+    for _ in range(2):
+        split, names = labelled_images(root, image_shape=(3, 6, 6))
+        assert names == ("class0", "class1")
+        assert split.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert split.images[:, 0, 0, 0].tolist() == [0, 1, 2, 20, 21, 22]
+        if (root / "test").exists():
+            flat(root)
+    with pytest.raises(DataError, match="there is no folder"):
+        labelled_images(root / "gone", image_shape=(3, 6, 6))
 
 
 def test_the_size_is_checked(make_folder: MakeFolder) -> None:

@@ -23,7 +23,7 @@ class Decoder:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self) -> Iterator[np.ndarray]:
+    def __call__(self, damaged: dict[int, str]) -> Iterator[np.ndarray]:
         self.calls += 1
         yield from np.array_split(PIXELS, 3)
 
@@ -80,6 +80,7 @@ def test_damaged_facts_are_rebuilt(path: Path, content: str) -> None:
     cached = cached_images(path, SHAPE, decode)
     assert decode.calls == 1
     assert (cached.mean, cached.std) == channel_statistics(torch.from_numpy(PIXELS))
+    assert cached.damaged == {}
 
 
 def test_files_of_another_shape_or_type_are_rebuilt(path: Path) -> None:
@@ -106,8 +107,18 @@ def test_the_length_of_a_large_file_is_still_checked(path: Path, monkeypatch: py
     assert decode.calls == 1
 
 
+def test_images_that_cannot_be_decoded_are_kept_with_the_reason_and_left_out_of_the_statistics(path: Path) -> None:
+    def decode(damaged: dict[int, str]) -> Iterator[np.ndarray]:
+        damaged[3] = "cut short"
+        yield np.where(np.arange(10)[:, None, None, None] == 3, 0, PIXELS).astype(np.uint8)
+
+    for cached in (cached_images(path, SHAPE, decode), cached_images(path, SHAPE, Decoder())):
+        assert cached.damaged == {3: "cut short"}
+        assert (cached.mean, cached.std) == channel_statistics(torch.from_numpy(np.delete(PIXELS, 3, axis=0)))
+
+
 def test_an_error_while_decoding_leaves_nothing_behind(path: Path) -> None:
-    def decode() -> Iterator[np.ndarray]:
+    def decode(damaged: dict[int, str]) -> Iterator[np.ndarray]:
         yield PIXELS[:5]
         raise DataError("a damaged image")
 

@@ -16,7 +16,7 @@ from bnn.training.recipe import load_recipe
 from bnn.weights import SparseStore
 
 PATH = Path(__file__).parents[2] / "recipes" / "compressible.py"
-COMPRESSIBLE = load_recipe(PATH).function
+COMPRESSIBLE = load_recipe(PATH)
 
 
 def kinds(run) -> set[type]:

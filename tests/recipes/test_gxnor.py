@@ -23,7 +23,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def test_mnist_builds_what_it_says(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "gxnor.py").function
+    recipe = load_recipe(RECIPES / "gxnor.py")
     run = recipe(data_dir=tmp_path, learning_rate=0.02, m=None, shift=0.1, seed=4)
     assert isinstance(run.optimizer, DST)
     assert run.optimizer.param_groups[0]["m"] is None
@@ -47,7 +47,7 @@ def test_mnist_builds_what_it_says(tmp_path):
 def test_a_data_set_has_its_network_and_augmentation(name, dataset, weights, augmentation, images, monkeypatch):
     colour = cifar10(images)
     monkeypatch.setitem(named._LOADERS, "svhn", lambda data_dir, *, download: replace(colour, name="svhn"))
-    recipe = load_recipe(RECIPES / f"{name}.py").function
+    recipe = load_recipe(RECIPES / f"{name}.py")
     run = recipe(data_dir=images, dataset=dataset, precision="bfloat16", epochs=3)
     assert run.data.name == dataset
     assert sum(module.size for module in run.model.modules() if isinstance(module, WeightStore)) == weights
@@ -60,7 +60,7 @@ def test_a_data_set_has_its_network_and_augmentation(name, dataset, weights, aug
 
 def test_defaults_are_those_of_mnist(tmp_path):
     write_mnist(tmp_path)
-    run = load_recipe(RECIPES / "gxnor.py").function(data_dir=tmp_path)
+    run = load_recipe(RECIPES / "gxnor.py")(data_dir=tmp_path)
     assert (run.data.name, run.epochs, run.precision) == ("mnist", 100, "float32")
     assert sum(module.size for module in run.model.modules() if isinstance(module, WeightStore)) == 581_408
 
@@ -87,7 +87,7 @@ def test_mnist_trains_through_the_command_line(tmp_path):
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "gxnor.py").function
+    recipe = load_recipe(RECIPES / "gxnor.py")
 
     def run() -> Run:
         return recipe(data_dir=tmp_path, batch_size=10, epochs=2)

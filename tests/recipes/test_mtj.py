@@ -21,9 +21,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def test_swaps_the_store_and_nothing_else(tmp_path):
     write_mnist(tmp_path)
-    ideal, device = (
-        load_recipe(RECIPES / f"{name}.py").function(data_dir=tmp_path, seed=3) for name in ("gxnor", "mtj")
-    )
+    ideal, device = (load_recipe(RECIPES / f"{name}.py")(data_dir=tmp_path, seed=3) for name in ("gxnor", "mtj"))
     assert isinstance(device.optimizer, DST)
     for one, other in zip(ideal.model, device.model, strict=True):
         if hasattr(one, "store"):
@@ -36,7 +34,7 @@ def test_swaps_the_store_and_nothing_else(tmp_path):
 
 def test_options_reach_the_junctions(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "mtj.py").function
+    recipe = load_recipe(RECIPES / "mtj.py")
     run = recipe(
         data_dir=tmp_path, scheme="linear", m=2.0, overdrive=4.0, junction="paper", spread=0.05, stuck=0.02,
         temperature_K=330.0, shift=0.1,
@@ -69,7 +67,7 @@ def test_trains_through_the_command_line(tmp_path):
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     write_mnist(tmp_path)
-    recipe = load_recipe(RECIPES / "mtj.py").function
+    recipe = load_recipe(RECIPES / "mtj.py")
 
     def run() -> Run:
         return recipe(data_dir=tmp_path, batch_size=10, epochs=2, stuck=0.01)

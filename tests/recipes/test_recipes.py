@@ -9,16 +9,18 @@ import docstring_parser
 import pytest
 
 from bnn.cli import main
+from bnn.data import Dataset
 from bnn.training import Run
 from bnn.training.directory import read_json
-from bnn.training.recipe import load_recipe, recipe_parser
+from bnn.training.recipe import load_recipe, recipe_names, recipe_parser
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 
 
 def test_the_known_recipes_are_found():
-    assert {"digits", "mnist", "binary", "recu", "compressible", "gxnor", "mtj"} <= {path.stem for path in RECIPES}
+    names = {"digits", "mnist", "binary", "recu", "compressible", "gxnor", "mtj", "images"}
+    assert names <= {path.stem for path in RECIPES} == set(recipe_names())
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
@@ -27,15 +29,16 @@ def recipe(request):
 
 
 def test_returns_a_run_and_takes_keywords_with_types(recipe):
-    types = typing.get_type_hints(recipe.function)
+    types, of_data = (typing.get_type_hints(function) for function in (recipe.function, recipe.load_data))
     assert types.pop("return") is Run
-    parameters = inspect.signature(recipe.function).parameters
-    assert set(types) == set(parameters)
-    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+    assert of_data.pop("return") is types.pop("data") is Dataset
+    assert set(types | of_data) == set(recipe.parameters)
+    assert all(types[name] is of_data[name] for name in types.keys() & of_data.keys())
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in recipe.parameters.values())
 
 
 def test_has_a_default_for_all_but_the_place_of_the_data(recipe):
-    parameters = inspect.signature(recipe.function).parameters
+    parameters = recipe.parameters
     required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
     assert required <= {"data_dir"}
     assert {"epochs", "batch_size", "learning_rate", "seed"} <= set(parameters)
@@ -44,16 +47,17 @@ def test_has_a_default_for_all_but_the_place_of_the_data(recipe):
 
 def test_says_what_it_is_and_what_each_parameter_means(recipe):
     assert inspect.getmodule(recipe.function).__doc__
-    documentation = docstring_parser.parse(recipe.function.__doc__)
-    assert documentation.short_description.startswith("Trains ")
-    described = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    assert list(described) == list(inspect.signature(recipe.function).parameters)
-    assert all(described.values())
+    for function, begins in ((recipe.function, "Trains "), (recipe.load_data, "Loads ")):
+        documentation = docstring_parser.parse(function.__doc__)
+        assert documentation.short_description.startswith(begins)
+        described = {parameter.arg_name: parameter.description for parameter in documentation.params}
+        assert list(described) == list(inspect.signature(function).parameters)
+        assert all(described.values())
 
 
 def test_help_shows_every_option(recipe):
     text = recipe_parser(recipe, prog="bnn").format_help()
-    for name in inspect.signature(recipe.function).parameters:
+    for name in recipe.parameters:
         assert f"--{name.replace('_', '-')}" in text
 
 

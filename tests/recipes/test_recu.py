@@ -17,7 +17,7 @@ from bnn.training.recipe import load_recipe
 from bnn.weights import AccumulatorStore, LatentStore, named_stores
 
 PATH = Path(__file__).parents[2] / "recipes" / "recu.py"
-RECU = load_recipe(PATH).function
+RECU = load_recipe(PATH)
 SMALL = {"model": "resnet8", "epochs": 2, "batch_size": 10}
 
 

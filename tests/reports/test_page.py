@@ -171,15 +171,15 @@ def of_presets(run, tmp_path):
     recipe = tmp_path / "presets.py"
     recipe.write_text(PRESETS)
 
-    def changed(**arguments) -> Path:
+    def changed(**arguments) -> list[Path | str]:
         change(run / "config.json", recipe=str(recipe), arguments=arguments)
-        return run
+        return [run, "--recipe", recipe]
 
     return changed
 
 
 def test_memory_of_a_preset_stands_beside_that_of_standard(of_presets):
-    page = report(of_presets(preset="edge-min"))
+    page = report(*of_presets(preset="edge-min"))
     saved, peak = (row[1:] for row in rows(page, 4) if row[0] in ("saved for backward", "peak of live tensors"))
     assert saved[0] == saved[1]
     assert peak[0] == peak[1] != peak[2]
@@ -201,11 +201,11 @@ def test_memory_of_a_preset_stands_beside_that_of_standard(of_presets):
     ],
 )
 def test_memory_tells_what_is_measured(of_presets, choices, told):
-    assert told in text(report(of_presets(preset="standard", **choices)))
+    assert told in text(report(*of_presets(preset="standard", **choices)))
 
 
 def test_memory_that_cannot_be_predicted_is_a_line(of_presets):
-    page = report(of_presets(odd=True))
+    page = report(*of_presets(odd=True))
     assert "No memory is predicted: backward or update cannot run on shapes alone" in text(page)
     assert "Predicted, by variable" not in captions(page)
     assert "<h2>Layers</h2>" in page

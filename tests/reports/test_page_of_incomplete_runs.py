@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from bnn.training.directory import read_metrics
+from bnn.training.directory import read_json, read_metrics
 from tests.reports.pages import captions, change, report, text
 
 
@@ -53,10 +53,9 @@ def test_what_a_run_may_lack(run):
 @pytest.mark.parametrize(
     ("configuration", "reason"),
     [
-        ({"recipe": None}, "the run's configuration names no recipe"),
-        ({"recipe": "gone.py"}, "the recipe gone.py of this run is gone"),
         ({"arguments": {"depth": 3}}, "does not fit"),
-        ({"arguments": {"data_dir": "gone"}}, "gone"),
+        ({"arguments": {"hidden_layers": 0}}, "--hidden-layers is at least 1"),
+        ({"data": {"name": "x"}}, "the description of the data is damaged"),
     ],
 )
 def test_without_its_recipe_a_page_says_why_it_has_no_layers(run, configuration, reason):
@@ -65,6 +64,28 @@ def test_without_its_recipe_a_page_says_why_it_has_no_layers(run, configuration,
     assert re.search(rf"No layers are shown: [^<]*{reason}", html.unescape(page))
     # What the run's own files tell is there all the same.
     assert [caption.partition(",")[0] for caption in captions(page)] == ["Loss", "Accuracy", "By operation", "By layer"]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "reason"),
+    [
+        ({"recipe": None}, "the run's configuration names no recipe"),
+        ({"recipe": "gone.py"}, "the run's recipe is none of the package, and is executed with --recipe"),
+    ],
+)
+def test_layers_of_a_run_without_a_recipe_come_from_its_model(run, configuration, reason):
+    change(run / "config.json", **configuration)
+    page = html.unescape(report(run))
+    assert f"These are the layers in the file of the run's model: {reason}" in page
+    assert "Trained weights" in captions(page)
+    (run / "model.bnnz").unlink()
+    assert f"No layers are shown: {reason}" in html.unescape(report(run))
+
+
+def test_data_that_are_elsewhere_cost_a_page_nothing(run):
+    before = captions(report(run))
+    change(run / "config.json", arguments={**read_json(run / "config.json")["arguments"], "data_dir": "gone"})
+    assert captions(report(run)) == before
 
 
 def test_changed_recipe_is_told(run):
@@ -92,4 +113,5 @@ def recipe():
     return Run(model=model, data=digits(), optimizer=optimizer, epochs=1, batch_size=1, seed=0)
 """)
     change(run / "config.json", recipe=str(recipe), arguments={})
-    assert "No layers are shown: the model cannot run on shapes alone" in text(report(run))
+    said = text(report(run, "--recipe", recipe))
+    assert "No layers are shown: the model cannot run on shapes alone" in said

@@ -91,7 +91,7 @@ def recipe():
     return Run(model=model, data=digits(), optimizer=optimizer, epochs=1, batch_size=1, seed=0)
 """)
     change(run / "config.json", recipe=str(recipe), arguments={})
-    page = report(run)
+    page = report(run, "--recipe", recipe)
     assert "<script" not in page
     names = map(html.unescape, re.findall(r"<text[^>]*>([^<]*)</text>", figure(page, "Trained weights")))
     assert f"{HOSTILE} Linear" in names

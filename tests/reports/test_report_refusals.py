@@ -53,8 +53,8 @@ def recipe():
     report(run, "--strict", "-o", tmp_path / "page.html")
     capsys.readouterr()
     change(run / "config.json", recipe=str(recipe), arguments={})
-    assert "1 (Doubled)" in refused(capsys, run, "--strict")
-    report(run)
+    assert "1 (Doubled)" in refused(capsys, run, "--strict", "--recipe", recipe)
+    report(run, "--recipe", recipe)
 
 
 def test_places_that_cannot_be_written(run, tmp_path, capsys):

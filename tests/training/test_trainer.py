@@ -397,10 +397,10 @@ def test_checkpoint_of_another_run_of_the_same_network_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "one" / "checkpoints")
     shutil.copytree(tmp_path / "two" / "checkpoints", tmp_path / "one" / "checkpoints")
     before = (tmp_path / "one" / "summary.json").read_bytes()
-    with pytest.raises(
-        CheckpointError, match=r"belongs to another run: it is of .*'epochs': 2.* this is .*'epochs': 1"
-    ):
+    with pytest.raises(CheckpointError, match="one has 2 epochs done, this run ends after 1: take more"):
         Trainer(adam_run(epochs=1), tmp_path / "one").resume()
+    with pytest.raises(CheckpointError, match=r"belongs to another run: it is of .*'seed': 3.* this is .*'seed': 4"):
+        Trainer(adam_run(epochs=2, seed=4), tmp_path / "one").resume()
     assert (tmp_path / "one" / "summary.json").read_bytes() == before
 
 

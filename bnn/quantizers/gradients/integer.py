@@ -30,7 +30,7 @@ class IntegerGradient(Int8Gradient):
         for width in (bits, weight_bits):
             if width is not None and width not in _WIDTHS:
                 raise ValueError(f"an integer gradient has {_WIDTHS[0]} to {_WIDTHS[-1]} bits, got {width}")
-        self.storage_bits = bits
+        self.bits = self.storage_bits = bits
         self.largest = 2 ** (bits - 1) - 1
         if weight_bits is not None:
             self.weight_bits, self.weight_largest = weight_bits, 2 ** (weight_bits - 1) - 1

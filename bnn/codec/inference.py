@@ -1,0 +1,194 @@
+"""`Model`: the network of a model file, ready to be evaluated, with how pictures become its input and its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bnn.codec.container import read_all
+from bnn.codec.errors import CodecError, FormatError, MemoryLimitError
+from bnn.codec.model import MEMORY_LIMIT_BYTES, fill, network_values
+from bnn.codec.network import build
+from bnn.data.preprocessing import Preprocessing
+from bnn.errors import DataError
+from bnn.layers import BinaryBlock
+from bnn.layers.precision import Precision, products_of, widen_inputs
+from bnn.weights import FrozenStore, default_store
+
+_MOST_CLASSES = 1 << 16
+_LONGEST_NAME = 1000
+
+
+class Guess(NamedTuple):
+    """A class that a picture may be of."""
+
+    name: str
+    probability: float
+    """Softmax of the logits."""
+
+
+class Model(nn.Module):
+    """A network for inference, in evaluation mode; `bnn.load` gives one.
+
+    Attributes:
+        network: takes normalised images, float32 [N, C, H, W], and gives logits [N, classes].
+        preprocessing: how a picture becomes an input; None where the file does not say.
+        classes: their names, in the order of the logits; empty where the file does not say.
+        precision: of the products.
+        about: what else the file says, such as the data, the epochs and the versions of its training.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        preprocessing: Preprocessing | None = None,
+        classes: Sequence[str] = (),
+        precision: Precision = "float32",
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preprocessing = preprocessing
+        self.classes = tuple(classes)
+        self.precision: Precision = precision
+        self.about = dict(about or {})
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images, float32 [N, C, H, W], to logits, float32 [N, classes]."""
+        with products_of(self.precision, x.device):
+            logits: Tensor = self.network(x)
+        return logits.float() if self.precision == "bfloat16" else logits
+
+    def predict(self, pictures: Sequence[Path], *, top: int = 1) -> list[list[Guess]]:
+        """What pictures show.
+
+        Args:
+            pictures: their files.
+            top: how many classes to name of each; at most all.
+
+        Returns:
+            Of each picture the likeliest classes, the likeliest first.
+
+        Raises:
+            DataError: a picture cannot be read, or the file does not say how pictures become inputs.
+        """
+        if self.preprocessing is None:
+            raise DataError("the model's file does not say how a picture becomes its input: normalise it yourself")
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(pictures), 64):
+                images = self.preprocessing.decode([Path(path) for path in pictures[start : start + 64]])
+                probabilities = self(self.preprocessing.normalized(images)).softmax(dim=1)
+                best, labels = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+                for values, numbers in zip(best.tolist(), labels.tolist(), strict=True):
+                    found.append([Guess(self.class_name(n), p) for n, p in zip(numbers, values, strict=True)])
+        return found
+
+    def class_name(self, label: int) -> str:
+        """Name of a class, or its number where the file does not name it."""
+        return self.classes[label] if label < len(self.classes) else str(label)
+
+
+def described(
+    network: nn.Module,
+    *,
+    preprocessing: Preprocessing | None = None,
+    classes: Sequence[str] = (),
+    precision: Precision = "float32",
+    about: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The description of a model that `bnn.codec.save` puts into its file, and from which `bnn.load` makes it again.
+
+    A network that cannot be described is left out, with the reason in its place: its file can be loaded into a module.
+
+    Args:
+        network: the network.
+        preprocessing: see `Model`.
+        classes: see `Model`.
+        precision: see `Model`.
+        about: further JSON values.
+    """
+    values: dict[str, Any] = {"precision": precision, "classes": list(classes), "about": dict(about or {})}
+    if preprocessing is not None:
+        values["preprocessing"] = preprocessing.described()
+    return network_values(network) | values
+
+
+def load(
+    path: Path | str,
+    *,
+    classes: Iterable[type[nn.Module]] = (),
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> Model:
+    """Makes the network of a model file (.bnnz), ready to be evaluated.
+
+    Nothing in the file is executed: it names classes of torch and of this package, which are looked up in a list.
+
+    Args:
+        path: a file of `bnn compress`, or `model.bnnz` of a run.
+        classes: of your own that the network has modules of; only name those that you trust with any attributes.
+        memory_limit_bytes: what its tensors may take together, once decoded.
+
+    Raises:
+        CodecError: the file is missing, damaged, of another version, does not describe its network, or describes one
+            that its tensors do not fit; see `bnn.codec.errors`.
+    """
+    path = Path(path)
+    entries, description = read_all(path)
+    if sum(entry.decoded_bytes for entry in entries) > memory_limit_bytes:
+        raise MemoryLimitError(
+            f"{path}: its tensors take more than the limit of {memory_limit_bytes} bytes: if you trust it, raise the"
+            " limit"
+        )
+    if "network" not in description:
+        reason = description.get("obstacle", "files of earlier versions do not")
+        raise CodecError(
+            f"{path} does not say how its network is made ({_line(reason)}): load it into a module of yours, by"
+            " bnn.codec.load_into"
+        )
+    own = {cls.__qualname__: cls for cls in classes}
+    try:
+        model = Model(_without_memory(description["network"], own), **_values(description))
+    except (FormatError, DataError) as error:
+        raise FormatError(f"{path}: {error}") from None
+    fill(model.network, entries, path, scales_too=True)
+    if any(isinstance(module, BinaryBlock) and module.recompute for module in model.network.modules()):
+        widen_inputs(model.network)
+    return model.eval()
+
+
+def _without_memory(description: Any, classes: Mapping[str, type[nn.Module]]) -> nn.Module:
+    def store(shape: Sequence[int]) -> FrozenStore:
+        return FrozenStore(torch.empty(tuple(shape), device="meta"), levels=2)
+
+    with torch.device("meta"), default_store(store):
+        return build(description, classes)
+
+
+def _values(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What else a model consists of; all of it is checked."""
+    preprocessing, precision = description.get("preprocessing"), description.get("precision", "float32")
+    names, about = description.get("classes", []), description.get("about", {})
+    if precision not in get_args(Precision):
+        raise FormatError("the precision is none that this release knows")
+    if not isinstance(names, list) or len(names) > _MOST_CLASSES or not isinstance(about, dict):
+        raise FormatError("the description is damaged")
+    if not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
+        raise FormatError("the name of a class is no text, or a very long one")
+    return {
+        "preprocessing": None if preprocessing is None else Preprocessing.from_description(preprocessing),
+        "classes": [_line(name) for name in names],
+        "precision": precision,
+        "about": about,
+    }
+
+
+def _line(text: Any) -> str:
+    # What is printed must not be able to command a terminal.
+    return "".join(character if character.isprintable() else "?" for character in str(text)[:_LONGEST_NAME])

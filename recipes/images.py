@@ -1,0 +1,110 @@
+"""A binary network on your own pictures: any folder with a folder of each class."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
+from bnn.errors import DataError, RecipeError
+from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
+from bnn.presets import Preset, prepare
+from bnn.training import Precision, Run, warmup_cosine
+
+# Each with what the height and width of its images are multiples of, and their least.
+_MODELS = {
+    "resnet8": (resnet8, 8, 8),
+    "resnet18": (resnet18, 8, 8),
+    "resnet20": (resnet20, 4, 4),
+    "resnete18": (resnete18, 32, 32),
+    "vgg_small": (vgg_small, 8, 8),
+    "binarynet": (binarynet, 8, 8),
+    "cnv": (cnv, 1, 32),
+    "mlp": (mlp, 1, 1),
+}
+
+
+def data(
+    *,
+    data_dir: Path,
+    image_size: int = 64,
+    grey: bool = False,
+    test_part: float = 0.2,
+    skip_damaged: bool = False,
+    seed: int = 0,
+) -> Dataset:
+    """Loads pictures of any size and colours.
+
+    Args:
+        data_dir: a folder with train/CLASS/PICTURE and test/CLASS/PICTURE, or with CLASS/PICTURE, which is then
+            divided.
+        image_size: height and width in pixels that pictures are scaled to, after their centre has been cut out.
+        grey: whether pictures become grey.
+        test_part: part of each class to test on, of a folder that has no part for it.
+        skip_damaged: whether to leave out pictures that cannot be decoded.
+        seed: of the division.
+    """
+    return image_folder(
+        data_dir,
+        size=image_size,
+        channels=1 if grey else 3,
+        test_part=test_part,
+        seed=seed,
+        skip_damaged=skip_damaged,
+        name="images",
+    )
+
+
+def recipe(
+    data: Dataset,
+    *,
+    model: Literal["resnet8", "resnet18", "resnet20", "resnete18", "vgg_small", "binarynet", "cnv", "mlp"] = "resnet18",
+    preset: Preset = "edge-min",
+    epochs: int = 60,
+    batch_size: int = 32,
+    learning_rate: float | None = None,
+    flip: bool = True,
+    crop: bool = True,
+    precision: Precision = "float32",
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Run:
+    """Trains a binary network on a folder of pictures.
+
+    The classes are the names of the folders, and are kept with the network, so that `bnn predict` names them.
+
+    Args:
+        data: see the function `data`.
+        model: the network; see `bnn models`.
+        preset: how much memory the training takes; see bnn.presets.
+        epochs: passes over the training images.
+        batch_size: images a step.
+        learning_rate: at the start; a cosine takes it to 0. By default the preset's own.
+        flip: whether pictures are mirrored at random; leave it out where left and right differ, as in letters.
+        crop: whether pictures are moved at random, by up to an eighth of their size.
+        precision: of the products; bfloat16 is several times as fast on some processors.
+        validation: part of the training images to hold out.
+        seed: of the weights, the order of the images, the augmentation, the division and the validation split.
+    """
+    if data.num_classes < 2:
+        raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
+    make, step_size, least = _MODELS[model]
+    _, height, _ = data.image_shape
+    if height % step_size or height < least:
+        raise RecipeError(f"{model} takes images of multiples of {step_size} pixels from {least} on, not {height}")
+    network: partial[nn.Module] = partial(make, input_shape=data.image_shape, classes=data.num_classes)
+    step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
+    augment: list[Augmentation] = [RandomFlip()] if flip else []
+    if crop:
+        augment.insert(0, RandomCrop(padding=max(1, height // 8)))
+    return Run(
+        **vars(step) | {"precision": precision},
+        data=data,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        validation=validation,
+        schedule=warmup_cosine(epochs),
+        augment=augment,
+    )

@@ -1,0 +1,110 @@
+"""The recipe for pictures of one's own: what it does with any folder, and how it refuses others."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bnn.cli import main
+from bnn.data import RandomCrop, RandomFlip
+from bnn.errors import DataError, RecipeError
+from bnn.training.recipe import find_recipe, load_recipe
+from bnn.weights import AccumulatorStore, LatentStore, named_stores
+
+IMAGES = load_recipe(find_recipe("images"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Grey squares of two classes, four of each."""
+    for label, name in enumerate(("dark", "bright")):
+        place = tmp_path / "pets" / name
+        place.mkdir(parents=True)
+        for number in range(4):
+            pixels = np.full((20 + number, 30), 150 * label + 10 * number, np.uint8)
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def test_classes_sizes_and_colours(folder):
+    run = IMAGES(data_dir=folder, image_size=16, model="resnet8")
+    assert run.data.classes == ("bright", "dark")
+    assert run.data.image_shape == (3, 16, 16)
+    assert (len(run.data.train), len(run.data.test)) == (6, 2)
+    assert IMAGES(data_dir=folder, image_size=16, model="resnet8", grey=True).data.image_shape == (1, 16, 16)
+    assert len(IMAGES(data_dir=folder, image_size=16, model="resnet8", test_part=0.5).data.test) == 4
+
+
+def test_presets_and_augmentation_are_options(folder):
+    run = IMAGES(data_dir=folder, image_size=16, model="resnet8")
+    assert {type(store) for _, store in named_stores(run.model)} == {AccumulatorStore}
+    assert run.augment == [RandomCrop(padding=2), RandomFlip()]
+    run = IMAGES(data_dir=folder, image_size=16, model="resnet8", preset="standard", flip=False, crop=False)
+    assert {type(store) for _, store in named_stores(run.model)} == {LatentStore}
+    assert run.augment == []
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "message"),
+    [
+        ("resnet8", 20, "resnet8 takes images of multiples of 8 pixels from 8 on, not 20"),
+        ("resnete18", 48, "resnete18 takes images of multiples of 32 pixels from 32 on, not 48"),
+        ("cnv", 31, "cnv takes images of multiples of 1 pixels from 32 on, not 31"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_network(model, size, message, folder):
+    with pytest.raises(RecipeError, match=message):
+        IMAGES(data_dir=folder, image_size=size, model=model)
+
+
+@pytest.mark.parametrize("model", ["resnet8", "resnet20", "mlp", "cnv", "vgg_small"])
+def test_every_size_that_is_said_to_fit_does(model, folder):
+    size = {"mlp": 3, "cnv": 33}.get(model, 16)
+    assert IMAGES(data_dir=folder, image_size=size, model=model).data.image_shape == (3, size, size)
+
+
+def test_one_class_is_none_to_tell_apart(folder):
+    for path in (folder / "dark").iterdir():
+        path.unlink()
+    (folder / "dark").rmdir()
+    with pytest.raises(DataError, match="has the one class bright"):
+        IMAGES(data_dir=folder, image_size=16)
+
+
+def refused(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    out = folder.parent / "run"
+    status = main(["train", "images", "--data-dir", str(folder), *words, "--out", str(out)])
+    assert status in (1, 2)
+    assert not out.exists()
+    errors = capsys.readouterr().err
+    assert re.fullmatch(r"bnn: [^\n]+\n", errors)
+    return errors
+
+
+@pytest.mark.filterwarnings("default")
+def test_bad_pictures_are_named_all_at_once_and_left_out_on_request(folder, capsys):
+    words = ["--image-size", "16", "--model", "resnet8", "--epochs", "1"]
+    (folder / "dark" / "9.jpg").write_bytes(b"no picture")
+    (folder / "bright" / "8.jpg").write_bytes(b"")
+    errors = refused(words, folder, capsys)
+    for part in ("2 of 10 pictures cannot be decoded", "dark/9.jpg (", "bright/8.jpg (", "--skip-damaged"):
+        assert part in errors
+    words += ["--skip-damaged", "--out", str(folder.parent / "run")]
+    assert main(["train", "images", "--data-dir", str(folder), *words]) == 0
+    assert re.search(r"bnn: warning: 2 of 10 pictures [^\n]+; they are left out\n", capsys.readouterr().err)
+
+
+def test_folders_that_cannot_be_trained_on(folder, capsys):
+    assert "there is no folder" in refused([], folder / "gone", capsys)
+    assert "has no class folders" in refused([], folder / "dark", capsys)
+    assert "at least 1 pixel, got 0" in refused(["--image-size", "0"], folder, capsys)
+    assert "lies between 0 and 1" in refused(["--test-part", "1"], folder, capsys)
+    assert "resnet8" in refused(["--model", "resnet9"], folder, capsys)
+    (folder / "empty").mkdir()
+    (folder / "hollow").mkdir()
+    assert f"{folder}/empty, {folder}/hollow have no images" in refused([], folder, capsys)
+    for name in ("empty", "hollow"):
+        Image.new("L", (9, 9)).save(folder / name / "0.png")
+    assert "empty has 1 image, which cannot be both trained and tested on" in refused([], folder, capsys)
