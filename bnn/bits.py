@@ -47,6 +47,10 @@ class BitTensor(Tensor):
     def __new__(  # noqa: D102
         cls, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype
     ) -> BitTensor:
+        if torch.compiler.is_exporting():
+            raise NotImplementedError(
+                "torch.export cannot follow tensors of bits: write a trained run as a file with `bnn compress`"
+            )
         return Tensor._make_wrapper_subclass(
             cls, torch.Size(shape), strides=tuple(strides), dtype=dtype, device=packed.device
         )
@@ -86,6 +90,19 @@ class BitTensor(Tensor):
         rows, row_elements = _rows(self.shape, order)
         flat = cast(Tensor, _bnn.unpack(self.packed, row_elements, dtype or self.dtype)).view(rows * row_elements)
         return flat.as_strided(self.shape, self.stride())
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The dense value as a NumPy array, a copy; `force` as in `torch.Tensor.numpy`."""
+        return self.dense().numpy(force=force)
+
+    def tolist(self) -> Any:
+        """The dense value as nested lists of +1.0 and -1.0."""
+        return self.dense().tolist()
+
+    def share_memory_(self) -> BitTensor:
+        """Moves the bits to memory that processes share."""
+        self.packed.share_memory_()  # type: ignore[no-untyped-call]
+        return self
 
     @property
     def storage_bytes(self) -> int:
@@ -391,3 +408,7 @@ _BIT_OPS: dict[Any, Callable[..., Any]] = {
     _aten.addmm.default: _addmm,
     _aten.convolution.default: _convolution,
 }
+
+
+# torch.load then takes a BitTensor as it takes a tensor, by its default of loading nothing but data.
+torch.serialization.add_safe_globals([BitTensor])
