@@ -49,7 +49,7 @@ class BitTensor(Tensor):
     ) -> BitTensor:
         if torch.compiler.is_exporting():
             raise NotImplementedError(
-                "torch.export cannot follow tensors of bits: write a trained run as a file with `bnn compress`"
+                "torch.export cannot follow bits: write a trained run as a file by `bnn compress`"
             )
         return Tensor._make_wrapper_subclass(
             cls, torch.Size(shape), strides=tuple(strides), dtype=dtype, device=packed.device
@@ -91,19 +91,6 @@ class BitTensor(Tensor):
         flat = cast(Tensor, _bnn.unpack(self.packed, row_elements, dtype or self.dtype)).view(rows * row_elements)
         return flat.as_strided(self.shape, self.stride())
 
-    def numpy(self, *, force: bool = False) -> Any:
-        """The dense value as a NumPy array, a copy; `force` as in `torch.Tensor.numpy`."""
-        return self.dense().numpy(force=force)
-
-    def tolist(self) -> Any:
-        """The dense value as nested lists of +1.0 and -1.0."""
-        return self.dense().tolist()
-
-    def share_memory_(self) -> BitTensor:
-        """Moves the bits to memory that processes share."""
-        self.packed.share_memory_()  # type: ignore[no-untyped-call]
-        return self
-
     @property
     def storage_bytes(self) -> int:
         """Bytes that the elements really take in memory."""
@@ -127,6 +114,10 @@ class BitTensor(Tensor):
         # Likewise, since torch's dispatch to a subclass imports its package of distributed tensors: 40 MiB.
         if func in (Tensor.flatten, torch.flatten) and args[0].dim() > 2 and (args[1:], kwargs) in _FLATTENS_IMAGES:
             return _Flatten.apply(args[0])  # type: ignore[no-untyped-call]
+        if func in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
+            return func(args[0].dense(), *args[1:], **kwargs)
+        if func is Tensor.share_memory_:
+            raise TypeError("a BitTensor has no memory of its own to share: share its bits by .packed.share_memory_()")
         # Would otherwise write into the dense copy of an element and be lost.
         if func is Tensor.__setitem__ and isinstance(args[0], BitTensor):
             raise TypeError(f"an assignment {_WOULD_CHANGE}")
@@ -331,11 +322,7 @@ def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     return _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
-_FLATTENS_IMAGES: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
-    ((1,), {}),
-    ((1, -1), {}),
-    ((), {"start_dim": 1}),
-)
+_FLATTENS_IMAGES: Any = (((1,), {}), ((1, -1), {}), ((), {"start_dim": 1}))
 
 
 class _Flatten(torch.autograd.Function):
@@ -409,6 +396,4 @@ _BIT_OPS: dict[Any, Callable[..., Any]] = {
     _aten.convolution.default: _convolution,
 }
 
-
-# torch.load then takes a BitTensor as it takes a tensor, by its default of loading nothing but data.
-torch.serialization.add_safe_globals([BitTensor])
+torch.serialization.add_safe_globals([BitTensor])  # torch.load takes one as it takes a tensor

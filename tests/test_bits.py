@@ -134,13 +134,14 @@ class TestAsOtherTensors:
         assert (type(loaded), loaded.shape, loaded.dtype) == (BitTensor, bits.shape, bits.dtype)
         assert torch.equal(loaded.dense(), bits.dense())
 
-    def test_is_shared_between_processes(self):
+    def test_sharing_is_an_error_that_says_how(self):
         bits = bits_of(3, 5)
-        assert bits.share_memory_() is bits
-        assert bits.packed.is_shared()
+        with pytest.raises(TypeError, match=r"share its bits by \.packed"):
+            bits.share_memory_()
+        assert bits.packed.share_memory_().is_shared()
 
     def test_export_is_refused_in_one_line(self):
-        with pytest.raises(NotImplementedError, match=r"^torch\.export cannot follow tensors of bits: [^\n]+$"):
+        with pytest.raises(NotImplementedError, match=r"^torch\.export cannot follow bits: [^\n]+$"):
             torch.export.export(torch.nn.Sequential(BinaryLinear(8, 4)).eval(), (torch.ones(2, 8),))
 
 

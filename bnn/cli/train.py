@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bnn
 from bnn.cli.arguments import ArgumentParser
+from bnn.cli.program import asks_for_help
 from bnn.cli.trainer import add_run_options, make_trainer, trainer_of_run
 from bnn.errors import RecipeError, UsageError
 
@@ -16,9 +19,26 @@ if TYPE_CHECKING:
     from bnn.training import Trainer
 
 
+_HELP = """usage: bnn train RECIPE [options]
+       bnn train --resume RUN [options]
+
+Trains a recipe, or goes on with an interrupted run.
+
+options of every run:
+  --out DIR                    the run's directory (default: runs/RECIPE-TIME)
+  --device DEVICE              cpu, cuda, mps, or auto: cuda if there is one (default)
+  --tensorboard                write a TensorBoard log as well
+  -h, --help                   this text; behind a RECIPE: its own options, too
+
+SIGTERM and Ctrl-C save the state and leave; --resume goes on from there.
+"""
+
+
 def train(arguments: list[str]) -> None:
     """Runs the command."""
-    if arguments and not arguments[0].startswith("-"):
+    if asks_for_help(arguments):
+        print(_HELP, end="")
+    elif arguments and not arguments[0].startswith("-"):
         _start(arguments[0], arguments[1:])
     elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
         _resume(arguments)
@@ -27,6 +47,7 @@ def train(arguments: list[str]) -> None:
 
 
 def _start(recipe_path: str, arguments: list[str]) -> None:
+    _say_that_torch_is_loading()
     from bnn.training.recipe import load_recipe, parse_arguments, recipe_parser, values_to_json
 
     recipe = load_recipe(Path(recipe_path))
@@ -57,13 +78,22 @@ def _resume(arguments: list[str]) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
     add_run_options(parser)
     options = parser.parse_args(arguments)
+    _say_that_torch_is_loading()
     trainer = trainer_of_run(options.resume, options, tensorboard=options.tensorboard)
     _finish(trainer, trainer.resume)
 
 
+def _say_that_torch_is_loading() -> None:
+    if "torch" not in sys.modules:
+        print(f"bnn {bnn.__version__}: loading torch", flush=True)
+
+
 def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.text import Text
 
+    from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
 
+    Console().print(Text(start_line(trainer)), soft_wrap=True)
     print_summary(Console(), take_all_steps(), trainer.out)

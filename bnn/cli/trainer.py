@@ -49,7 +49,9 @@ def trainer_of_run(directory: Path, options: argparse.Namespace, *, tensorboard:
     recipe = load_recipe(path)
     if recipe.sha256 != sha256:
         warnings.warn(f"{path} has changed since the run began; it is used as it is now", stacklevel=2)
-    return make_trainer(recipe, values_from_json(recipe, arguments), directory, device, tensorboard=tensorboard)
+    trainer = make_trainer(recipe, values_from_json(recipe, arguments), directory, device, tensorboard=tensorboard)
+    trainer.configuration = configuration
+    return trainer
 
 
 def make_trainer(
@@ -69,13 +71,14 @@ def make_trainer(
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, MemoryMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, MemoryMeter, SpeedMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
     from bnn.training.recipe import build
 
-    callbacks: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), ProgressBar(Console())]
+    meters: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), SpeedMeter()]
+    callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
     return Trainer(build(recipe, values), directory, device=_device(device), callbacks=callbacks)

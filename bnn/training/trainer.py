@@ -92,22 +92,24 @@ class Trainer:
             CheckpointError: a checkpoint cannot be written.
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
-        directory.create(self.out)
-        directory.write_json(
-            self.out / directory.CONFIGURATION, {**self.configuration, "versions": directory.versions()}
-        )
-        torch.manual_seed(self.run.seed)
-        # From here on there is always a state to go on from.
-        self.save()
-        return self._fit()
+        with self._interruption:
+            directory.create(self.out)
+            directory.write_json(
+                self.out / directory.CONFIGURATION, {**self.configuration, "versions": directory.versions()}
+            )
+            torch.manual_seed(self.run.seed)
+            # From here on there is always a state to go on from.
+            self.save()
+            return self._fit()
 
     def resume(self) -> dict[str, Any]:
         """Goes on from the newest checkpoint in the directory; as `fit` otherwise."""
-        self.load()
-        if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
-            raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done")
-        directory.drop_metrics_after(self.out, epoch=self.epoch)
-        return self._fit()
+        with self._interruption:
+            self.load()
+            if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
+                raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done")
+            directory.drop_metrics_after(self.out, epoch=self.epoch)
+            return self._fit()
 
     def load(self) -> None:
         """Takes the state of the newest checkpoint.
@@ -164,15 +166,14 @@ class Trainer:
 
     def _fit(self) -> dict[str, Any]:
         self._started_at = self._saved_at = time.monotonic()
-        with self._interruption:
-            try:
-                self._each("on_fit_begin")
-                while self.epoch < self.run.epochs:
-                    self._train_epoch()
-                    self._finish_epoch()
-                return self._test()
-            finally:
-                self._each("on_exit")
+        try:
+            self._each("on_fit_begin")
+            while self.epoch < self.run.epochs:
+                self._train_epoch()
+                self._finish_epoch()
+            return self._test()
+        finally:
+            self._each("on_exit")
 
     def _train_epoch(self) -> None:
         self._each("on_epoch_begin")

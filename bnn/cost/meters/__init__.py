@@ -2,7 +2,15 @@
 
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
-from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, StorageMeter
+from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, SpeedMeter, StorageMeter
 from bnn.cost.meters.weights import WeightMeter
 
-__all__ = ["EnergyMeter", "GatedXnorMeter", "MemoryMeter", "StorageMeter", "WeightMeter", "quantization_card"]
+__all__ = [
+    "EnergyMeter",
+    "GatedXnorMeter",
+    "MemoryMeter",
+    "SpeedMeter",
+    "StorageMeter",
+    "WeightMeter",
+    "quantization_card",
+]
