@@ -71,13 +71,13 @@ def make_trainer(
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, MemoryMeter, SpeedMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, SpeedMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
     from bnn.training.recipe import build
 
-    meters: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), SpeedMeter()]
+    meters: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), SpeedMeter(), FloatComparison()]
     callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())

@@ -1,5 +1,6 @@
 """The short table at the end of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bnn.reports.beside_float import Comparison, comparisons
 from bnn.reports.texts import energy
 
 
@@ -23,7 +25,18 @@ def print_summary(console: Console, summary: dict[str, Any], directory: Path) ->
     for what, value in _rows(summary):
         table.add_row(what, Text(value))
     console.print(table)
+    beside = list(comparisons(summary))
+    if beside:
+        console.print(_beside_float(beside))
     console.print(Text(f"files: {directory}"), soft_wrap=True)
+
+
+def _beside_float(beside: Sequence[Comparison]) -> Table:
+    table = Table("", "this run", "in float32", "", box=SIMPLE_HEAD)
+    for figure in beside:
+        name = f"{figure.name}, {figure.how}"
+        table.add_row(name, figure.text(figure.this), figure.text(figure.other), figure.ratio)
+    return table
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """Callbacks that add figures to a run's epochs and its summary, and the quantization card."""
 
+from bnn.cost.meters.beside_float import FloatComparison
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
 from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, SpeedMeter, StorageMeter
@@ -7,6 +8,7 @@ from bnn.cost.meters.weights import WeightMeter
 
 __all__ = [
     "EnergyMeter",
+    "FloatComparison",
     "GatedXnorMeter",
     "MemoryMeter",
     "SpeedMeter",
