@@ -47,6 +47,10 @@ class BitTensor(Tensor):
     def __new__(  # noqa: D102
         cls, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype
     ) -> BitTensor:
+        if torch.compiler.is_exporting():
+            raise NotImplementedError(
+                "torch.export cannot follow bits: write a trained run as a file by `bnn compress`"
+            )
         return Tensor._make_wrapper_subclass(
             cls, torch.Size(shape), strides=tuple(strides), dtype=dtype, device=packed.device
         )
@@ -110,6 +114,10 @@ class BitTensor(Tensor):
         # Likewise, since torch's dispatch to a subclass imports its package of distributed tensors: 40 MiB.
         if func in (Tensor.flatten, torch.flatten) and args[0].dim() > 2 and (args[1:], kwargs) in _FLATTENS_IMAGES:
             return _Flatten.apply(args[0])  # type: ignore[no-untyped-call]
+        if func in (Tensor.numpy, Tensor.tolist, Tensor.__array__):
+            return func(args[0].dense(), *args[1:], **kwargs)
+        if func is Tensor.share_memory_:
+            raise TypeError("a BitTensor has no memory of its own to share: share its bits by .packed.share_memory_()")
         # Would otherwise write into the dense copy of an element and be lost.
         if func is Tensor.__setitem__ and isinstance(args[0], BitTensor):
             raise TypeError(f"an assignment {_WOULD_CHANGE}")
@@ -314,11 +322,7 @@ def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     return _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
-_FLATTENS_IMAGES: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
-    ((1,), {}),
-    ((1, -1), {}),
-    ((), {"start_dim": 1}),
-)
+_FLATTENS_IMAGES: Any = (((1,), {}), ((1, -1), {}), ((), {"start_dim": 1}))
 
 
 class _Flatten(torch.autograd.Function):
@@ -391,3 +395,5 @@ _BIT_OPS: dict[Any, Callable[..., Any]] = {
     _aten.addmm.default: _addmm,
     _aten.convolution.default: _convolution,
 }
+
+torch.serialization.add_safe_globals([BitTensor])  # torch.load takes one as it takes a tensor

@@ -1,5 +1,8 @@
 """The errors that a user can cause and fix. Each message is one line: what is wrong, and how to go on."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class BnnError(Exception):
     """Base of every error that the command line prints as one line instead of a traceback.
@@ -47,3 +50,17 @@ class Interrupted(BnnError):
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def near_match(name: str, choices: Iterable[str]) -> str:
+    """What an error adds where a name is nearly one of the choices, as `, but there is 'edge'`; else nothing."""
+    near = difflib.get_close_matches(name, list(choices), n=1)
+    return f", but there is {near[0]!r}" if near else ""
+
+
+def near_options(message: str, options: Iterable[str]) -> str:
+    """The same for the options that a parser's message does not recognize."""
+    if not message.startswith("unrecognized arguments"):
+        return ""
+    words = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+    return next((hint for hint in (near_match(word, options) for word in words) if hint), "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 import bnn.optim
-from bnn.errors import RecipeError
+from bnn.errors import RecipeError, near_match
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
@@ -58,9 +57,8 @@ def prepare(
     """
     presets = {"standard": standard, "edge": edge, "edge-min": edge_min}
     if preset not in presets:
-        near = difflib.get_close_matches(preset, presets, n=1)
-        hint = f", but there is {near[0]!r}" if near else ""
-        raise RecipeError(f"there is no preset {preset!r}{hint}; there are: {', '.join(presets)}")
+        near = near_match(preset, presets)
+        raise RecipeError(f"there is no preset {preset!r}{near}; there are: {', '.join(presets)}")
     options = {} if learning_rate is None else {"learning_rate": learning_rate}
     return presets[preset](build, input_shape, seed=seed, **options)
 

@@ -1,5 +1,7 @@
+import io
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
+from bnn.layers import BinaryLinear
 from tests.contracts import CHANNELS_LAST, bits_of, randn, signs
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -112,6 +115,34 @@ class TestPacking:
         assert F.conv2d(F.max_pool2d(bits, 2), weight, padding=1).shape == (2, 4, 2, 2)
         assert bits.dense().device.type == "meta"
         assert bits_of(3, 5).to("meta").packed.device.type == "meta"
+
+
+class TestAsOtherTensors:
+    def test_numpy_and_lists_have_the_dense_value(self):
+        bits = bits_of(3, 5)
+        assert np.array_equal(bits.numpy(), bits.dense().numpy())
+        assert np.array_equal(np.asarray(bits), bits.dense().numpy())
+        assert bits.tolist() == bits.dense().tolist()
+        assert bits_of().tolist() in (1.0, -1.0)
+
+    def test_saves_its_bits_and_loads_as_data_alone(self):
+        bits, file = bits_of(64, 1000), io.BytesIO()
+        torch.save({"bits": bits}, file)
+        assert file.tell() < 64 * 1000 / 8 + 4096
+        file.seek(0)
+        loaded = torch.load(file)["bits"]
+        assert (type(loaded), loaded.shape, loaded.dtype) == (BitTensor, bits.shape, bits.dtype)
+        assert torch.equal(loaded.dense(), bits.dense())
+
+    def test_sharing_is_an_error_that_says_how(self):
+        bits = bits_of(3, 5)
+        with pytest.raises(TypeError, match=r"share its bits by \.packed"):
+            bits.share_memory_()
+        assert bits.packed.share_memory_().is_shared()
+
+    def test_export_is_refused_in_one_line(self):
+        with pytest.raises(NotImplementedError, match=r"^torch\.export cannot follow bits: [^\n]+$"):
+            torch.export.export(torch.nn.Sequential(BinaryLinear(8, 4)).eval(), (torch.ones(2, 8),))
 
 
 class TestReadOnly:

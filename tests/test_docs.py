@@ -79,13 +79,15 @@ def load(name):
     return module
 
 
-def test_readme_example_trains():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+def test_readme_example_trains_and_prints_what_stands_below_it(capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((example, printed),) = re.findall(r"```python\n(.*?)```.*?```\n(.*?)```", readme, flags=re.DOTALL)
     torch.manual_seed(0)
     names: dict[str, object] = {}
     exec(example, names)
     gradients = [parameter.grad for parameter in names["model"].parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert capsys.readouterr().out == printed
 
 
 def saved_bits(layer: nn.Module, x: torch.Tensor) -> float:
@@ -140,6 +142,7 @@ def saved_by_layers() -> Iterator[tuple[str, float]]:
         "`AvgPool2d(2)`": AvgPool2d(2),
         "`BinaryBlock` of `BinaryConv2d` and `nn.BatchNorm2d`": BinaryBlock(conv(), nn.BatchNorm2d(8)),
         "`BinaryBlock` that recomputes, behind `Sign`": Unit(Sign(), None, residual=False),
+        "`BinaryBlock` that recomputes, behind `ApproxSign`": Unit(ApproxSign(), None, residual=False),
         "`BinaryBlock` that recomputes, behind `ApproxSign`, with `nn.Hardtanh` and its input as the shortcut": Unit(
             ApproxSign(), nn.Hardtanh(), residual=True
         ),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bnn.cli.budget.command import budget
 from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
-from bnn.cli.program import asks_for_help, run_program
+from bnn.cli.program import run_program
 from bnn.cli.recipes import recipes
 from bnn.cli.runs import evaluate, predict, report
 from bnn.cli.train import train
@@ -29,6 +29,7 @@ commands:
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
+  bnn --version                the package's version
 """
 
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(
         "bnn",
         {
-            "train": _train,
+            "train": train,
             "recipes": recipes,
             "eval": evaluate,
             "predict": predict,
@@ -60,11 +61,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         on_interrupt="interrupted; a run's newest checkpoint is as it was",
         on_memory="out of memory: a smaller batch needs less; checkpoints are untouched",
     )
-
-
-def _train(arguments: list[str]) -> None:
-    # Without a recipe there are no options of its own to list.
-    if asks_for_help(arguments):
-        print(_HELP, end="")
-    else:
-        train(arguments)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
-from bnn.errors import UsageError
+from bnn.errors import UsageError, near_match, near_options
 
 _UNITS = {"b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
@@ -24,7 +23,8 @@ class ArgumentParser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:  # noqa: D102
-        raise UsageError(f"{message}; see `{self.prog} --help`")
+        near = near_options(message, self._option_string_actions)
+        raise UsageError(f"{message}{near}; see `{self.prog} --help`")
 
 
 def parse_size(text: str) -> int:
@@ -65,6 +65,5 @@ def require_choice(kind: str, name: str | None, choices: Iterable[str], *, where
     """
     choices = list(choices)
     if name is not None and name not in choices:
-        near = difflib.get_close_matches(name, choices, n=1)
-        hint = f", but there is {near[0]!r}" if near else ""
-        raise UsageError(f"there is no {kind} {name!r}{where}{hint}; there are: {', '.join(choices)}")
+        near = near_match(name, choices)
+        raise UsageError(f"there is no {kind} {name!r}{where}{near}; there are: {', '.join(choices)}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from bnn.errors import BnnError, UsageError
+import bnn
+from bnn.errors import BnnError, UsageError, near_match
 
 Command = Callable[[list[str]], None]
 """Takes the arguments behind its name."""
@@ -29,7 +31,7 @@ def run_program(
         name: of the program; errors and warnings begin with it.
         commands: by their names.
         arguments: those behind the program's name; None: the process's own.
-        help_text: what `--help` prints.
+        help_text: what `--help` prints; `--version` prints the package's version.
         on_interrupt: what to say where the user has interrupted the command.
         on_memory: what to say where the memory was not enough.
 
@@ -38,18 +40,24 @@ def run_program(
         other errors.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments == ["--version"]:
+        print(f"{name} {bnn.__version__}")
+        return 0
     if not arguments or asks_for_help(arguments):
         print(help_text, end="")
         return 0 if arguments else 2
     try:
         if arguments[0] not in commands:
-            raise UsageError(f"there is no command {arguments[0]!r}; see `{name} --help`")
+            near = near_match(arguments[0], commands)
+            raise UsageError(f"there is no command {arguments[0]!r}{near}; see `{name} --help`")
         with _one_line_warnings(name):
             commands[arguments[0]](arguments[1:])
     except BnnError as error:
         return _fail(name, str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _fail(name, on_interrupt, 130)
+    except KeyboardInterrupt as interrupt:
+        # Python's own has no number.
+        number, *_ = (*interrupt.args, signal.SIGINT)
+        return _fail(name, on_interrupt, 128 + number)
     except MemoryError:
         return _fail(name, on_memory, 1)
     return 0

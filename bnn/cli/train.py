@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bnn
 from bnn.cli.arguments import ArgumentParser
+from bnn.cli.program import asks_for_help
 from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe
 from bnn.errors import RecipeError, UsageError
 
@@ -16,9 +19,26 @@ if TYPE_CHECKING:
     from bnn.training import Trainer
 
 
+_HELP = """usage: bnn train RECIPE [options]
+       bnn train --resume RUN [options]
+
+Trains a recipe, or goes on with an interrupted run.
+
+options of every run:
+  --out DIR                    the run's directory (default: runs/RECIPE-TIME)
+  --device DEVICE              cpu, cuda, mps, or auto: cuda if there is one (default)
+  --tensorboard                write a TensorBoard log as well
+  -h, --help                   this text; behind a RECIPE: its own options, too
+
+SIGTERM and Ctrl-C save the state and leave; --resume goes on from there.
+"""
+
+
 def train(arguments: list[str]) -> None:
     """Runs the command."""
-    if arguments and not arguments[0].startswith("-"):
+    if asks_for_help(arguments):
+        print(_HELP, end="")
+    elif arguments and not arguments[0].startswith("-"):
         _start(arguments[0], arguments[1:])
     elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
         _resume(arguments)
@@ -29,6 +49,7 @@ def train(arguments: list[str]) -> None:
 
 
 def _start(recipe_name: str, arguments: list[str]) -> None:
+    _say_that_torch_is_loading()
     from bnn.training.recipe import build, load_recipe, locate_recipe, parse_arguments, recipe_parser, values_to_json
 
     recipe = load_recipe(locate_recipe(recipe_name))
@@ -55,9 +76,6 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
 
 
 def _resume(arguments: list[str]) -> None:
-    from bnn.training.directory import read_configuration
-    from bnn.training.recipe import build, values_from_json, values_to_json
-
     parser = ArgumentParser(prog="bnn train", description="Goes on with a run, as its recipe and its options say.")
     parser.add_argument("--resume", metavar="RUN", required=True, type=Path, help="directory of the run")
     parser.add_argument("--epochs", type=int, help="the number to end at, which may be more than the run began with")
@@ -66,6 +84,10 @@ def _resume(arguments: list[str]) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
     add_recipe_option(parser)
     options = parser.parse_args(arguments)
+    _say_that_torch_is_loading()
+    from bnn.training.directory import read_configuration
+    from bnn.training.recipe import build, values_from_json, values_to_json
+
     configuration = read_configuration(options.resume)
     recipe = named_recipe(options.resume, configuration, options.recipe)
     kept = arguments_of_run(options.resume, configuration)
@@ -80,9 +102,17 @@ def _resume(arguments: list[str]) -> None:
     _finish(trainer, trainer.resume)
 
 
+def _say_that_torch_is_loading() -> None:
+    if "torch" not in sys.modules:
+        print(f"bnn {bnn.__version__}: loading torch", flush=True)
+
+
 def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.text import Text
 
+    from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
 
+    Console().print(Text(start_line(trainer)), soft_wrap=True)
     print_summary(Console(), take_all_steps(), trainer.out)

@@ -142,12 +142,13 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, MemoryMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, SpeedMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
 
-    callbacks: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), ProgressBar(Console())]
+    meters: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), SpeedMeter(), FloatComparison()]
+    callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
     return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)

@@ -1,5 +1,7 @@
 """The binary convolution."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,8 @@ class BinaryConv2d(BinaryLayer):
         out_channels: channels of the output.
         kernel_size: height and width of the kernel.
         stride: step of the kernel.
-        padding: zeros on each side.
+        padding: zeros on each side; or as in torch `valid` for none, or `same` for an output of the input's size, which
+            takes a stride of 1 and an odd kernel or an even dilation.
         dilation: distance of the kernel's taps.
         groups: groups of channels.
         store: makes the weight's store from its shape; None: that of `bnn.weights.default_store`.
@@ -40,7 +43,7 @@ class BinaryConv2d(BinaryLayer):
         kernel_size: int,
         *,
         stride: int = 1,
-        padding: int = 0,
+        padding: int | Literal["same", "valid"] = 0,
         dilation: int = 1,
         groups: int = 1,
         store: StoreFactory | None = None,
@@ -63,7 +66,7 @@ class BinaryConv2d(BinaryLayer):
         self.out_channels = out_channels
         self.kernel_size = kernel_size
         self.stride = stride
-        self.padding = padding
+        self.padding = _padding(padding, kernel_size, stride, dilation)
         self.dilation = dilation
         self.groups = groups
 
@@ -73,7 +76,9 @@ class BinaryConv2d(BinaryLayer):
         return Window.of(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, in_channels, H, W] to float [N, out_channels, H', W']."""
+        """[N, in_channels, H, W] to float [N, out_channels, H', W']; or one image without N."""
+        if x.dim() == 3:
+            return self(x.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
         x = self.quantized(x.contiguous(memory_format=torch.channels_last))
         product = products.conv2d(x, self.store.read(), self.window, self.grad_quantizer, self.store.gradient_quantizer)
         return self.scaled(product, trailing_dims=2)
@@ -84,3 +89,17 @@ class BinaryConv2d(BinaryLayer):
             f"{in_channels * self.groups}, {out_channels}, {kernel_size}, stride={self.stride},"
             f" padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
         )
+
+
+def _padding(padding: int | Literal["same", "valid"], kernel_size: int, stride: int, dilation: int) -> int:
+    if padding == "valid":
+        return 0
+    if padding != "same":
+        return padding
+    reach = dilation * (kernel_size - 1)
+    if stride != 1 or reach % 2:
+        raise ValueError(
+            f"padding 'same' takes a stride of 1 and as many zeros on each side, not a stride of {stride} and"
+            f" {reach} zeros in all: give their number"
+        )
+    return reach // 2

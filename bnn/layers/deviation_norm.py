@@ -30,8 +30,9 @@ class DeviationNorm(nn.Module):
         Raises:
             ValueError: `y` has other channels or, in training, fewer than two values of each.
         """
-        if y.shape[1] != self.running_mean.numel():
-            raise ValueError(f"expected {self.running_mean.numel()} channels, got a tensor of {tuple(y.shape)}")
+        if y.dim() < 2 or y.shape[1] != self.running_mean.numel():
+            channels = self.running_mean.numel()
+            raise ValueError(f"expected a batch [N, {channels}, ...], got a tensor of {tuple(y.shape)}")
         if self.training and y.numel() <= y.shape[1]:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
 

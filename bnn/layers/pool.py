@@ -51,7 +51,9 @@ class MaxPool2d(nn.Module):
         return PoolWindow.of(self.kernel_size, stride=self.stride, padding=self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C, H', W']."""
+        """[N, C, H, W] to [N, C, H', W']; or one image without N."""
+        if x.dim() == 3:
+            return self(x.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
         if isinstance(x, BitTensor):
             return F.max_pool2d(x, self.kernel_size, self.stride, self.padding)
         return _MaxPool2d.apply(x, self.window)  # type: ignore[no-any-return, no-untyped-call]
@@ -78,7 +80,9 @@ class AvgPool2d(nn.AvgPool2d):
     """`torch.nn.AvgPool2d` that saves nothing for backward; torch saves the input, for the sake of its shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C, H', W']."""
+        """[N, C, H, W] to [N, C, H', W']; or one image without N."""
+        if x.dim() == 3:
+            return self(x.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
         options = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
         return _AvgPool2d.apply(x, *options, self.divisor_override)  # type: ignore[no-any-return, no-untyped-call]
 

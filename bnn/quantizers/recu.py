@@ -27,10 +27,10 @@ class ReCU(Quantizer):
 
     Args:
         tau: quantile that bounds the weights, in (0.5, 1]; 1 does not clamp. Training raises it with a schedule.
-        tail: what becomes of weights beyond the bound. `zero`: they get no gradient (the public code; with it
-            the clamp changes neither the forward pass nor the tail's own gradient). `pass`: the clamp passes the
-            gradient unchanged. `project`: as `pass`, and after each step the latent weights themselves are
-            moved to the bound.
+        tail: what becomes of weights beyond the bound; one on the bound is within. `zero`: they get no gradient (the
+            public code; with it the clamp changes neither the forward pass nor the tail's own gradient). `pass`: the
+            clamp passes the gradient unchanged. `project`: as `pass`, and after each step the latent weights themselves
+            are moved to the bound.
         quantile: `laplace` is the paper's estimate -mean|w| ln(2 - 2 tau); `empirical` is the true quantile.
         scope: whether the bound is one of the whole layer (the public code) or one of each filter.
         scale: `mean` multiplies a layer's product by the mean of |clamped weight| of each filter (the paper's
@@ -112,7 +112,8 @@ class ReCU(Quantizer):
         standard = self._standardized(weight)
         bound = self.bound(standard)
         if self.tail == "zero":
-            return standard.clamp(-bound, bound)
+            # Not torch.clamp, whose gradient on the bound differs between releases of torch.
+            return torch.where(standard.abs() > bound, bound.copysign(standard.detach()), standard)
         return _PassingClamp.apply(standard, bound)  # type: ignore[no-any-return, no-untyped-call]
 
     def is_clipped(self, weight: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from rich.table import Table
 from bnn.cost.memory.budget import Candidate
 from bnn.cost.memory.predicted import StepMemory
 from bnn.cost.memory.table import MemoryTable, Variable
+from bnn.reports.texts import duration
 
 _MIB = 2**20
 
@@ -50,17 +51,27 @@ def print_budget(
     _print(console, title, table, caption)
 
 
-def print_measured(console: Console, steps: Mapping[str, tuple[StepMemory, Mapping[str, int | None]]]) -> None:
-    """Prints what has been predicted of steps beside what has been measured.
+def print_measured(
+    console: Console,
+    steps: Mapping[str, tuple[StepMemory, Mapping[str, float | None]]],
+    *,
+    batch_size: int,
+    epoch_size: int,
+) -> None:
+    """Prints what has been predicted of steps beside what has been measured, and what an epoch takes.
 
     Args:
         console: where to.
-        steps: by the name of their preset: the prediction, and the bytes measured.
+        steps: by the name of their preset: the prediction, and the figures measured.
+        batch_size: examples of a step.
+        epoch_size: examples of an epoch.
     """
     table = _table()
     table.add_column("")
     for name in steps:
         table.add_column(name, justify="right", no_wrap=True)
+    if len(steps) > 1:
+        table.add_column("ratio", justify="right", no_wrap=True)
     rows: list[tuple[str, list[float | None]]] = [
         ("saved for backward, predicted", [step.saved_bytes for step, _ in steps.values()]),
         ("  measured by hooks", [figures["saved_bytes"] for _, figures in steps.values()]),
@@ -71,10 +82,20 @@ def print_measured(console: Console, steps: Mapping[str, tuple[StepMemory, Mappi
             "peak resident above the level before the model",
             [figures["resident_bytes"] for _, figures in steps.values()],
         ),
+        ("  of the whole process", [figures["process_bytes"] for _, figures in steps.values()]),
     ]
     for label, sizes in rows:
-        table.add_row(label, *("-" if size is None else _mib(size) for size in sizes))
-    _print(console, "Predicted and measured, MiB", table, "Measured with random data in a process of its own.")
+        ratio = _ratio([size or 0 for size in sizes])
+        table.add_row(label, *("-" if size is None else _mib(size) for size in sizes), *ratio)
+    table.add_section()
+    steps_s = [figures["step_s"] or 0.0 for _, figures in steps.values()]
+    epochs_s = [step_s * (epoch_size // batch_size) for step_s in steps_s]
+    table.add_row("time of a step, measured", *(f"{step_s:.3g} s" for step_s in steps_s), *_ratio(steps_s))
+    table.add_row(f"  an epoch of {epoch_size:,}", *map(duration, epochs_s), *_ratio(epochs_s))
+    caption = (
+        "Measured over a few steps with random data on this machine, in a process of its own; loading of data is extra."
+    )
+    _print(console, "Predicted and measured; MiB where no other unit stands", table, caption)
 
 
 def print_candidates(console: Console, candidates: Sequence[Candidate], *, title: str, caption: str) -> None:

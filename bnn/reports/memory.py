@@ -1,17 +1,14 @@
 """A training step's memory in a report: predicted on shapes alone, and measured in a real step."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
 from bnn.cost.memory.measured import MeasuredMemory, measure_step
-from bnn.cost.memory.predicted import StepMemory, predict_step
+from bnn.cost.memory.of_run import predict_run
+from bnn.cost.memory.predicted import StepMemory
 from bnn.cost.meters.card import loss_name
-from bnn.errors import RunError
 from bnn.training import Precision, Run
 
 LARGEST_MEASURED_BYTES = 2**30
@@ -42,23 +39,10 @@ def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
     Raises:
         RunError: a model cannot run on shapes alone.
     """
-    predicted = {name: _predicted(run) for name, run in runs.items()}
+    predicted = {name: predict_run(run) for name, run in runs.items()}
     name, run = next(iter(runs.items()))
     is_small = predicted[name].table.total_bytes <= LARGEST_MEASURED_BYTES
     return MemoryFigures(predicted, _measured(run) if is_small else None, loss_name(run.loss), run.precision)
-
-
-def _predicted(run: Run) -> StepMemory:
-    with _on_meta([run.model, *([run.loss] if isinstance(run.loss, nn.Module) else [])]):
-        try:
-            return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
-        except RunError as error:
-            # Its text alone: its frames hold tensors of the model, which could then not be swapped back.
-            reason = str(error)
-        finally:
-            run.optimizer.zero_grad(set_to_none=True)
-            run.optimizer.state.clear()
-    raise RunError(reason)
 
 
 def _measured(run: Run) -> MeasuredMemory | None:
@@ -67,37 +51,6 @@ def _measured(run: Run) -> MeasuredMemory | None:
             return measure_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
     except Exception:  # a user's module may raise anything
         return None
-
-
-@contextmanager
-def _on_meta(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Meanwhile the modules' parameters and buffers are on the meta device.
-
-    They stay the same objects, so that optimizers and hooks still find them.
-    """
-    tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    swaps = [(tensor, _meta_twin(tensor)) for tensor in tensors]
-    _swap(swaps)
-    try:
-        yield
-    finally:
-        _swap(swaps)
-
-
-def _swap(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    for one, other in pairs:
-        torch.utils.swap_tensors(one, other)  # type: ignore[no-untyped-call]
-
-
-def _meta_twin(tensor: Tensor) -> Tensor:
-    """A tensor on the meta device with the class, strides, attributes and hooks of another."""
-    twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
-    if isinstance(tensor, nn.Parameter):
-        twin = torch.Tensor._make_subclass(type(tensor), twin, tensor.requires_grad)
-        twin.grad_dtype = tensor.grad_dtype
-        twin._post_accumulate_grad_hooks = tensor._post_accumulate_grad_hooks
-        vars(twin).update(vars(tensor))
-    return twin
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class ProgressBar(Callback):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps"),
+            TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -31,14 +32,16 @@ class ProgressBar(Callback):
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Shows the bar."""
         total = trainer.run.epochs * len(trainer.batches)
-        self._task = self._progress.add_task("training", total=total, completed=trainer.step)
+        self._task = self._progress.add_task("training", total=total, completed=trainer.step, speed="")
         self._progress.start()
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """Moves the bar."""
+        steps_per_s = self._progress.tasks[0].speed
         self._progress.update(
             self._task,
             completed=trainer.step,
+            speed=f"{steps_per_s * trainer.run.batch_size:,.0f} images/s" if steps_per_s else "",
             description=f"epoch {trainer.epoch + 1}/{trainer.run.epochs}  loss {loss:.3f}",
         )
 
@@ -51,6 +54,8 @@ class ProgressBar(Callback):
         )
         if "validation_accuracy" in record:
             line += f"  validation {100 * record['validation_accuracy']:6.2f} %"
+        if record.get("images_per_s"):
+            line += f"  {record['images_per_s']:,.0f} images/s"
         if record["skipped"]:
             line += f"  skipped steps {record['skipped']}"
         self.console.print(Text(line), soft_wrap=True)

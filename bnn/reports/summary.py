@@ -1,5 +1,6 @@
 """The short table at the end of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bnn.reports.beside_float import Comparison, comparisons
 from bnn.reports.texts import energy
 
 
@@ -23,7 +25,18 @@ def print_summary(console: Console, summary: dict[str, Any], directory: Path) ->
     for what, value in _rows(summary):
         table.add_row(what, Text(value))
     console.print(table)
+    beside = list(comparisons(summary))
+    if beside:
+        console.print(_beside_float(beside))
     console.print(Text(f"files: {directory}"), soft_wrap=True)
+
+
+def _beside_float(beside: Sequence[Comparison]) -> Table:
+    table = Table("", "this run", "in float32", "", box=SIMPLE_HEAD)
+    for figure in beside:
+        name = f"{figure.name}, {figure.how}"
+        table.add_row(name, figure.text(figure.this), figure.text(figure.other), figure.ratio)
+    return table
 
 
 def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -53,6 +66,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         }
         rows += [("", f"{energy(other_J)} (prices: {name})") for name, other_J in others.items()]
     rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
+    if summary.get("images_per_s"):
+        rows.append(("speed, measured", f"{summary['images_per_s']:,.0f} images/s in training steps"))
     if summary["skipped_steps"]:
         rows.append(("steps skipped", f"{summary['skipped_steps']} whose loss or gradient was not finite"))
     return rows

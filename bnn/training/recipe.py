@@ -20,7 +20,7 @@ import jsonargparse
 
 import bnn
 from bnn.data import Dataset
-from bnn.errors import BnnError, RecipeError, UsageError
+from bnn.errors import BnnError, RecipeError, UsageError, near_options
 from bnn.training.execute import execute, is_python_file
 from bnn.training.run import Run
 
@@ -203,7 +203,8 @@ def parse_arguments(parser: jsonargparse.ArgumentParser, arguments: Sequence[str
         return vars(parser.parse_args(list(arguments)))
     except jsonargparse.ArgumentError as error:
         message = str(error).replace("<class '", "").replace("'>", "").replace("Parser key", "option")
-        raise UsageError(f"{message}; see `{parser.prog} --help`") from None
+        near = near_options(message, parser._option_string_actions)
+        raise UsageError(f"{message}{near}; see `{parser.prog} --help`") from None
 
 
 def values_to_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,29 +95,31 @@ class Trainer:
             CheckpointError: a checkpoint cannot be written.
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
-        directory.create(self.out)
-        if self.recipe is not None:
-            directory.replace_file(self.out / directory.RECIPE, self.recipe)
-        self._write_configuration(self.configuration)
-        torch.manual_seed(self.run.seed)
-        # From here on there is always a state to go on from.
-        self.save()
-        return self._fit()
+        with self._interruption:
+            directory.create(self.out)
+            if self.recipe is not None:
+                directory.replace_file(self.out / directory.RECIPE, self.recipe)
+            self._write_configuration(self.configuration)
+            torch.manual_seed(self.run.seed)
+            # From here on there is always a state to go on from.
+            self.save()
+            return self._fit()
 
     def resume(self) -> dict[str, Any]:
         """Goes on from the newest checkpoint in the directory, to the run's last epoch; as `fit` otherwise.
 
         The run may have more epochs than it began with: its schedule is then that of the new number.
         """
-        self.load()
-        configuration = directory.read_configuration(self.out)
-        self._check_data(configuration)
-        if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
-            raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done; --epochs takes more")
-        self.configuration = {**configuration, **self.configuration}
-        self._write_configuration(self.configuration)
-        directory.drop_metrics_after(self.out, epoch=self.epoch)
-        return self._fit()
+        with self._interruption:
+            self.load()
+            configuration = directory.read_configuration(self.out)
+            self._check_data(configuration)
+            if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
+                raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done; --epochs takes more")
+            self.configuration = {**configuration, **self.configuration}
+            self._write_configuration(self.configuration)
+            directory.drop_metrics_after(self.out, epoch=self.epoch)
+            return self._fit()
 
     def load(self) -> None:
         """Takes the state of the newest checkpoint.
@@ -209,15 +211,14 @@ class Trainer:
 
     def _fit(self) -> dict[str, Any]:
         self._started_at = self._saved_at = time.monotonic()
-        with self._interruption:
-            try:
-                self._each("on_fit_begin")
-                while self.epoch < self.run.epochs:
-                    self._train_epoch()
-                    self._finish_epoch()
-                return self._test()
-            finally:
-                self._each("on_exit")
+        try:
+            self._each("on_fit_begin")
+            while self.epoch < self.run.epochs:
+                self._train_epoch()
+                self._finish_epoch()
+            return self._test()
+        finally:
+            self._each("on_exit")
 
     def _train_epoch(self) -> None:
         self._each("on_epoch_begin")

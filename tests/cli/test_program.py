@@ -1,5 +1,6 @@
 """Dispatch, errors and warnings of a command line, whatever the program."""
 
+import signal
 import warnings
 
 import pytest
@@ -31,6 +32,7 @@ def test_help(arguments, code, capsys):
         (RunError("two\nlines"), 1, "prog: two lines\n"),
         (UsageError("what?"), 2, "prog: what?\n"),
         (KeyboardInterrupt(), 130, "prog: as it was\n"),
+        (KeyboardInterrupt(signal.SIGTERM), 143, "prog: as it was\n"),
         (MemoryError(), 1, "prog: out of memory\n"),
     ],
 )
@@ -43,8 +45,10 @@ def test_errors_are_one_line(error, code, line, capsys):
 
 
 def test_unknown_commands_are_named(capsys):
-    assert run("og", go=print) == 2
-    assert capsys.readouterr().err == "prog: there is no command 'og'; see `prog --help`\n"
+    assert run("trian", train=print) == 2
+    assert capsys.readouterr().err == "prog: there is no command 'trian', but there is 'train'; see `prog --help`\n"
+    assert run("stop", train=print) == 2
+    assert capsys.readouterr().err == "prog: there is no command 'stop'; see `prog --help`\n"
 
 
 @pytest.mark.filterwarnings("always")

@@ -140,7 +140,7 @@ def test_nan_is_refused():
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((4, 3), "expected 2 channels"), ((1, 2), "two values a channel"), ((0, 2), "two values a channel")],
+    [((4, 3), r"expected a batch \[N, 2, ...\]"), ((1, 2), "two values a channel"), ((0, 2), "two values a channel")],
 )
 def test_refuses_what_it_cannot_normalise(shape, message):
     with pytest.raises(ValueError, match=message):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bnn.layers import BinaryConv2d
+from bnn.layers import BinaryBlock, BinaryConv2d
 from bnn.quantizers import ScaledSign, Sign
 from bnn.weights import LatentStore
 from tests.contracts import STESign, saved_bytes
@@ -121,3 +121,29 @@ def test_refuses_an_input_of_other_channels():
 def test_repr():
     layer = BinaryConv2d(4, 6, 3, stride=2, padding=1, groups=2)
     assert "4, 6, 3, stride=2, padding=1, dilation=1, groups=2" in repr(layer)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kernel_size": 3}, {"kernel_size": 5, "dilation": 3}, {"kernel_size": 2, "dilation": 2}]
+)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_padding_by_torch_s_names(options, padding, generator):
+    x = torch.randn((2, 3, 16, 16), generator=generator)
+    layer = BinaryConv2d(3, 4, padding=padding, **options)
+    expected = F.conv2d(STESign.apply(x), layer.store.read().dense(), padding=padding, dilation=layer.dilation)
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2}])
+def test_padding_that_cannot_be_the_same_on_each_side_is_one_line(options):
+    with pytest.raises(ValueError, match=r"^padding 'same' takes a stride of 1 [^\n]+ give their number$"):
+        BinaryConv2d(3, 4, padding="same", **options)
+
+
+def test_one_image_is_a_batch_of_one(generator):
+    x, layer = torch.randn((3, 6, 6), generator=generator), BinaryConv2d(3, 4, 3)
+    assert torch.equal(layer(x), layer(x[None])[0])
+    bits = Sign()(x)
+    assert torch.equal(layer(bits), layer(x))
+    with pytest.raises(ValueError, match=r"4D input \(got 3D input\)"):
+        BinaryBlock(layer, nn.BatchNorm2d(4), recompute=True)(x)

@@ -114,3 +114,9 @@ def test_average_is_torch_s_and_saves_nothing(shape, options):
         gradients.append((y, x.grad))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("pool", [MaxPool2d(2), AvgPool2d(2)])
+def test_one_image_is_a_batch_of_one(pool, generator):
+    x = torch.randn((3, 6, 6), generator=generator)
+    assert torch.equal(pool(x), pool(x[None])[0])

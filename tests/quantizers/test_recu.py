@@ -197,6 +197,29 @@ class TestGradient:
         gradient, grad = self.gradient(ReCU(tau=1.0, quantile="empirical", standardize=False), w)
         assert torch.equal(gradient, grad)
 
+    @pytest.mark.parametrize("tau", [1 - math.exp(-1) / 2, 1.0])
+    def test_zero_passes_the_whole_gradient_on_the_bound(self, tau):
+        # With this tau the bound is the mean magnitude, which is every weight's.
+        weight = torch.tensor([[2.0, -2.0], [2.0, -2.0]], dtype=torch.float64, requires_grad=True)
+        quantizer = ReCU(tau=tau, tail="zero", quantile="empirical", standardize=False)
+        clamped = quantizer.clamped(weight)
+        assert torch.equal(clamped, weight)
+        clamped.backward(torch.full_like(weight, 0.2669))
+        assert torch.equal(weight.grad, torch.full_like(weight, 0.2669))
+
+    def test_torch_s_own_clamp_decides_no_gradient(self, weight):
+        nodes, names = [ReCU().clamped(weight.requires_grad_()).grad_fn], set()
+        while nodes:
+            node = nodes.pop()
+            if node is not None:
+                names.add(node.name())
+                nodes += [following for following, _ in node.next_functions]
+        assert "WhereBackward0" in names
+        assert not [name for name in names if "Clamp" in name]
+
+    def test_nan_is_not_clamped_away(self):
+        assert ReCU(standardize=False).clamped(torch.tensor([[1.0, math.nan]])).isnan().any()
+
     @pytest.mark.parametrize("tail", ["pass", "project"])
     def test_pass_and_project_stop_nothing(self, tail, weight):
         gradient, grad = self.gradient(ReCU(tau=0.6, tail=tail, standardize=False), weight)

@@ -80,15 +80,18 @@ def test_variables_that_one_preset_lacks_and_those_of_several_widths():
 def test_measured_figures_under_the_predicted_ones():
     step = StepMemory(3 * MIB, table(32, 32))
     figures = {"saved_bytes": 2 * MIB, "graph_bytes": 4 * MIB, "peak_live_bytes": 11 * MIB, "resident_bytes": None}
+    figures |= {"process_bytes": 300 * MIB, "step_s": 0.25}
     console = Console(file=io.StringIO(), width=80)
-    print_measured(console, {"edge": (step, figures)})
+    print_measured(console, {"edge": (step, figures)}, batch_size=100, epoch_size=50_099)
     rows = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
-    shown = [row for row in rows if (row and row.split()[-1].replace(".", "").isdigit()) or row.endswith(" -")]
-    assert shown == [
+    assert [row for row in rows if row][3:-2] == [
         "saved for backward, predicted 3.00",
         "measured by hooks 2.00",
         "measured in autograd's graph 4.00",
         "peak of live tensors, predicted 12.00",
         "measured in torch's allocator 11.00",
         "peak resident above the level before the model -",
+        "of the whole process 300.00",
+        "time of a step, measured 0.25 s",
+        "an epoch of 50,099 0:02:05 h",
     ]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from bnn.cost.memory import of_run
 from bnn.cost.memory.predicted import predict_step
 from bnn.data import Dataset, Split
 from bnn.errors import RunError
@@ -73,11 +74,11 @@ def test_the_run_s_own_comes_first_and_is_measured():
 
 def test_model_and_optimizer_are_themselves_again():
     run = of_preset("edge-min")
-    with memory._on_meta(run.model):
+    with of_run._on_meta([run.model]):
         assert {tensor.device.type for tensor in [*run.model.parameters(), *run.model.buffers()]} == {"meta"}
     before = {name: (id(value), value.clone()) for name, value in run.model.state_dict(keep_vars=True).items()}
     classes = [type(parameter) for parameter in run.model.parameters()]
-    memory._predicted(run)
+    of_run.predict_run(run)
     for name, value in run.model.state_dict(keep_vars=True).items():
         assert id(value) == before[name][0], name
         assert torch.equal(value, before[name][1]), name

@@ -22,6 +22,8 @@ SUMMARY = {
     "steps": 1600,
     "epochs": 40,
     "skipped_steps": 0,
+    "images_per_s": 1234.5,
+    "beside_float": {"step_bytes": {"this": 2**20, "float": 25 * 2**20}},
 }
 
 
@@ -43,6 +45,8 @@ def printed(directory: str = "runs/a", **changes) -> str:
         "2.25 J (prices: Horowitz 2014, 45 nm)",
         "1.5 mJ (prices: another)",
         "17.4 s for 1,600 steps, 40 epochs",
+        "1,234 images/s in training steps",
+        "memory of a step, predicted   1.00 MiB   25.00 MiB    25 times less",
         "files: runs/a",
     ],
 )

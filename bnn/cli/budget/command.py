@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
 from bnn.cli.arguments import ArgumentParser, parse_shape, parse_size, require_choice
 from bnn.errors import UsageError
 
-MODES = ("paper", "exact")
+MODES = ("exact", "paper")
 
 
 def budget(arguments: list[str]) -> None:
@@ -24,17 +26,24 @@ def budget(arguments: list[str]) -> None:
     parser.add_argument("--input", type=parse_shape, metavar="C,H,W", help="shape of one example")
     parser.add_argument("--batch", type=int, default=100, metavar="N", help="examples a step (default 100)")
     parser.add_argument(
-        "--preset", help="standard, edge or, with --mode exact, edge-min (default edge; with --fit all)"
+        "--preset", help="standard, edge or, but for --mode paper, edge-min (default edge; with --fit all)"
     )
     parser.add_argument("--optimizer", help="adam, sgd or bop (default adam; with --fit all)")
     parser.add_argument(
         "--mode",
-        default="paper",
-        help="paper: the published model of Wang et al. (default); exact: what this package takes on the CPU",
+        default="exact",
+        help="exact: what this package takes on the CPU (default); paper: the published model of Wang et al.",
     )
     parser.add_argument("--fit", type=parse_size, metavar="SIZE", help="list what fits into SIZE, as 64MiB, best first")
     parser.add_argument("--slice", type=int, metavar="N", help="most examples at once (--mode exact)")
-    parser.add_argument("--measure", action="store_true", help="also take real steps and measure (--mode exact)")
+    parser.add_argument(
+        "--epoch", type=int, default=50_000, metavar="N", help="examples of an epoch (--mode exact; default 50,000)"
+    )
+    parser.add_argument(
+        "--measure",
+        action=argparse.BooleanOptionalAction,
+        help="take a few steps and measure memory and time (default, but for --fit and --mode paper)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
 
@@ -48,6 +57,8 @@ def budget(arguments: list[str]) -> None:
         value = getattr(options, option)
         if value is not None and value < MIN_BATCH_SIZE:
             raise UsageError(f"--{option} is at least {MIN_BATCH_SIZE}: batch norm needs two values a channel")
+    if options.epoch < options.batch:
+        raise UsageError(f"an epoch has at least a batch of {options.batch} examples, got --epoch {options.epoch}")
     network = find_network(options.model, options.input)
     options.input = network.input_shape
     shown = PublishedBudget(network, options) if options.mode == "paper" else PredictedBudget(network, options)

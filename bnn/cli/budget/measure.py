@@ -16,17 +16,18 @@ from bnn.cli.budget.configurations import (
     tiny_step,
 )
 from bnn.cli.budget.networks import NetworkBuilder, find_network
-from bnn.cost.memory.measured import measure_resident, measure_step, random_batch
-from bnn.cost.memory.resident import PeakResident
+from bnn.cost.memory.measured import measure_resident, measure_step, measure_time, random_batch
+from bnn.cost.memory.resident import PeakResident, peak_rss_bytes
 from bnn.errors import BnnError, RunError
 
 
-def measure(network: NetworkBuilder, configuration: TrainingConfiguration) -> dict[str, int | None]:
+def measure(network: NetworkBuilder, configuration: TrainingConfiguration) -> dict[str, float | None]:
     """Takes a few steps with random data in a fresh process.
 
     Returns:
-        The bytes of `bnn.cost.memory.measured.MeasuredMemory`; and `resident_bytes`, how far the process's
-        resident memory rose above its level before the model was made, or None where the system cannot tell.
+        The bytes of `bnn.cost.memory.measured.MeasuredMemory`; `resident_bytes`, how far the process's resident
+        memory rose above its level before the model was made, or None where the system cannot tell; `process_bytes`,
+        the peak of the whole process, Python and torch included; and `step_s`, the median seconds of a step.
 
     Raises:
         RunError: the step fails, such as for want of memory.
@@ -38,7 +39,7 @@ def measure(network: NetworkBuilder, configuration: TrainingConfiguration) -> di
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
         raise RunError(f"the step of {configuration.preset} could not be measured: {reason}")
-    figures: dict[str, int | None] = json.loads(done.stdout.splitlines()[-1])
+    figures: dict[str, float | None] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
@@ -55,7 +56,8 @@ def main(text: str) -> None:
     step = step_on_cpu(network, configuration)
     shape: dict[str, Any] = {"input_shape": network.input_shape, "batch_size": configuration.batch_size}
     risen = measure_resident(step, resident, **shape) if resident else None
-    print(json.dumps({"resident_bytes": risen, **asdict(measure_step(step, **shape))}))
+    figures = {"resident_bytes": risen, "process_bytes": peak_rss_bytes(), "step_s": measure_time(step, **shape)}
+    print(json.dumps({**figures, **asdict(measure_step(step, **shape))}))
 
 
 if __name__ == "__main__":

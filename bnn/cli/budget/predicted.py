@@ -1,8 +1,10 @@
-"""`bnn budget --mode exact`: what this package takes on the CPU, and what is measured of it."""
+"""`bnn budget`, mode exact: what this package takes on the CPU, and what is measured of it."""
 
 from __future__ import annotations
 
 import argparse
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache, partial
 from typing import Any
@@ -21,6 +23,7 @@ from bnn.cli.budget.networks import NetworkBuilder
 from bnn.cli.budget.output import MIB, nothing_fits, print_json
 from bnn.cost.memory.budget import largest_slices, slice_sizes
 from bnn.cost.memory.predicted import StepMemory, predict_step
+from bnn.cost.memory.resident import available_bytes
 from bnn.errors import UsageError
 from bnn.reports.budget import print_budget, print_candidates, print_measured
 
@@ -51,9 +54,7 @@ class PredictedBudget:
             for name in dict.fromkeys((REFERENCE, preset))
         }
         predicted = {name: self._predict(configuration) for name, configuration in compared.items()}
-        measured: dict[str, dict[str, int | None]] = {}
-        if options.measure:
-            measured = {name: measure(self._network, configuration) for name, configuration in compared.items()}
+        measured = self._measure(compared, predicted) if options.measure is not False else {}
         first, last = predicted[REFERENCE].table.total_bytes, predicted[preset].table.total_bytes
         if options.json:
             content = {name: _as_json(step, measured.get(name)) for name, step in predicted.items()}
@@ -66,7 +67,7 @@ class PredictedBudget:
         print_budget(console, tables, title=title, caption=_CAPTION, others=saved)
         if measured:
             rows = {name: (predicted[name], figures) for name, figures in measured.items()}
-            print_measured(console, rows)
+            print_measured(console, rows, batch_size=options.batch, epoch_size=options.epoch)
 
     def show_candidates(self) -> None:
         """Prints what fits: the whole batch, or its largest slices, or the largest smaller batch.
@@ -91,6 +92,18 @@ class PredictedBudget:
             title = f"{options.model} in {options.fit / MIB:,.2f} MiB, batch of up to {options.batch}"
             print_candidates(Console(), candidates, title=title, caption=_CAPTION)
 
+    def _measure(
+        self, compared: Mapping[str, TrainingConfiguration], predicted: Mapping[str, StepMemory]
+    ) -> dict[str, dict[str, float | None]]:
+        """What is measured of each; nothing where one of them would not fit into this machine."""
+        free_bytes = available_bytes()
+        for name, step in predicted.items():
+            if free_bytes is not None and step.table.total_bytes > free_bytes:
+                warnings.warn(f"nothing is measured: {name} does not fit into the memory that is free", stacklevel=2)
+                return {}
+        with Console(stderr=True).status("measuring: a few steps of each preset; --no-measure leaves this out"):
+            return {name: measure(self._network, configuration) for name, configuration in compared.items()}
+
     def _predict(self, configuration: TrainingConfiguration) -> StepMemory:
         step = step_on_meta(self._network, configuration)
         return predict_step(step, input_shape=self._network.input_shape, batch_size=configuration.batch_size)
@@ -100,6 +113,6 @@ class PredictedBudget:
         return self._predict(configuration).table.total_bytes
 
 
-def _as_json(step: StepMemory, measured: dict[str, int | None] | None) -> dict[str, Any]:
+def _as_json(step: StepMemory, measured: dict[str, float | None] | None) -> dict[str, Any]:
     content = {**step.table.as_json(), "saved_bytes": step.saved_bytes}
     return content if measured is None else {**content, "measured": measured}

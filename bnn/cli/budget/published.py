@@ -32,12 +32,12 @@ class PublishedBudget:
 
     def __init__(self, network: NetworkBuilder, options: argparse.Namespace) -> None:
         if options.preset in PRESETS and options.preset not in PAPER_PRESETS:
-            raise UsageError(f"{options.preset} is no preset of the published model: say --mode exact")
+            raise UsageError(f"{options.preset} is no preset of the published model: leave out --mode paper")
         require_choice("preset", options.preset, PAPER_PRESETS)
         require_choice("optimizer", options.optimizer, PAPER_OPTIMIZERS)
         for option in ("slice", "measure"):
             if getattr(options, option):
-                raise UsageError(f"--{option} belongs to --mode exact: the published model does not know of it")
+                raise UsageError(f"--{option} has no place in --mode paper: the published model does not know of it")
         # The library's networks are built without memory; a user's file may not be able to.
         is_of_user = ":" in network.name
         model = network.build() if is_of_user else network.build_on_meta()

@@ -1,9 +1,11 @@
-"""The memory of a training step, measured by hooks, in autograd's graph, in the allocator and in the system."""
+"""The memory of a training step, by hooks, in autograd's graph, in the allocator and in the system; and its time."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from bnn.cost.memory.resident import PeakResident
 from bnn.cost.memory.saved_tensors import saved_tensors
 from bnn.ops.memory import RESULTS
 from bnn.training import TrainingStep
+
+_LEAST_STEPS, _MOST_STEPS, _TIMED_S = 3, 20, 3.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,17 @@ def measure_resident(
     for _ in range(2):
         step.take(x, labels)
     return resident.above_start_bytes()
+
+
+def measure_time(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> float:
+    """Median seconds of 3 to 20 steps, which take about 3 s together; take one before, which is slower."""
+    x, labels = random_batch(input_shape, batch_size)
+    walls_s: list[float] = []
+    while len(walls_s) < _LEAST_STEPS or (len(walls_s) < _MOST_STEPS and sum(walls_s) < _TIMED_S):
+        start = time.perf_counter()
+        step.take(x, labels)
+        walls_s.append(time.perf_counter() - start)
+    return median(walls_s)
 
 
 def random_batch(input_shape: tuple[int, ...], batch_size: int) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 _STATUS = Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -28,6 +29,11 @@ def peak_device_bytes(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
+def available_bytes() -> int | None:
+    """The memory that a new process could take without swapping, by Linux's estimate; None on other systems."""
+    return _field_bytes(_MEMINFO, "MemAvailable") if _MEMINFO.exists() else None
+
+
 class PeakResident:
     """How far the process's resident memory rises above its level at the making of this object.
 
@@ -45,5 +51,9 @@ class PeakResident:
 
 
 def _status_bytes(field: str) -> int:
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return _field_bytes(_STATUS, field)
+
+
+def _field_bytes(file: Path, field: str) -> int:
+    (line,) = (line for line in file.read_text().splitlines() if line.startswith(f"{field}:"))
     return 1024 * int(line.split()[1])

@@ -1,8 +1,18 @@
 """Callbacks that add figures to a run's epochs and its summary, and the quantization card."""
 
+from bnn.cost.meters.beside_float import FloatComparison
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
-from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, StorageMeter
+from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, SpeedMeter, StorageMeter
 from bnn.cost.meters.weights import WeightMeter
 
-__all__ = ["EnergyMeter", "GatedXnorMeter", "MemoryMeter", "StorageMeter", "WeightMeter", "quantization_card"]
+__all__ = [
+    "EnergyMeter",
+    "FloatComparison",
+    "GatedXnorMeter",
+    "MemoryMeter",
+    "SpeedMeter",
+    "StorageMeter",
+    "WeightMeter",
+    "quantization_card",
+]

@@ -1,6 +1,7 @@
 """Callbacks that add to a run's summary what it cost."""
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,45 @@ class StorageMeter(Callback):
         summary["weights"] = stored.weights
         summary["bits_per_weight"] = stored.bits_per_weight
         summary["other_parameters"] = stored.other_parameters
+
+
+class SpeedMeter(Callback):
+    """Adds `images_per_s`, images trained on a second of the epoch's steps, and in the summary of all of them.
+
+    Evaluation, checkpoints at the end of an epoch and what lies between two parts of a run are not in it.
+    """
+
+    def __init__(self) -> None:
+        self._images, self._wall_s = 0, 0.0
+
+    def state(self) -> dict[str, Any]:
+        """The images and seconds of the epochs that are done."""
+        return {"images": self._images, "wall_s": self._wall_s}
+
+    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Takes those of the run's earlier parts."""
+        if state:
+            self._images, self._wall_s = state["images"], state["wall_s"]
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """Starts the clock."""
+        self._epoch_images, self._started_at = 0, time.monotonic()
+        self._stepped_at = self._started_at
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Counts a batch."""
+        self._epoch_images += trainer.run.batch_size
+        self._stepped_at = time.monotonic()
+
+    def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
+        """Adds the epoch's speed."""
+        wall_s = self._stepped_at - self._started_at
+        record["images_per_s"] = self._epoch_images / wall_s if wall_s else None
+        self._images, self._wall_s = self._images + self._epoch_images, self._wall_s + wall_s
+
+    def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
+        """Adds the speed of all epochs."""
+        summary["images_per_s"] = self._images / self._wall_s if self._wall_s else None
 
 
 class MemoryMeter(Callback):

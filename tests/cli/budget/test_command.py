@@ -45,7 +45,7 @@ def command(capsys):
     """Runs the command; gives what it prints."""
 
     def run(*words: str) -> str:
-        budget(list(words))
+        budget([*words, *(() if "--mode" in words else ("--mode", "paper"))])
         return capsys.readouterr().out
 
     return run
@@ -196,16 +196,17 @@ def test_files_that_cannot_be_used(command, tmp_path):
         (("binarynt",), ["no network 'binarynt', but there is 'binarynet'", "path/to/file.py:function"]),
         (("initialize",), ["no network"]),
         (("mine/net.py",), ["which function of mine/net.py", "mine/net.py:build"]),
-        (("mlp", "--preset", "edge-min"), ["edge-min is no preset of the published model", "--mode exact"]),
+        (("mlp", "--preset", "edge-min"), ["edge-min is no preset of the published model", "leave out --mode paper"]),
         (("mlp", "--preset", "edgy"), ["no preset 'edgy', but there is 'edge'"]),
         (("mlp", "--optimizer", "adm"), ["no optimizer 'adm', but there is 'adam'", "adam, sgd, bop"]),
-        (("mlp", "--mode", "x"), ["no mode 'x'; there are: paper, exact"]),
+        (("mlp", "--mode", "x"), ["no mode 'x'; there are: exact, paper"]),
+        (("mlp", "--epoch", "99"), ["an epoch has at least a batch of 100 examples, got --epoch 99"]),
         (("mlp", "--batch", "1"), ["--batch is at least 2"]),
         (("mlp", "--fit", "64"), ["'64' is not a size", "64MiB"]),
         (("mlp", "--input", "1,-28"), ["'1,-28' is not the shape"]),
         (("mlp", "--slice", "1", "--mode", "exact"), ["--slice is at least 2"]),
-        (("mlp", "--slice", "4"), ["--slice belongs to --mode exact"]),
-        (("mlp", "--measure"), ["--measure belongs to --mode exact"]),
+        (("mlp", "--slice", "4"), ["--slice has no place in --mode paper"]),
+        (("mlp", "--measure"), ["--measure has no place in --mode paper"]),
         (("mlp", "--preset", "edge-mni", "--mode", "exact"), ["no preset 'edge-mni', but there is 'edge-min'"]),
         (("mlp", "--optimizer", "sdg", "--mode", "exact"), ["no optimizer 'sdg', but there is 'sgd'"]),
         (

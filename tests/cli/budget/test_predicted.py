@@ -1,9 +1,10 @@
-"""`bnn budget --mode exact`, by calling its function."""
+"""`bnn budget` in its own mode, by calling its function."""
 
 import json
 
 import pytest
 
+import bnn.cli.budget.predicted
 from bnn.cli.budget.command import budget
 from bnn.errors import RunError, UsageError
 from bnn.ops import cpu
@@ -39,7 +40,7 @@ def command(capsys):
     """Runs the command; gives what it prints."""
 
     def run(*words: str) -> str:
-        budget([*words, "--mode", "exact"])
+        budget([*words, *(() if {"--measure", "--fit"} & {*words} else ("--no-measure",))])
         return capsys.readouterr().out
 
     return run
@@ -83,14 +84,16 @@ def test_options_reach_the_step(command):
 
 
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
-def test_measured_beside_predicted(command):
-    words = (*MLP, "--preset", "edge-min", "--measure")
-    content = as_json(command, *words)
+def test_measured_beside_predicted(capsys):
+    budget([*MLP, "--preset", "edge-min", "--json"])
+    content = json.loads(capsys.readouterr().out)
     for preset in content["presets"].values():
         measured = preset["measured"]
         assert preset["saved_bytes"] == measured["saved_bytes"] == measured["graph_bytes"]
         assert preset["total_mib"] * 2**20 == pytest.approx(measured["peak_live_bytes"], rel=0.1)
         assert measured["resident_bytes"] is None or measured["resident_bytes"] > 0
+        assert measured["process_bytes"] > 100 * 2**20 > (measured["resident_bytes"] or 0)
+        assert 0 < measured["step_s"] < 1
 
 
 def test_what_fits_is_what_the_step_takes(command):
@@ -139,3 +142,10 @@ def test_mistakes_are_one_line(command, my_model):
         command(f"{my_model}:branches", "--input", "4")
     with pytest.raises(UsageError, match="leave out --slice"):
         command("mlp", "--fit", "1GiB", "--measure")
+
+
+def test_a_step_that_does_not_fit_here_is_not_taken(capsys, monkeypatch):
+    monkeypatch.setattr(bnn.cli.budget.predicted, "available_bytes", lambda: 10_000)
+    with pytest.warns(UserWarning, match="^nothing is measured: standard does not fit into the memory that is free$"):
+        budget([*MLP])
+    assert "time of a step" not in capsys.readouterr().out

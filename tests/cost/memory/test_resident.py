@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bnn.cost.memory import peak_device_bytes, peak_rss_bytes
+from bnn.cost.memory.resident import available_bytes
 
 _TOUCH = """import mmap
 from bnn.cost.memory import peak_rss_bytes
@@ -53,3 +54,8 @@ print(resident.above_start_bytes())
 def test_rise_above_the_start_forgets_what_was_before():
     ran = subprocess.run([sys.executable, "-c", _RISE], capture_output=True, text=True, check=True)
     assert 60 << 20 < int(ran.stdout) < 70 << 20
+
+
+def test_available_memory_is_that_of_the_machine_or_unknown():
+    available = available_bytes()
+    assert available is None or 10 << 20 < available < 100 << 40

@@ -102,7 +102,7 @@ def test_measured_junctions(hwsim, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("swtiching",), "there is no command 'swtiching'; see `hwsim --help`"),
+        (("swtiching",), "there is no command 'swtiching', but there is 'switching'; see `hwsim --help`"),
         (("switching",), "--pulse-width-s, --voltage-V is missing"),
         ((*REDUCED[:-2],), "--tau is missing"),
         (
@@ -110,7 +110,10 @@ def test_measured_junctions(hwsim, tmp_path):
             "reduced units or physical ones, not both: --delta, --overdrive, --tau, --volt",
         ),
         ((*REDUCED, "--model", "kramers"), "invalid choice: 'kramers'"),
-        ((*REDUCED, "--modle", "erf"), "unrecognized arguments: --modle erf; see `hwsim switching --help`"),
+        (
+            (*REDUCED, "--modle", "erf"),
+            "unrecognized arguments: --modle erf, but there is '--model'; see `hwsim switching --help`",
+        ),
         (("switching", "--delta", "-60", "--overdrive", "3", "--tau", "1"), "thermal stability is .* above 0, got -60"),
         (("switching", "--delta", "60", "--overdrive", "3", "--tau", "-1"), "the time is 0 or more, got -1"),
         (("switching", "--delta", "60", "--overdrive", "nan", "--tau", "1"), "overdrive is a finite number, got nan"),

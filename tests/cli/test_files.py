@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from bnn.cli import main
 
-DIGITS = str(Path(__file__).parents[1] / "recipes" / "digits.py")
+DIGITS = str(Path(__file__).parents[2] / "recipes" / "digits.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,71 @@
+"""The same network in float32, which a binary one is compared with."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryNorm
+from bnn.layers.pool import AvgPool2d, MaxPool2d
+from bnn.quantizers import Quantizer
+from bnn.training import TrainingStep
+
+
+def float_step(step: TrainingStep) -> TrainingStep:
+    """The step of the same network as plain PyTorch takes it, on the meta device.
+
+    Weights are float32 and every sign or level is a `Hardtanh`; layers, norms and loss are the same. Poolings are
+    torch's. The batch is whole, and the optimizer torch's own of the same name, or else Adam.
+
+    Raises:
+        TypeError: the network has a layer without a counterpart in float.
+    """
+    model = float_twin(step.model)
+    group, name = step.optimizer.param_groups[0], type(step.optimizer).__name__
+    if name == "SGD":
+        momentum = float(group.get("momentum", 0.0))
+        return TrainingStep(
+            model=model, optimizer=torch.optim.SGD(model.parameters(), lr=1e-3, momentum=momentum), loss=step.loss
+        )
+    return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), loss=step.loss)
+
+
+def float_twin(model: nn.Module) -> nn.Module:
+    """The model in float32, on the meta device; see `float_step`."""
+    twins: dict[int, Any] = {}
+    with torch.device("meta"):
+        for module in model.modules():
+            twin = _twin(module)
+            if twin is not None:
+                twins[id(module)] = twin
+    # Copies take what is known already in place of what they meet.
+    copied = copy.deepcopy(model, twins).to("meta")
+    for module in copied.modules():
+        if isinstance(module, BinaryBlock):
+            module.recompute = False
+    return copied.train()
+
+
+def _twin(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, BinaryNorm):
+        raise TypeError("a BinaryNorm has no counterpart in float")
+    if isinstance(module, BinaryLayer):
+        product = _product(module)
+        return product if module.input_quantizer is None else nn.Sequential(nn.Hardtanh(), product)
+    if isinstance(module, Quantizer):
+        return nn.Hardtanh()
+    if isinstance(module, MaxPool2d):
+        return nn.MaxPool2d(module.kernel_size, module.stride, module.padding)
+    if isinstance(module, AvgPool2d):
+        return nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+    return None
+
+
+def _product(layer: BinaryLayer) -> nn.Module:
+    outputs, inputs, *kernel = layer.store.shape
+    bias = layer.bias is not None
+    if not isinstance(layer, BinaryConv2d):
+        return nn.Linear(inputs, outputs, bias=bias)
+    stride, padding, dilation, groups = layer.window.for_torch
+    return nn.Conv2d(inputs * groups, outputs, (kernel[0], kernel[1]), stride, padding, dilation, groups, bias=bias)
