@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kWordBits = 64;
 constexpr int64_t kBlockPixels = 128;           // of the input, whose gradient is formed at a time
 constexpr int64_t kDepth = kColumns * kBlocks;  // of a panel that stays in the nearest cache
+constexpr int64_t kPanelDepth = 640;            // of weights as bytes, likewise
 constexpr int64_t kPanelsBytes = 4 << 20;       // of weights that are bytes at a time
 constexpr int64_t kScratchBytes = 512 << 10;    // of a thread's panels of gradients, and of its sums
 constexpr int64_t kPixelsAhead = 8;             // that are fetched early, of a gradient that no cache holds
@@ -48,6 +49,11 @@ inline uint32_t load_bits(const uint8_t* from, int64_t first_bit, int64_t bits) 
         std::memcpy(&word, from, 4);
         return word;
     }
+    if (shift == 0 && bits == 16) {
+        uint16_t word;
+        std::memcpy(&word, from, 2);
+        return word;
+    }
     uint64_t word = 0;
     for (int64_t i = 0; i < packed_bytes(shift + bits); ++i) word |= uint64_t{from[i]} << 8 * i;
     return static_cast<uint32_t>(word >> shift & ((uint64_t{1} << bits) - 1));
@@ -64,7 +70,7 @@ inline void add_column_sums(const int8_t* panel, int64_t depth, int32_t* sums) {
     uint8_t ones[kDepth];
     std::memset(ones, 1, sizeof ones);
     for (int64_t k = 0; k < depth; k += kDepth) {
-        multiply_tile(ones, 0, panel + k * kColumns, minimum(kDepth, depth - k), sums);
+        multiply_tile(ones, 0, panel + k * kColumns, minimum(kDepth, depth - k), kColumns, sums);
     }
 }
 
@@ -94,34 +100,60 @@ inline void prepare_panel(const Layer& layer, const Taps& taps, const uint8_t* w
     for (int i = 0; i < kColumns; ++i) start[i] = -kOffset * sums[i];
 }
 
-inline void copy_offset(uint8_t* to, const int8_t* from, int64_t bytes) {
-    int64_t i = 0;
-    for (; i + 16 <= bytes; i += 16) {
-        Sixteen some;
-        std::memcpy(&some, from + i, 16);
-        some ^= kOffset;
-        std::memcpy(to + i, &some, 16);
+template <class Piece>
+inline void copy_piece(uint8_t* to, const int8_t* from) {
+    Piece piece;
+    std::memcpy(&piece, from, sizeof piece);
+    piece ^= kOffset;
+    std::memcpy(to, &piece, sizeof piece);
+}
+
+// `pixels` of `bytes` bytes each, offset.
+inline void copy_offset(uint8_t* to, int64_t to_step, const int8_t* from, int64_t from_step, int64_t pixels,
+                        int64_t bytes) {
+    if (bytes == 16) {
+        for (int64_t i = 0; i < pixels; ++i) copy_piece<Sixteen>(to + i * to_step, from + i * from_step);
+        return;
     }
-    for (; i < bytes; ++i) to[i] = static_cast<uint8_t>(from[i] ^ kOffset);
+    for (int64_t i = 0; i < pixels; ++i, to += to_step, from += from_step) {
+        int64_t k = 0;
+        for (; k + 64 <= bytes; k += 64) copy_piece<SixtyFour>(to + k, from + k);
+        for (; k + 16 <= bytes; k += 16) copy_piece<Sixteen>(to + k, from + k);
+        for (; k < bytes; ++k) to[k] = static_cast<uint8_t>(from[k] ^ kOffset);
+    }
 }
 
 // Rows of the offset gradients that reach each of `count` input pixels, in (tap, output) order, `stride` bytes apart.
 inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t* grad, int64_t group, int64_t first,
                              int64_t count, int64_t stride, uint8_t* rows) {
     const int64_t bytes = layer.group_outputs;
-    int64_t offsets[kBlockPixels];
     for (int64_t tap = 0; tap < taps.count(); ++tap) {
-        taps.follow(tap, first, count, offsets);
-        for (int64_t i = 0; i < count; ++i) {
-            uint8_t* to = rows + i * stride + tap * bytes;
-            if (offsets[i] == kNowhere) {
-                std::memset(to, kOffset, bytes);
+        uint8_t* to = rows + tap * bytes;
+        taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
+            if (offset != kNowhere) {
+                copy_offset(to, stride, grad + offset + group * bytes, distance, pixels, bytes);
             } else {
-                copy_offset(to, grad + offsets[i] + group * bytes, bytes);
+                for (int64_t i = 0; i < pixels; ++i) std::memset(to + i * stride, kOffset, bytes);
             }
-        }
+            to += pixels * stride;
+        });
     }
 }
+
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
+inline __m512 load_sixteen(const float* from, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, from); }
+inline __m512 load_sixteen(const BFloat16* from, __mmask16 lanes) {
+    return (__m512)_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(lanes, _mm256_maskz_loadu_epi16(lanes, from)), 16);
+}
+inline void store_sixteen(float* to, __m512 v, __mmask16 lanes) { _mm512_mask_storeu_ps(to, lanes, v); }
+inline void store_sixteen(BFloat16* to, __m512 v, __mmask16 lanes) {
+    const __m512i word = (__m512i)v, odd = _mm512_and_si512(_mm512_srli_epi32(word, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(word, odd), _mm512_set1_epi32(0x7FFF));
+    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+    const __m512i halves = _mm512_mask_set1_epi32(_mm512_srli_epi32(rounded, 16), nan, 0x7FC0);
+    _mm512_mask_cvtepi32_storeu_epi16(to, lanes, halves);
+}
+#endif
 
 // What the sums become: scale * sum, times the slope of the element's code and added to `base`, where there are such.
 template <class Float>
@@ -132,58 +164,90 @@ class ScaledSums {
           channels_(layer.window.channels),
           row_bits_(packed_bytes(image_elements_) * 8),
           plane_bytes_(row_bits_ / 8 * layer.window.images),
-          scale_(scale),
           planes_(slopes.planes),
           codes_(slopes.codes),
           base_(static_cast<const Float*>(slopes.base)),
           outside_(slopes.outside),
-          out_(out) {
-        for (int i = 0; i < 4; ++i) slopes_[i] = all_lanes(slopes.values[i]);
+          out_(out),
+          scale_(all_wide(scale)) {
+        for (int i = 0; i < 4; ++i) slopes_[i] = all_wide(slopes.values[i]);
     }
 
     // Stores some channels of `count` pixels.
     void store(const Taps& taps, int64_t first, int64_t count, int64_t channel, int64_t channels,
                const int32_t* sums) const {
-        int64_t elements[kBlockPixels], bits[kBlockPixels];
-        taps.stay(first, count, channels_, image_elements_, elements);
-        if (planes_ || outside_) taps.stay(first, count, channels_, row_bits_, bits);
-        for (int64_t i = 0; i < count; ++i, sums += kColumns) {
-            const int64_t at = elements[i] + channel;
-            uint32_t codes[2] = {};
-            for (int plane = 0; plane < planes_; ++plane) {
-                codes[plane] = load_bits(codes_ + plane * plane_bytes_, bits[i] + channel, channels);
-            }
-            const uint32_t outside = outside_ ? load_bits(outside_, bits[i] + channel, channels) : 0;
-            for (int64_t c = 0; c < channels; c += 8) {
-                const int64_t lanes = minimum(8, channels - c);
-                Mask sum;
-                std::memcpy(&sum, sums + c, sizeof sum);
-                Octet value = __builtin_convertvector(sum, Octet) * scale_;
-                if (planes_) value *= slope(static_cast<uint8_t>(codes[0] >> c), static_cast<uint8_t>(codes[1] >> c));
-                if (base_) {
-                    const Mask counts = mask_of(static_cast<uint8_t>(~outside >> c));
-                    value = select(counts, load_octet(base_ + at + c, lanes)) + value;
-                }
-                store_octet(out_ + at + c, value, lanes);
+        const ScaledSums self = *this;  // which no store can change, so that its members stay in registers
+        taps.for_own_stretches(first, count, [&](int64_t image, int64_t pixel, int64_t distance, int64_t pixels) {
+            const int64_t at = pixel * self.channels_ + channel, step = distance * self.channels_;
+            self.store_stretch(image * self.image_elements_ + at, image * self.row_bits_ + at, step, pixels, channels,
+                               sums);
+            sums += pixels * kColumns;
+        });
+    }
+
+   private:
+    void store_stretch(int64_t at, int64_t bit, int64_t step, int64_t pixels, int64_t channels,
+                       const int32_t* sums) const {
+        for (int64_t i = 0; i < pixels; ++i, sums += kColumns, at += step, bit += step) {
+            const uint32_t low = planes_ ? load_bits(codes_, bit, channels) : 0;
+            const uint32_t high = planes_ > 1 ? load_bits(codes_ + plane_bytes_, bit, channels) : 0;
+            const uint32_t outside = outside_ ? load_bits(outside_, bit, channels) : 0;
+            for (int64_t c = 0; c < channels; c += kWide) {
+                store_lanes(sums + c, at + c, minimum(kWide, channels - c), low >> c, high >> c, outside >> c);
             }
         }
     }
 
-   private:
-    Octet slope(uint8_t low, uint8_t high) const {
-        const Mask odd = mask_of(low);
-        const Octet lower = choose(odd, slopes_[1], slopes_[0]);
-        return planes_ == 1 ? lower : choose(mask_of(high), choose(odd, slopes_[3], slopes_[2]), lower);
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
+    static constexpr int64_t kWide = 16;
+    using Wide = __m512;
+    static Wide all_wide(float v) { return _mm512_set1_ps(v); }
+
+    void store_lanes(const int32_t* sums, int64_t at, int64_t count, uint32_t low, uint32_t high,
+                     uint32_t outside) const {
+        const auto lanes = static_cast<__mmask16>((1 << count) - 1), odd = static_cast<__mmask16>(low);
+        Wide value = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(lanes, _mm512_loadu_si512(sums)), scale_);
+        if (planes_) {
+            Wide slope = _mm512_mask_mov_ps(slopes_[0], odd, slopes_[1]);
+            if (planes_ > 1) {
+                const Wide upper = _mm512_mask_mov_ps(slopes_[2], odd, slopes_[3]);
+                slope = _mm512_mask_mov_ps(slope, static_cast<__mmask16>(high), upper);
+            }
+            value = _mm512_mul_ps(value, slope);
+        }
+        if (base_) value = _mm512_add_ps(load_sixteen(base_ + at, lanes & static_cast<__mmask16>(~outside)), value);
+        store_sixteen(out_ + at, value, lanes);
     }
+#else
+    static constexpr int64_t kWide = 8;
+    using Wide = Octet;
+    static Wide all_wide(float v) { return all_lanes(v); }
+
+    void store_lanes(const int32_t* sums, int64_t at, int64_t count, uint32_t low, uint32_t high,
+                     uint32_t outside) const {
+        Mask sum;
+        std::memcpy(&sum, sums, sizeof sum);
+        Octet value = __builtin_convertvector(sum, Octet) * scale_;
+        if (planes_) {
+            const Mask odd = mask_of(static_cast<uint8_t>(low));
+            Octet slope = choose(odd, slopes_[1], slopes_[0]);
+            if (planes_ > 1) {
+                slope = choose(mask_of(static_cast<uint8_t>(high)), choose(odd, slopes_[3], slopes_[2]), slope);
+            }
+            value *= slope;
+        }
+        if (base_) value = select(mask_of(static_cast<uint8_t>(~outside)), load_octet(base_ + at, count)) + value;
+        store_octet(out_ + at, value, count);
+    }
+#endif
 
     int64_t image_elements_, channels_, row_bits_, plane_bytes_;
-    float scale_;
     int planes_;
     const uint8_t* codes_;
     const Float* base_;
     const uint8_t* outside_;
     Float* out_;
-    Octet slopes_[4];
+    Wide scale_, slopes_[4];
 };
 
 // The gradient of the pixels that `taps` begin at.
@@ -193,6 +257,7 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
     const int64_t pixels = taps.pixels();
     const int64_t block = minimum(kBlockPixels, round_up(divide_up(pixels, threads), kRows));
     const int64_t depth = round_up(taps.count() * layer.group_outputs, kDepthStep);
+    const int64_t part = round_up(divide_up(depth, maximum(divide_up(depth, kPanelDepth), 1)), kDepthStep);
     const int64_t stride = depth + 64;  // not a power of two, which would crowd a cache's sets
     const int64_t panels = layer.groups * layer.channel_panels;
     const int64_t step = minimum(panels, maximum(1, kPanelsBytes / maximum(depth * kColumns, 1)));
@@ -220,14 +285,15 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
                     std::memcpy(sums + i * kColumns, starts.part<int32_t>(panel - first_panel), kColumns * 4);
                 }
                 const int8_t* bytes = prepared.part<int8_t>(panel - first_panel);
-                for (int64_t k = 0; k < depth; k += kDepth) {
+                const int64_t channels = layer.panel_channels(channel_panel);
+                for (int64_t k = 0; k < depth; k += part) {
                     for (int64_t row = 0; row < count; row += kRows) {
-                        multiply_tile(rows + row * stride + k, stride, bytes + k * kColumns,
-                                      minimum(kDepth, depth - k), sums + row * kColumns);
+                        multiply_tile(rows + row * stride + k, stride, bytes + k * kColumns, minimum(part, depth - k),
+                                      channels, sums + row * kColumns);
                     }
                 }
-                result.store(taps, first, count, group * layer.group_channels + channel_panel * kColumns,
-                             layer.panel_channels(channel_panel), sums);
+                result.store(taps, first, count, group * layer.group_channels + channel_panel * kColumns, channels,
+                             sums);
             }
         });
     }
@@ -284,45 +350,50 @@ inline void interleave_block(const Sixteen (&rows)[4], int8_t* to) {
     }
 }
 
-// The pixels that a tap leads to: where they begin (anywhere, if they do not exist), and which exist.
-struct TapPixels {
-    void follow(const Taps& taps, int64_t tap, int64_t first, int64_t count) {
-        taps.follow(tap, first, count, offsets);
-        for (int64_t k = count; k < kDepth; ++k) offsets[k] = kNowhere;
-        uint8_t truths[kDepth];
-        for (int64_t k = 0; k < kDepth; ++k) {
-            truths[k] = offsets[k] != kNowhere;
-            offsets[k] = offsets[k] < 0 ? 0 : offsets[k];
-        }
-        for (int64_t i = 0; i < kDepth / 8; ++i) present[i] = gather_byte(truths + 8 * i);
+template <class Word>
+inline void load_words(uint32_t* to, const uint8_t* from, int64_t distance, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        Word word;
+        std::memcpy(&word, from + i * distance, sizeof word);
+        to[i * kBlocks] = word;
     }
+}
 
-    int64_t offsets[kDepth];  // in bits
-    uint8_t present[kDepth / 8];
-};
-
-// A channel a row of signs, offset by 1, for `depth` pixels; `in_bytes`: each pixel begins with a byte.
-inline void spread_channels(const uint8_t* x, const TapPixels& pixels, int64_t first_bit, int64_t channels,
-                            bool in_bytes, int64_t depth, int64_t stride, uint8_t* rows) {
+// A channel a row of signs, offset by 1, of the `count` pixels that a tap leads to; up to `depth` there are none.
+inline void spread_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
+                            int64_t first_bit, int64_t channels, int64_t depth, int64_t stride, uint8_t* rows) {
     Blocks blocks[kColumns];  // at first, lane b of row i holds the channels of pixel 32 b + i
     uint32_t* words = reinterpret_cast<uint32_t*>(blocks);
-    const int64_t* offset = pixels.offsets;
-    const bool whole = in_bytes && channels == kColumns;
-    for (int64_t b = 0; b < depth / kColumns; ++b) {
-        for (int64_t i = 0; i < kColumns; ++i, ++offset) {
-            if (whole) {
-                std::memcpy(words + i * kBlocks + b, x + static_cast<uint64_t>(*offset + first_bit) / 8, 4);
-            } else {
-                words[i * kBlocks + b] = load_bits(x, *offset + first_bit, channels);
-            }
+    uint64_t present[kDepth / kWordBits] = {};
+    int64_t pixel = 0;
+    taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
+        const int64_t end = pixel + pixels;
+        if (offset == kNowhere) {
+            pixel = end;
+            return;
         }
-    }
+        int64_t bit = offset + first_bit;
+        const bool in_bytes = bit % 8 == 0 && distance % 8 == 0;
+        while (pixel < end) {
+            const int64_t run = minimum(end - pixel, kColumns - pixel % kColumns);
+            uint32_t* to = words + pixel % kColumns * kBlocks + pixel / kColumns;
+            if (in_bytes && channels == 32) {
+                load_words<uint32_t>(to, x + bit / 8, distance / 8, run);
+            } else if (in_bytes && channels == 16) {
+                load_words<uint16_t>(to, x + bit / 8, distance / 8, run);
+            } else {
+                for (int64_t i = 0; i < run; ++i) to[i * kBlocks] = load_bits(x, bit + i * distance, channels);
+            }
+            present[pixel / kWordBits] |= ((uint64_t{1} << run) - 1) << pixel % kWordBits;
+            pixel += run;
+            bit += run * distance;
+        }
+    });
     transpose_bits(blocks);
     const uint8_t* masks = reinterpret_cast<const uint8_t*>(blocks);
-    for (int64_t k = 0; k < depth; k += 64) {
-        const uint64_t present = load_word(pixels.present + k / 8);
-        for (int64_t c = 0; c < kColumns; ++c) {
-            spread_signs(rows + c * stride + k, load_word(masks + c * sizeof(Blocks) + k / 8), present);
+    for (int64_t k = 0; k < depth; k += kWordBits) {
+        for (int64_t c = 0; c < channels; ++c) {
+            spread_signs(rows + c * stride + k, load_word(masks + c * sizeof(Blocks) + k / 8), present[k / kWordBits]);
         }
     }
 }
@@ -354,7 +425,6 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
         uint8_t* rows = channel_rows.part<uint8_t>(thread);
         int8_t* outputs = output_parts.part<int8_t>(thread);
         int32_t *sums = sum_parts.part<int32_t>(thread), *excess = excess_parts.part<int32_t>(thread);
-        TapPixels tap_pixels;
         std::memset(sums, 0, (end_panel - first_panel) * panel_sums * 4);
         std::memset(excess, 0, output_panels * kRows * kColumns * 4);
         for (int64_t first = 0; first < pixels; first += chunk) {
@@ -366,18 +436,17 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
             }
             for (int64_t index = first_panel; index < end_panel; ++index) {
                 const int64_t channel_panel = index % layer.channel_panels;
-                if (channel_panel == 0 || index == first_panel) {
-                    tap_pixels.follow(taps, index / layer.channel_panels, first, count);
-                }
                 const int64_t first_bit = group * layer.group_channels + channel_panel * kColumns;
-                spread_channels(x, tap_pixels, first_bit, layer.panel_channels(channel_panel),
-                                layer.group_channels % 8 == 0, depth, stride, rows);
+                const int64_t channels = layer.panel_channels(channel_panel);
+                spread_channels(x, taps, index / layer.channel_panels, first, count, first_bit, channels, depth, stride,
+                                rows);
                 int32_t* to = sums + (index - first_panel) * panel_sums;
                 for (int64_t panel = 0; panel < output_panels; ++panel) {
-                    for (int64_t row = 0; row < kColumns; row += kRows, to += kRows * kColumns) {
+                    for (int64_t row = 0; row < channels; row += kRows) {
                         multiply_tile(rows + row * stride, stride, outputs + panel * output_panel_bytes, depth,
-                                            to);
+                                      layer.panel_outputs(panel), to + row * kColumns);
                     }
+                    to += kColumns * kColumns;
                 }
             }
         }
