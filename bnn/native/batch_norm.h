@@ -27,8 +27,8 @@ void channel_moments(const void* y, float* mean, float* variance, int64_t rows, 
     with_product(dtype, [&](auto of) {
         const auto* from = static_cast<const decltype(of)*>(y);
         channel_sums<2, 0>(layout, sums, nullptr, threads,
-                           [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
-                               values[0] = load_octet(from + element, count);
+                           [=](int64_t element, int64_t, int64_t, int64_t count, Wide* values) {
+                               values[0] = load_wide(from + element, count);
                                values[1] = values[0] * values[0];
                            });
     });
@@ -47,12 +47,14 @@ void norm_clamp_of(const Product* y, const float* factor, const float* offset, c
     const OfPlace factors(layout, factor), offsets(layout, offset);
     const float *scale = factors.data(), *shift = offsets.data();
     parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            Octet x = load_octet(y + element, count) * load_octet(scale + place) + load_octet(shift + place);
-            if (shortcut) x += load_octet(shortcut + element, count);
-            const Octet least = Octet{} + low, most = Octet{} + high;
-            codes[byte] = byte_of(~(greater(x, least) & greater(most, x)) & first_lanes(count));
-            store_octet(out + element, choose(greater(x, most), most, choose(greater(least, x), least, x)), count);
+        for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Wide x = load_wide(y + element, count) * load_wide(scale + place) + load_wide(shift + place);
+            if (shortcut) x += load_wide(shortcut + element, count);
+            const Wide least = all_wide(low), most = all_wide(high);
+            const Truths outside = opposite(both(greater(x, least), greater(most, x)));
+            store_truths(codes + byte, both(outside, first_truths(count)), count);
+            x = choose_wide(greater(x, most), most, choose_wide(greater(least, x), least, x));
+            store_wide(out + element, x, count);
         });
     });
 }
@@ -86,24 +88,24 @@ bool sign_codes_of(const Float* y, const float* factor, const float* offset, con
     const float first = edges[0], second = edges[has_two_planes ? 1 : 0], third = edges[has_two_planes ? 2 : 0];
     bool any_nan = false;
     parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-        Mask nan = {};
-        for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            Octet x = load_octet(y + element, count);
-            if (is_affine) x = x * load_octet(scale + place) + load_octet(shift + place);
-            const Mask lanes = first_lanes(count);
-            const Octet size = magnitude(x);
-            nan |= is_nan(x) & lanes;
-            bits[byte] = byte_of(~greater(Octet{}, x) & lanes);
-            const Mask beyond = greater(size, Octet{} + first) & lanes;
+        Truths nan = none();
+        for_wide(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Wide x = load_wide(y + element, count);
+            if (is_affine) x = x * load_wide(scale + place) + load_wide(shift + place);
+            const Truths lanes = first_truths(count);
+            const Wide size = magnitude(x);
+            const auto beyond = [&](float edge) { return both(greater(size, all_wide(edge)), lanes); };
+            nan = either(nan, both(is_nan(x), lanes));
+            store_truths(bits + byte, both(opposite(greater(Wide{}, x)), lanes), count);
             if (!has_two_planes) {
-                codes[byte] = byte_of(beyond);
+                store_truths(codes + byte, beyond(first), count);
                 return;
             }
-            const Mask far = greater(size, Octet{} + second) & lanes, farthest = greater(size, Octet{} + third) & lanes;
-            codes[byte] = byte_of((beyond & ~far) | farthest);
-            codes[plane_bytes + byte] = byte_of(far);
+            const Truths far = beyond(second);
+            store_truths(codes + byte, either(both(beyond(first), opposite(far)), beyond(third)), count);
+            store_truths(codes + plane_bytes + byte, far, count);
         });
-        if (byte_of(nan)) {
+        if (any(nan)) {
 #pragma omp atomic write
             any_nan = true;
         }
@@ -133,13 +135,13 @@ struct Slopes {
 
 // A gradient times the slopes of its elements' codes.
 template <int kPlanes>
-inline Octet passed(Octet grad, const Slopes& by, int64_t byte) {
+inline Wide passed(Wide grad, const Slopes& by, int64_t byte, int64_t count) {
     if constexpr (kPlanes == 0) return grad * by.slopes[0];
-    const Mask low = mask_of(by.codes[byte]);
-    const Octet even = choose(low, Octet{} + by.slopes[1], Octet{} + by.slopes[0]);
+    const Truths low = load_truths(by.codes + byte, count);
+    const Wide even = choose_wide(low, all_wide(by.slopes[1]), all_wide(by.slopes[0]));
     if constexpr (kPlanes == 1) return grad * even;
-    const Mask high = mask_of(by.codes[by.plane_bytes + byte]);
-    return grad * choose(high, choose(low, Octet{} + by.slopes[3], Octet{} + by.slopes[2]), even);
+    const Truths high = load_truths(by.codes + by.plane_bytes + byte, count);
+    return grad * choose_wide(high, choose_wide(low, all_wide(by.slopes[3]), all_wide(by.slopes[2])), even);
 }
 
 template <int kPlanes>
@@ -173,11 +175,11 @@ void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slo
                 const auto* from = static_cast<const decltype(of_grad)*>(grad);
                 const auto* products = static_cast<const decltype(of)*>(y);
                 channel_sums<2, 2>(layout, sums, sizes, threads,
-                                   [=](int64_t element, int64_t byte, int64_t place, int64_t count, Octet* values) {
-                                       const Octet g = passed<decltype(plane_count)::value>(
-                                           load_octet(from + element, count), by, byte);
-                                       const Octet centred =
-                                           load_octet(products + element, count) - load_octet(centre + place);
+                                   [=](int64_t element, int64_t byte, int64_t place, int64_t count, Wide* values) {
+                                       const Wide g = passed<decltype(plane_count)::value>(
+                                           load_wide(from + element, count), by, byte, count);
+                                       const Wide centred =
+                                           load_wide(products + element, count) - load_wide(centre + place);
                                        values[0] = values[2] = g;
                                        values[1] = g * centred;
                                        values[3] = centred;
@@ -187,7 +189,7 @@ void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slo
     });
 }
 
-// Calls finish(element, octet of dL/dy, elements) for every octet; `of` holds [3][channels]: the factors of the gradient
+// Calls finish(element, vector of dL/dy, elements) for every vector; `of` holds [3][channels]: the factors of the gradient
 // and of the product, and the constants.
 template <class Finish>
 void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
@@ -203,12 +205,12 @@ void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slope
                 const auto* from = static_cast<const decltype(grad_type)*>(grad);
                 const auto* products = static_cast<const decltype(type)*>(y);
                 parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-                    for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                        const Octet g =
-                            passed<decltype(plane_count)::value>(load_octet(from + element, count), by, byte);
-                        const Octet rest = load_octet(products + element, count) * load_octet(of_product + place) +
-                                           load_octet(constant + place);
-                        finish(element, g * load_octet(of_grad + place) + rest, count);
+                    for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                        const Wide g =
+                            passed<decltype(plane_count)::value>(load_wide(from + element, count), by, byte, count);
+                        const Wide rest = load_wide(products + element, count) * load_wide(of_product + place) +
+                                           load_wide(constant + place);
+                        finish(element, g * load_wide(of_grad + place) + rest, count);
                     });
                 });
             });
@@ -220,16 +222,14 @@ void norm_gradient(const void* grad, const uint8_t* codes, const float* slopes, 
                    const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
                    int dtype, int threads) {
     norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
-                     [=](int64_t element, Octet value, int64_t count) { store_octet(out + element, value, count); });
+                     [=](int64_t element, Wide value, int64_t count) { store_wide(out + element, value, count); });
 }
 
 // Whole numbers within ±largest that are `v` on average; see bnn/ops/rounding.py.
-inline Octet round_at_random(Octet v, float largest, uint32_t key, uint32_t first_index) {
-    const Words kFactors = Words{0, 1, 2, 3, 4, 5, 6, 7} * kIndexFactor;
-    const Words random = mix((kFactors + first_index * kIndexFactor) ^ key);  // random_bits of eight indices
-    const Octet uniform = __builtin_convertvector((Mask)(random >> 8), Octet) * 0x1p-24f, floor = floor_of(v);
-    const Octet rounded = floor + (Octet)(greater(v - floor, uniform) & (Mask)(Octet{} + 1));
-    return clamped(rounded, Octet{} + largest);
+inline Wide round_at_random(Wide v, float largest, uint32_t key, uint32_t first_index) {
+    const WideWords random = mix((kPlaces * kIndexFactor + first_index * kIndexFactor) ^ key);  // random_bits of each
+    const Wide uniform = floats_of(random >> 8) * 0x1p-24f, floor = floor_of(v);
+    return clamped(floor + select_wide(greater(v - floor, uniform), all_wide(1)), all_wide(largest));
 }
 
 void norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
@@ -237,9 +237,9 @@ void norm_gradient_integers(const void* grad, const uint8_t* codes, const float*
                             int grad_dtype, int dtype, float inverse, int32_t largest, uint32_t key, int threads) {
     const float most = static_cast<float>(largest);
     norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
-                     [=](int64_t element, Octet value, int64_t count) {
+                     [=](int64_t element, Wide value, int64_t count) {
                          const auto index = static_cast<uint32_t>(element);
-                         store_octet(out + element, round_at_random(value * inverse, most, key, index), count);
+                         store_wide(out + element, round_at_random(value * inverse, most, key, index), count);
                      });
 }
 
@@ -252,10 +252,9 @@ void pass_slopes(const void* grad, const uint8_t* codes, const float* slopes, in
             const auto* from = static_cast<const decltype(of)*>(grad);
             auto* to = static_cast<decltype(of)*>(out);
             parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-                for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t, int64_t count) {
-                    store_octet(to + element,
-                                passed<decltype(plane_count)::value>(load_octet(from + element, count), by, byte),
-                                count);
+                for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t, int64_t count) {
+                    const Wide grad = load_wide(from + element, count);
+                    store_wide(to + element, passed<decltype(plane_count)::value>(grad, by, byte, count), count);
                 });
             });
         });

@@ -2,11 +2,11 @@
 // A fully connected layer is a convolution of images and kernels of one pixel.
 #pragma once
 
-#include "octet.h"
 #include "random.h"
 #include "taps.h"
 #include "tile.h"
 #include "transpose.h"
+#include "wide.h"
 
 namespace {
 
@@ -183,48 +183,20 @@ class ScaledSums {
         }
     }
 
-#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
-    static constexpr int64_t kWide = 16;
-    using Wide = __m512;
-    static Wide all_wide(float v) { return _mm512_set1_ps(v); }
-
     void store_lanes(const int32_t* sums, int64_t at, int64_t count, uint32_t low, uint32_t high,
                      uint32_t outside) const {
-        const auto lanes = static_cast<__mmask16>((1 << count) - 1), odd = static_cast<__mmask16>(low);
-        Wide value = _mm512_mul_ps(_mm512_maskz_cvtepi32_ps(lanes, _mm512_loadu_si512(sums)), scale_);
+        Wide value = load_sums(sums) * scale_;
         if (planes_) {
-            Wide slope = _mm512_mask_mov_ps(slopes_[0], odd, slopes_[1]);
+            const Truths odd = truths_of(low);
+            Wide slope = choose_wide(odd, slopes_[1], slopes_[0]);
             if (planes_ > 1) {
-                const Wide upper = _mm512_mask_mov_ps(slopes_[2], odd, slopes_[3]);
-                slope = _mm512_mask_mov_ps(slope, static_cast<__mmask16>(high), upper);
-            }
-            value = _mm512_mul_ps(value, slope);
-        }
-        if (base_) value = _mm512_add_ps(load_sixteen(base_ + at, lanes & static_cast<__mmask16>(~outside)), value);
-        store_sixteen(out_ + at, value, lanes);
-    }
-#else
-    static constexpr int64_t kWide = 8;
-    using Wide = Octet;
-    static Wide all_wide(float v) { return all_lanes(v); }
-
-    void store_lanes(const int32_t* sums, int64_t at, int64_t count, uint32_t low, uint32_t high,
-                     uint32_t outside) const {
-        Mask sum;
-        std::memcpy(&sum, sums, sizeof sum);
-        Octet value = __builtin_convertvector(sum, Octet) * scale_;
-        if (planes_) {
-            const Mask odd = mask_of(static_cast<uint8_t>(low));
-            Octet slope = choose(odd, slopes_[1], slopes_[0]);
-            if (planes_ > 1) {
-                slope = choose(mask_of(static_cast<uint8_t>(high)), choose(odd, slopes_[3], slopes_[2]), slope);
+                slope = choose_wide(truths_of(high), choose_wide(odd, slopes_[3], slopes_[2]), slope);
             }
             value *= slope;
         }
-        if (base_) value = select(mask_of(static_cast<uint8_t>(~outside)), load_octet(base_ + at, count)) + value;
-        store_octet(out_ + at, value, count);
+        if (base_) value += select_wide(truths_of(~outside), load_wide(base_ + at, count));
+        store_wide(out_ + at, value, count);
     }
-#endif
 
     int64_t image_elements_, channels_, row_bits_, plane_bytes_;
     int planes_;

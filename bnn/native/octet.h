@@ -218,25 +218,4 @@ inline void add_octet(double* sums, Octet v) {
     std::memcpy(sums, &sum, sizeof sum);
 }
 
-#ifdef __AVX512F__
-// Sixteen elements, or those of `lanes`; the others are zero.
-inline __m512 load_sixteen(const float* from, __mmask16 lanes = 0xFFFF) { return _mm512_maskz_loadu_ps(lanes, from); }
-inline __m512 load_sixteen(const BFloat16* from, __mmask16 lanes = 0xFFFF) {
-    return (__m512)_mm512_slli_epi32(_mm512_maskz_cvtepu16_epi32(lanes, _mm256_maskz_loadu_epi16(lanes, from)), 16);
-}
-inline void store_sixteen(float* to, __m512 v, __mmask16 lanes = 0xFFFF) { _mm512_mask_storeu_ps(to, lanes, v); }
-inline void store_sixteen(BFloat16* to, __m512 v, __mmask16 lanes = 0xFFFF) {
-    const __m512i word = (__m512i)v, odd = _mm512_and_si512(_mm512_srli_epi32(word, 16), _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(word, odd), _mm512_set1_epi32(0x7FFF));
-    const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-    const __m512i halves = _mm512_mask_set1_epi32(_mm512_srli_epi32(rounded, 16), nan, 0x7FC0);
-    _mm512_mask_cvtepi32_storeu_epi16(to, lanes, halves);
-}
-// Rounds to even.
-inline void store_sixteen(Float16* to, __m512 v, __mmask16 lanes = 0xFFFF) {
-    const __m256i halves = _mm512_maskz_cvtps_ph(lanes, v, _MM_FROUND_TO_NEAREST_INT);
-    _mm256_mask_storeu_epi16(to, lanes, halves);
-}
-#endif
-
 }  // namespace
