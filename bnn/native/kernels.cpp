@@ -6,13 +6,14 @@
 #include "batch_norm.h"
 #include "choice.h"
 #include "conv.h"
-#include "gradient.h"
+#include "input_gradient.h"
 #include "norm.h"
 #include "pool.h"
 #include "quantize.h"
 #include "real.h"
 #include "sign.h"
 #include "step.h"
+#include "weight_gradient.h"
 
 namespace bnn::BNN_ISA {
 

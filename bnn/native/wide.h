@@ -101,11 +101,8 @@ inline void raise_wide(int32_t* largest, Wide v) {
 }
 
 inline void add_wide(double* sums, Wide v) {
-    for (int half = 0; half < 2; ++half, sums += 8) {
-        const __m256 part = half ? _mm512_extractf32x8_ps((__m512)v, 1) : _mm512_castps512_ps256((__m512)v);
-        const __m512d wider = _mm512_maskz_cvtps_pd(0xFF, part);
-        _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), wider));
-    }
+    add_octet(sums, (Octet)_mm512_maskz_extractf32x8_ps(0xFF, (__m512)v, 0));
+    add_octet(sums + 8, (Octet)_mm512_maskz_extractf32x8_ps(0xFF, (__m512)v, 1));
 }
 
 #else
