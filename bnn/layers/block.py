@@ -14,7 +14,8 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
-from bnn.layers.recomputed import Recomputed, Turned, affine, finish, product, quantized, row_slices
+from bnn.layers.recomputed import Plan, Recomputed, Turned, finish, product, product_shape, quantized, row_slices
+from bnn.ops.batch_norm import affine
 from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
@@ -104,34 +105,40 @@ class BinaryBlock(nn.Module):
         return self.recompute and self.obstacle is None
 
     @property
-    def input_steps(self) -> SlopeSteps | None:
-        """Steps of the gradient of the product's input quantizer."""
-        quantizer = self.product.input_quantizer if isinstance(self.product, BinaryLayer) else None
-        return None if quantizer is None else quantizer.slope_steps
-
-    @property
     def output_steps(self) -> SlopeSteps | None:
         """Steps of the gradient of the activation, if that takes signs."""
         activation = self.activation
         return activation.slope_steps if isinstance(activation, Quantizer) and activation.is_sign else None
 
     @property
-    def clamp_range(self) -> tuple[float, float]:
-        """The interval that a real activation clamps to."""
-        if self.activation is None:
-            return -math.inf, math.inf
-        return _CLAMPS[type(self.activation).forward](self.activation)
-
-    @property
     def window(self) -> Window | None:
         """Of the convolution; None of a linear layer."""
-        if isinstance(self.product, BinaryLayer):
-            return self.product.window
-        if isinstance(self.product, nn.Linear):
+        product = self.product
+        if isinstance(product, BinaryLayer):
+            return product.window
+        if isinstance(product, nn.Linear):
             return None
-        conv = self.product
         return Window.of(
-            stride=conv.stride, padding=cast(tuple[int, ...], conv.padding), dilation=conv.dilation, groups=conv.groups
+            stride=product.stride,
+            padding=cast(tuple[int, ...], product.padding),
+            dilation=product.dilation,
+            groups=product.groups,
+        )
+
+    def _plan(self) -> Plan:
+        product, pool, activation, steps = self.product, self.pool, self.activation, self.output_steps
+        is_binary = isinstance(product, BinaryLayer)
+        quantizer = product.input_quantizer if is_binary else None
+        is_real = activation is not None and steps is None
+        return Plan(
+            window=self.window,
+            pool=None if pool is None else pool.window,
+            norm=cast(nn.BatchNorm2d, self.norm),
+            clamp_range=_CLAMPS[type(activation).forward](activation) if is_real else (-math.inf, math.inf),
+            input_steps=None if quantizer is None else quantizer.slope_steps,
+            output_steps=steps,
+            grad_quantizer=product.grad_quantizer if is_binary else None,
+            weight_quantizer=product.store.gradient_quantizer if is_binary else None,
         )
 
     @overload
@@ -157,36 +164,26 @@ class BinaryBlock(nn.Module):
             ValueError: a fused block gets another number of dimensions, or batch statistics of fewer than two values a
                 channel; or the shortcut has another shape.
         """
-        out, same = self._run(x, shortcut)
-        return (out, same) if with_input else out
-
-    def _run(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The result and the input."""
         # There are no passes for a sum in front of a quantizer, nor for a gradient through the running statistics.
         evaluates = not self.norm.training
         as_parts = evaluates and torch.is_grad_enabled()
         if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
-            return self._parts(x, shortcut), x
-        takes = "[N, K]" if self.window is None else "[N, C, H, W]"
-        if x.dim() != takes.count(",") + 1:
-            raise ValueError(f"a block with this product takes {takes}, got a tensor of {tuple(x.shape)}")
-        if evaluates:
-            return self._evaluated(x, shortcut), x
-        weight, scale = self._operand_and_scale()
-        adds_input = shortcut is x and not isinstance(x, BitTensor)
-        given = None if adds_input else shortcut
-        out, same, mean, variance = Recomputed.apply(  # type: ignore[no-untyped-call]
-            x, weight, scale, self.norm.weight, self.norm.bias, given, self, adds_input
-        )
-        self._track(mean, variance, scale, out.numel() // out.shape[1])
-        return out, same
+            out, same = self._parts(x, shortcut), x
+        else:
+            plan = self._plan()
+            takes = "[N, K]" if plan.window is None else "[N, C, H, W]"
+            if x.dim() != takes.count(",") + 1:
+                raise ValueError(f"a block with this product takes {takes}, got a tensor of {tuple(x.shape)}")
+            if evaluates:
+                out, same = self._evaluated(x, shortcut, plan), x
+            else:
+                out, same = self._recomputed(x, shortcut, plan, with_input)
+        return (out, same) if with_input else out
 
     def product_shape(self, x: Tensor) -> torch.Size:
         """Shape of the product of an input, before the pooling."""
         weight = self.product.store if isinstance(self.product, BinaryLayer) else self.product.weight
-        if self.window is None:
-            return torch.Size((len(x), weight.shape[0]))
-        return torch.Size(self.window.output_shape(x.shape, weight.shape))
+        return product_shape(x.shape, weight.shape, self.window)
 
     def _parts(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         out: Tensor = self.product(x)
@@ -195,22 +192,21 @@ class BinaryBlock(nn.Module):
             out = out + shortcut
         return out if self.activation is None else self.activation(out)
 
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, scale: Tensor | None, count: int) -> None:
-        """Takes the statistics of a batch into the running ones, as torch's batch norm does."""
-        norm = cast(nn.BatchNorm2d, self.norm)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.momentum is not None
-        if scale is not None:
-            mean, variance = mean * scale, variance * scale.square()
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-        norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    def _recomputed(
+        self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The result by the statistics of the batch, and the input where it is asked for."""
+        weight, scale = self._operand_and_scale()
+        adds_input = shortcut is x and not isinstance(x, BitTensor)
+        given = None if adds_input else shortcut
+        norm = plan.norm
+        return Recomputed.apply(  # type: ignore[no-any-return, no-untyped-call]
+            x, weight, scale, norm.weight, norm.bias, given, plan, adds_input, with_input
+        )
 
-    def _evaluated(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+    def _evaluated(self, x: Tensor, shortcut: Tensor | None, plan: Plan) -> Tensor:
         """The result by the running statistics, a few rows at a time."""
-        norm = cast(nn.BatchNorm2d, self.norm)
+        norm = plan.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
         weight, scale = self._operand_and_scale()
@@ -222,9 +218,9 @@ class BinaryBlock(nn.Module):
         parts = []
         for rows in row_slices(x, self.product_shape(x)):
             part = slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
-            y, _, _ = product(quantized(part, self)[0], weight, self)
-            parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], self)[0])
-        return cat_rows(cast(list[BitTensor], parts)) if self.output_steps is not None else torch.cat(parts)
+            y, _, _ = product(quantized(part, plan)[0], weight, plan)
+            parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], plan)[0])
+        return cat_rows(cast(list[BitTensor], parts)) if plan.output_steps is not None else torch.cat(parts)
 
     def _operand_and_scale(self) -> tuple[Tensor, Tensor | None]:
         """The weight as the product takes it, and the factor of each channel of the product."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.ops.geometry import PoolWindow
-from bnn.ops.memory import empty_images
+from bnn.ops.memory import empty_channels_last
 
 
 class MaxPool2d(nn.Module):
@@ -102,7 +102,7 @@ class _AvgPool2d(torch.autograd.Function):
             x = grad.new_empty(()).expand(ctx.shape)
             of_x = torch.ops.aten.avg_pool2d_backward(grad, x, kernel, step, border, *rest)
         else:
-            of_x = empty_images(ctx.shape, grad.dtype, grad.device)
+            of_x = empty_channels_last(ctx.shape, grad.dtype, grad.device)
             tiled = of_x.movedim(1, -1).view(images, grad.shape[2], kernel[0], grad.shape[3], kernel[1], channels)
             tiled.copy_((grad / math.prod(kernel)).movedim(1, -1)[:, :, None, :, None])
         return of_x, *[None] * len(ctx.options)

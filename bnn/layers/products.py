@@ -89,7 +89,6 @@ def input_gradient(
     x: Tensor,
     weight: BitTensor,
     window: Window | None,
-    *,
     codes: Tensor | None = None,
     slopes: Sequence[float] = (),
     base: Tensor | None = None,

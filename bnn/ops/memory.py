@@ -69,7 +69,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch
     return RESULTS.empty(shape, dtype) if device.type == "cpu" else torch.empty(shape, dtype=dtype, device=device)
 
 
-def empty_images(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
-    """Images of a shape (N, C, H, W) for a result, not yet written, channels last."""
-    images, channels, height, width = shape
-    return empty((images, height, width, channels), dtype, device).movedim(-1, 1)
+def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
+    """A result of a shape [N, C, ...], not yet written, whose memory is in (N, ..., C) order."""
+    rows, channels, *size = shape
+    x = empty((rows, *size, channels), dtype, device)
+    return x.movedim(-1, 1) if size else x

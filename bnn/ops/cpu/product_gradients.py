@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from bnn.ops import product_gradients as specification
-from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
+from bnn.ops.cpu.arguments import Geometry, channels_last, convolution, packed_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_images
+from bnn.ops.memory import empty_channels_last
 from bnn.ops.packing import packed_bytes
 from bnn.random.lowbias32 import hash_key
 
@@ -102,7 +102,7 @@ def conv2d_backward_input_slopes(
     if base is not None:
         if base.dtype is not dtype or list(base.shape) != list(x_shape):
             raise ValueError(f"base must be {dtype} {list(x_shape)}, is {base.dtype} {list(base.shape)}")
-        base = base.movedim(1, -1).contiguous()
+        base = channels_last(base)
     codes = codes.contiguous()
     return _backward_input(
         q,
@@ -125,7 +125,7 @@ def conv2d_backward_weight(
 ) -> Tensor:
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
-    out = empty_images(weight_shape, torch.float32)
+    out = empty_channels_last(weight_shape, torch.float32)
     call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, weight_shape[0], Window(*window).groups)
     return out
 
@@ -147,8 +147,8 @@ def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int
     if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > _MAX_REAL_WEIGHTS:
         return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
     q, geometry = _gradient(q, x.shape, weight_shape, window)
-    out = empty_images(weight_shape, x.dtype)
-    x = x.movedim(1, -1).contiguous()
+    out = empty_channels_last(weight_shape, x.dtype)
+    x = channels_last(x)
     call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
     return out
 
@@ -167,7 +167,7 @@ def _backward_input(
         raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
-    out = empty_images(x_shape, dtype)
+    out = empty_channels_last(x_shape, dtype)
     groups = Window(*window).groups
     call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, *slopes)
     return out
@@ -187,4 +187,4 @@ def _gradient(
     shape, geometry = convolution(x_shape, weight_shape, window)
     if q.dtype is not torch.int8 or tuple(q.shape) != shape:
         raise ValueError(f"q must be int8 {shape}, is {str(q.dtype).removeprefix('torch.')} {tuple(q.shape)}")
-    return q.movedim(1, -1).contiguous(), geometry
+    return channels_last(q), geometry
