@@ -77,26 +77,24 @@ class BinaryBlock(nn.Module):
 
         It stands for the `forward` of its parts' classes: a subclass with another one is an obstacle.
         """
-        if type(self.product).forward not in _PRODUCTS:
-            return f"its product is a {type(self.product).__name__}"
-        if self.product.bias is not None:
+        product, norm, pool, activation = self.product, self.norm, self.pool, self.activation
+        if type(product).forward not in _PRODUCTS:
+            return f"its product is a {type(product).__name__}"
+        if product.bias is not None:
             return "its product has a bias, which the norm takes away: leave it out"
-        if isinstance(self.product, BinaryLayer):
-            if self.product.obstacle is not None:
-                return self.product.obstacle
-        elif isinstance(self.product, nn.Conv2d) and (
-            self.product.padding_mode != "zeros" or isinstance(self.product.padding, str)
-        ):
+        if isinstance(product, BinaryLayer):
+            if (obstacle := product.obstacle) is not None:
+                return obstacle
+        elif isinstance(product, nn.Conv2d) and (product.padding_mode != "zeros" or isinstance(product.padding, str)):
             return "its convolution is not padded by a number of zeros"
-        if type(self.norm).forward not in _NORMS:
-            return f"its norm is a {type(self.norm).__name__}, not torch's batch norm"
-        if not self.norm.track_running_stats or self.norm.momentum is None:
+        if type(norm).forward not in _NORMS:
+            return f"its norm is a {type(norm).__name__}, not torch's batch norm"
+        if not norm.track_running_stats or norm.momentum is None:
             return "its norm has no running statistics with a momentum"
-        if self.pool is not None and (type(self.pool).forward is not MaxPool2d.forward or not self.pool.is_disjoint):
+        if pool is not None and (type(pool).forward is not MaxPool2d.forward or not pool.is_disjoint):
             return "its pooling windows overlap"
-        clamps = self.activation is None or type(self.activation).forward in _CLAMPS
-        if not clamps and self.output_steps is None:
-            return f"its activation is a {type(self.activation).__name__}"
+        if activation is not None and type(activation).forward not in _CLAMPS and self.output_steps is None:
+            return f"its activation is a {type(activation).__name__}"
         return None
 
     @property
@@ -105,10 +103,24 @@ class BinaryBlock(nn.Module):
         return self.recompute and self.obstacle is None
 
     @property
+    def input_steps(self) -> SlopeSteps | None:
+        """Steps of the gradient of the product's input quantizer."""
+        product = self.product
+        quantizer = product.input_quantizer if isinstance(product, BinaryLayer) else None
+        return None if quantizer is None else quantizer.slope_steps
+
+    @property
     def output_steps(self) -> SlopeSteps | None:
         """Steps of the gradient of the activation, if that takes signs."""
         activation = self.activation
         return activation.slope_steps if isinstance(activation, Quantizer) and activation.is_sign else None
+
+    @property
+    def clamp_range(self) -> tuple[float, float]:
+        """The interval that a real activation clamps to; all numbers where there is none."""
+        activation = self.activation
+        clamp = None if activation is None else _CLAMPS.get(type(activation).forward)
+        return (-math.inf, math.inf) if clamp is None else clamp(activation)
 
     @property
     def window(self) -> Window | None:
@@ -126,19 +138,16 @@ class BinaryBlock(nn.Module):
         )
 
     def _plan(self) -> Plan:
-        product, pool, activation, steps = self.product, self.pool, self.activation, self.output_steps
-        is_binary = isinstance(product, BinaryLayer)
-        quantizer = product.input_quantizer if is_binary else None
-        is_real = activation is not None and steps is None
+        pool, product = self.pool, self.product if isinstance(self.product, BinaryLayer) else None
         return Plan(
             window=self.window,
             pool=None if pool is None else pool.window,
             norm=cast(nn.BatchNorm2d, self.norm),
-            clamp_range=_CLAMPS[type(activation).forward](activation) if is_real else (-math.inf, math.inf),
-            input_steps=None if quantizer is None else quantizer.slope_steps,
-            output_steps=steps,
-            grad_quantizer=product.grad_quantizer if is_binary else None,
-            weight_quantizer=product.store.gradient_quantizer if is_binary else None,
+            clamp_range=self.clamp_range,
+            input_steps=self.input_steps,
+            output_steps=self.output_steps,
+            grad_quantizer=None if product is None else product.grad_quantizer,
+            weight_quantizer=None if product is None else product.store.gradient_quantizer,
         )
 
     @overload
@@ -192,9 +201,7 @@ class BinaryBlock(nn.Module):
             out = out + shortcut
         return out if self.activation is None else self.activation(out)
 
-    def _recomputed(
-        self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _recomputed(self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool) -> tuple[Tensor, Tensor]:
         """The result by the statistics of the batch, and the input where it is asked for."""
         weight, scale = self._operand_and_scale()
         adds_input = shortcut is x and not isinstance(x, BitTensor)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.ops import functions
 from bnn.ops.geometry import PoolWindow
 from bnn.ops.memory import empty_channels_last
 
@@ -64,14 +65,14 @@ class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: PoolWindow) -> Tensor:
         ctx.shape, ctx.window = x.shape, window
-        values, choices = torch.ops.bnn.max_pool2d_choices(x, window)
+        values, choices = functions.max_pool2d_choices(x, window)
         ctx.save_for_backward(choices)
         return values  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (choices,) = ctx.saved_tensors
-        return torch.ops.bnn.max_pool2d_scatter(grads[0], choices, ctx.shape, ctx.window), None
+        return functions.max_pool2d_scatter(grads[0], choices, ctx.shape, ctx.window), None
 
 
 class AvgPool2d(nn.AvgPool2d):

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.layers import products
+from bnn.ops import functions as _bnn
 from bnn.ops.geometry import PoolWindow, Window
 from bnn.ops.memory import empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
 from bnn.quantizers.base import SlopeSteps
 from bnn.quantizers.gradients import GradientQuantizer
 
-_bnn = torch.ops.bnn
 # Products that exist at a time where they are worked off in parts: 1 MiB of float32.
 _CHUNK_ELEMENTS = 1 << 18
 _PASSES_ALL = (1.0,)
@@ -124,8 +124,16 @@ class Recomputed(torch.autograd.Function):
                 grad_weight = products.weight_gradient(*for_weight, operand, weight, plan.window, sign)
             del for_weight
             if needs_x:
-                by = (input_codes, plan.input_steps.slopes if len(input_codes) else (), base, outside)
-                grad_x = products.input_gradient(*for_x, operand, weight, plan.window, *by)
+                grad_x = products.input_gradient(
+                    *for_x,
+                    operand,
+                    weight,
+                    plan.window,
+                    codes=input_codes,
+                    slopes=plan.input_steps.slopes if plan.input_steps else (),
+                    base=base,
+                    outside=outside,
+                )
         else:
             needs = (needs_x, needs_weight)
             grad_x, grad_weight = _real_gradients((*of_norm, terms), operand, weight, choices, shape, plan, needs)
@@ -175,9 +183,7 @@ def _turned(x: Tensor, which: Tensor) -> Tensor:
     return BitTensor(x.packed ^ bits, x.shape, x.stride(), x.dtype)
 
 
-def finish(
-    y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, plan: Plan
-) -> tuple[Tensor, Tensor]:
+def finish(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor]:
     """The activation of y factor + offset + shortcut, and the codes of its gradient."""
     if plan.output_steps is not None:
         bits, codes = _bnn.sign_codes(y, factor, offset, plan.output_steps.edges)

@@ -325,5 +325,5 @@ def _passed(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
 
 
 def _norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
-    of_grad, of_y, constant = terms
+    of_grad, of_y, constant = terms.unbind()
     return _passed(grad, codes, slopes) * of_grad + (y.movedim(1, -1).float() * of_y + constant)

@@ -71,6 +71,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch
 
 def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
     """A result of a shape [N, C, ...], not yet written, whose memory is in (N, ..., C) order."""
+    if len(shape) == 4 and math.prod(shape) * dtype.itemsize < LARGE_BYTES:
+        return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
     rows, channels, *size = shape
     x = empty((rows, *size, channels), dtype, device)
     return x.movedim(-1, 1) if size else x

@@ -38,7 +38,9 @@ def batch_statistics(
     if not _has_kernel(y, _PRODUCTS) or any(x.dtype is not torch.float32 or not x.is_contiguous() for x in running):
         return specification.batch_statistics(y, scale, gamma, beta, eps, *running, momentum)
     channels = y.shape[1]
-    of_norm = (optional_per_channel(name, x, channels) for name, x in (("scale", scale), ("gamma", gamma), ("beta", beta)))
+    of_norm = (
+        optional_per_channel(name, x, channels) for name, x in (("scale", scale), ("gamma", gamma), ("beta", beta))
+    )
     for x in running:
         per_channel("running statistics", x, channels)
     moments, affine = (torch.empty((2, channels)) for _ in range(2))
