@@ -84,7 +84,8 @@ def _of_channels(y: Tensor, count: int) -> Tensor:
 
 def empty_codes(y: Tensor, planes: int) -> Tensor:
     """Codes of the elements of `y`, not yet written."""
-    return y.new_empty((planes, len(y), packed_bytes(math.prod(y.shape[1:]))), dtype=torch.uint8)
+    rows, *row = y.shape
+    return y.new_empty((planes, rows, packed_bytes(math.prod(row))), dtype=torch.uint8)
 
 
 def empty_like_last(y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -302,11 +303,12 @@ def check_edges(edges: Sequence[float]) -> None:
 
 def check_slopes(codes: Tensor, slopes: Sequence[float]) -> None:
     """Refuses what are no codes, and another number of slopes than of codes."""
-    if codes.dtype is not torch.uint8 or codes.dim() != 3 or len(codes) > 2:
+    if codes.dtype is not torch.uint8 or codes.dim() != 3 or codes.shape[0] > 2:
         kind = str(codes.dtype).removeprefix("torch.")
         raise ValueError(f"codes must be uint8 of at most two planes of rows, are {kind} {tuple(codes.shape)}")
-    if len(slopes) != 2 ** len(codes):
-        raise ValueError(f"codes of {len(codes)} planes have {2 ** len(codes)} slopes, got {len(slopes)}")
+    planes = codes.shape[0]
+    if len(slopes) != 2**planes:
+        raise ValueError(f"codes of {planes} planes have {2**planes} slopes, got {len(slopes)}")
 
 
 def _affine(y: Tensor, factor: Tensor, offset: Tensor) -> Tensor:

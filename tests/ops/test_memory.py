@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bnn.ops.memory import ResultMemory, empty_images
+from bnn.ops.memory import ResultMemory, empty_channels_last
 
 LARGE = (1 << 20,)
 
@@ -57,6 +57,6 @@ def test_free_memory_that_is_too_small_is_given_back(memory):
 
 
 def test_images_are_channels_last():
-    x = empty_images((2, 3, 4, 5), torch.float16)
+    x = empty_channels_last((2, 3, 4, 5), torch.float16)
     assert (x.shape, x.dtype) == ((2, 3, 4, 5), torch.float16)
     assert x.is_contiguous(memory_format=torch.channels_last)

@@ -26,10 +26,10 @@ def matrix(name: str, x: Tensor) -> Tensor:
 
 def packed_rows(name: str, x: Tensor, n: int) -> Tensor:
     """`x`, contiguous, if it has packed rows of `n` elements."""
-    x = matrix(name, x)
-    if x.dtype is not torch.uint8 or x.shape[1] != packed_bytes(n):
+    x, row_bytes = matrix(name, x), packed_bytes(n)
+    if x.dtype is not torch.uint8 or x.shape[1] != row_bytes:
         raise ValueError(
-            f"{name} must be uint8 with {packed_bytes(n)} bytes a row for {n} elements,"
+            f"{name} must be uint8 with {row_bytes} bytes a row for {n} elements,"
             f" is {str(x.dtype).removeprefix('torch.')} with {x.shape[1]}"
         )
     return x
@@ -37,7 +37,7 @@ def packed_rows(name: str, x: Tensor, n: int) -> Tensor:
 
 def packed_images(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
     """`x`, contiguous, if it has the packed rows of images, or of kernels, of a shape."""
-    if len(shape) != 4 or x.dim() != 2 or len(x) != shape[0]:
+    if len(shape) != 4 or x.dim() != 2 or x.shape[0] != shape[0]:
         raise ValueError(f"{name} of the shape {list(shape)} cannot be packed as {tuple(x.shape)}")
     return packed_rows(name, x, math.prod(shape[1:]))
 

@@ -101,7 +101,8 @@ def sign_codes(
     check_edges(edges)
     channels = y.shape[1]
     affine = (optional_per_channel(name, x, channels) for name, x in (("factor", factor), ("offset", offset)))
-    bits, codes = empty_rows(y, len(y), math.prod(y.shape[1:])), empty_codes(y, EDGE_COUNTS[len(edges)])
+    rows, *row = y.shape
+    bits, codes = empty_rows(y, rows, math.prod(row)), empty_codes(y, EDGE_COUNTS[len(edges)])
     if call("sign_codes", channels_last(y), *affine, edges, bits, codes, *_rows(y), DTYPE_CODES[y.dtype]):
         raise nan_error()
     return bits, codes
@@ -189,8 +190,9 @@ def _operands(
 
 def _check_codes(codes: Tensor, slopes: Sequence[float], x: Tensor) -> None:
     check_slopes(codes, slopes)
-    rows, row_bytes = expected = (len(x), packed_bytes(math.prod(x.shape[1:])))
-    if codes.shape[1] != rows or codes.shape[2] != row_bytes:
+    rows, *row = x.shape
+    expected = rows, packed_bytes(math.prod(row))
+    if codes.shape[1:] != expected:
         raise ValueError(f"planes of codes must be {expected}, are {tuple(codes.shape[1:])}")
 
 

@@ -88,13 +88,8 @@ def conv2d_backward_input_slopes(
     dtype: torch.dtype,
     outside: Tensor | None = None,
 ) -> Tensor:
-    rows = (*codes.shape[:1], x_shape[0], packed_bytes(math.prod(x_shape[1:])))
-    if (
-        codes.dtype is not torch.uint8
-        or codes.shape != rows
-        or len(slopes) not in (2, 4)
-        or len(slopes) != 2 ** rows[0]
-    ):
+    planes = {2: 1, 4: 2}.get(len(slopes))
+    if codes.dtype is not torch.uint8 or codes.shape != (planes, x_shape[0], packed_bytes(math.prod(x_shape[1:]))):
         raise ValueError(
             f"codes must be one or two planes of packed rows for {list(x_shape)}, with 2 or 4 slopes;"
             f" are {str(codes.dtype).removeprefix('torch.')} {tuple(codes.shape)} with {len(slopes)}"
@@ -137,8 +132,8 @@ def conv2d_backward_weight_sign(
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
     out = q.new_zeros((weight_shape[0], packed_bytes(math.prod(weight_shape[1:]))), dtype=torch.uint8)
-    groups = Window(*window).groups
-    call("conv2d_backward_weight_sign", q, x, out, *geometry, weight_shape[0], groups, hash_key(seed))
+    outputs, groups = weight_shape[0], Window(*window).groups
+    call("conv2d_backward_weight_sign", q, x, out, *geometry, outputs, groups, hash_key(seed))
     return out
 
 
@@ -168,8 +163,8 @@ def _backward_input(
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
     out = empty_channels_last(x_shape, dtype)
-    groups = Window(*window).groups
-    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, *slopes)
+    outputs, groups = weight_shape[0], Window(*window).groups
+    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, outputs, groups, out.itemsize, *slopes)
     return out
 
 
