@@ -222,30 +222,22 @@ def product(x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | Non
         if pool is None:
             return _bnn.conv2d(*packed, window, torch.float16), None, shape
         return *_bnn.conv2d_max_pool2d(*packed, window, pool), shape
-    y, choices = _empty_results(x, shape, pool)
+    if pool is None:
+        return _real_product(x, weight, window), None, shape
+    pooled = pooled_shape(shape, pool)
+    y = empty_channels_last(pooled, torch.float16, x.device)
+    choices = x.new_empty(choices_shape(pooled, pool), dtype=torch.uint8)
     for rows in row_slices(x, shape):
         part = _real_product(x[rows], weight, window)
-        if choices is None:
-            y[rows] = part
-        else:
-            y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, pool)
+        y[rows], choices[:, rows] = _bnn.max_pool2d_choices(part, pool)
     return y, choices, shape
 
 
 def _real_product(x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """Of real images; float16 by bits, float32 by a real weight."""
+    """Of real images, float16."""
     if isinstance(weight, BitTensor):
         return products.multiply(x, weight, window, torch.float16)
-    return F.conv2d(x.to(weight.dtype), weight, None, *window.for_torch)
-
-
-def _empty_results(x: Tensor, shape: torch.Size, pool: PoolWindow | None) -> tuple[Tensor, Tensor | None]:
-    """A float16 product and the choices of its pooling, not yet written."""
-    if pool is None:
-        return empty_channels_last(shape, torch.float16, x.device), None
-    pooled = pooled_shape(shape, pool)
-    choices = x.new_empty(choices_shape(pooled, pool), dtype=torch.uint8)
-    return empty_channels_last(pooled, torch.float16, x.device), choices
+    return _bnn.float_conv2d(x, weight, window, torch.float16)  # type: ignore[no-any-return]
 
 
 def row_slices(x: Tensor, shape: torch.Size) -> Iterator[slice]:
@@ -301,10 +293,10 @@ def _real_gradients(
         if choices is not None:
             rows_shape = (len(input_part), *shape[1:])
             grad_y = _bnn.max_pool2d_scatter(grad_y, choices[:, rows], rows_shape, plan.pool)
-        stride, padding, dilation, groups = plan.window.for_torch
-        options = (None, stride, padding, dilation, False, (0, 0), groups, (needs_x, needs_weight, False))
-        of_input, of_part, _ = torch.ops.aten.convolution_backward(grad_y, input_part, weight, *options)
-        of_inputs.append(of_input)
         if needs_weight:
-            of_weight += of_part
+            of_weight += _bnn.real_conv2d_backward_weight(grad_y, input_part, weight.shape, plan.window)
+        if needs_x:
+            stride, padding, dilation, groups = plan.window.for_torch
+            options = (None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))
+            of_inputs.append(torch.ops.aten.convolution_backward(grad_y, input_part, weight, *options)[0])
     return torch.cat(of_inputs) if needs_x else None, of_weight if needs_weight else None

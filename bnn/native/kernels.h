@@ -43,6 +43,11 @@ struct Kernels {
     // out[outputs][kernel height, kernel width, channels]: the gradient over the scale of `grad`.
     void (*real_conv2d_backward_weight)(const int8_t* grad, const float* x, float* out, const Window& window,
                                         int64_t outputs, int threads);
+    // The two for a real weight, of (kernel height, kernel width, channels) order, and a real gradient.
+    void (*float_conv2d)(const float* x, const float* weight, void* out, const Window& window, int64_t outputs,
+                         int dtype, int threads);
+    void (*float_conv2d_backward_weight)(const float* grad, const float* x, float* out, const Window& window,
+                                         int64_t outputs, int threads);
     void (*max_pool2d)(const uint8_t* x, uint8_t* out, const Window& window, int threads);
     // `grad` and `out` are channels last; their floats have `itemsize` bytes, where 2 is bfloat16.
     void (*max_pool2d_backward)(const void* grad, const uint8_t* x, void* out, const Window& window, int itemsize,

@@ -155,6 +155,24 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "float_conv2d",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t out, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int dtype) {
+            kernels(isa).float_conv2d(pointer<const float>(x), pointer<const float>(weight), pointer<void>(out),
+                                      make_window(shape, kernel, stride, padding, dilation, out_size), outputs, dtype,
+                                      threads);
+        },
+        unlocked);
+    module.def(
+        "float_conv2d_backward_weight",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t x, uintptr_t out, Shape shape, Pair kernel,
+           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs) {
+            kernels(isa).float_conv2d_backward_weight(
+                pointer<const float>(grad), pointer<const float>(x), pointer<float>(out),
+                make_window(shape, kernel, stride, padding, dilation, out_size), outputs, threads);
+        },
+        unlocked);
+    module.def(
         "max_pool2d",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t out, Shape shape, Pair kernel, Pair stride,
            Pair padding, Pair dilation, Pair out_size) {

@@ -27,6 +27,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "linear": (random_bits(3, 16, 0), random_bits(2, 16, 1), 16),
     "conv2d": (X, X_SHAPE, W, W_SHAPE, WINDOW),
     "real_conv2d": (IMAGE, W, W_SHAPE, WINDOW._replace(groups=1), torch.float16),
+    "float_conv2d": (IMAGE, randn(6, 2, 3, 2), WINDOW._replace(groups=1), torch.float16),
     "linear_backward_input": (Q[:, :, 0, 0], SCALE, W, 12, torch.bfloat16),
     "linear_backward_weight": (Q[:, :, 0, 0], SCALE, X, 117),
     "linear_backward_weight_sign": (Q[:, :, 0, 0], X, 117, 5),

@@ -13,6 +13,7 @@ from torch import Tensor
 from bnn.ops import product_gradients as specification
 from bnn.ops.cpu.arguments import Geometry, channels_last, convolution, packed_images
 from bnn.ops.cpu.native import call, kernel
+from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
 from bnn.ops.geometry import Window
 from bnn.ops.memory import empty_channels_last
 from bnn.ops.packing import packed_bytes
@@ -139,12 +140,14 @@ def conv2d_backward_weight_sign(
 
 @kernel
 def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int], window: Sequence[int]) -> Tensor:
-    if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > _MAX_REAL_WEIGHTS:
+    is_real = q.dtype is torch.float32
+    most = MAX_FLOAT_WEIGHTS if is_real else _MAX_REAL_WEIGHTS
+    if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > most:
         return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
-    q, geometry = _gradient(q, x.shape, weight_shape, window)
+    q, geometry = _gradient(q, x.shape, weight_shape, window, torch.float32 if is_real else torch.int8)
     out = empty_channels_last(weight_shape, x.dtype)
-    x = channels_last(x)
-    call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
+    name = "float_conv2d_backward_weight" if is_real else "real_conv2d_backward_weight"
+    call(name, q, channels_last(x), out, *geometry, weight_shape[0])
     return out
 
 
@@ -176,10 +179,14 @@ def _one_pixel(q: Tensor, features: int) -> tuple[list[int], list[int]]:
 
 
 def _gradient(
-    q: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+    q: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype = torch.int8,
 ) -> tuple[Tensor, Geometry]:
     """`q` in (N, H', W', O) order, checked, and the geometry of its convolution."""
     shape, geometry = convolution(x_shape, weight_shape, window)
-    if q.dtype is not torch.int8 or tuple(q.shape) != shape:
+    if q.dtype is not dtype or tuple(q.shape) != shape:
         raise ValueError(f"q must be int8 {shape}, is {str(q.dtype).removeprefix('torch.')} {tuple(q.shape)}")
     return channels_last(q), geometry

@@ -14,6 +14,8 @@ from bnn.ops.memory import empty_channels_last
 from bnn.ops.products import check_exact
 
 _RESULT_DTYPES = (torch.float32, torch.float16)
+MAX_FLOAT_WEIGHTS = 1 << 12
+"""Of a stem of few channels. Torch's convolution is faster with more, but loads 8 MiB of code."""
 
 
 @kernel
@@ -55,4 +57,16 @@ def real_conv2d(
     out = empty_channels_last(shape, dtype)
     x = channels_last(x)
     call("real_conv2d", x, weight, out, *geometry, weight_shape[0], DTYPE_CODES[dtype])
+    return out
+
+
+@kernel
+def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.dtype) -> Tensor:
+    is_small = weight.numel() <= MAX_FLOAT_WEIGHTS and Window(*window).groups == 1
+    if not is_small or any(of.dtype is not torch.float32 for of in (x, weight)) or dtype not in _RESULT_DTYPES:
+        return specification.float_conv2d(x, weight, window, dtype)
+    shape, geometry = convolution(x.shape, weight.shape, window)
+    out = empty_channels_last(shape, dtype)
+    operands = (channels_last(x), channels_last(weight))
+    call("float_conv2d", *operands, out, *geometry, shape[1], DTYPE_CODES[dtype])
     return out
