@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor
 from bnn.layers import products
 from bnn.ops import functions as _bnn
+from bnn.ops.batch_norm import clamped
 from bnn.ops.geometry import PoolWindow, Window
 from bnn.ops.memory import empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
@@ -184,15 +185,16 @@ def _turned(x: Tensor, which: Tensor) -> Tensor:
 
 
 def finish(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, plan: Plan) -> tuple[Tensor, Tensor]:
-    """The activation of y factor + offset + shortcut, and the codes of its gradient."""
+    """The activation of y factor + offset + shortcut, which may take the place of y, and the codes of its gradient.
+
+    What flows between convolutions takes 16 bits, as their products do.
+    """
     if plan.output_steps is not None:
         bits, codes = _bnn.sign_codes(y, factor, offset, plan.output_steps.edges)
         return _in_rows(bits, y.shape), codes
-    # What flows between convolutions is large and takes 16 bits.
-    dtype = torch.bfloat16 if y.dim() == 4 else torch.float32
-    out, codes = _bnn.norm_clamp(y, factor, offset, shortcut, *plan.clamp_range, dtype)
+    codes = _bnn.norm_clamp_(y, factor, offset, shortcut, *plan.clamp_range)
     # A slice would keep the memory of all codes.
-    return out, codes if plan.clamps else codes.new_empty((0, *codes.shape[1:]))
+    return clamped(y), codes if plan.clamps else codes.new_empty((0, *codes.shape[1:]))
 
 
 def product_shape(x_shape: torch.Size, weight_shape: Sequence[int], window: Window | None) -> torch.Size:

@@ -94,38 +94,41 @@ def empty_like_last(y: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @operation(
-    "(Tensor y, Tensor factor, Tensor offset, Tensor? shortcut, float low, float high, ScalarType dtype)"
-    " -> (Tensor, Tensor)",
-    shape=lambda y, factor, offset, shortcut, low, high, dtype: (empty_like_last(y, dtype), empty_codes(y, 1)),
+    "(Tensor(a!) y, Tensor factor, Tensor offset, Tensor? shortcut, float low, float high) -> Tensor",
+    shape=lambda y, *_: empty_codes(y, 1),
 )
-def norm_clamp(
-    y: Tensor,
-    factor: Tensor,
-    offset: Tensor,
-    shortcut: Tensor | None,
-    low: float,
-    high: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """x = y factor + offset + shortcut, clamped to [low, high].
+def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, low: float, high: float) -> Tensor:
+    """x = y factor + offset + shortcut, clamped to [low, high], which takes the place of y: see `clamped`.
 
     Args:
-        y: float32 or float16.
+        y: float, its memory in (N, ..., C) order; its values are lost.
         factor: of each channel.
         offset: of each channel.
         shortcut: of `y`'s shape, float32 or bfloat16, or None.
         low: may be -inf.
         high: may be inf.
-        dtype: of the result, float32 or bfloat16.
 
     Returns:
-        The values, their memory in (N, ..., C) order, and codes of one plane: 1 where x is not inside (low, high).
+        Codes of one plane: 1 where x is not inside (low, high).
     """
+    check_place(y)
     x = _affine(y, factor, offset)
     if shortcut is not None:
         x = x + shortcut.movedim(1, -1).float()
     outside = ~((x > low) & (x < high))
-    return x.clamp(low, high).to(dtype).contiguous().movedim(-1, 1), pack(outside.flatten(1))[None]
+    clamped(y).copy_(x.clamp(low, high).movedim(-1, 1))
+    return pack(outside.flatten(1))[None]
+
+
+def clamped(y: Tensor) -> Tensor:
+    """The values that `norm_clamp_` has left in the memory of `y`: of its dtype, or bfloat16 in place of float16."""
+    return y.view(torch.bfloat16).detach() if y.dtype is torch.float16 else y
+
+
+def check_place(y: Tensor) -> None:
+    """Refuses a product in whose place no result can be written."""
+    if not y.movedim(1, -1).is_contiguous():
+        raise ValueError(f"y must lie in (N, ..., C) order, has the shape {tuple(y.shape)} and strides {y.stride()}")
 
 
 def _sign_codes_shape(

@@ -14,15 +14,16 @@ from torch import Tensor
 
 LARGE_BYTES = 1 << 18
 """Results of this size and more take each other's place."""
-MOST_TIMES = 2
+MOST_TIMES = 1.5
 """How many times as large as a result the memory may be that it takes."""
 
 
 class ResultMemory:
     """Memory for tensors of 256 KiB and more, which is theirs for as long as one of them, or a view of it, lives.
 
-    A tensor takes a free piece of its size, or of up to twice as much. Where there is none, all that is free goes back
-    to the system before it gives a new one: so what is held is at most twice what was in use at a time.
+    A tensor takes a free piece of its size, or of up to half as much again, since slices of a batch differ by an
+    example. Where there is none, all that is free goes back to the system before it gives a new one: a network whose
+    stages have ever smaller results does not hold the memory of the first to the end.
     """
 
     def __init__(self) -> None:

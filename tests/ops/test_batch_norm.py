@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bnn.errors import NonFiniteError
 from bnn.ops import OPERATIONS
+from bnn.ops.batch_norm import clamped
 from bnn.ops.packing import pack, packed_bytes, unpack
 from bnn.quantizers import ApproxSign, Sign
 from tests.contracts import randn
@@ -116,6 +117,17 @@ def statistics(y: Tensor, norm: Norm, run: Callable[..., Any] = bnn.batch_statis
     return [*results, *running]
 
 
+def norm_clamp(y: Tensor, *args: Any, run: Callable[..., Any] = bnn.norm_clamp_) -> tuple[Tensor, Tensor]:
+    """The values that the operation leaves in the place of a copy of `y`, and the codes."""
+    (place,) = in_memory_order(True, y.clone())
+    codes = run(place, *args)
+    return clamped(place), codes
+
+
+def check_norm_clamp(y: Tensor, *args: Any) -> None:
+    same(norm_clamp(y, *args), norm_clamp(y, *args, run=OPERATIONS["norm_clamp_"]))
+
+
 def check_statistics(y: Tensor, norm: Norm) -> None:
     same(statistics(y, norm), statistics(y, norm, OPERATIONS["batch_statistics"]))
 
@@ -167,11 +179,11 @@ def test_clamped_norms_follow_the_formula(shape: tuple[int, ...], seed: int, bou
     # Powers of two and quarters: every step is exact, and so are ties with the bounds.
     factor, offset = 2.0 ** -(torch.arange(shape[1]) % 7), quarters([shape[1]], seed + 2) / 4
     for added in (None, shortcut):
-        out, codes = bnn.norm_clamp(y, factor, offset, added, *bounds, torch.float32)
+        out, codes = norm_clamp(y, factor, offset, added, *bounds)
         x = y.double() * spread(factor, y) + spread(offset, y) + (0 if added is None else added.double())
         assert torch.equal(out.double(), x.clamp(*bounds))
         assert torch.equal(code_of(codes, y), 1 - ((x > bounds[0]) & (x < bounds[1])).double())
-        rounded, _ = bnn.norm_clamp(y, factor, offset, added, *bounds, torch.bfloat16)
+        rounded, _ = norm_clamp(y.half(), factor, offset, added, *bounds)
         assert torch.equal(rounded, out.bfloat16())
 
 
@@ -277,14 +289,14 @@ def test_integers_are_the_gradient_on_average() -> None:
 # --- the kernels against the specifications ------------------------------------------------------------------------
 
 
-def check_forward(y: Tensor, shortcut: Tensor, dtype: torch.dtype, edges: Sequence[float], seed: int) -> None:
+def check_forward(y: Tensor, shortcut: Tensor, edges: Sequence[float], seed: int) -> None:
     factor, offset, _ = of_channels(y.shape[1], seed)
     if y.numel() > y.shape[1]:
         check_statistics(y, norm_of(y.shape[1], seed))
         check_statistics(y, norm_of(y.shape[1], seed, plain=True))
     for added in (None, shortcut):
         for bounds in ((-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)):
-            check("norm_clamp", y, factor, offset, added, *bounds, dtype)
+            check_norm_clamp(y, factor, offset, added, *bounds)
     for affine in ((None, None), (factor, offset)):
         check("sign_codes", y, *affine, list(edges))
 
@@ -307,7 +319,6 @@ class TestNative:
         shape=shapes,
         dtype=product_dtypes,
         stream=stream_dtypes,
-        out=stream_dtypes,
         edges=edge_lists,
         last=st.booleans(),
         seed=seeds,
@@ -318,13 +329,12 @@ class TestNative:
         shape: tuple[int, ...],
         dtype: torch.dtype,
         stream: torch.dtype,
-        out: torch.dtype,
         edges: tuple[float, ...],
         last: bool,
         seed: int,
     ) -> None:
         y, shortcut = in_memory_order(last, whole(shape, seed).to(dtype), randn(*shape, seed=seed).to(stream))
-        check_forward(y, shortcut, out, edges, seed)
+        check_forward(y, shortcut, edges, seed)
 
     @given(shape=shapes, dtype=product_dtypes, stream=stream_dtypes, slopes=slope_lists, last=st.booleans(), seed=seeds)
     @examples
@@ -344,7 +354,7 @@ class TestNative:
     @pytest.mark.parametrize("shape", LARGE)
     def test_many_runs_and_short_rows(self, shape: tuple[int, ...]) -> None:
         grad, codes, slopes, y = gradient_inputs(shape, ApproxSign().slope_steps.slopes, 5)
-        check_forward(y.half(), randn(*shape).bfloat16(), torch.bfloat16, ApproxSign().slope_steps.edges, 5)
+        check_forward(y.half(), randn(*shape).bfloat16(), ApproxSign().slope_steps.edges, 5)
         check_backward(grad.bfloat16(), codes, slopes, y.half(), 5)
 
     @pytest.mark.parametrize("shape", LARGE)
@@ -369,7 +379,7 @@ class TestNative:
         affine = (torch.tensor([1.0, -1.0, 0.0, 1e30, -1e-30, 1.0, 1.0, -1.0, 1.0, -1.0, 2.0]), torch.full((11,), -0.0))
         for added in (None, shortcut, -shortcut):
             for bounds in ((-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)):
-                check("norm_clamp", y, *affine, added, *bounds, torch.bfloat16)
+                check_norm_clamp(y, *affine, added, *bounds)
         check("sign_codes", y, None, None, [1.0])
         finite = torch.where(y.isfinite(), y, 0)
         check("sign_codes", finite, *affine, list(ApproxSign().slope_steps.edges))
@@ -382,7 +392,7 @@ class TestNative:
     def test_empty(self, shape: tuple[int, ...]) -> None:
         y, codes = torch.empty(shape), codes_of(shape, (1.0, 0.0), 0)
         of, terms = [torch.ones(shape[1])] * 2, torch.ones(3, shape[1])
-        check("norm_clamp", y, of[0], of[0], y, -1.0, 1.0, torch.bfloat16)
+        check_norm_clamp(y, of[0], of[0], y, -1.0, 1.0)
         check("sign_codes", y, of[0], of[0], [1.0])
         check("sign_codes", y, None, None, [0.1, 0.2, 0.3])
         check("norm_gradient", y, codes, [1.0, 0.0], y, terms)
@@ -394,14 +404,14 @@ class TestNative:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_other_dtypes_go_to_the_specification(self, dtype: torch.dtype) -> None:
         y = whole((3, 5, 2, 2), 0).to(dtype)
-        check_forward(y, randn(3, 5, 2, 2), torch.float32, [1.0], 0)
+        check_forward(y, randn(3, 5, 2, 2), [1.0], 0)
         codes = codes_of(y.shape, (1.0, 0.0), 2)
         check_backward(quarters(y.shape, 1), codes, [1.0, 0.0], y, 0)
         check_backward(quarters(y.shape, 1).double(), codes, [1.0, 0.0], y.float(), 0)
 
     def test_images_that_lie_apart_in_memory(self) -> None:
         y, grad = whole((4, 6, 10, 3), 0)[:, ::2, 1::2], quarters((3, 4, 5, 3), 1).transpose(0, 1)
-        check_forward(y, grad, torch.bfloat16, [1.0], 3)
+        check_forward(y, grad, [1.0], 3)
         check_backward(grad, codes_of(y.shape, (1.0, 0.0), 2), [1.0, 0.0], y, 3)
 
 
@@ -423,7 +433,7 @@ PLANE = codes_of(IMAGES.shape, (1.0, 0.0), 3)
     "run",
     [
         lambda: statistics(IMAGES, norm_of(40, 0)),
-        lambda: bnn.norm_clamp(IMAGES, ONES, ONES, IMAGES, -1.0, 1.0, torch.bfloat16),
+        lambda: norm_clamp(IMAGES, ONES, ONES, IMAGES, -1.0, 1.0),
         lambda: bnn.sign_codes(IMAGES, ONES, ONES, [0.5, 1.0, 2.0]),
         lambda: bnn.norm_gradient_terms(IMAGES, PLANE, [1.0, 0.0], IMAGES, torch.ones(2, 40), None, ONES, 1e-5),
         lambda: bnn.norm_gradient_integers(
@@ -433,7 +443,7 @@ PLANE = codes_of(IMAGES.shape, (1.0, 0.0), 3)
     ],
     ids=[
         "batch_statistics",
-        "norm_clamp",
+        "norm_clamp_",
         "sign_codes",
         "norm_gradient_terms",
         "norm_gradient_integers",
@@ -516,9 +526,10 @@ NO_CODES, CODES = codes_of((2, 4), (1.0,), 0), codes_of((2, 4), (1.0, 0.0), 0)
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("norm_clamp", (ROWS, FOUR[:3], FOUR, None, 0.0, 1.0, torch.float32), "factor must have 4 values"),
-        ("norm_clamp", (ROWS, FOUR, FOUR[:1], None, 0.0, 1.0, torch.float32), "offset must have 4 values"),
-        ("norm_clamp", (ROWS, FOUR, FOUR, ROWS[:1], 0.0, 1.0, torch.float32), r"shortcut must be \(2, 4\)"),
+        ("norm_clamp_", (ROWS, FOUR[:3], FOUR, None, 0.0, 1.0), "factor must have 4 values"),
+        ("norm_clamp_", (ROWS, FOUR, FOUR[:1], None, 0.0, 1.0), "offset must have 4 values"),
+        ("norm_clamp_", (ROWS, FOUR, FOUR, ROWS[:1], 0.0, 1.0), r"shortcut must be \(2, 4\)"),
+        ("norm_clamp_", (IMAGES, ONES, ONES, None, 0.0, 1.0), r"y must lie in \(N, ..., C\) order"),
         ("sign_codes", (ROWS, FOUR, FOUR[:2], [1.0]), "offset must have 4 values"),
         ("sign_codes", (ROWS, None, None, [0.5, 1.0]), "one or three ascending edges"),
         ("sign_codes", (ROWS, None, None, []), "one or three ascending edges"),

@@ -47,7 +47,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "norm_sign": (Y, randn(5), 1e-5),
     "norm_sign_backward": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5)),
     "batch_statistics": (Y, OF_CHANNELS, None, OF_CHANNELS, 1e-5, randn(5), torch.ones(5), 0.1),
-    "norm_clamp": (Y, OF_CHANNELS, OF_CHANNELS, Y, -1.0, 1.0, torch.bfloat16),
+    "norm_clamp_": (Y.contiguous(memory_format=torch.channels_last), OF_CHANNELS, OF_CHANNELS, -Y, -1.0, 1.0),
     "sign_codes": (Y, OF_CHANNELS, None, [0.25, 0.5, 1.0]),
     "norm_gradient_terms": (Y, CODES, SLOPES, Y, torch.ones(2, 5), OF_CHANNELS, None, 1e-5),
     "norm_gradient": (Y, CODES, SLOPES, Y, randn(3, 5)),

@@ -28,7 +28,7 @@ _REUSES_MEMORY = {
     "aten::empty",
     *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "float_conv2d", "conv2d_max_pool2d")),
     *(f"bnn::{name}" for name in ("max_pool2d_backward", "max_pool2d_choices", "max_pool2d_scatter")),
-    *(f"bnn::{name}" for name in ("norm_clamp", "norm_gradient", "norm_gradient_integers", "pass_slopes")),
+    *(f"bnn::{name}" for name in ("norm_gradient", "norm_gradient_integers", "pass_slopes")),
     *(f"bnn::{kind}_backward_{of}" for kind in ("conv2d", "linear") for of in ("input", "input_slopes", "weight")),
     "bnn::real_conv2d_backward_weight",
 }

@@ -18,7 +18,7 @@ from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
 # Where operations give the bits of a gradient's window or slope beside their values.
-_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1), ("bnn::sign_codes", 1), ("bnn::norm_clamp", 1)}
+_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1), ("bnn::sign_codes", 1), ("bnn::norm_clamp_", 0)}
 _STATISTICS = ("bnn::batch_statistics", 0)
 # Those after the third are like it: the first makes gradients, which may be bits, and the second adds to them.
 _SLICES = 3

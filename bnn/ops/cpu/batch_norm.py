@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bnn.ops import batch_norm as specification
-from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_slopes, empty_codes
+from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_place, check_slopes, empty_codes
 from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, optional_per_channel, per_channel
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.memory import empty_channels_last
@@ -60,36 +60,28 @@ def batch_statistics(
 
 
 @kernel
-def norm_clamp(
-    y: Tensor,
-    factor: Tensor,
-    offset: Tensor,
-    shortcut: Tensor | None,
-    low: float,
-    high: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    shortcut_dtype = dtype if shortcut is None else shortcut.dtype
-    if not _has_kernel(y, _PRODUCTS) or dtype not in _STREAMS or shortcut_dtype not in _STREAMS:
-        return specification.norm_clamp(y, factor, offset, shortcut, low, high, dtype)
+def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, low: float, high: float) -> Tensor:
+    check_place(y)
+    if not _has_kernel(y, _PRODUCTS) or (shortcut is not None and shortcut.dtype not in _STREAMS):
+        return specification.norm_clamp_(y, factor, offset, shortcut, low, high)
     if shortcut is not None and shortcut.shape != y.shape:
         raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
-    channels = y.shape[1]
-    out, codes = empty_channels_last(y.shape, dtype), empty_codes(y, 1)
+    channels, codes = y.shape[1], empty_codes(y, 1)
+    out_dtype = torch.float32 if y.dtype is torch.float32 else torch.bfloat16
     call(
         "norm_clamp",
-        channels_last(y),
+        y,
         per_channel("factor", factor, channels),
         per_channel("offset", offset, channels),
         0 if shortcut is None else channels_last(shortcut),
-        out,
+        y,
         codes,
         low,
         high,
         *_rows(y),
-        *(DTYPE_CODES[of] for of in (y.dtype, shortcut_dtype, dtype)),
+        *(DTYPE_CODES[of] for of in (y.dtype, out_dtype if shortcut is None else shortcut.dtype, out_dtype)),
     )
-    return out, codes
+    return codes
 
 
 @kernel
