@@ -18,9 +18,12 @@ void with_stream(int dtype, const Run& run) {
     dtype == bnn::kBFloat16 ? run(BFloat16{}) : run(float{});
 }
 
-// mean[channels] and variance[channels]
-void channel_moments(const void* y, float* mean, float* variance, int64_t rows, int64_t pixels, int64_t channels,
-                     int dtype, int threads) {
+// Of a batch: moments[2][channels], the mean of y and 1 / sqrt(variance of scale y + eps); affine[2][channels], factor and
+// offset that make the norm of scale y from y. The running mean and variance take those of scale y. `scale`, `gamma` and
+// `beta` may be null.
+void batch_statistics(const void* y, const float* scale, const float* gamma, const float* beta, double eps,
+                      float* running_mean, float* running_variance, double momentum, float* moments, float* affine,
+                      int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     const Buffer sum_buffer(1, 2 * channels * 8);
     double* sums = sum_buffer.part<double>(0);
@@ -35,8 +38,17 @@ void channel_moments(const void* y, float* mean, float* variance, int64_t rows, 
     const double count = static_cast<double>(rows * pixels);
     for (int64_t c = 0; c < channels; ++c) {
         const double of_channel = sums[c] / count, spread = sums[channels + c] / count - of_channel * of_channel;
-        mean[c] = static_cast<float>(of_channel);
-        variance[c] = static_cast<float>(spread < 0 ? 0 : spread);
+        const float mean = static_cast<float>(of_channel), variance = static_cast<float>(spread < 0 ? 0 : spread);
+        const double a = scale ? scale[c] : 1, scaled_variance = variance * (a * a);
+        const float inverse = static_cast<float>(1 / __builtin_sqrt(scaled_variance + eps));
+        const float weighted = gamma ? inverse * gamma[c] : inverse, factor = scale ? weighted * scale[c] : weighted;
+        moments[c] = mean;
+        moments[channels + c] = inverse;
+        affine[c] = factor;
+        affine[channels + c] = beta ? -factor * mean + beta[c] : -factor * mean;
+        const double unbiased = scaled_variance * (count / (count - 1));
+        running_mean[c] = static_cast<float>(momentum * (mean * a) + (1 - momentum) * running_mean[c]);
+        running_variance[c] = static_cast<float>(momentum * unbiased + (1 - momentum) * running_variance[c]);
     }
 }
 
@@ -161,14 +173,20 @@ inline Slopes make_slopes(const uint8_t* codes, const float* slopes, int planes,
     return by;
 }
 
-// sums[2][channels] and sizes[2][channels]
-void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                        const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels, int64_t channels,
-                        int grad_dtype, int dtype, int threads) {
+// Of the gradient of a norm, from its sums and the farthest values of each channel: terms[3][channels], the factors of
+// the gradient and of the product and the constants; a bound of its magnitude; of_parameters[3][channels], the gradients
+// of scale, gamma and beta.
+void norm_gradient_terms(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                         const float* moments, const float* scale, const float* gamma, double eps, float* terms,
+                         float* bound, float* of_parameters, int64_t rows, int64_t pixels, int64_t channels,
+                         int grad_dtype, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
-    const OfPlace means(layout, mean);
-    const float* centre = means.data();
+    const OfPlace means(layout, moments);
+    const float* middle = means.data();
+    const Buffer sum_buffer(1, 2 * channels * 8), size_buffer(1, 2 * channels * 4);
+    double* sums = sum_buffer.part<double>(0);
+    float* sizes = size_buffer.part<float>(0);
     with_stream(grad_dtype, [&](auto of_grad) {
         with_product(dtype, [&](auto of) {
             with_planes(planes, [&](auto plane_count) {
@@ -179,7 +197,7 @@ void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slo
                                        const Wide g = passed<decltype(plane_count)::value>(
                                            load_wide(from + element, count), by, byte, count);
                                        const Wide centred =
-                                           load_wide(products + element, count) - load_wide(centre + place);
+                                           load_wide(products + element, count) - load_wide(middle + place);
                                        values[0] = values[2] = g;
                                        values[1] = g * centred;
                                        values[3] = centred;
@@ -187,6 +205,27 @@ void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slo
             });
         });
     });
+    const double count = static_cast<double>(rows * pixels);
+    const float of_constant = static_cast<float>(1 / __builtin_sqrt(eps));  // 1 / deviation of a channel without variance
+    *bound = 0;
+    for (int64_t c = 0; c < channels; ++c) {
+        const double sum = sums[c], along = sums[channels + c], mean = moments[c], inverse = moments[channels + c];
+        const double a = scale ? scale[c] : 1, weight = gamma ? gamma[c] : 1;
+        const bool varies = inverse < of_constant;
+        const double of_grad = weight * a * inverse, of_y = -of_grad * (a * inverse * (a * inverse)) * along / count;
+        const double of_mean = -of_grad * sum / count;
+        const float by_grad = varies ? static_cast<float>(of_grad) : 0, by_y = varies ? static_cast<float>(of_y) : 0;
+        const float centre = varies ? static_cast<float>(of_mean) : 0;
+        terms[c] = by_grad;
+        terms[channels + c] = by_y;
+        terms[2 * channels + c] = varies ? static_cast<float>(of_mean - of_y * mean) : 0;
+        const float size = __builtin_fabsf(by_grad) * sizes[c] + __builtin_fabsf(by_y) * sizes[channels + c] +
+                           __builtin_fabsf(centre);
+        if (size > *bound || size != size) *bound = size;  // a NaN stays
+        of_parameters[c] = static_cast<float>(weight * eps * (inverse * inverse * inverse) * along);
+        of_parameters[channels + c] = static_cast<float>(a * inverse * along);
+        of_parameters[2 * channels + c] = static_cast<float>(sum);
+    }
 }
 
 // Calls finish(element, vector of dL/dy, elements) for every vector; `of` holds [3][channels]: the factors of the gradient
@@ -232,15 +271,21 @@ inline Wide round_at_random(Wide v, float largest, uint32_t key, uint32_t first_
     return clamped(floor + select_wide(greater(v - floor, uniform), all_wide(1)), all_wide(largest));
 }
 
-void norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                            const float* of, int8_t* out, int64_t rows, int64_t pixels, int64_t channels,
-                            int grad_dtype, int dtype, float inverse, int32_t largest, uint32_t key, int threads) {
-    const float most = static_cast<float>(largest);
+// Returns whether `bound` is finite; `scale` becomes bound / largest, or 0 where that is below the normal numbers.
+bool norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                            const float* of, float bound, int8_t* out, float* scale, int64_t rows, int64_t pixels,
+                            int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key, int threads) {
+    if (bound - bound != 0) return false;
+    const float most = static_cast<float>(largest), step = bound / most;
+    const bool is_normal = step >= 0x1p-126f;
+    const float inverse = is_normal ? 1 / step : 0;
+    *scale = is_normal ? step : 0;
     norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
                      [=](int64_t element, Wide value, int64_t count) {
                          const auto index = static_cast<uint32_t>(element);
                          store_wide(out + element, round_at_random(value * inverse, most, key, index), count);
                      });
+    return true;
 }
 
 void pass_slopes(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out, int64_t rows,
