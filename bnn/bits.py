@@ -27,9 +27,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bnn.ops import PoolWindow, Window
+from bnn.ops import functions as _bnn
 
 _aten = torch.ops.aten
-_bnn = torch.ops.bnn
 
 _WOULD_CHANGE = "would change a BitTensor, which is read-only: use .dense() first"
 
@@ -57,6 +57,21 @@ class BitTensor(Tensor):
 
     def __init__(self, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> None:
         self.packed = packed
+        self._shape, self._strides = torch.Size(shape), tuple(strides)
+
+    # Torch would ask `__torch_function__` first, which takes twenty times as long.
+    @property
+    def shape(self) -> torch.Size:  # type: ignore[override]  # noqa: D102
+        return self._shape
+
+    def dim(self) -> int:  # noqa: D102
+        return len(self._shape)
+
+    def stride(self, dim: int | None = None) -> Any:  # noqa: D102
+        return self._strides if dim is None else self._strides[dim]
+
+    def __len__(self) -> int:
+        return self._shape[0]
 
     @staticmethod
     def from_dense(x: Tensor, *, dtype: torch.dtype | None = None) -> BitTensor:
@@ -183,10 +198,11 @@ def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
 def in_memory_order(x: Tensor) -> tuple[Tensor, Tensor]:
     """`x` without gaps in its memory, which may take a copy, and a view of its elements there: [rows, n]."""
     order = _memory_order(x.shape, x.stride())
-    if not x.permute(order).is_contiguous():
-        x = x.contiguous()
+    ordered = x.permute(order)
+    if not ordered.is_contiguous():
+        ordered = x = x.contiguous()
         order = list(range(x.dim()))
-    return x, x.permute(order).reshape(_rows(x.shape, order))
+    return x, ordered.view(_rows(x.shape, order))
 
 
 def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:

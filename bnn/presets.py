@@ -22,10 +22,10 @@ from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumul
 
 Preset = Literal["standard", "edge", "edge-min"]
 
-# The most elements at a time of a layer's product, those of 32 images in BinaryNet's first layer, and of all products,
+# The most elements at a time of a layer's product, those of 43 images in BinaryNet's first layer, and of all products,
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
-_SLICE_ELEMENTS = 32 * 128 * 32 * 32
-_SLICE_TOTAL = 24_000_000
+_SLICE_ELEMENTS = 43 * 128 * 32 * 32
+_SLICE_TOTAL = 36_000_000
 _NORM_RATE = 1e-2
 _HYSTERESIS = 20.0  # in learning rates
 _HYSTERESIS_IN_BOUNDS = 10.0  # of accumulators that a method keeps near 0, which 20 would freeze

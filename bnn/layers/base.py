@@ -45,10 +45,11 @@ class BinaryLayer(nn.Module):
     @property
     def obstacle(self) -> str | None:
         """Why a block cannot keep the layer in bits and form its product again in backward; None where it can."""
-        if self.grad_quantizer is None or not self.grad_quantizer.gives_integers:
+        gradient, store = self.grad_quantizer, self.store
+        if gradient is None or not gradient.gives_integers:
             return "the gradient of its product is not rounded to integers at random"
-        if not self.store.is_binary:
-            return f"its weight has the levels {self.store.levels or 'of floats'}"
+        if not store.is_binary:
+            return f"its weight has the levels {store.levels or 'of floats'}"
         quantizer = self.input_quantizer
         if quantizer is not None and (not quantizer.is_sign or quantizer.slope_steps is None):
             return f"its input quantizer is {type(quantizer).__name__}, whose gradient has no few steps"

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.layers.deviation_norm import DeviationNorm, channel_layout
-
-_bnn = torch.ops.bnn
+from bnn.ops import functions as _bnn
 
 
 class BinaryNorm(DeviationNorm):

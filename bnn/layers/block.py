@@ -14,7 +14,8 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
-from bnn.layers.recomputed import Recomputed, Turned, affine, finish, product, quantized, row_slices
+from bnn.layers.recomputed import Plan, Recomputed, Turned, finish, product, product_shape, quantized, row_slices
+from bnn.ops.batch_norm import affine
 from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
@@ -76,26 +77,24 @@ class BinaryBlock(nn.Module):
 
         It stands for the `forward` of its parts' classes: a subclass with another one is an obstacle.
         """
-        if type(self.product).forward not in _PRODUCTS:
-            return f"its product is a {type(self.product).__name__}"
-        if self.product.bias is not None:
+        product, norm, pool, activation = self.product, self.norm, self.pool, self.activation
+        if type(product).forward not in _PRODUCTS:
+            return f"its product is a {type(product).__name__}"
+        if product.bias is not None:
             return "its product has a bias, which the norm takes away: leave it out"
-        if isinstance(self.product, BinaryLayer):
-            if self.product.obstacle is not None:
-                return self.product.obstacle
-        elif isinstance(self.product, nn.Conv2d) and (
-            self.product.padding_mode != "zeros" or isinstance(self.product.padding, str)
-        ):
+        if isinstance(product, BinaryLayer):
+            if (obstacle := product.obstacle) is not None:
+                return obstacle
+        elif isinstance(product, nn.Conv2d) and (product.padding_mode != "zeros" or isinstance(product.padding, str)):
             return "its convolution is not padded by a number of zeros"
-        if type(self.norm).forward not in _NORMS:
-            return f"its norm is a {type(self.norm).__name__}, not torch's batch norm"
-        if not self.norm.track_running_stats or self.norm.momentum is None:
+        if type(norm).forward not in _NORMS:
+            return f"its norm is a {type(norm).__name__}, not torch's batch norm"
+        if not norm.track_running_stats or norm.momentum is None:
             return "its norm has no running statistics with a momentum"
-        if self.pool is not None and (type(self.pool).forward is not MaxPool2d.forward or not self.pool.is_disjoint):
+        if pool is not None and (type(pool).forward is not MaxPool2d.forward or not pool.is_disjoint):
             return "its pooling windows overlap"
-        clamps = self.activation is None or type(self.activation).forward in _CLAMPS
-        if not clamps and self.output_steps is None:
-            return f"its activation is a {type(self.activation).__name__}"
+        if activation is not None and type(activation).forward not in _CLAMPS and self.output_steps is None:
+            return f"its activation is a {type(activation).__name__}"
         return None
 
     @property
@@ -106,7 +105,8 @@ class BinaryBlock(nn.Module):
     @property
     def input_steps(self) -> SlopeSteps | None:
         """Steps of the gradient of the product's input quantizer."""
-        quantizer = self.product.input_quantizer if isinstance(self.product, BinaryLayer) else None
+        product = self.product
+        quantizer = product.input_quantizer if isinstance(product, BinaryLayer) else None
         return None if quantizer is None else quantizer.slope_steps
 
     @property
@@ -117,21 +117,37 @@ class BinaryBlock(nn.Module):
 
     @property
     def clamp_range(self) -> tuple[float, float]:
-        """The interval that a real activation clamps to."""
-        if self.activation is None:
-            return -math.inf, math.inf
-        return _CLAMPS[type(self.activation).forward](self.activation)
+        """The interval that a real activation clamps to; all numbers where there is none."""
+        activation = self.activation
+        clamp = None if activation is None else _CLAMPS.get(type(activation).forward)
+        return (-math.inf, math.inf) if clamp is None else clamp(activation)
 
     @property
     def window(self) -> Window | None:
         """Of the convolution; None of a linear layer."""
-        if isinstance(self.product, BinaryLayer):
-            return self.product.window
-        if isinstance(self.product, nn.Linear):
+        product = self.product
+        if isinstance(product, BinaryLayer):
+            return product.window
+        if isinstance(product, nn.Linear):
             return None
-        conv = self.product
         return Window.of(
-            stride=conv.stride, padding=cast(tuple[int, ...], conv.padding), dilation=conv.dilation, groups=conv.groups
+            stride=product.stride,
+            padding=cast(tuple[int, ...], product.padding),
+            dilation=product.dilation,
+            groups=product.groups,
+        )
+
+    def _plan(self) -> Plan:
+        pool, product = self.pool, self.product if isinstance(self.product, BinaryLayer) else None
+        return Plan(
+            window=self.window,
+            pool=None if pool is None else pool.window,
+            norm=cast(nn.BatchNorm2d, self.norm),
+            clamp_range=self.clamp_range,
+            input_steps=self.input_steps,
+            output_steps=self.output_steps,
+            grad_quantizer=None if product is None else product.grad_quantizer,
+            weight_quantizer=None if product is None else product.store.gradient_quantizer,
         )
 
     @overload
@@ -157,36 +173,26 @@ class BinaryBlock(nn.Module):
             ValueError: a fused block gets another number of dimensions, or batch statistics of fewer than two values a
                 channel; or the shortcut has another shape.
         """
-        out, same = self._run(x, shortcut)
-        return (out, same) if with_input else out
-
-    def _run(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The result and the input."""
         # There are no passes for a sum in front of a quantizer, nor for a gradient through the running statistics.
         evaluates = not self.norm.training
         as_parts = evaluates and torch.is_grad_enabled()
         if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
-            return self._parts(x, shortcut), x
-        takes = "[N, K]" if self.window is None else "[N, C, H, W]"
-        if x.dim() != takes.count(",") + 1:
-            raise ValueError(f"a block with this product takes {takes}, got a tensor of {tuple(x.shape)}")
-        if evaluates:
-            return self._evaluated(x, shortcut), x
-        weight, scale = self._operand_and_scale()
-        adds_input = shortcut is x and not isinstance(x, BitTensor)
-        given = None if adds_input else shortcut
-        out, same, mean, variance = Recomputed.apply(  # type: ignore[no-untyped-call]
-            x, weight, scale, self.norm.weight, self.norm.bias, given, self, adds_input
-        )
-        self._track(mean, variance, scale, out.numel() // out.shape[1])
-        return out, same
+            out, same = self._parts(x, shortcut), x
+        else:
+            plan = self._plan()
+            takes = "[N, K]" if plan.window is None else "[N, C, H, W]"
+            if x.dim() != takes.count(",") + 1:
+                raise ValueError(f"a block with this product takes {takes}, got a tensor of {tuple(x.shape)}")
+            if evaluates:
+                out, same = self._evaluated(x, shortcut, plan), x
+            else:
+                out, same = self._recomputed(x, shortcut, plan, with_input)
+        return (out, same) if with_input else out
 
     def product_shape(self, x: Tensor) -> torch.Size:
         """Shape of the product of an input, before the pooling."""
         weight = self.product.store if isinstance(self.product, BinaryLayer) else self.product.weight
-        if self.window is None:
-            return torch.Size((len(x), weight.shape[0]))
-        return torch.Size(self.window.output_shape(x.shape, weight.shape))
+        return product_shape(x.shape, weight.shape, self.window)
 
     def _parts(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         out: Tensor = self.product(x)
@@ -195,22 +201,19 @@ class BinaryBlock(nn.Module):
             out = out + shortcut
         return out if self.activation is None else self.activation(out)
 
-    @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, scale: Tensor | None, count: int) -> None:
-        """Takes the statistics of a batch into the running ones, as torch's batch norm does."""
-        norm = cast(nn.BatchNorm2d, self.norm)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        assert norm.momentum is not None
-        if scale is not None:
-            mean, variance = mean * scale, variance * scale.square()
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-        norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    def _recomputed(self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool) -> tuple[Tensor, Tensor]:
+        """The result by the statistics of the batch, and the input where it is asked for."""
+        weight, scale = self._operand_and_scale()
+        adds_input = shortcut is x and not isinstance(x, BitTensor)
+        given = None if adds_input else shortcut
+        norm = plan.norm
+        return Recomputed.apply(  # type: ignore[no-any-return, no-untyped-call]
+            x, weight, scale, norm.weight, norm.bias, given, plan, adds_input, with_input
+        )
 
-    def _evaluated(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
+    def _evaluated(self, x: Tensor, shortcut: Tensor | None, plan: Plan) -> Tensor:
         """The result by the running statistics, a few rows at a time."""
-        norm = cast(nn.BatchNorm2d, self.norm)
+        norm = plan.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
         weight, scale = self._operand_and_scale()
@@ -222,9 +225,9 @@ class BinaryBlock(nn.Module):
         parts = []
         for rows in row_slices(x, self.product_shape(x)):
             part = slice_rows(x, rows) if isinstance(x, BitTensor) else x[rows]
-            y, _, _ = product(quantized(part, self)[0], weight, self)
-            parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], self)[0])
-        return cat_rows(cast(list[BitTensor], parts)) if self.output_steps is not None else torch.cat(parts)
+            y, _, _ = product(quantized(part, plan)[0], weight, plan)
+            parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], plan)[0])
+        return cat_rows(cast(list[BitTensor], parts)) if plan.output_steps is not None else torch.cat(parts)
 
     def _operand_and_scale(self) -> tuple[Tensor, Tensor | None]:
         """The weight as the product takes it, and the factor of each channel of the product."""

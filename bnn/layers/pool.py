@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.ops import functions
 from bnn.ops.geometry import PoolWindow
-from bnn.ops.memory import empty_images
+from bnn.ops.memory import empty_channels_last
 
 
 class MaxPool2d(nn.Module):
@@ -66,14 +67,14 @@ class _MaxPool2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: PoolWindow) -> Tensor:
         ctx.shape, ctx.window = x.shape, window
-        values, choices = torch.ops.bnn.max_pool2d_choices(x, window)
+        values, choices = functions.max_pool2d_choices(x, window)
         ctx.save_for_backward(choices)
         return values  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (choices,) = ctx.saved_tensors
-        return torch.ops.bnn.max_pool2d_scatter(grads[0], choices, ctx.shape, ctx.window), None
+        return functions.max_pool2d_scatter(grads[0], choices, ctx.shape, ctx.window), None
 
 
 class AvgPool2d(nn.AvgPool2d):
@@ -106,7 +107,7 @@ class _AvgPool2d(torch.autograd.Function):
             x = grad.new_empty(()).expand(ctx.shape)
             of_x = torch.ops.aten.avg_pool2d_backward(grad, x, kernel, step, border, *rest)
         else:
-            of_x = empty_images(ctx.shape, grad.dtype, grad.device)
+            of_x = empty_channels_last(ctx.shape, grad.dtype, grad.device)
             tiled = of_x.movedim(1, -1).view(images, grad.shape[2], kernel[0], grad.shape[3], kernel[1], channels)
             tiled.copy_((grad / math.prod(kernel)).movedim(1, -1)[:, :, None, :, None])
         return of_x, *[None] * len(ctx.options)

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnn.bits import BitTensor, channels_last, rows_first
+from bnn.ops import functions as _bnn
 from bnn.ops.geometry import Window
 from bnn.quantizers.gradients import GradientQuantizer, quantize_gradient
-
-_bnn = torch.ops.bnn
 
 
 def linear(

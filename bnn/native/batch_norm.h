@@ -18,25 +18,37 @@ void with_stream(int dtype, const Run& run) {
     dtype == bnn::kBFloat16 ? run(BFloat16{}) : run(float{});
 }
 
-// mean[channels] and variance[channels]
-void channel_moments(const void* y, float* mean, float* variance, int64_t rows, int64_t pixels, int64_t channels,
-                     int dtype, int threads) {
+// Of a batch: moments[2][channels], the mean of y and 1 / sqrt(variance of scale y + eps); affine[2][channels], factor and
+// offset that make the norm of scale y from y. The running mean and variance take those of scale y. `scale`, `gamma` and
+// `beta` may be null.
+void batch_statistics(const void* y, const float* scale, const float* gamma, const float* beta, double eps,
+                      float* running_mean, float* running_variance, double momentum, float* moments, float* affine,
+                      int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     const Buffer sum_buffer(1, 2 * channels * 8);
     double* sums = sum_buffer.part<double>(0);
     with_product(dtype, [&](auto of) {
         const auto* from = static_cast<const decltype(of)*>(y);
         channel_sums<2, 0>(layout, sums, nullptr, threads,
-                           [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
-                               values[0] = load_octet(from + element, count);
+                           [=](int64_t element, int64_t, int64_t, int64_t count, Wide* values) {
+                               values[0] = load_wide(from + element, count);
                                values[1] = values[0] * values[0];
                            });
     });
     const double count = static_cast<double>(rows * pixels);
     for (int64_t c = 0; c < channels; ++c) {
         const double of_channel = sums[c] / count, spread = sums[channels + c] / count - of_channel * of_channel;
-        mean[c] = static_cast<float>(of_channel);
-        variance[c] = static_cast<float>(spread < 0 ? 0 : spread);
+        const float mean = static_cast<float>(of_channel), variance = static_cast<float>(spread < 0 ? 0 : spread);
+        const double a = scale ? scale[c] : 1, scaled_variance = variance * (a * a);
+        const float inverse = static_cast<float>(1 / __builtin_sqrt(scaled_variance + eps));
+        const float weighted = gamma ? inverse * gamma[c] : inverse, factor = scale ? weighted * scale[c] : weighted;
+        moments[c] = mean;
+        moments[channels + c] = inverse;
+        affine[c] = factor;
+        affine[channels + c] = beta ? -factor * mean + beta[c] : -factor * mean;
+        const double unbiased = scaled_variance * (count / (count - 1));
+        running_mean[c] = static_cast<float>(momentum * (mean * a) + (1 - momentum) * running_mean[c]);
+        running_variance[c] = static_cast<float>(momentum * unbiased + (1 - momentum) * running_variance[c]);
     }
 }
 
@@ -47,12 +59,14 @@ void norm_clamp_of(const Product* y, const float* factor, const float* offset, c
     const OfPlace factors(layout, factor), offsets(layout, offset);
     const float *scale = factors.data(), *shift = offsets.data();
     parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            Octet x = load_octet(y + element, count) * load_octet(scale + place) + load_octet(shift + place);
-            if (shortcut) x += load_octet(shortcut + element, count);
-            const Octet least = Octet{} + low, most = Octet{} + high;
-            codes[byte] = byte_of(~(greater(x, least) & greater(most, x)) & first_lanes(count));
-            store_octet(out + element, choose(greater(x, most), most, choose(greater(least, x), least, x)), count);
+        for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Wide x = load_wide(y + element, count) * load_wide(scale + place) + load_wide(shift + place);
+            if (shortcut) x += load_wide(shortcut + element, count);
+            const Wide least = all_wide(low), most = all_wide(high);
+            const Truths outside = opposite(both(greater(x, least), greater(most, x)));
+            store_truths(codes + byte, both(outside, first_truths(count)), count);
+            x = choose_wide(greater(x, most), most, choose_wide(greater(least, x), least, x));
+            store_wide(out + element, x, count);
         });
     });
 }
@@ -86,24 +100,24 @@ bool sign_codes_of(const Float* y, const float* factor, const float* offset, con
     const float first = edges[0], second = edges[has_two_planes ? 1 : 0], third = edges[has_two_planes ? 2 : 0];
     bool any_nan = false;
     parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-        Mask nan = {};
-        for_octets(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            Octet x = load_octet(y + element, count);
-            if (is_affine) x = x * load_octet(scale + place) + load_octet(shift + place);
-            const Mask lanes = first_lanes(count);
-            const Octet size = magnitude(x);
-            nan |= is_nan(x) & lanes;
-            bits[byte] = byte_of(~greater(Octet{}, x) & lanes);
-            const Mask beyond = greater(size, Octet{} + first) & lanes;
+        Truths nan = none();
+        for_wide(layout, task, [&](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Wide x = load_wide(y + element, count);
+            if (is_affine) x = x * load_wide(scale + place) + load_wide(shift + place);
+            const Truths lanes = first_truths(count);
+            const Wide size = magnitude(x);
+            const auto beyond = [&](float edge) { return both(greater(size, all_wide(edge)), lanes); };
+            nan = either(nan, both(is_nan(x), lanes));
+            store_truths(bits + byte, both(opposite(greater(Wide{}, x)), lanes), count);
             if (!has_two_planes) {
-                codes[byte] = byte_of(beyond);
+                store_truths(codes + byte, beyond(first), count);
                 return;
             }
-            const Mask far = greater(size, Octet{} + second) & lanes, farthest = greater(size, Octet{} + third) & lanes;
-            codes[byte] = byte_of((beyond & ~far) | farthest);
-            codes[plane_bytes + byte] = byte_of(far);
+            const Truths far = beyond(second);
+            store_truths(codes + byte, either(both(beyond(first), opposite(far)), beyond(third)), count);
+            store_truths(codes + plane_bytes + byte, far, count);
         });
-        if (byte_of(nan)) {
+        if (any(nan)) {
 #pragma omp atomic write
             any_nan = true;
         }
@@ -133,13 +147,13 @@ struct Slopes {
 
 // A gradient times the slopes of its elements' codes.
 template <int kPlanes>
-inline Octet passed(Octet grad, const Slopes& by, int64_t byte) {
+inline Wide passed(Wide grad, const Slopes& by, int64_t byte, int64_t count) {
     if constexpr (kPlanes == 0) return grad * by.slopes[0];
-    const Mask low = mask_of(by.codes[byte]);
-    const Octet even = choose(low, Octet{} + by.slopes[1], Octet{} + by.slopes[0]);
+    const Truths low = load_truths(by.codes + byte, count);
+    const Wide even = choose_wide(low, all_wide(by.slopes[1]), all_wide(by.slopes[0]));
     if constexpr (kPlanes == 1) return grad * even;
-    const Mask high = mask_of(by.codes[by.plane_bytes + byte]);
-    return grad * choose(high, choose(low, Octet{} + by.slopes[3], Octet{} + by.slopes[2]), even);
+    const Truths high = load_truths(by.codes + by.plane_bytes + byte, count);
+    return grad * choose_wide(high, choose_wide(low, all_wide(by.slopes[3]), all_wide(by.slopes[2])), even);
 }
 
 template <int kPlanes>
@@ -159,25 +173,31 @@ inline Slopes make_slopes(const uint8_t* codes, const float* slopes, int planes,
     return by;
 }
 
-// sums[2][channels] and sizes[2][channels]
-void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                        const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels, int64_t channels,
-                        int grad_dtype, int dtype, int threads) {
+// Of the gradient of a norm, from its sums and the farthest values of each channel: terms[3][channels], the factors of
+// the gradient and of the product and the constants; a bound of its magnitude; of_parameters[3][channels], the gradients
+// of scale, gamma and beta.
+void norm_gradient_terms(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                         const float* moments, const float* scale, const float* gamma, double eps, float* terms,
+                         float* bound, float* of_parameters, int64_t rows, int64_t pixels, int64_t channels,
+                         int grad_dtype, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
-    const OfPlace means(layout, mean);
-    const float* centre = means.data();
+    const OfPlace means(layout, moments);
+    const float* middle = means.data();
+    const Buffer sum_buffer(1, 2 * channels * 8), size_buffer(1, 2 * channels * 4);
+    double* sums = sum_buffer.part<double>(0);
+    float* sizes = size_buffer.part<float>(0);
     with_stream(grad_dtype, [&](auto of_grad) {
         with_product(dtype, [&](auto of) {
             with_planes(planes, [&](auto plane_count) {
                 const auto* from = static_cast<const decltype(of_grad)*>(grad);
                 const auto* products = static_cast<const decltype(of)*>(y);
                 channel_sums<2, 2>(layout, sums, sizes, threads,
-                                   [=](int64_t element, int64_t byte, int64_t place, int64_t count, Octet* values) {
-                                       const Octet g = passed<decltype(plane_count)::value>(
-                                           load_octet(from + element, count), by, byte);
-                                       const Octet centred =
-                                           load_octet(products + element, count) - load_octet(centre + place);
+                                   [=](int64_t element, int64_t byte, int64_t place, int64_t count, Wide* values) {
+                                       const Wide g = passed<decltype(plane_count)::value>(
+                                           load_wide(from + element, count), by, byte, count);
+                                       const Wide centred =
+                                           load_wide(products + element, count) - load_wide(middle + place);
                                        values[0] = values[2] = g;
                                        values[1] = g * centred;
                                        values[3] = centred;
@@ -185,9 +205,30 @@ void norm_gradient_sums(const void* grad, const uint8_t* codes, const float* slo
             });
         });
     });
+    const double count = static_cast<double>(rows * pixels);
+    const float of_constant = static_cast<float>(1 / __builtin_sqrt(eps));  // 1 / deviation of a channel without variance
+    *bound = 0;
+    for (int64_t c = 0; c < channels; ++c) {
+        const double sum = sums[c], along = sums[channels + c], mean = moments[c], inverse = moments[channels + c];
+        const double a = scale ? scale[c] : 1, weight = gamma ? gamma[c] : 1;
+        const bool varies = inverse < of_constant;
+        const double of_grad = weight * a * inverse, of_y = -of_grad * (a * inverse * (a * inverse)) * along / count;
+        const double of_mean = -of_grad * sum / count;
+        const float by_grad = varies ? static_cast<float>(of_grad) : 0, by_y = varies ? static_cast<float>(of_y) : 0;
+        const float centre = varies ? static_cast<float>(of_mean) : 0;
+        terms[c] = by_grad;
+        terms[channels + c] = by_y;
+        terms[2 * channels + c] = varies ? static_cast<float>(of_mean - of_y * mean) : 0;
+        const float size = __builtin_fabsf(by_grad) * sizes[c] + __builtin_fabsf(by_y) * sizes[channels + c] +
+                           __builtin_fabsf(centre);
+        if (size > *bound || size != size) *bound = size;  // a NaN stays
+        of_parameters[c] = static_cast<float>(weight * eps * (inverse * inverse * inverse) * along);
+        of_parameters[channels + c] = static_cast<float>(a * inverse * along);
+        of_parameters[2 * channels + c] = static_cast<float>(sum);
+    }
 }
 
-// Calls finish(element, octet of dL/dy, elements) for every octet; `of` holds [3][channels]: the factors of the gradient
+// Calls finish(element, vector of dL/dy, elements) for every vector; `of` holds [3][channels]: the factors of the gradient
 // and of the product, and the constants.
 template <class Finish>
 void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
@@ -203,12 +244,12 @@ void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slope
                 const auto* from = static_cast<const decltype(grad_type)*>(grad);
                 const auto* products = static_cast<const decltype(type)*>(y);
                 parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-                    for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                        const Octet g =
-                            passed<decltype(plane_count)::value>(load_octet(from + element, count), by, byte);
-                        const Octet rest = load_octet(products + element, count) * load_octet(of_product + place) +
-                                           load_octet(constant + place);
-                        finish(element, g * load_octet(of_grad + place) + rest, count);
+                    for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                        const Wide g =
+                            passed<decltype(plane_count)::value>(load_wide(from + element, count), by, byte, count);
+                        const Wide rest = load_wide(products + element, count) * load_wide(of_product + place) +
+                                           load_wide(constant + place);
+                        finish(element, g * load_wide(of_grad + place) + rest, count);
                     });
                 });
             });
@@ -220,27 +261,31 @@ void norm_gradient(const void* grad, const uint8_t* codes, const float* slopes, 
                    const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
                    int dtype, int threads) {
     norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
-                     [=](int64_t element, Octet value, int64_t count) { store_octet(out + element, value, count); });
+                     [=](int64_t element, Wide value, int64_t count) { store_wide(out + element, value, count); });
 }
 
 // Whole numbers within ±largest that are `v` on average; see bnn/ops/rounding.py.
-inline Octet round_at_random(Octet v, float largest, uint32_t key, uint32_t first_index) {
-    const Words kFactors = Words{0, 1, 2, 3, 4, 5, 6, 7} * kIndexFactor;
-    const Words random = mix((kFactors + first_index * kIndexFactor) ^ key);  // random_bits of eight indices
-    const Octet uniform = __builtin_convertvector((Mask)(random >> 8), Octet) * 0x1p-24f, floor = floor_of(v);
-    const Octet rounded = floor + (Octet)(greater(v - floor, uniform) & (Mask)(Octet{} + 1));
-    return clamped(rounded, Octet{} + largest);
+inline Wide round_at_random(Wide v, float largest, uint32_t key, uint32_t first_index) {
+    const WideWords random = mix((kPlaces * kIndexFactor + first_index * kIndexFactor) ^ key);  // random_bits of each
+    const Wide uniform = floats_of(random >> 8) * 0x1p-24f, floor = floor_of(v);
+    return clamped(floor + select_wide(greater(v - floor, uniform), all_wide(1)), all_wide(largest));
 }
 
-void norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                            const float* of, int8_t* out, int64_t rows, int64_t pixels, int64_t channels,
-                            int grad_dtype, int dtype, float inverse, int32_t largest, uint32_t key, int threads) {
-    const float most = static_cast<float>(largest);
+// Returns whether `bound` is finite; `scale` becomes bound / largest, or 0 where that is below the normal numbers.
+bool norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                            const float* of, float bound, int8_t* out, float* scale, int64_t rows, int64_t pixels,
+                            int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key, int threads) {
+    if (bound - bound != 0) return false;
+    const float most = static_cast<float>(largest), step = bound / most;
+    const bool is_normal = step >= 0x1p-126f;
+    const float inverse = is_normal ? 1 / step : 0;
+    *scale = is_normal ? step : 0;
     norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
-                     [=](int64_t element, Octet value, int64_t count) {
+                     [=](int64_t element, Wide value, int64_t count) {
                          const auto index = static_cast<uint32_t>(element);
-                         store_octet(out + element, round_at_random(value * inverse, most, key, index), count);
+                         store_wide(out + element, round_at_random(value * inverse, most, key, index), count);
                      });
+    return true;
 }
 
 void pass_slopes(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out, int64_t rows,
@@ -252,10 +297,9 @@ void pass_slopes(const void* grad, const uint8_t* codes, const float* slopes, in
             const auto* from = static_cast<const decltype(of)*>(grad);
             auto* to = static_cast<decltype(of)*>(out);
             parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-                for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t, int64_t count) {
-                    store_octet(to + element,
-                                passed<decltype(plane_count)::value>(load_octet(from + element, count), by, byte),
-                                count);
+                for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t, int64_t count) {
+                    const Wide grad = load_wide(from + element, count);
+                    store_wide(to + element, passed<decltype(plane_count)::value>(grad, by, byte, count), count);
                 });
             });
         });

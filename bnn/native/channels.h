@@ -2,7 +2,7 @@
 // each channel beside the elements.
 #pragma once
 
-#include "octet.h"
+#include "wide.h"
 
 namespace {
 
@@ -18,7 +18,7 @@ struct Layout {
             row_elements *= rows;
             rows = 1;
         }
-        while (period % 8 || period < 64) period *= 2;
+        while (period % kMostWide || period < 64) period *= 2;
         run_elements = kRunPixels * channels;
         row_runs = divide_up(row_elements, run_elements);
         task_runs = maximum(1, kRunPixels / row_pixels);
@@ -26,23 +26,24 @@ struct Layout {
     }
 
     int64_t rows, row_elements, channels;
-    int64_t period;  // elements after which an octet's channels come again; long enough to keep additions apart
+    int64_t period;  // elements after which a vector's channels come again; long enough to keep additions apart
     int64_t run_elements, row_runs, task_runs, tasks;
 };
 
-// Calls visit(first element, its byte, its place in the period, elements) for each octet of a task.
+// Calls visit(first element, its byte, its place in the period, elements) for each vector of a task.
 template <class Visit>
-inline void for_octets(const Layout& layout, int64_t task, const Visit& visit) {
+inline void for_wide(const Layout& layout, int64_t task, const Visit& visit) {
     const int64_t end = minimum((task + 1) * layout.task_runs, layout.rows * layout.row_runs), period = layout.period;
     for (int64_t run = task * layout.task_runs; run < end; ++run) {
         const int64_t row = run / layout.row_runs, first = run % layout.row_runs * layout.run_elements;
         const int64_t element = row * layout.row_elements + first;
         const int64_t byte = row * packed_bytes(layout.row_elements) + first / 8;
-        const int64_t count = minimum(layout.run_elements, layout.row_elements - first), whole = count / 8 * 8;
+        const int64_t count = minimum(layout.run_elements, layout.row_elements - first);
+        const int64_t whole = count / kWide * kWide;
         int64_t place = 0;
-        for (int64_t i = 0; i < whole; i += 8) {
-            visit(element + i, byte + i / 8, place, 8);
-            place = place + 8 == period ? 0 : place + 8;
+        for (int64_t i = 0; i < whole; i += kWide) {
+            visit(element + i, byte + i / 8, place, kWide);
+            place = place + kWide == period ? 0 : place + kWide;
         }
         if (whole < count) visit(element + whole, byte + whole / 8, place, count - whole);
     }
@@ -59,16 +60,14 @@ void channel_sums(const Layout& layout, double* sums, float* sizes, int threads,
         double *to = of_tasks.part<double>(task), *by_place = of_places.part<double>(thread);
         int32_t* size_by_place = size_parts.part<int32_t>(thread);
         std::memset(by_place, 0, kSums * period * 8);
-        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            Octet values[kSums + kSizes];
+        for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            Wide values[kSums + kSizes];
             visit(element, byte, place, count, values);
             for (int i = 0; i < kSums + kSizes; ++i) {
-                if (count < 8) values[i] = select(first_lanes(count), values[i]);
+                if (count < kWide) values[i] = select_wide(first_truths(count), values[i]);
             }
-            for (int i = 0; i < kSums; ++i) add_octet(by_place + i * period + place, values[i]);
-            for (int i = 0; i < kSizes; ++i) {
-                raise_octet(size_by_place + i * period + place, (Mask)magnitude(values[kSums + i]));
-            }
+            for (int i = 0; i < kSums; ++i) add_wide(by_place + i * period + place, values[i]);
+            for (int i = 0; i < kSizes; ++i) raise_wide(size_by_place + i * period + place, values[kSums + i]);
         });
         for (int i = 0; i < kSums; ++i) {
             for (int64_t place = 0; place < period; ++place) {

@@ -64,21 +64,27 @@ inline void gather_patches(const Convolution& conv, const uint8_t* band, int64_t
     const int64_t runs = whole_rows ? 1 : window.kernel[1];
     const int64_t run_bytes = whole_rows ? window.kernel[1] * conv.pixels.bytes : conv.pixels.segment_bytes;
     const int64_t tail_bits = conv.taps * conv.pixels.segment_bytes * 8 % 64;
-    const uint64_t tail = tail_bits ? (uint64_t{1} << tail_bits) - 1 : ~uint64_t{0};
-    for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t column = 0; column < window.out_size[1]; ++column, patches += conv.words) {
-            const int64_t corner = row * window.stride[0] * conv.band_columns + column * window.stride[1];
+    const uint64_t tail = (uint64_t{1} << tail_bits) - 1;
+    uint64_t* const first = patches;
+    // Copies, which no store can change, so that they stay in registers.
+    const int64_t width = window.out_size[1], kernel_rows = window.kernel[0], words = conv.words;
+    const int64_t pixel_bytes = conv.pixels.bytes, row_bytes = conv.band_columns * pixel_bytes;
+    const int64_t column_step = window.stride[1] * pixel_bytes, run_step = window.dilation[1] * pixel_bytes;
+    const int64_t kernel_row_step = window.dilation[0] * row_bytes;
+    band += group * conv.pixels.segment_bytes;
+    for (int64_t row = 0; row < rows; ++row, band += window.stride[0] * row_bytes) {
+        const uint8_t* corner = band;
+        for (int64_t column = 0; column < width; ++column, patches += words, corner += column_step) {
             uint8_t* to = reinterpret_cast<uint8_t*>(patches);
-            for (int64_t i = 0; i < window.kernel[0]; ++i) {
+            for (int64_t i = 0; i < kernel_rows; ++i) {
                 for (int64_t j = 0; j < runs; ++j, to += run_bytes) {
-                    const int64_t pixel = corner + i * window.dilation[0] * conv.band_columns + j * window.dilation[1];
-                    copy_with_slack(to, band + pixel * conv.pixels.bytes + group * conv.pixels.segment_bytes,
-                                    run_bytes);
+                    copy_with_slack(to, corner + i * kernel_row_step + j * run_step, run_bytes);
                 }
             }
-            patches[conv.words - 1] &= tail;
         }
     }
+    // Not above, where the word would be read back before the bytes that it is made of are in the cache.
+    for (uint64_t* last = first + words - 1; tail_bits && last < patches; last += words) *last &= tail;
 }
 
 // A padded tap was read as clear bits, which took the sum of its weights away: adds it back, so that it counts zero.
@@ -106,7 +112,9 @@ inline void restore_padding(const Convolution& conv, const float* tap_sums, floa
 inline void store_row(float* to, const float* from, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
 
 inline void store_row(Float16* to, const float* from, int64_t count) {
-    for (int64_t i = 0; i < count; i += 8) {
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8) store_octet(to + i, load_octet(from + i));
+    for (; i < count; i += 8) {
         const int64_t lanes = minimum(8, count - i);
         store_octet(to + i, load_octet(from + i, lanes), lanes);
     }

@@ -6,23 +6,25 @@
 #include "batch_norm.h"
 #include "choice.h"
 #include "conv.h"
-#include "gradient.h"
+#include "input_gradient.h"
 #include "norm.h"
 #include "pool.h"
 #include "quantize.h"
 #include "real.h"
 #include "sign.h"
 #include "step.h"
+#include "weight_gradient.h"
 
 namespace bnn::BNN_ISA {
 
 const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_backward_weight,
+                         float_conv2d, float_conv2d_backward_weight,
                          max_pool2d, max_pool2d_backward,
                          largest_magnitude, quantize_integers, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_sign,
                          norm_sign, norm_sign_backward, max_pool2d_choices,
                          max_pool2d_scatter, conv2d_max_pool2d, sign_window, mask, step_by_signs, adam_by_signs,
-                         channel_moments, norm_clamp, sign_codes, norm_gradient_sums, norm_gradient,
+                         batch_statistics, norm_clamp, sign_codes, norm_gradient_terms, norm_gradient,
                          norm_gradient_integers, pass_slopes};
 
 }  // namespace bnn::BNN_ISA

@@ -43,6 +43,11 @@ struct Kernels {
     // out[outputs][kernel height, kernel width, channels]: the gradient over the scale of `grad`.
     void (*real_conv2d_backward_weight)(const int8_t* grad, const float* x, float* out, const Window& window,
                                         int64_t outputs, int threads);
+    // The two for a real weight, of (kernel height, kernel width, channels) order, and a real gradient.
+    void (*float_conv2d)(const float* x, const float* weight, void* out, const Window& window, int64_t outputs,
+                         int dtype, int threads);
+    void (*float_conv2d_backward_weight)(const float* grad, const float* x, float* out, const Window& window,
+                                         int64_t outputs, int threads);
     void (*max_pool2d)(const uint8_t* x, uint8_t* out, const Window& window, int threads);
     // `grad` and `out` are channels last; their floats have `itemsize` bytes, where 2 is bfloat16.
     void (*max_pool2d_backward)(const void* grad, const uint8_t* x, void* out, const Window& window, int itemsize,
@@ -91,8 +96,11 @@ struct Kernels {
                           uint32_t key, int threads);
     // The passes of a batch norm, of [rows][pixels][channels]; see bnn/ops/batch_norm.py. A product's `dtype` is float or
     // float16, that of other floats is float or bfloat16. Codes are [planes][rows] of packed bits.
-    void (*channel_moments)(const void* y, float* mean, float* variance, int64_t rows, int64_t pixels,
-                            int64_t channels, int dtype, int threads);
+    // moments[2][channels] and affine[2][channels] of a batch; the running statistics take it in. `scale`, `gamma` and
+    // `beta` may be null.
+    void (*batch_statistics)(const void* y, const float* scale, const float* gamma, const float* beta, double eps,
+                             float* running_mean, float* running_variance, double momentum, float* moments,
+                             float* affine, int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
     // `shortcut` may be null.
     void (*norm_clamp)(const void* y, const float* factor, const float* offset, const void* shortcut, void* out,
                        uint8_t* codes, float low, float high, int64_t rows, int64_t pixels, int64_t channels,
@@ -101,18 +109,20 @@ struct Kernels {
     bool (*sign_codes)(const void* y, const float* factor, const float* offset, const float* edges, int edge_count,
                        uint8_t* bits, uint8_t* codes, int64_t rows, int64_t pixels, int64_t channels, int dtype,
                        int threads);
-    // sums[2][channels] and sizes[2][channels]
-    void (*norm_gradient_sums)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                               const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels,
-                               int64_t channels, int grad_dtype, int dtype, int threads);
-    // `of`: [3][channels], the factors of the gradient and of the product, and the constants.
+    // terms[3][channels], a bound of the gradient, of_parameters[3][channels]; `scale` and `gamma` may be null.
+    void (*norm_gradient_terms)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                                const float* moments, const float* scale, const float* gamma, double eps,
+                                float* terms, float* bound, float* of_parameters, int64_t rows, int64_t pixels,
+                                int64_t channels, int grad_dtype, int dtype, int threads);
+    // `terms`: [3][channels], the factors of the gradient and of the product, and the constants.
     void (*norm_gradient)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                          const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
-                          int dtype, int threads);
-    void (*norm_gradient_integers)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
-                                   const void* y, const float* of, int8_t* out, int64_t rows, int64_t pixels,
-                                   int64_t channels, int grad_dtype, int dtype, float inverse, int32_t largest,
-                                   uint32_t key, int threads);
+                          const float* terms, float* out, int64_t rows, int64_t pixels, int64_t channels,
+                          int grad_dtype, int dtype, int threads);
+    // Returns whether `bound` is finite; only then `out` and `scale` are written.
+    bool (*norm_gradient_integers)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
+                                   const void* y, const float* terms, float bound, int8_t* out, float* scale,
+                                   int64_t rows, int64_t pixels, int64_t channels, int grad_dtype, int dtype,
+                                   int32_t largest, uint32_t key, int threads);
     void (*pass_slopes)(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out,
                         int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
 };

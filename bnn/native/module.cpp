@@ -77,6 +77,9 @@ T* pointer(uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
+// Planes of bits that make codes of so many slopes.
+int planes_of(const std::vector<float>& slopes) { return slopes.size() == 4 ? 2 : slopes.size() == 2 ? 1 : 0; }
+
 bnn::Window make_window(Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size) {
     bnn::Window window{shape[0], shape[1], {shape[2], shape[3]}, {}, {}, {}, {}, {}};
     for (int i = 0; i < 2; ++i) {
@@ -152,6 +155,24 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "float_conv2d",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t out, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int dtype) {
+            kernels(isa).float_conv2d(pointer<const float>(x), pointer<const float>(weight), pointer<void>(out),
+                                      make_window(shape, kernel, stride, padding, dilation, out_size), outputs, dtype,
+                                      threads);
+        },
+        unlocked);
+    module.def(
+        "float_conv2d_backward_weight",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t x, uintptr_t out, Shape shape, Pair kernel,
+           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs) {
+            kernels(isa).float_conv2d_backward_weight(
+                pointer<const float>(grad), pointer<const float>(x), pointer<float>(out),
+                make_window(shape, kernel, stride, padding, dilation, out_size), outputs, threads);
+        },
+        unlocked);
+    module.def(
         "max_pool2d",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t out, Shape shape, Pair kernel, Pair stride,
            Pair padding, Pair dilation, Pair out_size) {
@@ -207,7 +228,7 @@ NB_MODULE(_native, module) {
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,
            int64_t groups, int itemsize, uintptr_t codes, const std::vector<float>& slopes, uintptr_t base,
            uintptr_t outside) {
-            const int planes = slopes.size() == 4 ? 2 : slopes.size() == 2 ? 1 : 0;
+            const int planes = planes_of(slopes);
             bnn::Slopes of_codes{planes, pointer<const uint8_t>(codes), {}, pointer<const void>(base),
                                  pointer<const uint8_t>(outside)};
             std::copy_n(slopes.begin(), planes ? slopes.size() : 0, of_codes.values);
@@ -308,11 +329,15 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
-        "channel_moments",
-        [](const std::string& isa, int threads, uintptr_t y, uintptr_t mean, uintptr_t variance, int64_t rows,
-           int64_t pixels, int64_t channels, int dtype) {
-            kernels(isa).channel_moments(pointer<const void>(y), pointer<float>(mean), pointer<float>(variance),
-                rows, pixels, channels, dtype, threads);
+        "batch_statistics",
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t scale, uintptr_t gamma, uintptr_t beta,
+           double eps, uintptr_t running_mean, uintptr_t running_variance, double momentum, uintptr_t moments,
+           uintptr_t affine, int64_t rows, int64_t pixels, int64_t channels, int dtype) {
+            kernels(isa).batch_statistics(pointer<const void>(y), pointer<const float>(scale),
+                                          pointer<const float>(gamma), pointer<const float>(beta), eps,
+                                          pointer<float>(running_mean), pointer<float>(running_variance), momentum,
+                                          pointer<float>(moments), pointer<float>(affine), rows, pixels, channels,
+                                          dtype, threads);
         },
         unlocked);
     module.def(
@@ -327,50 +352,56 @@ NB_MODULE(_native, module) {
         unlocked);
     module.def(
         "sign_codes",
-        [](const std::string& isa, int threads, uintptr_t y, uintptr_t factor, uintptr_t offset, uintptr_t edges,
-           int edge_count, uintptr_t bits, uintptr_t codes, int64_t rows, int64_t pixels, int64_t channels, int dtype)
-           {
-            return kernels(isa).sign_codes(pointer<const void>(y), pointer<const float>(factor), pointer<const
-                float>(offset), pointer<const float>(edges), edge_count, pointer<uint8_t>(bits),
-                pointer<uint8_t>(codes), rows, pixels, channels, dtype, threads);
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t factor, uintptr_t offset,
+           const std::vector<float>& edges, uintptr_t bits, uintptr_t codes, int64_t rows, int64_t pixels,
+           int64_t channels, int dtype) {
+            return kernels(isa).sign_codes(pointer<const void>(y), pointer<const float>(factor),
+                                           pointer<const float>(offset), edges.data(), static_cast<int>(edges.size()),
+                                           pointer<uint8_t>(bits), pointer<uint8_t>(codes), rows, pixels, channels,
+                                           dtype, threads);
         },
         unlocked);
     module.def(
-        "norm_gradient_sums",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
-           uintptr_t y, uintptr_t mean, uintptr_t sums, uintptr_t sizes, int64_t rows, int64_t pixels, int64_t
-           channels, int grad_dtype, int dtype) {
-            kernels(isa).norm_gradient_sums(pointer<const void>(grad), pointer<const uint8_t>(codes),
-                pointer<const float>(slopes), planes, pointer<const void>(y), pointer<const float>(mean),
-                pointer<double>(sums), pointer<float>(sizes), rows, pixels, channels, grad_dtype, dtype, threads);
+        "norm_gradient_terms",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
+           uintptr_t y, uintptr_t moments, uintptr_t scale, uintptr_t gamma, double eps, uintptr_t terms,
+           uintptr_t bound, uintptr_t of_parameters, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
+           int dtype) {
+            kernels(isa).norm_gradient_terms(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                             planes_of(slopes), pointer<const void>(y), pointer<const float>(moments),
+                                             pointer<const float>(scale), pointer<const float>(gamma), eps,
+                                             pointer<float>(terms), pointer<float>(bound),
+                                             pointer<float>(of_parameters), rows, pixels, channels, grad_dtype, dtype,
+                                             threads);
         },
         unlocked);
     module.def(
         "norm_gradient",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
-           uintptr_t y, uintptr_t of, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
-           int dtype) {
-            kernels(isa).norm_gradient(pointer<const void>(grad), pointer<const uint8_t>(codes), pointer<const
-                float>(slopes), planes, pointer<const void>(y), pointer<const float>(of), pointer<float>(out), rows,
-                pixels, channels, grad_dtype, dtype, threads);
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
+           uintptr_t y, uintptr_t terms, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels,
+           int grad_dtype, int dtype) {
+            kernels(isa).norm_gradient(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                       planes_of(slopes), pointer<const void>(y), pointer<const float>(terms),
+                                       pointer<float>(out), rows, pixels, channels, grad_dtype, dtype, threads);
         },
         unlocked);
     module.def(
         "norm_gradient_integers",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
-           uintptr_t y, uintptr_t of, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
-           int dtype, float inverse, int32_t largest, uint32_t key) {
-            kernels(isa).norm_gradient_integers(pointer<const void>(grad), pointer<const uint8_t>(codes),
-                pointer<const float>(slopes), planes, pointer<const void>(y), pointer<const float>(of),
-                pointer<int8_t>(out), rows, pixels, channels, grad_dtype, dtype, inverse, largest, key, threads);
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
+           uintptr_t y, uintptr_t terms, float bound, uintptr_t out, uintptr_t scale, int64_t rows, int64_t pixels,
+           int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key) {
+            return kernels(isa).norm_gradient_integers(
+                pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(), planes_of(slopes),
+                pointer<const void>(y), pointer<const float>(terms), bound, pointer<int8_t>(out),
+                pointer<float>(scale), rows, pixels, channels, grad_dtype, dtype, largest, key, threads);
         },
         unlocked);
     module.def(
         "pass_slopes",
-        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, uintptr_t slopes, int planes,
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
            uintptr_t out, int64_t rows, int64_t pixels, int64_t channels, int dtype) {
-            kernels(isa).pass_slopes(pointer<const void>(grad), pointer<const uint8_t>(codes), pointer<const
-                float>(slopes), planes, pointer<void>(out), rows, pixels, channels, dtype, threads);
+            kernels(isa).pass_slopes(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                     planes_of(slopes), pointer<void>(out), rows, pixels, channels, dtype, threads);
         },
         unlocked);
 }

@@ -18,15 +18,15 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
         for (int64_t c = 0; c < channels; ++c) means[c] = static_cast<float>(sums[c] / (rows * pixels) * factor);
     };
 
-    channel_sums<1, 0>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t, int64_t count, Octet* values) {
-        values[0] = load_octet(y + element, count);
+    channel_sums<1, 0>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t, int64_t count, Wide* values) {
+        values[0] = load_wide(y + element, count);
     });
     set_means(mean, 1);
     const OfPlace means(layout, mean);
     const float* centre = means.data();
 
-    channel_sums<1, 0>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t place, int64_t count, Octet* values) {
-        values[0] = magnitude(load_octet(y + element, count) - load_octet(centre + place));
+    channel_sums<1, 0>(layout, sums, nullptr, threads, [=](int64_t element, int64_t, int64_t place, int64_t count, Wide* values) {
+        values[0] = magnitude(load_wide(y + element, count) - load_wide(centre + place));
     });
     set_means(deviation, kSpreadOfNormal);
     for (int64_t c = 0; c < channels; ++c) denominator[c] = deviation[c] + eps;
@@ -34,11 +34,12 @@ void norm_sign_of(const Float* y, const float* bias, float eps, uint8_t* bits, u
     const float *scale = denominators.data(), *shift = biases.data();
 
     parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-        for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            const Octet centred = load_octet(y + element, count) - load_octet(centre + place);
-            const Octet x = centred / load_octet(scale + place) + load_octet(shift + place);
-            bits[byte] = byte_of(~greater(Octet{}, x) & first_lanes(count));
-            inside[byte] = byte_of(~greater(magnitude(x), Octet{} + 1) & first_lanes(count));
+        for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+            const Wide centred = load_wide(y + element, count) - load_wide(centre + place);
+            const Wide x = centred / load_wide(scale + place) + load_wide(shift + place);
+            const Truths lanes = first_truths(count);
+            store_truths(bits + byte, both(opposite(greater(Wide{}, x)), lanes), count);
+            store_truths(inside + byte, both(opposite(greater(magnitude(x), all_wide(1))), lanes), count);
         });
     });
 }
@@ -56,11 +57,11 @@ void norm_sign(const void* y, const float* bias, float eps, uint8_t* bits, uint8
 // it in registers.
 template <class Float>
 struct CentredGradient {
-    Octet operator()(int64_t element, int64_t byte, int64_t place, int64_t count) const {
-        const Mask plus = mask_of(bits[byte]), within = mask_of(inside[byte]);
-        const Octet of_plus = choose(within, load_octet(offsets[2] + place), load_octet(offsets[3] + place));
-        const Octet of_minus = choose(within, load_octet(offsets[1] + place), load_octet(offsets[0] + place));
-        return select(within, load_octet(grad + element, count)) - choose(plus, of_plus, of_minus);
+    Wide operator()(int64_t element, int64_t byte, int64_t place, int64_t count) const {
+        const Truths plus = load_truths(bits + byte, count), within = load_truths(inside + byte, count);
+        const Wide of_plus = choose_wide(within, load_wide(offsets[2] + place), load_wide(offsets[3] + place));
+        const Wide of_minus = choose_wide(within, load_wide(offsets[1] + place), load_wide(offsets[0] + place));
+        return select_wide(within, load_wide(grad + element, count)) - choose_wide(plus, of_plus, of_minus);
     }
 
     const Float* grad;
@@ -81,9 +82,10 @@ class NormGradient {
         double* sums = sum_buffer.part<double>(0);
         float* offset = offsets.part<float>(0);
         channel_sums<2, 0>(layout, sums, nullptr, threads,
-                           [=](int64_t element, int64_t byte, int64_t, int64_t count, Octet* values) {
-                               values[0] = select(mask_of(inside[byte]), load_octet(grad + element, count));
-                               values[1] = choose(mask_of(bits[byte]), values[0], -values[0]);
+                           [=](int64_t element, int64_t byte, int64_t, int64_t count, Wide* values) {
+                               const Truths within = load_truths(inside + byte, count);
+                               values[0] = select_wide(within, load_wide(grad + element, count));
+                               values[1] = choose_wide(load_truths(bits + byte, count), values[0], -values[0]);
                            });
         for (int64_t c = 0; c < channels; ++c) {
             const double mean = sums[c] / pixels, by_sign = sums[channels + c] / pixels;
@@ -119,9 +121,9 @@ void norm_sign_backward(const void* grad, const uint8_t* bits, const uint8_t* in
         const float* denominator_of_place = denominators.data();
         const auto centred = gradient.centred();
         parallel_for(layout.tasks, threads, [&](int64_t task, int) {
-            for_octets(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-                const Octet value = centred(element, byte, place, count) / load_octet(denominator_of_place + place);
-                store_octet(static_cast<Float*>(grad_y) + element, value, count);
+            for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+                const Wide value = centred(element, byte, place, count) / load_wide(denominator_of_place + place);
+                store_wide(static_cast<Float*>(grad_y) + element, value, count);
             });
         });
     });

@@ -56,8 +56,8 @@ class Panels {
             const Vector x0 = broadcast(x[row * words + i]), x1 = broadcast(x[row * words + i + 1]);
 #pragma GCC unroll 4
             for (int v = 0; v < kTileVectors; ++v) {
-                const Vector half = xor3(ones[row][v], x0, weight0[v]);
-                const Vector sum = xor3(half, x1, weight1[v]);
+                const Vector half = xor3(x0, ones[row][v], weight0[v]);
+                const Vector sum = xor3(x1, half, weight1[v]);
                 carries[row][v] = add(carries[row][v], popcount(select_not(half, sum, ones[row][v])));
                 ones[row][v] = sum;
             }
@@ -65,13 +65,10 @@ class Panels {
     }
 #pragma GCC unroll 4
     for (int row = 0; row < kTileRows; ++row) {
-        alignas(64) uint64_t differing[kPanel];
 #pragma GCC unroll 4
         for (int v = 0; v < kTileVectors; ++v) {
-            store(differing + v * kLanes, add(add(carries[row][v], carries[row][v]), popcount(ones[row][v])));
-        }
-        for (int i = 0; i < kPanel; ++i) {
-            out[row * out_stride + i] = elements - 2.0f * static_cast<float>(static_cast<int64_t>(differing[i]));
+            const Vector differing = add(add(carries[row][v], carries[row][v]), popcount(ones[row][v]));
+            store_products(out + row * out_stride + v * kLanes, elements, differing);
         }
     }
 }

@@ -70,16 +70,14 @@ struct RealConvolution {
     int64_t outputs, lanes, patch, stride, row_pixels, rows;
 };
 
-template <class Float>
-void real_products(const float* x, const uint8_t* weight, Float* out, const RealConvolution& conv, int threads) {
+// `value(output, place in the patch)` gives the weights.
+template <class Value, class Float>
+void real_products(const float* x, const Value& value, Float* out, const RealConvolution& conv, int threads) {
     const Taps taps(conv.window, conv.window.channels,
                     conv.window.channels * conv.window.size[0] * conv.window.size[1]);
-    const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes] of ±1, or 0 past the outputs
+    const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes], 0 past the outputs
     for (int64_t o = 0; o < conv.outputs; ++o) {
-        const uint8_t* row = weight + o * packed_bytes(conv.patch);
-        for (int64_t k = 0; k < conv.patch; ++k) {
-            weights.part<float>(0)[k * conv.lanes + o] = row[k / 8] >> k % 8 & 1 ? 1.0f : -1.0f;
-        }
+        for (int64_t k = 0; k < conv.patch; ++k) weights.part<float>(0)[k * conv.lanes + o] = value(o, k);
     }
     const int64_t pixels = round_up(conv.row_pixels, kRealPixels);
     const Buffer offset_parts(threads, pixels * 8), patch_parts(threads, pixels * conv.stride * 4),
@@ -119,37 +117,54 @@ void real_products(const float* x, const uint8_t* weight, Float* out, const Real
 }
 
 // `x` is channels last, `out` too, of float or float16.
+template <class Value>
+void real_products(const float* x, const Value& value, void* out, const Window& window, int64_t outputs, int dtype,
+                   int threads) {
+    const RealConvolution conv(window, outputs);
+    dtype == bnn::kFloat16 ? real_products(x, value, static_cast<Float16*>(out), conv, threads)
+                           : real_products(x, value, static_cast<float*>(out), conv, threads);
+}
+
 void real_conv2d(const float* x, const uint8_t* weight, void* out, const Window& window, int64_t outputs, int dtype,
                  int threads) {
-    const RealConvolution conv(window, outputs);
-    dtype == bnn::kFloat16 ? real_products(x, weight, static_cast<Float16*>(out), conv, threads)
-                           : real_products(x, weight, static_cast<float*>(out), conv, threads);
+    const int64_t patch = window.kernel[0] * window.kernel[1] * window.channels;
+    const auto sign = [=](int64_t output, int64_t place) {
+        return weight[output * packed_bytes(patch) + place / 8] >> place % 8 & 1 ? 1.0f : -1.0f;
+    };
+    real_products(x, sign, out, window, outputs, dtype, threads);
+}
+
+void float_conv2d(const float* x, const float* weight, void* out, const Window& window, int64_t outputs, int dtype,
+                  int threads) {
+    const int64_t patch = window.kernel[0] * window.kernel[1] * window.channels;
+    const auto value = [=](int64_t output, int64_t place) { return weight[output * patch + place]; };
+    real_products(x, value, out, window, outputs, dtype, threads);
 }
 
 // Sums of grad * x for each output and value of its patch: out[outputs][patch].
-void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out, const Window& window, int64_t outputs,
-                                 int threads) {
+template <class Grad>
+void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs, int threads) {
     const RealConvolution conv(window, outputs);
     const Taps taps(window, window.channels, window.channels * window.size[0] * window.size[1]);
     const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
     const int64_t parts = divide_up(conv.rows, part_rows);
     const Buffer totals(parts, conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),
-        patch_parts(threads, conv.row_pixels * conv.stride * 4), grad_parts(threads, conv.row_pixels * conv.lanes);
+        patch_parts(threads, conv.row_pixels * conv.stride * 4), grad_parts(threads, conv.row_pixels * conv.lanes * sizeof(Grad));
     parallel_for(parts, threads, [&](int64_t part, int thread) {
         float *patches = patch_parts.part<float>(thread), *total = totals.part<float>(part);
-        int8_t* grads = grad_parts.part<int8_t>(thread);
+        Grad* grads = grad_parts.part<Grad>(thread);
         for (int64_t row = part * part_rows; row < minimum((part + 1) * part_rows, conv.rows); ++row) {
             const int64_t first = row * conv.row_pixels;
             gather_reals(taps, window, x, first, conv.row_pixels, conv.stride, offset_parts.part<int64_t>(thread),
                          patches);
             for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                std::memcpy(grads + i * conv.lanes, grad + (first + i) * outputs, outputs);
+                std::memcpy(grads + i * conv.lanes, grad + (first + i) * outputs, outputs * sizeof(Grad));
             }
             for (int64_t o = 0; o < conv.lanes; o += kRealOutputs) {
                 for (int64_t k = 0; k < conv.stride; k += kRealTaps) {
                     RealLanes low[kRealTaps] = {}, high[kRealTaps] = {};
                     for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                        const int8_t* from = grads + i * conv.lanes + o;
+                        const Grad* from = grads + i * conv.lanes + o;
                         const RealLanes left = load_lanes(from), right = load_lanes(from + kVectorLanes);
 #pragma GCC unroll 8
                         for (int64_t j = 0; j < kRealTaps; ++j) {
@@ -177,6 +192,16 @@ void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out,
             out[o * conv.patch + k] = sum;
         }
     }
+}
+
+void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out, const Window& window, int64_t outputs,
+                                 int threads) {
+    real_weight_sums(grad, x, out, window, outputs, threads);
+}
+
+void float_conv2d_backward_weight(const float* grad, const float* x, float* out, const Window& window, int64_t outputs,
+                                  int threads) {
+    real_weight_sums(grad, x, out, window, outputs, threads);
 }
 
 }  // namespace

@@ -13,21 +13,30 @@ class Taps {
    public:
     // From the output. Pixels of the far side lie `pixel_step` apart, images `image_step`.
     Taps(const Window& window, int64_t pixel_step, int64_t image_step)
-        : Taps(window, {{0, window.out_size[0], 1}, {0, window.out_size[1], 1}}, window.size, pixel_step, image_step) {
+        : window_(window),
+          near_{{0, window.out_size[0], 1}, {0, window.out_size[1], 1}},
+          far_{{window.size[0], window.stride[0]}, {window.size[1], window.stride[1]}},
+          pixel_step_(pixel_step),
+          image_step_(image_step),
+          taps_(2, maximum(window.kernel[0], window.kernel[1]) * sizeof(Tap)) {
         for (int dim = 0; dim < 2; ++dim) {
             for (int64_t tap = 0; tap < window.kernel[dim]; ++tap) {
-                add_tap(dim, tap, -window.padding[dim] + tap * window.dilation[dim], window.stride[dim]);
+                add_tap(dim, tap, -window.padding[dim] + tap * window.dilation[dim]);
             }
         }
     }
     // From the input, of which there are `phases`.
     Taps(const Window& window, int64_t phase, int64_t pixel_step, int64_t image_step)
-        : Taps(window, {side(window, 0, phase / window.stride[1]), side(window, 1, phase % window.stride[1])},
-               window.out_size, pixel_step, image_step) {
+        : window_(window),
+          near_{side(window, 0, phase / window.stride[1]), side(window, 1, phase % window.stride[1])},
+          far_{{window.out_size[0], 1}, {window.out_size[1], 1}},
+          pixel_step_(pixel_step),
+          image_step_(image_step),
+          taps_(2, maximum(window.kernel[0], window.kernel[1]) * sizeof(Tap)) {
         for (int dim = 0; dim < 2; ++dim) {
             for (int64_t tap = 0; tap < window.kernel[dim]; ++tap) {
                 const int64_t distance = near_[dim].first + window.padding[dim] - tap * window.dilation[dim];
-                if (distance % window.stride[dim] == 0) add_tap(dim, tap, distance / window.stride[dim], 1);
+                if (distance % window.stride[dim] == 0) add_tap(dim, tap, distance / window.stride[dim]);
             }
         }
     }
@@ -37,62 +46,75 @@ class Taps {
     static int64_t phases(const Window& window) { return window.stride[0] * window.stride[1]; }
 
     int64_t pixels() const { return window_.images * near_[0].count * near_[1].count; }
-    int64_t count() const { return taps_[0] * taps_[1]; }
+    int64_t count() const { return counts_[0] * counts_[1]; }
     // Which one of the kernel's taps the `index`th of these is.
     int64_t of_kernel(int64_t index) const {
-        const int64_t row = numbers_.part<int64_t>(0)[index / taps_[1]];
-        return row * window_.kernel[1] + numbers_.part<int64_t>(1)[index % taps_[1]];
+        return tap(0, index).number * window_.kernel[1] + tap(1, index).number;
+    }
+
+    // Calls task(offset, distance, pixels) for each stretch of near pixels, of the `count` from `first` on, whose tap
+    // leads to pixels that begin at `offset` and lie `distance` apart, or nowhere: then `offset` is kNowhere.
+    template <class Task>
+    void for_stretches(int64_t index, int64_t first, int64_t count, const Task& task) const {
+        const Tap &vertical = tap(0, index), &horizontal = tap(1, index);
+        const int64_t distance = far_[1].step * pixel_step_;
+        for_runs(first, count, [&](int64_t image, int64_t row, int64_t column, int64_t run) {
+            const int64_t end = column + run;
+            const bool row_exists = vertical.begin <= row && row < vertical.end;
+            const int64_t from = row_exists ? minimum(maximum(horizontal.begin, column), end) : end;
+            const int64_t to = row_exists ? minimum(maximum(horizontal.end, from), end) : end;
+            const int64_t far_row = vertical.first + row * far_[0].step;
+            const int64_t far_column = horizontal.first + from * far_[1].step;
+            if (column < from) task(kNowhere, distance, from - column);
+            if (from < to) {
+                task(image * image_step_ + (far_row * far_[1].size + far_column) * pixel_step_, distance, to - from);
+            }
+            if (to < end) task(kNowhere, distance, end - to);
+        });
     }
 
     // The offset of the pixel that a tap leads to, or kNowhere, for `count` near pixels of the batch from `first` on.
     void follow(int64_t index, int64_t first, int64_t count, int64_t* offsets) const {
-        const int64_t* rows = targets_.part<int64_t>(0) + index / taps_[1] * near_[0].count;
-        const int64_t* columns = targets_.part<int64_t>(1) + index % taps_[1] * near_[1].count;
-        for_runs(first, count, [&](int64_t image, int64_t row, int64_t column, int64_t run) {
-            const int64_t begin = image * image_step_ + rows[row] * far_size_[1] * pixel_step_;
-            for (int64_t j = column; j < column + run; ++j) {
-                const bool exists = rows[row] >= 0 && columns[j] >= 0;
-                *offsets++ = exists ? begin + columns[j] * pixel_step_ : kNowhere;
-            }
+        for_stretches(index, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
+            for (int64_t i = 0; i < pixels; ++i) *offsets++ = offset == kNowhere ? kNowhere : offset + i * distance;
         });
     }
 
-    // The offsets of the near pixels of the input themselves.
-    void stay(int64_t first, int64_t count, int64_t pixel_step, int64_t image_step, int64_t* offsets) const {
+    // Calls task(image, pixel in the image, distance, pixels) for each stretch of near pixels of the input themselves.
+    template <class Task>
+    void for_own_stretches(int64_t first, int64_t count, const Task& task) const {
         for_runs(first, count, [&](int64_t image, int64_t row, int64_t column, int64_t run) {
-            const int64_t begin = image * image_step + near_[0].at(row) * window_.size[1] * pixel_step;
-            for (int64_t j = column; j < column + run; ++j) *offsets++ = begin + near_[1].at(j) * pixel_step;
+            task(image, near_[0].at(row) * window_.size[1] + near_[1].at(column), near_[1].step, run);
         });
     }
 
    private:
-    struct Side {
+    struct Near {
         int64_t first, count, step;
         int64_t at(int64_t index) const { return first + index * step; }
     };
+    struct Far {
+        int64_t size, step;  // the step that a step on the near side leads to
+    };
+    // A tap of a dimension, by its number in the kernel: the near index i leads to first + i * step, where it is one of
+    // [begin, end).
+    struct Tap {
+        int64_t number, first, begin, end;
+    };
 
-    Taps(const Window& window, const Side (&near)[2], const int64_t (&far_size)[2], int64_t pixel_step,
-         int64_t image_step)
-        : window_(window),
-          near_{near[0], near[1]},
-          far_size_{far_size[0], far_size[1]},
-          pixel_step_(pixel_step),
-          image_step_(image_step),
-          numbers_(2, maximum(window.kernel[0], window.kernel[1]) * sizeof(int64_t)),
-          targets_(2, maximum(near[0].count * window.kernel[0], near[1].count * window.kernel[1]) * sizeof(int64_t)) {}
-
-    static Side side(const Window& window, int dim, int64_t phase) {
+    static Near side(const Window& window, int dim, int64_t phase) {
         return {phase, maximum(divide_up(window.size[dim] - phase, window.stride[dim]), 0), window.stride[dim]};
     }
 
-    // A tap that leads from the near pixel i to first + i * step of the far side.
-    void add_tap(int dim, int64_t number, int64_t first, int64_t step) {
-        const int64_t index = taps_[dim]++, count = near_[dim].count;
-        numbers_.part<int64_t>(dim)[index] = number;
-        for (int64_t i = 0; i < count; ++i) {
-            const int64_t target = first + i * step;
-            targets_.part<int64_t>(dim)[index * count + i] = inside(target, far_size_[dim]) ? target : kNowhere;
-        }
+    void add_tap(int dim, int64_t number, int64_t first) {
+        const Far& far = far_[dim];
+        const int64_t begin = first < 0 ? divide_up(-first, far.step) : 0;
+        const int64_t end = first < far.size ? divide_up(far.size - first, far.step) : 0;
+        taps_.part<Tap>(dim)[counts_[dim]++] = {number, first, begin, minimum(end, near_[dim].count)};
+    }
+
+    const Tap& tap(int dim, int64_t index) const {
+        return taps_.part<Tap>(dim)[dim == 0 ? index / counts_[1] : index % counts_[1]];
     }
 
     // Calls task(image, row, column, pixels) for each part of a row of near pixels.
@@ -108,10 +130,11 @@ class Taps {
     }
 
     const Window window_;
-    Side near_[2];
-    int64_t far_size_[2], pixel_step_, image_step_;
-    int64_t taps_[2] = {};
-    Buffer numbers_, targets_;
+    Near near_[2];
+    Far far_[2];
+    int64_t pixel_step_, image_step_;
+    int64_t counts_[2] = {};
+    Buffer taps_;
 };
 
 }  // namespace

@@ -5,8 +5,8 @@
 // both signs is offset, and offset times each column's sum, which is the same for all rows, is taken away.
 //
 // Each definition offers the same: Tiles, which lives while tiles are multiplied; multiply_tile, which adds unsigned
-// a[kRows][depth] times a panel to sums[kRows][kColumns], where either `a` is within 2 or the panel within ±1;
-// spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of words of 32 bits.
+// a[kRows][depth] times a panel to sums[kRows][kColumns], where either `a` is within 2 or the panel within ±1, and need
+// not form those past the first `columns`; spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of words of 32 bits.
 #pragma once
 
 #include "vector.h"
@@ -50,7 +50,7 @@ class Tiles {
 };
 
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int32_t* sums) {
+                                     int64_t /*columns*/, int32_t* sums) {
     constexpr int64_t sums_stride = kColumns * sizeof(int32_t);
     asm volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
     _tile_loadd(0, sums, sums_stride);
@@ -93,28 +93,51 @@ inline uint32_t load_quad(const uint8_t* bytes) {
 
 constexpr int kRows = 8;
 
-[[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int32_t* sums) {
+inline Vector broadcast_quad(const uint8_t* bytes) { return _mm512_set1_epi32(static_cast<int>(load_quad(bytes))); }
+
+// All columns, or the first half: then two sums of each row take depths in turns, for as many instructions at a time.
+template <bool all>
+[[gnu::noinline]] void multiply_columns(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                        int32_t* sums) {
+    constexpr int64_t kStep = all ? 4 : 8, kSecond = all ? 64 : 4 * kColumns;
     Vector products[kRows][2];
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) products[row][v] = _mm512_loadu_si512(sums + row * kColumns + 16 * v);
+        products[row][0] = _mm512_loadu_si512(sums + row * kColumns);
+        products[row][1] = all ? _mm512_loadu_si512(sums + row * kColumns + 16) : zero();
     }
-    for (int64_t k = 0; k < depth; k += 4) {
-        const Vector low = _mm512_loadu_si512(panel + k * kColumns), high = _mm512_loadu_si512(panel + k * kColumns + 64);
+    int64_t k = 0;
+    for (; k + kStep <= depth; k += kStep) {
+        const Vector first = _mm512_loadu_si512(panel + k * kColumns);
+        const Vector second = _mm512_loadu_si512(panel + k * kColumns + kSecond);
 #pragma GCC unroll 8
         for (int row = 0; row < kRows; ++row) {
-            const Vector quad = _mm512_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
-            products[row][0] = _mm512_dpbusd_epi32(products[row][0], quad, low);
-            products[row][1] = _mm512_dpbusd_epi32(products[row][1], quad, high);
+            const uint8_t* from = a + row * a_stride + k;
+            const Vector quad = broadcast_quad(from), other = all ? quad : broadcast_quad(from + 4);
+            products[row][0] = _mm512_dpbusd_epi32(products[row][0], quad, first);
+            products[row][1] = _mm512_dpbusd_epi32(products[row][1], other, second);
         }
     }
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
-#pragma GCC unroll 2
-        for (int v = 0; v < 2; ++v) _mm512_storeu_si512(sums + row * kColumns + 16 * v, products[row][v]);
+        if (all) {
+            _mm512_storeu_si512(sums + row * kColumns + 16, products[row][1]);
+        } else {
+            products[row][0] = _mm512_add_epi32(products[row][0], products[row][1]);
+            if (k < depth) {
+                const Vector last = _mm512_loadu_si512(panel + k * kColumns);
+                products[row][0] =
+                    _mm512_dpbusd_epi32(products[row][0], broadcast_quad(a + row * a_stride + k), last);
+            }
+        }
+        _mm512_storeu_si512(sums + row * kColumns, products[row][0]);
     }
+}
+
+inline void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth, int64_t columns,
+                          int32_t* sums) {
+    columns > kColumns / 2 ? multiply_columns<true>(a, a_stride, panel, depth, sums)
+                           : multiply_columns<false>(a, a_stride, panel, depth, sums);
 }
 
 #elif defined(BNN_USE_AVX2)
@@ -126,7 +149,7 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
 
 // The instruction adds products in pairs, of at most 512; a short holds 64 such pairs.
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int32_t* sums) {
+                                     int64_t /*columns*/, int32_t* sums) {
     constexpr int64_t kMost = 4 * 64;
     const Vector ones = _mm256_set1_epi16(1);
     for (int64_t begin = 0; begin < depth; begin += kMost) {
@@ -174,7 +197,7 @@ inline Shorts load_shorts(const void* bytes) {
 
 // Eight columns at a time stay in registers. A short holds the sum of 128 products, which are at most 256.
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int32_t* sums) {
+                                     int64_t /*columns*/, int32_t* sums) {
     constexpr int64_t kPart = 8, kMost = 4 * 128;
     for (int64_t part = 0; part < kColumns / kPart * divide_up(depth, kMost); ++part) {
         const int64_t column = part * kPart % kColumns, begin = part * kPart / kColumns * kMost;

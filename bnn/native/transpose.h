@@ -10,6 +10,7 @@ constexpr int kBlocks = 16;  // of 32 x 32 bits, that are transposed at a time
 typedef uint32_t Blocks __attribute__((vector_size(64)));  // one row of each block
 typedef uint32_t TwoWords __attribute__((vector_size(8)));
 typedef uint8_t Sixteen __attribute__((vector_size(16)));
+typedef uint8_t SixtyFour __attribute__((vector_size(64)));
 typedef uint16_t Pairs __attribute__((vector_size(16)));  // of bytes
 
 // Swaps the bits `low` of some rows with those `distance` higher of the rows `distance` before them.

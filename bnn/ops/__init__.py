@@ -1,4 +1,4 @@
-"""The operations on packed bits, `torch.ops.bnn.<name>`.
+"""The operations on packed bits, `torch.ops.bnn.<name>`; the package itself calls them by `functions`.
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
 torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `norms`,
@@ -20,7 +20,7 @@ from bnn.ops import (  # declares the operations and registers the CPU's kernels
     steps,
 )
 from bnn.ops.geometry import PoolWindow, Window
-from bnn.ops.operation import OPERATIONS, Backend
+from bnn.ops.operation import OPERATIONS, Backend, functions
 from bnn.ops.packing import packed_bytes
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Window",
     "batch_norm",
     "cpu",
+    "functions",
     "norms",
     "packed_bytes",
     "packing",

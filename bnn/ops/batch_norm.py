@@ -1,8 +1,8 @@
 """The passes of a batch norm between a product and what follows it: statistics, values or signs, and the gradient.
 
-`y` is the product, float [N, C, ...], whose memory is in (N, ..., C) order where speed matters; factors, offsets and
-moments are float32 [C]. What backward must know of an element is its *code*: how many of one or three ascending edges
-its magnitude is beyond, in one or two planes of bits, uint8 [planes, N, row bytes], each of rows in (..., C) order (see
+`y` is the product, float [N, C, ...], whose memory is in (N, ..., C) order where speed matters; values of channels are
+float32. What backward must know of an element is its *code*: how many of one or three ascending edges its magnitude is
+beyond, in one or two planes of bits, uint8 [planes, N, row bytes], each of rows in (..., C) order (see
 `bnn.ops.packing`); no plane at all stands for code 0 everywhere. The gradient of an element is multiplied by the slope
 of its code.
 
@@ -23,26 +23,69 @@ EDGE_COUNTS = {1: 1, 3: 2}
 """Planes of the codes that a number of edges makes."""
 
 
-def _moments_shape(y: Tensor) -> tuple[Tensor, Tensor]:
-    mean, variance = (y.new_empty(y.shape[1], dtype=torch.float32) for _ in range(2))
-    return mean, variance
+@operation(
+    "(Tensor y, Tensor? scale, Tensor? gamma, Tensor? beta, float eps, Tensor(a!) running_mean,"
+    " Tensor(b!) running_var, float momentum) -> (Tensor, Tensor)",
+    shape=lambda y, *_: (_of_channels(y, 2), _of_channels(y, 2)),
+)
+def batch_statistics(
+    y: Tensor,
+    scale: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """Statistics of a batch for the norm of z = scale y, which the running ones take in as torch's batch norm does.
 
+    Sums of whole numbers, such as the products of bits, are exact, and so the same in any order.
 
-@operation("(Tensor y) -> (Tensor, Tensor)", shape=_moments_shape)
-def channel_moments(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel, float32 [C]; the variance is that of all values, not an estimate.
+    Args:
+        y: float32 or float16, two values a channel.
+        scale: of each channel, or None for 1.
+        gamma: factor behind the norm, or None for 1.
+        beta: offset behind the norm, or None for 0.
+        eps: added to the variance of z.
+        running_mean: of z, [C]; changed in place.
+        running_var: of z, its estimate of more than the batch, [C]; changed in place.
+        momentum: weight of the batch in the running statistics.
 
-    The sums of whole numbers, such as the products of bits, are exact, and so the same in any order.
+    Returns:
+        float32 [2, C] twice: the mean of y, and 1 / sqrt(variance of z + eps) with the variance of the batch itself;
+        the factor and offset that make the result of the norm from y.
     """
     last = y.movedim(1, -1).flatten(0, -2).float()
     mean = last.double().mean(0)
     variance = (last * last).double().mean(0) - mean.square()
-    return mean.float(), variance.clamp_(min=0).float()
+    mean, variance = mean.float(), variance.clamp_(min=0).float().double()
+    a = torch.ones_like(variance) if scale is None else scale.double()
+    variance = variance * a.square()
+    inverse = variance.add(eps).rsqrt().float()
+    for running, of_batch in ((running_mean, mean * a), (running_var, variance * (len(last) / (len(last) - 1)))):
+        running.copy_(momentum * of_batch + (1 - momentum) * running.double())
+    return torch.stack((mean, inverse)), torch.stack(affine(mean, inverse, scale, gamma, beta))
+
+
+def affine(
+    mean: Tensor, inverse: Tensor, scale: Tensor | None, gamma: Tensor | None, beta: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Factor and offset, [C] each, that make the norm of scale y from y; `mean` is that of y."""
+    factor = inverse if gamma is None else inverse * gamma
+    factor = factor if scale is None else factor * scale
+    offset = -factor * mean
+    return factor, offset if beta is None else offset + beta
+
+
+def _of_channels(y: Tensor, count: int) -> Tensor:
+    return y.new_empty((count, y.shape[1]), dtype=torch.float32)
 
 
 def empty_codes(y: Tensor, planes: int) -> Tensor:
     """Codes of the elements of `y`, not yet written."""
-    return y.new_empty((planes, len(y), packed_bytes(math.prod(y.shape[1:]))), dtype=torch.uint8)
+    rows, *row = y.shape
+    return y.new_empty((planes, rows, packed_bytes(math.prod(row))), dtype=torch.uint8)
 
 
 def empty_like_last(y: Tensor, dtype: torch.dtype) -> Tensor:
@@ -51,38 +94,41 @@ def empty_like_last(y: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 @operation(
-    "(Tensor y, Tensor factor, Tensor offset, Tensor? shortcut, float low, float high, ScalarType dtype)"
-    " -> (Tensor, Tensor)",
-    shape=lambda y, factor, offset, shortcut, low, high, dtype: (empty_like_last(y, dtype), empty_codes(y, 1)),
+    "(Tensor(a!) y, Tensor factor, Tensor offset, Tensor? shortcut, float low, float high) -> Tensor",
+    shape=lambda y, *_: empty_codes(y, 1),
 )
-def norm_clamp(
-    y: Tensor,
-    factor: Tensor,
-    offset: Tensor,
-    shortcut: Tensor | None,
-    low: float,
-    high: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """x = y factor + offset + shortcut, clamped to [low, high].
+def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, low: float, high: float) -> Tensor:
+    """x = y factor + offset + shortcut, clamped to [low, high], which takes the place of y: see `clamped`.
 
     Args:
-        y: float32 or float16.
+        y: float, its memory in (N, ..., C) order; its values are lost.
         factor: of each channel.
         offset: of each channel.
         shortcut: of `y`'s shape, float32 or bfloat16, or None.
         low: may be -inf.
         high: may be inf.
-        dtype: of the result, float32 or bfloat16.
 
     Returns:
-        The values, their memory in (N, ..., C) order, and codes of one plane: 1 where x is not inside (low, high).
+        Codes of one plane: 1 where x is not inside (low, high).
     """
+    check_place(y)
     x = _affine(y, factor, offset)
     if shortcut is not None:
         x = x + shortcut.movedim(1, -1).float()
     outside = ~((x > low) & (x < high))
-    return x.clamp(low, high).to(dtype).contiguous().movedim(-1, 1), pack(outside.flatten(1))[None]
+    clamped(y).copy_(x.clamp(low, high).movedim(-1, 1))
+    return pack(outside.flatten(1))[None]
+
+
+def clamped(y: Tensor) -> Tensor:
+    """The values that `norm_clamp_` has left in the memory of `y`: of its dtype, or bfloat16 in place of float16."""
+    return y.view(torch.bfloat16).detach() if y.dtype is torch.float16 else y
+
+
+def check_place(y: Tensor) -> None:
+    """Refuses a product in whose place no result can be written."""
+    if not y.movedim(1, -1).is_contiguous():
+        raise ValueError(f"y must lie in (N, ..., C) order, has the shape {tuple(y.shape)} and strides {y.stride()}")
 
 
 def _sign_codes_shape(
@@ -125,73 +171,87 @@ def sign_codes(
     return pack(x.flatten(1)), torch.stack(planes)
 
 
-def _sums_shape(
-    grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, mean: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    sums, sums_along, largest, farthest = (mean.new_empty(mean.shape, dtype=torch.float64) for _ in range(4))
-    return sums, sums_along, largest.float(), farthest.float()
-
-
 @operation(
-    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor mean) -> (Tensor, Tensor, Tensor, Tensor)",
-    shape=_sums_shape,
+    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor moments, Tensor? scale, Tensor? gamma, float eps)"
+    " -> (Tensor, Tensor, Tensor)",
+    shape=lambda grad, codes, slopes, y, *_: (
+        _of_channels(y, 3),
+        y.new_empty((), dtype=torch.float32),
+        _of_channels(y, 3),
+    ),
 )
-def norm_gradient_sums(
-    grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, mean: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the gradient of a norm needs of a channel, with g = grad times the slope of its code.
-
-    Args:
-        grad: float32 or bfloat16, of `y`'s shape.
-        codes: of 0, 1 or 2 planes.
-        slopes: of each code: 1, 2 or 4.
-        y: float32 or float16.
-        mean: of `y`, float32 [C].
-
-    Returns:
-        [C] each: the sums of g and of g (y - mean), float64; the largest |g| and the largest |y - mean|, float32.
-    """
-    passed = _passed(grad, codes, slopes).flatten(0, -2)
-    centred = y.movedim(1, -1).float().flatten(0, -2) - mean
-    return (
-        passed.double().sum(0),
-        (passed * centred).double().sum(0),
-        passed.abs().amax(0),
-        centred.abs().amax(0),
-    )
-
-
-@operation(
-    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor of_grad, Tensor of_y, Tensor constant) -> Tensor",
-    shape=lambda grad, codes, slopes, y, of_grad, of_y, constant: empty_like_last(y, torch.float32),
-)
-def norm_gradient(
+def norm_gradient_terms(
     grad: Tensor,
     codes: Tensor,
     slopes: Sequence[float],
     y: Tensor,
-    of_grad: Tensor,
-    of_y: Tensor,
-    constant: Tensor,
-) -> Tensor:
-    """dL/dy = of_grad g + (of_y y + constant), float32 of `y`'s shape, with g as in `norm_gradient_sums`.
+    moments: Tensor,
+    scale: Tensor | None,
+    gamma: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of a batch norm of z = scale y, but for what differs from element to element.
+
+    Let g be grad times the slope of its code, x = (z - mean) / deviation, and take means over a channel. Then
+
+        dL/dy = gamma scale / deviation (g - mean(g) - x mean(g x)) = of_grad g + of_y y + constant.
+
+    A channel that is constant over the batch gets no gradient: it would be one of 1 / sqrt(eps), whose scale erases
+    that of all others.
+
+    Args:
+        grad: of the norm's result, float32 or bfloat16, of `y`'s shape.
+        codes: of 0, 1 or 2 planes.
+        slopes: of each code: 1, 2 or 4.
+        y: float32 or float16.
+        moments: float32 [2, C] of `batch_statistics`.
+        scale: float32 [C], or None for 1.
+        gamma: float32 [C], or None for 1.
+        eps: of the norm.
+
+    Returns:
+        float32 [3, C], of_grad, of_y and constant; a bound of |dL/dy|, float32 [], which is not finite where g is not;
+        float32 [3, C], the gradients of scale, gamma and beta.
+    """
+    passed = _passed(grad, codes, slopes).flatten(0, -2)
+    centred = y.movedim(1, -1).float().flatten(0, -2) - moments[0]
+    sum_, along = passed.double().sum(0), (passed * centred).double().sum(0)
+    # As it is rounded: of a variance of 0, its square times eps is not always 1.
+    varies = moments[1] < torch.full((), eps, dtype=torch.float64, device=y.device).rsqrt().float()
+    mean, inverse = moments.double()
+    a = torch.ones_like(mean) if scale is None else scale.double()
+    weight = torch.ones_like(mean) if gamma is None else gamma.double()
+    of_grad = weight * a * inverse
+    of_y = -of_grad * (a * inverse).square() * along / len(passed)
+    of_mean = -of_grad * sum_ / len(passed)
+    terms, centre = torch.stack((of_grad, of_y, of_mean - of_y * mean)), of_mean
+    terms, centre = (torch.where(varies, x, 0).float() for x in (terms, centre))
+    bounds = terms[0].abs() * passed.abs().amax(0) + terms[1].abs() * centred.abs().amax(0) + centre.abs()
+    of_parameters = torch.stack((weight * eps * inverse**3 * along, a * inverse * along, sum_)).float()
+    return terms, bounds.amax() if len(bounds) else mean.new_zeros((), dtype=torch.float32), of_parameters
+
+
+@operation(
+    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor terms) -> Tensor",
+    shape=lambda grad, codes, slopes, y, terms: empty_like_last(y, torch.float32),
+)
+def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
+    """dL/dy of `norm_gradient_terms`, of_grad g + (of_y y + constant), float32 of `y`'s shape, in (N, ..., C) order.
 
     Args:
         grad: as there, as are the three arguments that follow.
         codes: of the elements.
         slopes: of the codes.
         y: the product.
-        of_grad: float32 [C].
-        of_y: float32 [C].
-        constant: float32 [C].
+        terms: float32 [3, C]: of_grad, of_y and constant.
     """
-    return _norm_gradient(grad, codes, slopes, y, of_grad, of_y, constant).contiguous().movedim(-1, 1)
+    return _norm_gradient(grad, codes, slopes, y, terms).contiguous().movedim(-1, 1)
 
 
 @operation(
-    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor of_grad, Tensor of_y, Tensor constant, Tensor bound,"
-    " int largest, int seed) -> (Tensor, Tensor)",
-    shape=lambda grad, codes, slopes, y, of_grad, of_y, constant, bound, largest, seed: (
+    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor terms, Tensor bound, int largest, int seed)"
+    " -> (Tensor, Tensor)",
+    shape=lambda grad, codes, slopes, y, terms, bound, largest, seed: (
         empty_like_last(y, torch.int8),
         grad.new_empty((), dtype=torch.float32),
     ),
@@ -201,9 +261,7 @@ def norm_gradient_integers(
     codes: Tensor,
     slopes: Sequence[float],
     y: Tensor,
-    of_grad: Tensor,
-    of_y: Tensor,
-    constant: Tensor,
+    terms: Tensor,
     bound: Tensor,
     largest: int,
     seed: int,
@@ -211,13 +269,11 @@ def norm_gradient_integers(
     """`norm_gradient`, rounded stochastically to integers (see `bnn.ops.rounding`).
 
     Args:
-        grad: as in `norm_gradient`, as are the six arguments that follow.
+        grad: as in `norm_gradient`, as are the four arguments that follow.
         codes: of the elements.
         slopes: of the codes.
         y: the product.
-        of_grad: float32 [C].
-        of_y: float32 [C].
-        constant: float32 [C].
+        terms: of the channels.
         bound: of |dL/dy|, float32 []; the scale is bound / largest.
         largest: in 1..127.
         seed: of the rounding.
@@ -229,7 +285,7 @@ def norm_gradient_integers(
         NonFiniteError: the bound is not finite.
     """
     scale, inverse = scale_of(bound, largest)
-    in_steps = _norm_gradient(grad, codes, slopes, y, of_grad, of_y, constant) * inverse
+    in_steps = _norm_gradient(grad, codes, slopes, y, terms) * inverse
     return round_stochastically(in_steps.contiguous().movedim(-1, 1), largest, seed), scale
 
 
@@ -250,11 +306,12 @@ def check_edges(edges: Sequence[float]) -> None:
 
 def check_slopes(codes: Tensor, slopes: Sequence[float]) -> None:
     """Refuses what are no codes, and another number of slopes than of codes."""
-    if codes.dtype is not torch.uint8 or codes.dim() != 3 or len(codes) > 2:
+    if codes.dtype is not torch.uint8 or codes.dim() != 3 or codes.shape[0] > 2:
         kind = str(codes.dtype).removeprefix("torch.")
         raise ValueError(f"codes must be uint8 of at most two planes of rows, are {kind} {tuple(codes.shape)}")
-    if len(slopes) != 2 ** len(codes):
-        raise ValueError(f"codes of {len(codes)} planes have {2 ** len(codes)} slopes, got {len(slopes)}")
+    planes = codes.shape[0]
+    if len(slopes) != 2**planes:
+        raise ValueError(f"codes of {planes} planes have {2**planes} slopes, got {len(slopes)}")
 
 
 def _affine(y: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
@@ -272,7 +329,6 @@ def _passed(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     return last * torch.tensor(list(slopes), dtype=torch.float32, device=grad.device)[code]
 
 
-def _norm_gradient(
-    grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, of_grad: Tensor, of_y: Tensor, constant: Tensor
-) -> Tensor:
+def _norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
+    of_grad, of_y, constant = terms.unbind()
     return _passed(grad, codes, slopes) * of_grad + (y.movedim(1, -1).float() * of_y + constant)

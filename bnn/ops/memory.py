@@ -12,15 +12,18 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-LARGE_BYTES = 1 << 20
+LARGE_BYTES = 1 << 18
 """Results of this size and more take each other's place."""
+MOST_TIMES = 1.5
+"""How many times as large as a result the memory may be that it takes."""
 
 
 class ResultMemory:
-    """Memory for tensors of 1 MiB and more, which is theirs for as long as one of them, or a view of it, lives.
+    """Memory for tensors of 256 KiB and more, which is theirs for as long as one of them, or a view of it, lives.
 
-    It holds no more than the most that was in use at a time, and the difference in size where a result takes the place
-    of a larger one: before it takes new memory from the system, it gives back all that is free and too small.
+    A tensor takes a free piece of its size, or of up to half as much again, since slices of a batch differ by an
+    example. Where there is none, all that is free goes back to the system before it gives a new one: a network whose
+    stages have ever smaller results does not hold the memory of the first to the end.
     """
 
     def __init__(self) -> None:
@@ -48,13 +51,13 @@ class ResultMemory:
             return torch.empty(0, dtype=dtype).set_(self._piece(size), 0, tuple(shape))  # type: ignore[call-overload, no-any-return]
 
     def _piece(self, size: int) -> torch.UntypedStorage:
-        """The smallest free piece that is large enough, or a new one."""
+        """The smallest free piece that fits, or a new one."""
         free = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) == 1]
-        fitting = [piece for piece in free if piece.nbytes() >= size]
+        fitting = [piece for piece in free if size <= piece.nbytes() <= MOST_TIMES * size]
         if fitting:
             return min(fitting, key=torch.UntypedStorage.nbytes)
-        too_small = {piece._cdata for piece in free}
-        self._pieces = [piece for piece in self._pieces if piece._cdata not in too_small]
+        given_back = {piece._cdata for piece in free}
+        self._pieces = [piece for piece in self._pieces if piece._cdata not in given_back]
         del free
         self._pieces.append(torch.UntypedStorage(size))  # type: ignore[no-untyped-call]
         return self._pieces[-1]
@@ -69,7 +72,10 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch
     return RESULTS.empty(shape, dtype) if device.type == "cpu" else torch.empty(shape, dtype=dtype, device=device)
 
 
-def empty_images(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
-    """Images of a shape (N, C, H, W) for a result, not yet written, channels last."""
-    images, channels, height, width = shape
-    return empty((images, height, width, channels), dtype, device).movedim(-1, 1)
+def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
+    """A result of a shape [N, C, ...], not yet written, whose memory is in (N, ..., C) order."""
+    if len(shape) == 4 and math.prod(shape) * dtype.itemsize < LARGE_BYTES:
+        return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
+    rows, channels, *size = shape
+    x = empty((rows, *size, channels), dtype, device)
+    return x.movedim(-1, 1) if size else x

@@ -11,6 +11,22 @@ OPERATIONS: dict[str, Callable[..., Any]] = {}
 """The specification of each operation, by its name."""
 
 
+class _Functions:
+    """The operations as functions, by their names.
+
+    They are those of `torch.ops.bnn`, which looks at every call for the overload that is meant, although there is one
+    only: that takes longer than many a kernel.
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(torch.ops.bnn, name).default
+        setattr(self, name, function)  # where it is found from now on
+        return function
+
+
+functions = _Functions()
+
+
 def operation(schema: str, *, shape: Callable[..., Any]) -> Callable[[Function], Function]:
     """Declares `torch.ops.bnn.<name>`, where <name> is that of the decorated function.
 

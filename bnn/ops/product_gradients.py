@@ -188,10 +188,10 @@ def conv2d_backward_weight_sign(
 def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int], window: Sequence[int]) -> Tensor:
     """Gradient of the weight of `real_conv2d` over the scale of `q`, `x.dtype` [O, C / groups, kh, kw].
 
-    `x` are real images, float [N, C, H, W].
+    `x` are real images, float [N, C, H, W]. With `q` of `x.dtype` it is that of `float_conv2d`.
     """
     weight, total = x.new_empty(()).expand(weight_shape), x.new_zeros(weight_shape)
-    images = part_images(q)
+    images = part_images(max(q[:1].numel(), x[:1].numel()))
     for q_part, x_part in zip(torch.split(q, images), torch.split(x, images), strict=True):
         total += _convolution_backward(q_part.to(x.dtype), x_part, weight, window, of_input=False)
     return total.contiguous(memory_format=torch.channels_last)

@@ -22,8 +22,8 @@ from bnn.ops.operation import operation
 from bnn.ops.packing import empty_images, unpack, unpack_images
 
 _EXACT_IN_FLOAT32 = 2**24
-# What exists at a time of real images that are worked off in parts: 8 MiB of float32.
-_CHUNK_ELEMENTS = 1 << 21
+# What exists at a time of real images, or of their products, that are worked off in parts: 1 MiB of float32.
+_CHUNK_ELEMENTS = 1 << 18
 
 
 @operation(
@@ -100,14 +100,35 @@ def real_conv2d(
     Returns:
         `dtype` [N, O, H', W'].
     """
-    kernels, options = unpack_images(weight, weight_shape).to(x.dtype), Window(*window).for_torch
-    parts = [F.conv2d(part, kernels, None, *options).to(dtype) for part in torch.split(x, part_images(x))]
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    return float_conv2d(x, unpack_images(weight, weight_shape).to(x.dtype), window, dtype)
 
 
-def part_images(x: Tensor) -> int:
-    """How many of real images to work off at a time."""
-    return max(1, _CHUNK_ELEMENTS * max(1, len(x)) // max(1, x.numel()))
+@operation(
+    "(Tensor x, Tensor weight, int[] window, ScalarType dtype) -> Tensor",
+    shape=lambda x, weight, window, dtype: empty_images(x, Window(*window).output_shape(x.shape, weight.shape), dtype),
+)
+def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Convolution of real images and real weights; the padding is zero.
+
+    Args:
+        x: float [N, C, H, W].
+        weight: float [O, C / groups, kh, kw]; the products are formed in its dtype.
+        window: of the convolution.
+        dtype: of the result, to which it is rounded.
+
+    Returns:
+        `dtype` [N, O, H', W'].
+    """
+    out = empty_images(x, Window(*window).output_shape(x.shape, weight.shape), dtype)
+    images = part_images(max(x[:1].numel(), out[:1].numel()))
+    for part, of_part in zip(torch.split(x, images), torch.split(out, images), strict=True):
+        of_part.copy_(F.conv2d(part.to(weight.dtype), weight, None, *Window(*window).for_torch))
+    return out
+
+
+def part_images(elements: int) -> int:
+    """How many images, of so many elements each, to work off at a time."""
+    return max(1, _CHUNK_ELEMENTS // max(1, elements))
 
 
 def check_exact(terms: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnn.ops import functions
 from bnn.optim.base import LowBitOptimizer, require
 
 
@@ -70,14 +71,31 @@ class Adam(LowBitOptimizer):
 
     def update(self, weight: Tensor, gradient: Tensor, moments: list[Tensor], group: dict[str, Any], step: int) -> None:
         """Adam's formula."""
+        self.update_all([weight], [gradient], [[moment] for moment in moments], group, step)
+
+    def update_all(
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        moments: list[list[Tensor]],
+        group: dict[str, Any],
+        step: int,
+    ) -> None:
+        """Adam's formula, of all parameters in one call each."""
         beta1, beta2 = group["betas"]
-        mean = moments[0].lerp_(gradient, 1 - beta1) if beta1 else gradient
+        means = gradients
+        if beta1:
+            means = moments[0]
+            torch._foreach_lerp_(means, gradients, 1 - beta1)
         if beta2:
-            mean_square = moments[-1].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            torch._foreach_mul_(moments[-1], beta2)
+            torch._foreach_addcmul_(moments[-1], gradients, gradients, value=1 - beta2)
+            roots = torch._foreach_sqrt(moments[-1])
         else:
-            mean_square = gradient.square()
-        root = mean_square.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
-        weight.addcdiv_(mean, root, value=-group["lr"] / (1 - beta1**step))
+            roots = torch._foreach_sqrt(torch._foreach_mul(gradients, gradients))
+        torch._foreach_div_(roots, math.sqrt(1 - beta2**step))
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_addcdiv_(weights, means, roots, value=-group["lr"] / (1 - beta1**step))
 
     def update_by_signs(
         self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
@@ -87,5 +105,5 @@ class Adam(LowBitOptimizer):
             return False
         mean, root = stored
         options = (group["lr"], group["betas"], group["eps"], self.hysteresis(group))
-        torch.ops.bnn.adam_by_signs(weight, mean, root, signs, *options, step, seed)
+        functions.adam_by_signs(weight, mean, root, signs, *options, step, seed)
         return True

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import NonFiniteError
-from bnn.optim.moments import STATE_DTYPES, Moment
-from bnn.optim.rows import float_rows, row_chunks, rows_of
+from bnn.ops import functions
+from bnn.optim.moments import STATE_DTYPES, Moment, whole_moment
+from bnn.optim.rows import float_rows, is_small, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
 from bnn.random.streams import generator_like, rounding_seed
 from bnn.weights.accumulator import CODES_PER_UNIT, decode, encode, is_accumulator
@@ -98,6 +99,26 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """
         raise NotImplementedError
 
+    def update_all(
+        self,
+        weights: list[Tensor],
+        gradients: list[Tensor],
+        moments: list[list[Tensor]],
+        group: dict[str, Any],
+        step: int,
+    ) -> None:
+        """`update` of several whole parameters, such as those of norms; by default one after the other.
+
+        Args:
+            weights: float32, of any shapes.
+            gradients: the same.
+            moments: float32, a list of each of `moments()`.
+            group: the options.
+            step: counts the steps of these parameters, from 1.
+        """
+        for weight, gradient, *values in zip(weights, gradients, *moments, strict=True):
+            self.update(rows_of(weight), rows_of(gradient), [rows_of(value) for value in values], group, step)
+
     def update_by_signs(
         self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
     ) -> bool:
@@ -133,16 +154,24 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        parameters = [(group, parameter) for group in self.param_groups for parameter in group["params"]]
+        numbered = enumerate((group, parameter) for group in self.param_groups for parameter in group["params"])
         pending = [
             (index, group, parameter, parameter.grad)
-            for index, (group, parameter) in enumerate(parameters)
+            for index, (group, parameter) in numbered
             if parameter.grad is not None
         ]
-        for index, _, parameter, gradient in pending:
-            _check_finite(index, parameter, gradient)
+        _check_finite((index, gradient) for index, _, _, gradient in pending)
+        whole: dict[tuple[int, int], tuple[dict[str, Any], list[Tensor], list[Tensor]]] = {}
         for index, group, parameter, gradient in pending:
-            self._step_parameter(index, group, parameter, gradient)
+            if is_small(parameter) and self._needs_no_rounding(group, parameter):
+                key = id(group), self.state[parameter].get("step", 0)
+                _, parameters, gradients = whole.setdefault(key, (group, [], []))
+                parameters.append(parameter)
+                gradients.append(gradient)
+            else:
+                self._step_parameter(index, group, parameter, gradient)
+        for group, parameters, gradients in whole.values():
+            self._step_whole(group, parameters, gradients)
         return loss
 
     @torch.no_grad()
@@ -156,12 +185,37 @@ class LowBitOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             if index < first + len(group["params"]):
                 parameter = group["params"][index - first]
-                _check_finite(index, parameter, parameter.grad)
+                _check_finite([(index, parameter.grad)])
                 return self._step_parameter(index, group, parameter, parameter.grad)
             first += len(group["params"])
         raise IndexError(f"the optimizer has {first} parameters, there is none with index {index}")
 
+    def _needs_no_rounding(self, group: dict[str, Any], parameter: Tensor) -> bool:
+        """Whether a parameter and its state are of float32."""
+        if parameter.dtype is not torch.float32 or is_accumulator(parameter):
+            return False
+        state = self.state[parameter]
+        kept = [state[name].dtype if name in state else self.state_dtype for name in self.moments(group)]
+        return all(dtype is torch.float32 for dtype in kept)
+
+    def _step_whole(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """Steps parameters that need no rounding, and have taken equally many steps."""
+        states = [self.state[parameter] for parameter in parameters]
+        for state in states:
+            state["step"] = state.get("step", 0) + 1
+        moments = [
+            [whole_moment(state, name, parameter) for state, parameter in zip(states, parameters, strict=True)]
+            for name in self.moments(group)
+        ]
+        gradients = [
+            gradient.dense(torch.float32) if isinstance(gradient, BitTensor) else gradient.float()
+            for gradient in gradients
+        ]
+        self.update_all([parameter.detach() for parameter in parameters], gradients, moments, group, states[0]["step"])
+
     def _step_parameter(self, index: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        if self._needs_no_rounding(group, parameter):
+            return self._step_whole(group, [parameter], [gradient])
         state = self.state[parameter]
         state["step"] = step = state.get("step", 0) + 1
         seed = rounding_seed(seed=group["seed"], index=index, step=step)
@@ -171,13 +225,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         ]
         accumulates = is_accumulator(parameter)
         if accumulates and self._step_by_signs(group, parameter, gradient, seed):
-            return
-        stored = [parameter, *(state[name] for name in self.moments(group))]
-        if all(tensor.dtype is torch.float32 for tensor in stored) and not accumulates:
-            whole = slice(None)
-            means = [moment.read(whole) for moment in moments]
-            self.update(rows_of(parameter.detach()), float_rows(rows_of(gradient), whole), means, group, step)
-            return
+            return None
         generator = generator_like(parameter, seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
         hysteresis = self.hysteresis(group)
@@ -192,6 +240,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             _write(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
                 moment.write(rows, value, generator)
+        return None
 
     def _step_by_signs(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
         """Steps an accumulator in one pass of the kernels, if its gradient is packed signs and they have one for it."""
@@ -201,7 +250,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if size is not None and parameter.dtype is torch.int8:
             _, codes = in_memory_order(parameter.detach())
             least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
-            torch.ops.bnn.step_by_signs(codes, gradient.packed, CODES_PER_UNIT * size, least, seed)
+            functions.step_by_signs(codes, gradient.packed, CODES_PER_UNIT * size, least, seed)
             return True
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
@@ -221,16 +270,26 @@ def require(condition: bool, rule: str, value: object) -> None:
         raise ValueError(f"{rule}, got {value}")
 
 
-def _check_finite(index: int, parameter: Tensor, gradient: Tensor) -> None:
-    if isinstance(gradient, BitTensor) or not gradient.numel():
+def _check_finite(numbered: Iterable[tuple[int, Tensor]]) -> None:
+    """Refuses gradients that are not finite; each with the number of its parameter."""
+    dense = [(index, gradient) for index, gradient in numbered if not isinstance(gradient, BitTensor)]
+    if all_finite(gradient for _, gradient in dense):
         return
-    # The extremes are not finite if any element is not; much faster than looking at each.
-    low, high = gradient.aminmax()
-    if not math.isfinite(high.item() - low.item()):
-        raise NonFiniteError(
-            f"the gradient of the optimizer's parameter {index}, of shape {list(parameter.shape)}, is not finite:"
-            " skip this step or lower the learning rate"
-        )
+    index, gradient = next((index, gradient) for index, gradient in dense if not all_finite([gradient]))
+    raise NonFiniteError(
+        f"the gradient of the optimizer's parameter {index}, of shape {list(gradient.shape)}, is not finite:"
+        " skip this step or lower the learning rate"
+    )
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every element of some floating tensors is finite."""
+    filled = [x for x in tensors if x.numel()]
+    if not filled:
+        return True
+    # A largest magnitude is finite only if every element is: one pass, and no tensor of truth values.
+    largest = [x.float() for x in torch._foreach_norm(filled, math.inf)]
+    return bool(torch.isfinite(torch.stack(largest)).all())
 
 
 def _apply_hysteresis_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:

@@ -60,6 +60,9 @@ class DST(LowBitOptimizer):
         """The formula of the base."""
         self._base.update(weight, gradient, moments, group, step)
 
+    def _needs_no_rounding(self, group: dict[str, Any], parameter: Tensor) -> bool:
+        return store_behind(parameter) is None and super()._needs_no_rounding(group, parameter)
+
     def _step_parameter(self, index: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
         store = store_behind(parameter)
         if store is None:

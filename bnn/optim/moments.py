@@ -33,6 +33,13 @@ _LEVELS = {torch.int8: 127, torch.uint8: 255}
 _MIN_ROOT = 4
 
 
+def whole_moment(state: dict[str, Any], name: str, parameter: Tensor) -> Tensor:
+    """The tensor of a float32 moment, in the shape of its parameter; made in `state` if missing."""
+    if name not in state:
+        state[name] = torch.zeros_like(parameter, dtype=torch.float32)
+    return state[name]  # type: ignore[no-any-return]
+
+
 class Moment:
     """One running mean of one parameter. Its tensors lie in the optimizer's state, where checkpoints find them.
 

@@ -12,6 +12,11 @@ from bnn.bits import BitTensor, slice_rows
 _CHUNK_ELEMENTS = 1 << 17
 
 
+def is_small(x: Tensor) -> bool:
+    """Whether all of `x` is worked on at a time."""
+    return x.numel() <= _CHUNK_ELEMENTS
+
+
 def rows_of(x: Tensor) -> Tensor:
     """`x` as [rows, ...]: a vector or scalar is one row."""
     return x if x.dim() > 1 else x.view(1, -1)

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from bnn.bits import BitTensor, in_memory_order
+from bnn.ops import functions as _bnn
 from bnn.quantizers.base import Quantizer, SlopeSteps
-
-_bnn = torch.ops.bnn
 
 
 class Sign(Quantizer):

@@ -3,15 +3,14 @@
 import ctypes
 import sys
 
-from bnn.ops.memory import RESULTS
+from bnn.ops.memory import LARGE_BYTES, RESULTS
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
-_LARGE_BYTES = 1 << 20
 
 
 def hold_little_memory() -> None:
-    """From now on, large results of this package's operations take each other's place, and other tensors of 1 MiB and
-    more go back to the system as soon as they are freed; for the whole process.
+    """From now on, large results of this package's operations take each other's place, and other tensors of 256 KiB
+    and more go back to the system as soon as they are freed; for the whole process.
 
     The GNU C library keeps what has been freed for later use, up to 32 MiB a piece; of a training step with large
     transients that can double what the process holds. Systems other than Linux and other C libraries are left as they
@@ -20,4 +19,4 @@ def hold_little_memory() -> None:
     RESULTS.is_kept = True
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError, RecipeError
 from bnn.layers.precision import Precision, products_of
+from bnn.optim.base import all_finite
 from bnn.weights import WeightStore
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -183,15 +184,8 @@ def count_correct(logits: Tensor, labels: Tensor) -> int:
 
 
 def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None and not isinstance(parameter.grad, BitTensor)
-    ]
-    # A sum is finite only if every element is: one pass, and no tensor of truth values.
-    sums = [gradient.sum(dtype=torch.float32) for gradient in gradients]
-    return bool(torch.isfinite(torch.stack(sums)).all()) if sums else True
+    gradients = (parameter.grad for group in optimizer.param_groups for parameter in group["params"])
+    return all_finite(x for x in gradients if x is not None and not isinstance(x, BitTensor))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import RecipeError
+from bnn.ops import functions
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 from bnn.random.rounding import round_to_integers_
@@ -173,7 +174,7 @@ class AccumulatorStore(WeightStore):
         if type(self).read is not AccumulatorStore.read:
             return super().sign_planes()
         # By the operation itself, since meters ask after every step: a BitTensor takes longer than the bits.
-        return (torch.ops.bnn.pack(in_memory_order(self.weight.detach())[1]),)
+        return (functions.pack(in_memory_order(self.weight.detach())[1]),)
 
 
 def _filter_dims(x: Tensor) -> list[int]:
@@ -205,7 +206,8 @@ class _Signs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, leaf: Tensor, weight: Accumulator, quantizer: GradientQuantizer | None) -> Tensor:
         ctx.weight, ctx.quantizer = weight, quantizer
-        return BitTensor.from_dense(weight.detach(), dtype=torch.get_default_dtype())
+        stored, rows = in_memory_order(weight.detach())
+        return BitTensor(functions.pack(rows), stored.shape, stored.stride(), torch.get_default_dtype())
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bnn.ops.memory import ResultMemory, empty_images
+from bnn.ops.memory import ResultMemory, empty_channels_last
 
 LARGE = (1 << 20,)
 
@@ -23,9 +23,9 @@ def test_freed_memory_is_used_again_for_what_fits(memory):
     first = memory.empty(LARGE, torch.float32)
     place = address(first)
     del first
-    again = memory.empty((1 << 10, 1 << 10), torch.int8)
+    again = memory.empty((3 << 10, 1 << 10), torch.int8)
     assert address(again) == place
-    assert (again.shape, again.dtype, again.is_contiguous()) == ((1024, 1024), torch.int8, True)
+    assert (again.shape, again.dtype, again.is_contiguous()) == ((3072, 1024), torch.int8, True)
 
 
 @pytest.mark.parametrize(
@@ -49,14 +49,15 @@ def test_small_results_and_those_of_memory_that_is_not_kept_are_ordinary_tensors
     assert not memory._pieces
 
 
-def test_free_memory_that_is_too_small_is_given_back(memory):
-    first = memory.empty(LARGE, torch.int8)
+@pytest.mark.parametrize(("dtype", "other"), [(torch.int8, torch.float32), (torch.float32, torch.int8)])
+def test_free_memory_that_is_too_small_or_too_large_is_given_back(memory, dtype, other):
+    kept, first = memory.empty(LARGE, torch.float16), memory.empty(LARGE, dtype)
     del first
-    second = memory.empty(LARGE, torch.float32)
-    assert [piece.nbytes() for piece in memory._pieces] == [second.nbytes]
+    second = memory.empty(LARGE, other)
+    assert [piece.nbytes() for piece in memory._pieces] == [kept.nbytes, second.nbytes]
 
 
 def test_images_are_channels_last():
-    x = empty_images((2, 3, 4, 5), torch.float16)
+    x = empty_channels_last((2, 3, 4, 5), torch.float16)
     assert (x.shape, x.dtype) == ((2, 3, 4, 5), torch.float16)
     assert x.is_contiguous(memory_format=torch.channels_last)

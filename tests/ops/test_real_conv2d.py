@@ -10,7 +10,7 @@ from torch import Tensor
 from bnn.ops import Window, packed_bytes
 from bnn.ops.packing import pack
 from bnn.ops.product_gradients import real_conv2d_backward_weight
-from bnn.ops.products import real_conv2d
+from bnn.ops.products import float_conv2d, real_conv2d
 from tests.contracts import randn
 
 bnn = torch.ops.bnn
@@ -55,6 +55,25 @@ def test_product(isa: str, conv: tuple[list[int], list[int], Window], seed: int)
 
 @given(conv=convolutions(), seed=st.integers(0, 2**31 - 1))
 @settings(max_examples=60, deadline=None)
+def test_product_and_gradient_of_a_real_weight(isa: str, conv: tuple[list[int], list[int], Window], seed: int) -> None:
+    shape, weight_shape, window = conv
+    x, weight = randn(*shape, seed=seed), randn(*weight_shape, seed=seed + 1)
+    wide = weight.double().requires_grad_()
+    expected = F.conv2d(x.double(), wide, None, *window.for_torch)
+    out = bnn.float_conv2d(x, weight, window, torch.float32)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out.double(), expected.detach(), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(bnn.float_conv2d(x, weight, window, torch.float16), out.half(), rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(float_conv2d(x.double(), weight.double(), window, torch.float64), expected.detach())
+    grad = randn(*out.shape, seed=seed + 2)
+    (of_weight,) = torch.autograd.grad(expected, wide, grad.double())
+    got = bnn.real_conv2d_backward_weight(grad, x, weight_shape, window)
+    assert got.shape == of_weight.shape
+    torch.testing.assert_close(got.double(), of_weight, rtol=1e-4, atol=1e-3)
+
+
+@given(conv=convolutions(), seed=st.integers(0, 2**31 - 1))
+@settings(max_examples=60, deadline=None)
 def test_gradient_of_the_weight(isa: str, conv: tuple[list[int], list[int], Window], seed: int) -> None:
     shape, weight_shape, window = conv
     x, _, dense = operands(shape, weight_shape, seed)
@@ -76,10 +95,11 @@ def test_no_result_depends_on_the_threads(isa: str, threads: None) -> None:
         torch.set_num_threads(count)
         out = bnn.real_conv2d(x, packed, [37, 3, 3, 3], window, torch.float32)
         q = (out * 20).clamp(-127, 127).to(torch.int8)
-        results.append((out, bnn.real_conv2d_backward_weight(q, x, [37, 3, 3, 3], window)))
-    for out, gradient in results[1:]:
-        assert torch.equal(out, results[0][0])
-        assert torch.equal(gradient, results[0][1])
+        gradients = (bnn.real_conv2d_backward_weight(grad, x, [37, 3, 3, 3], window) for grad in (q, out))
+        by_weight = bnn.float_conv2d(x, randn(37, 3, 3, 3), window, torch.float32)
+        results.append((out, by_weight, *gradients))
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
 def test_a_weight_too_large_for_the_native_sums_is_worked_off_all_the_same() -> None:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnn.bits import BitTensor
-from bnn.ops.memory import LARGE_BYTES, RESULTS
+from bnn.ops.memory import LARGE_BYTES, MOST_TIMES, RESULTS
 
 # Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
 # tensor takes none at all.
@@ -26,9 +26,9 @@ _FEW_CHANNELS = 4
 # Operations whose first result takes the place of earlier ones on the CPU, if it is large; and `bnn.ops.memory.empty`.
 _REUSES_MEMORY = {
     "aten::empty",
-    *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "conv2d_max_pool2d")),
+    *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "float_conv2d", "conv2d_max_pool2d")),
     *(f"bnn::{name}" for name in ("max_pool2d_backward", "max_pool2d_choices", "max_pool2d_scatter")),
-    *(f"bnn::{name}" for name in ("norm_clamp", "norm_gradient_integers", "pass_slopes")),
+    *(f"bnn::{name}" for name in ("norm_gradient", "norm_gradient_integers", "pass_slopes")),
     *(f"bnn::{kind}_backward_{of}" for kind in ("conv2d", "linear") for of in ("input", "input_slopes", "weight")),
     "bnn::real_conv2d_backward_weight",
 }
@@ -165,7 +165,8 @@ class _Pieces:
 
     def take(self, result: Memory) -> list[tuple[Memory, int]]:
         """What changes where a result takes memory; pieces count what no result holds of them."""
-        piece = min((piece for piece in self._free if piece.nbytes >= result.nbytes), key=_size, default=None)
+        most = MOST_TIMES * result.nbytes
+        piece = min((piece for piece in self._free if result.nbytes <= piece.nbytes <= most), key=_size, default=None)
         if piece is None:
             changes = [(free, -free.nbytes) for free in self._free]
             self._used[result] = Memory(result.nbytes, 1, False, 1, KEPT, False)

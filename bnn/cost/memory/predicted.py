@@ -18,7 +18,8 @@ from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
 # Where operations give the bits of a gradient's window or slope beside their values.
-_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1), ("bnn::sign_codes", 1), ("bnn::norm_clamp", 1)}
+_WINDOWS = {("bnn::norm_sign", 1), ("bnn::sign_window", 1), ("bnn::sign_codes", 1), ("bnn::norm_clamp_", 0)}
+_STATISTICS = ("bnn::batch_statistics", 0)
 # Those after the third are like it: the first makes gradients, which may be bits, and the second adds to them.
 _SLICES = 3
 _ORDER = (
@@ -114,7 +115,7 @@ def _saved_name(memory: Memory) -> str:
         return "weights as bits"
     if memory.source in _WINDOWS:
         return "windows"
-    if memory.dim == 1 and memory.itemsize > 1:
+    if memory.source == _STATISTICS or (memory.dim == 1 and memory.itemsize > 1):
         return "norm constants"
     return "pool choices" if memory.dim == 3 and memory.itemsize == 1 else "activations"
 

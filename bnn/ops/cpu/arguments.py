@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,10 +26,10 @@ def matrix(name: str, x: Tensor) -> Tensor:
 
 def packed_rows(name: str, x: Tensor, n: int) -> Tensor:
     """`x`, contiguous, if it has packed rows of `n` elements."""
-    x = matrix(name, x)
-    if x.dtype is not torch.uint8 or x.shape[1] != packed_bytes(n):
+    x, row_bytes = matrix(name, x), packed_bytes(n)
+    if x.dtype is not torch.uint8 or x.shape[1] != row_bytes:
         raise ValueError(
-            f"{name} must be uint8 with {packed_bytes(n)} bytes a row for {n} elements,"
+            f"{name} must be uint8 with {row_bytes} bytes a row for {n} elements,"
             f" is {str(x.dtype).removeprefix('torch.')} with {x.shape[1]}"
         )
     return x
@@ -36,7 +37,7 @@ def packed_rows(name: str, x: Tensor, n: int) -> Tensor:
 
 def packed_images(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
     """`x`, contiguous, if it has the packed rows of images, or of kernels, of a shape."""
-    if len(shape) != 4 or x.dim() != 2 or len(x) != shape[0]:
+    if len(shape) != 4 or x.dim() != 2 or x.shape[0] != shape[0]:
         raise ValueError(f"{name} of the shape {list(shape)} cannot be packed as {tuple(x.shape)}")
     return packed_rows(name, x, math.prod(shape[1:]))
 
@@ -48,8 +49,28 @@ def per_channel(name: str, x: Tensor, channels: int) -> Tensor:
     return x.float().contiguous()
 
 
+def optional_per_channel(name: str, x: Tensor | None, channels: int) -> Tensor | int:
+    """`per_channel`, or a null pointer where there is no `x`."""
+    return 0 if x is None else per_channel(name, x, channels)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """[N, C, ...] with its memory in (N, ..., C) order, which may take a copy."""
+    if x.dim() == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous() if x.dim() == 2 else x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 def convolution(x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]) -> tuple[Shape, Geometry]:
     """The shape of a convolution's result, and its geometry."""
+    return _convolution(tuple(x_shape), tuple(weight_shape), tuple(window))
+
+
+# Layers ask again at every step.
+@lru_cache(maxsize=1024)
+def _convolution(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], window: tuple[int, ...]
+) -> tuple[Shape, Geometry]:
     at = Window(*window)
     shape = at.output_shape(x_shape, weight_shape)
     return shape, (x_shape, weight_shape[2:], *at.for_torch[:3], shape[2:])

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from bnn.ops import batch_norm as specification
-from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_slopes, empty_codes
-from bnn.ops.cpu.arguments import DTYPE_CODES, per_channel
+from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_place, check_slopes, empty_codes
+from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, optional_per_channel, per_channel
 from bnn.ops.cpu.native import call, kernel
-from bnn.ops.memory import empty
+from bnn.ops.memory import empty_channels_last
 from bnn.ops.packing import empty_rows, nan_error, packed_bytes
-from bnn.ops.rounding import scale_of
+from bnn.ops.rounding import check_finite, check_largest
 from bnn.random.lowbias32 import hash_key
 
 _PRODUCTS = (torch.float32, torch.float16)
@@ -24,39 +24,64 @@ _FLOATS = (*_PRODUCTS, torch.bfloat16)
 
 
 @kernel
-def channel_moments(y: Tensor) -> tuple[Tensor, Tensor]:
-    if not _has_kernel(y, _PRODUCTS):
-        return specification.channel_moments(y)
-    last = y.movedim(1, -1).contiguous()
-    mean, variance = (last.new_empty(last.shape[-1], dtype=torch.float32) for _ in range(2))
-    call("channel_moments", last, mean, variance, *_rows(last), DTYPE_CODES[y.dtype])
-    return mean, variance
+def batch_statistics(
+    y: Tensor,
+    scale: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    running = (running_mean, running_var)
+    if not _has_kernel(y, _PRODUCTS) or any(x.dtype is not torch.float32 or not x.is_contiguous() for x in running):
+        return specification.batch_statistics(y, scale, gamma, beta, eps, *running, momentum)
+    channels = y.shape[1]
+    of_norm = (
+        optional_per_channel(name, x, channels) for name, x in (("scale", scale), ("gamma", gamma), ("beta", beta))
+    )
+    for x in running:
+        per_channel("running statistics", x, channels)
+    moments, affine = (torch.empty((2, channels)) for _ in range(2))
+    call(
+        "batch_statistics",
+        channels_last(y),
+        *of_norm,
+        eps,
+        *running,
+        momentum,
+        moments,
+        affine,
+        *_rows(y),
+        DTYPE_CODES[y.dtype],
+    )
+    return moments, affine
 
 
 @kernel
-def norm_clamp(
-    y: Tensor,
-    factor: Tensor,
-    offset: Tensor,
-    shortcut: Tensor | None,
-    low: float,
-    high: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    shortcut_dtype = dtype if shortcut is None else shortcut.dtype
-    if not _has_kernel(y, _PRODUCTS) or dtype not in _STREAMS or shortcut_dtype not in _STREAMS:
-        return specification.norm_clamp(y, factor, offset, shortcut, low, high, dtype)
-    last = y.movedim(1, -1).contiguous()
-    if shortcut is not None:
-        if shortcut.shape != y.shape:
-            raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
-        shortcut = shortcut.movedim(1, -1).contiguous()
-    channels = last.shape[-1]
-    out, codes = empty(last.shape, dtype), empty_codes(y, 1)
-    operands = (last, per_channel("factor", factor, channels), per_channel("offset", offset, channels))
-    dtypes = (DTYPE_CODES[y.dtype], DTYPE_CODES[shortcut_dtype], DTYPE_CODES[dtype])
-    call("norm_clamp", *operands, 0 if shortcut is None else shortcut, out, codes, low, high, *_rows(last), *dtypes)
-    return out.movedim(-1, 1), codes
+def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, low: float, high: float) -> Tensor:
+    check_place(y)
+    if not _has_kernel(y, _PRODUCTS) or (shortcut is not None and shortcut.dtype not in _STREAMS):
+        return specification.norm_clamp_(y, factor, offset, shortcut, low, high)
+    if shortcut is not None and shortcut.shape != y.shape:
+        raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
+    channels, codes = y.shape[1], empty_codes(y, 1)
+    out_dtype = torch.float32 if y.dtype is torch.float32 else torch.bfloat16
+    call(
+        "norm_clamp",
+        y,
+        per_channel("factor", factor, channels),
+        per_channel("offset", offset, channels),
+        0 if shortcut is None else channels_last(shortcut),
+        y,
+        codes,
+        low,
+        high,
+        *_rows(y),
+        *(DTYPE_CODES[of] for of in (y.dtype, out_dtype if shortcut is None else shortcut.dtype, out_dtype)),
+    )
+    return codes
 
 
 @kernel
@@ -66,50 +91,45 @@ def sign_codes(
     if not _has_kernel(y, _FLOATS) or (factor is None) != (offset is None):
         return specification.sign_codes(y, factor, offset, edges)
     check_edges(edges)
-    last = y.movedim(1, -1).contiguous()
-    channels = last.shape[-1]
-    affine = (
-        (0, 0)
-        if factor is None or offset is None
-        else (per_channel("factor", factor, channels), per_channel("offset", offset, channels))
-    )
-    bits, codes = empty_rows(y, len(y), math.prod(y.shape[1:])), empty_codes(y, EDGE_COUNTS[len(edges)])
-    limits = torch.tensor(list(edges), dtype=torch.float32)
-    if call("sign_codes", last, *affine, limits, len(edges), bits, codes, *_rows(last), DTYPE_CODES[y.dtype]):
+    channels = y.shape[1]
+    affine = (optional_per_channel(name, x, channels) for name, x in (("factor", factor), ("offset", offset)))
+    rows, *row = y.shape
+    bits, codes = empty_rows(y, rows, math.prod(row)), empty_codes(y, EDGE_COUNTS[len(edges)])
+    if call("sign_codes", channels_last(y), *affine, edges, bits, codes, *_rows(y), DTYPE_CODES[y.dtype]):
         raise nan_error()
     return bits, codes
 
 
 @kernel
-def norm_gradient_sums(
-    grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, mean: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
-        return specification.norm_gradient_sums(grad, codes, slopes, y, mean)
-    operands, rows, dtypes = _operands(grad, codes, slopes, y)
-    channels = rows[-1]
-    sums, sizes = mean.new_empty((2, channels), dtype=torch.float64), mean.new_empty((2, channels))
-    call("norm_gradient_sums", *operands, per_channel("mean", mean, channels), sums, sizes, *rows, *dtypes)
-    # Results of an operation share no memory.
-    return sums[0].clone(), sums[1].clone(), sizes[0].clone(), sizes[1].clone()
-
-
-@kernel
-def norm_gradient(
+def norm_gradient_terms(
     grad: Tensor,
     codes: Tensor,
     slopes: Sequence[float],
     y: Tensor,
-    of_grad: Tensor,
-    of_y: Tensor,
-    constant: Tensor,
-) -> Tensor:
+    moments: Tensor,
+    scale: Tensor | None,
+    gamma: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
-        return specification.norm_gradient(grad, codes, slopes, y, of_grad, of_y, constant)
-    operands, rows, dtypes = _operands(grad, codes, slopes, y)
-    out = torch.empty_like(operands[-1], dtype=torch.float32)
-    call("norm_gradient", *operands, _of_channels(rows[-1], of_grad, of_y, constant), out, *rows, *dtypes)
-    return out.movedim(-1, 1)
+        return specification.norm_gradient_terms(grad, codes, slopes, y, moments, scale, gamma, eps)
+    operands, shape = _operands(grad, codes, slopes, y)
+    channels = y.shape[1]
+    of_norm = (optional_per_channel(name, x, channels) for name, x in (("scale", scale), ("gamma", gamma)))
+    terms, bound, of_parameters = torch.empty((3, channels)), torch.empty(()), torch.empty((3, channels))
+    moments = _of_channels("moments", moments, 2, channels)
+    call("norm_gradient_terms", *operands, moments, *of_norm, eps, terms, bound, of_parameters, *shape)
+    return terms, bound, of_parameters
+
+
+@kernel
+def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
+    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
+        return specification.norm_gradient(grad, codes, slopes, y, terms)
+    operands, shape = _operands(grad, codes, slopes, y)
+    out = empty_channels_last(y.shape, torch.float32)
+    call("norm_gradient", *operands, _of_channels("terms", terms, 3, y.shape[1]), out, *shape)
+    return out
 
 
 @kernel
@@ -118,34 +138,31 @@ def norm_gradient_integers(
     codes: Tensor,
     slopes: Sequence[float],
     y: Tensor,
-    of_grad: Tensor,
-    of_y: Tensor,
-    constant: Tensor,
+    terms: Tensor,
     bound: Tensor,
     largest: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
-        return specification.norm_gradient_integers(
-            grad, codes, slopes, y, of_grad, of_y, constant, bound, largest, seed
-        )
-    operands, rows, dtypes = _operands(grad, codes, slopes, y)
-    scale, inverse = scale_of(bound, largest)
-    q = empty(operands[-1].shape, torch.int8)
-    of = _of_channels(rows[-1], of_grad, of_y, constant)
-    call("norm_gradient_integers", *operands, of, q, *rows, *dtypes, inverse.item(), largest, hash_key(seed))
-    return q.movedim(-1, 1), scale
+        return specification.norm_gradient_integers(grad, codes, slopes, y, terms, bound, largest, seed)
+    check_largest(largest)
+    operands, shape = _operands(grad, codes, slopes, y)
+    terms = _of_channels("terms", terms, 3, y.shape[1])
+    q, scale = empty_channels_last(y.shape, torch.int8), torch.empty(())
+    key = hash_key(seed)
+    if not call("norm_gradient_integers", *operands, terms, bound.item(), q, scale, *shape, largest, key):
+        check_finite(bound)
+    return q, scale
 
 
 @kernel
 def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     if not _has_kernel(grad, _STREAMS):
         return specification.pass_slopes(grad, codes, slopes)
-    last = grad.movedim(1, -1).contiguous()
-    out = empty(last.shape, last.dtype)
-    _check_codes(codes, slopes, last)
-    call("pass_slopes", last, codes, _floats(slopes), len(codes), out, *_rows(last), DTYPE_CODES[grad.dtype])
-    return out.movedim(-1, 1)
+    _check_codes(codes, slopes, grad)
+    out = empty_channels_last(grad.shape, grad.dtype)
+    call("pass_slopes", channels_last(grad), codes, slopes, out, *_rows(grad), DTYPE_CODES[grad.dtype])
+    return out
 
 
 def _has_kernel(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
@@ -154,31 +171,31 @@ def _has_kernel(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
 
 def _operands(
     grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor, int, Tensor], tuple[int, int, int], tuple[int, int]]:
-    """The arguments of a gradient, checked, with the channels last; rows, pixels and channels; the dtypes."""
+) -> tuple[tuple[Tensor, Tensor, Sequence[float], Tensor], tuple[int, int, int, int, int]]:
+    """The arguments of a gradient, checked, with the channels last; rows, pixels, channels and the dtypes."""
     if grad.shape != y.shape:
         raise ValueError(f"the gradient must be {tuple(y.shape)} as the product, is {tuple(grad.shape)}")
-    last = y.movedim(1, -1).contiguous()
-    _check_codes(codes, slopes, last)
-    operands = (grad.movedim(1, -1).contiguous(), codes.contiguous(), _floats(slopes), len(codes), last)
-    return operands, _rows(last), (DTYPE_CODES[grad.dtype], DTYPE_CODES[y.dtype])
+    _check_codes(codes, slopes, y)
+    operands = (channels_last(grad), codes.contiguous(), slopes, channels_last(y))
+    return operands, (*_rows(y), DTYPE_CODES[grad.dtype], DTYPE_CODES[y.dtype])
 
 
-def _check_codes(codes: Tensor, slopes: Sequence[float], last: Tensor) -> None:
+def _check_codes(codes: Tensor, slopes: Sequence[float], x: Tensor) -> None:
     check_slopes(codes, slopes)
-    expected = (len(last), packed_bytes(math.prod(last.shape[1:])))
-    if tuple(codes.shape[1:]) != expected:
+    rows, *row = x.shape
+    expected = rows, packed_bytes(math.prod(row))
+    if codes.shape[1:] != expected:
         raise ValueError(f"planes of codes must be {expected}, are {tuple(codes.shape[1:])}")
 
 
-def _of_channels(channels: int, *values: Tensor) -> Tensor:
-    return torch.stack([per_channel("a factor", value, channels) for value in values])
+def _of_channels(name: str, x: Tensor, count: int, channels: int) -> Tensor:
+    if x.dtype is not torch.float32 or x.shape != (count, channels):
+        kind = str(x.dtype).removeprefix("torch.")
+        raise ValueError(f"{name} must be float32 {(count, channels)}, are {kind} {tuple(x.shape)}")
+    return x.contiguous()
 
 
-def _floats(values: Sequence[float]) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.float32)
-
-
-def _rows(last: Tensor) -> tuple[int, int, int]:
-    """Rows, pixels of each and channels of a tensor whose channels lie last."""
-    return len(last), math.prod(last.shape[1:-1]), last.shape[-1]
+def _rows(x: Tensor) -> tuple[int, int, int]:
+    """Rows, pixels of each and channels of [N, C, ...]."""
+    rows, channels, *size = x.shape
+    return rows, math.prod(size), channels

@@ -39,7 +39,7 @@ def call(name: str, *arguments: Any) -> Any:
 
 
 def _call(extension: ModuleType | None, isa: str, threads: int, name: str, *arguments: Any) -> Any:
-    pointers = (x.data_ptr() if isinstance(x, Tensor) else x for x in arguments)
+    pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
     return getattr(extension, name)(isa, threads, *pointers)
 
 

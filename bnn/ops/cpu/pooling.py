@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from bnn.ops import pooling as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, pooling
+from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, packed_images, pooling
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_images
+from bnn.ops.memory import empty_channels_last
 from bnn.ops.packing import empty_rows
 from bnn.ops.pooling import check_choices, choices_shape, pooled_shape
 
@@ -35,8 +35,8 @@ def max_pool2d_backward(grad: Tensor, x: Tensor, x_shape: Sequence[int], pool: S
     shape, geometry = pooling(x_shape, pool)
     if tuple(grad.shape) != shape:
         raise ValueError(f"grad must be {shape}, is {tuple(grad.shape)}")
-    grad = grad.movedim(1, -1).contiguous()
-    out = empty_images(x_shape, grad.dtype)
+    grad = channels_last(grad)
+    out = empty_channels_last(x_shape, grad.dtype)
     call("max_pool2d_backward", grad, x, out, *geometry, grad.itemsize)
     return out
 
@@ -47,8 +47,8 @@ def max_pool2d_choices(x: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
         return specification.max_pool2d_choices(x, pool)
     shape = pooled_shape(x.shape, pool)
     _, geometry = pooling(x.shape, pool)
-    values, choices = empty_images(shape, x.dtype), x.new_empty(choices_shape(shape, pool), dtype=torch.uint8)
-    x = x.movedim(1, -1).contiguous()
+    values, choices = empty_channels_last(shape, x.dtype), x.new_empty(choices_shape(shape, pool), dtype=torch.uint8)
+    x = channels_last(x)
     call("max_pool2d_choices", x, values, choices, *geometry, len(choices), DTYPE_CODES[x.dtype])
     return values, choices
 
@@ -59,8 +59,8 @@ def max_pool2d_scatter(grad: Tensor, choices: Tensor, x_shape: Sequence[int], po
         return specification.max_pool2d_scatter(grad, choices, x_shape, pool)
     check_choices(grad, choices, x_shape, pool)
     _, geometry = pooling(x_shape, pool)
-    grad, choices = grad.movedim(1, -1).contiguous(), choices.contiguous()
-    out = empty_images(x_shape, grad.dtype)
+    grad, choices = channels_last(grad), choices.contiguous()
+    out = empty_channels_last(x_shape, grad.dtype)
     call("max_pool2d_scatter", grad, choices, out, *geometry, len(choices), DTYPE_CODES[grad.dtype])
     return out
 
@@ -79,7 +79,7 @@ def conv2d_max_pool2d(
     x, weight = packed_images("x", x, x_shape), packed_images("weight", weight, weight_shape)
     shape = pooled_shape(products, pool)
     _, pool_geometry = pooling(products, pool)
-    values, choices = empty_images(shape, torch.float16), x.new_empty(choices_shape(shape, pool))
+    values, choices = empty_channels_last(shape, torch.float16), x.new_empty(choices_shape(shape, pool))
     groups = Window(*window).groups
     call("conv2d_max_pool2d", x, weight, values, choices, *geometry, *pool_geometry, groups, len(choices))
     return values, choices

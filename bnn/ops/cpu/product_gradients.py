@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from bnn.ops import product_gradients as specification
-from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
+from bnn.ops.cpu.arguments import Geometry, channels_last, convolution, packed_images
 from bnn.ops.cpu.native import call, kernel
+from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_images
+from bnn.ops.memory import empty_channels_last
 from bnn.ops.packing import packed_bytes
 from bnn.random.lowbias32 import hash_key
 
@@ -88,13 +89,8 @@ def conv2d_backward_input_slopes(
     dtype: torch.dtype,
     outside: Tensor | None = None,
 ) -> Tensor:
-    rows = (*codes.shape[:1], x_shape[0], packed_bytes(math.prod(x_shape[1:])))
-    if (
-        codes.dtype is not torch.uint8
-        or codes.shape != rows
-        or len(slopes) not in (2, 4)
-        or len(slopes) != 2 ** rows[0]
-    ):
+    planes = {2: 1, 4: 2}.get(len(slopes))
+    if codes.dtype is not torch.uint8 or codes.shape != (planes, x_shape[0], packed_bytes(math.prod(x_shape[1:]))):
         raise ValueError(
             f"codes must be one or two planes of packed rows for {list(x_shape)}, with 2 or 4 slopes;"
             f" are {str(codes.dtype).removeprefix('torch.')} {tuple(codes.shape)} with {len(slopes)}"
@@ -102,7 +98,7 @@ def conv2d_backward_input_slopes(
     if base is not None:
         if base.dtype is not dtype or list(base.shape) != list(x_shape):
             raise ValueError(f"base must be {dtype} {list(x_shape)}, is {base.dtype} {list(base.shape)}")
-        base = base.movedim(1, -1).contiguous()
+        base = channels_last(base)
     codes = codes.contiguous()
     return _backward_input(
         q,
@@ -125,7 +121,7 @@ def conv2d_backward_weight(
 ) -> Tensor:
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
-    out = empty_images(weight_shape, torch.float32)
+    out = empty_channels_last(weight_shape, torch.float32)
     call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, weight_shape[0], Window(*window).groups)
     return out
 
@@ -137,19 +133,21 @@ def conv2d_backward_weight_sign(
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
     out = q.new_zeros((weight_shape[0], packed_bytes(math.prod(weight_shape[1:]))), dtype=torch.uint8)
-    groups = Window(*window).groups
-    call("conv2d_backward_weight_sign", q, x, out, *geometry, weight_shape[0], groups, hash_key(seed))
+    outputs, groups = weight_shape[0], Window(*window).groups
+    call("conv2d_backward_weight_sign", q, x, out, *geometry, outputs, groups, hash_key(seed))
     return out
 
 
 @kernel
 def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int], window: Sequence[int]) -> Tensor:
-    if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > _MAX_REAL_WEIGHTS:
+    is_real = q.dtype is torch.float32
+    most = MAX_FLOAT_WEIGHTS if is_real else _MAX_REAL_WEIGHTS
+    if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > most:
         return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
-    q, geometry = _gradient(q, x.shape, weight_shape, window)
-    out = empty_images(weight_shape, x.dtype)
-    x = x.movedim(1, -1).contiguous()
-    call("real_conv2d_backward_weight", q, x, out, *geometry, weight_shape[0])
+    q, geometry = _gradient(q, x.shape, weight_shape, window, torch.float32 if is_real else torch.int8)
+    out = empty_channels_last(weight_shape, x.dtype)
+    name = "float_conv2d_backward_weight" if is_real else "real_conv2d_backward_weight"
+    call(name, q, channels_last(x), out, *geometry, weight_shape[0])
     return out
 
 
@@ -167,9 +165,9 @@ def _backward_input(
         raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
-    out = empty_images(x_shape, dtype)
-    groups = Window(*window).groups
-    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, len(weight), groups, out.itemsize, *slopes)
+    out = empty_channels_last(x_shape, dtype)
+    outputs, groups = weight_shape[0], Window(*window).groups
+    call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, outputs, groups, out.itemsize, *slopes)
     return out
 
 
@@ -181,10 +179,14 @@ def _one_pixel(q: Tensor, features: int) -> tuple[list[int], list[int]]:
 
 
 def _gradient(
-    q: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+    q: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype = torch.int8,
 ) -> tuple[Tensor, Geometry]:
     """`q` in (N, H', W', O) order, checked, and the geometry of its convolution."""
     shape, geometry = convolution(x_shape, weight_shape, window)
-    if q.dtype is not torch.int8 or tuple(q.shape) != shape:
+    if q.dtype is not dtype or tuple(q.shape) != shape:
         raise ValueError(f"q must be int8 {shape}, is {str(q.dtype).removeprefix('torch.')} {tuple(q.shape)}")
-    return q.movedim(1, -1).contiguous(), geometry
+    return channels_last(q), geometry

@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 from bnn.ops import products as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, packed_rows
+from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, packed_images, packed_rows
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_images
+from bnn.ops.memory import empty_channels_last
 from bnn.ops.products import check_exact
 
 _RESULT_DTYPES = (torch.float32, torch.float16)
+MAX_FLOAT_WEIGHTS = 1 << 12
+"""Of a stem of few channels. Torch's convolution is faster with more, but loads 8 MiB of code."""
 
 
 @kernel
@@ -39,7 +41,7 @@ def conv2d(
     shape, geometry = convolution(x_shape, weight_shape, window)
     check_exact(math.prod(weight_shape[1:]))
     x, weight = packed_images("x", x, x_shape), packed_images("weight", weight, weight_shape)
-    out = empty_images(shape, dtype)
+    out = empty_channels_last(shape, dtype)
     call("conv2d", x, weight, out, *geometry, weight_shape[0], Window(*window).groups, DTYPE_CODES[dtype])
     return out
 
@@ -52,7 +54,19 @@ def real_conv2d(
         return specification.real_conv2d(x, weight, weight_shape, window, dtype)
     shape, geometry = convolution(x.shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
-    out = empty_images(shape, dtype)
-    x = x.movedim(1, -1).contiguous()
+    out = empty_channels_last(shape, dtype)
+    x = channels_last(x)
     call("real_conv2d", x, weight, out, *geometry, weight_shape[0], DTYPE_CODES[dtype])
+    return out
+
+
+@kernel
+def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.dtype) -> Tensor:
+    is_small = weight.numel() <= MAX_FLOAT_WEIGHTS and Window(*window).groups == 1
+    if not is_small or any(of.dtype is not torch.float32 for of in (x, weight)) or dtype not in _RESULT_DTYPES:
+        return specification.float_conv2d(x, weight, window, dtype)
+    shape, geometry = convolution(x.shape, weight.shape, window)
+    out = empty_channels_last(shape, dtype)
+    operands = (channels_last(x), channels_last(weight))
+    call("float_conv2d", *operands, out, *geometry, shape[1], DTYPE_CODES[dtype])
     return out

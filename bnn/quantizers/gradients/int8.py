@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from bnn.ops import functions
 from bnn.quantizers.gradients.base import GradientQuantizer, largest_magnitude
 from bnn.random.rounding import round_to_integers_
 
@@ -49,7 +50,7 @@ class Int8Gradient(GradientQuantizer):
 
     def integers(self, gradient: Tensor, *, largest: int | None = None) -> tuple[Tensor, Tensor]:
         """The gradient, rounded stochastically by `bnn.ops.rounding`."""
-        return torch.ops.bnn.quantize_integers(gradient, largest or self.largest, self.seed())  # type: ignore[no-any-return]
+        return functions.quantize_integers(gradient, largest or self.largest, self.seed())  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"quantile={self.quantile}"
