@@ -34,7 +34,6 @@ inline RealLanes load_lanes(const int8_t* from) {
 #endif
 }
 
-// sum + v * value; rounded once where the registers offer it, since no sum is promised to the last bit here.
 // In two roundings, as every instruction set has them.
 inline RealLanes add_product(RealLanes sum, RealLanes v, float value) { return sum + v * value; }
 
