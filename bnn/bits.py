@@ -60,14 +60,8 @@ class BitTensor(Tensor):
     def shape(self) -> torch.Size:  # type: ignore[override]  # noqa: D102
         return self._shape
 
-    def dim(self) -> int:  # noqa: D102
-        return len(self._shape)
-
     def stride(self, dim: int | None = None) -> Any:  # noqa: D102
         return self._strides if dim is None else self._strides[dim]
-
-    def __len__(self) -> int:
-        return self._shape[0]
 
     @staticmethod
     def from_dense(x: Tensor, *, dtype: torch.dtype | None = None) -> BitTensor:
@@ -330,11 +324,7 @@ def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     return _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
-_FLATTENS_IMAGES: tuple[tuple[tuple[int, ...], dict[str, int]], ...] = (
-    ((1,), {}),
-    ((1, -1), {}),
-    ((), {"start_dim": 1}),
-)
+_FLATTENS_IMAGES: Any = (((1,), {}), ((1, -1), {}), ((), {"start_dim": 1}))
 
 
 class _Flatten(torch.autograd.Function):
