@@ -64,14 +64,8 @@ class BitTensor(Tensor):
     def shape(self) -> torch.Size:  # type: ignore[override]  # noqa: D102
         return self._shape
 
-    def dim(self) -> int:  # noqa: D102
-        return len(self._shape)
-
     def stride(self, dim: int | None = None) -> Any:  # noqa: D102
         return self._strides if dim is None else self._strides[dim]
-
-    def __len__(self) -> int:
-        return self._shape[0]
 
     @staticmethod
     def from_dense(x: Tensor, *, dtype: torch.dtype | None = None) -> BitTensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from bnn.bits import BitTensor, channels_last, rows_first
 from bnn.ops import functions as _bnn
 from bnn.ops.geometry import Window
+from bnn.ops.memory import empty
 from bnn.quantizers.gradients import GradientQuantizer, quantize_gradient
 
 
@@ -142,7 +143,8 @@ def weight_gradient(
     """
     if not isinstance(x, BitTensor):
         if window is None:
-            return (q.t().to(x.dtype) @ x).mul_(scale)
+            out = empty((q.shape[1], x.shape[1]), x.dtype, x.device)
+            return torch.mm(q.t().to(x.dtype), x, out=out).mul_(scale)
         sums: Tensor = _bnn.real_conv2d_backward_weight(q, x, weight.shape, window)
         return sums.mul_(scale)
     seed = None if quantizer is None else quantizer.sign_seed()

@@ -34,14 +34,8 @@ inline RealLanes load_lanes(const int8_t* from) {
 #endif
 }
 
-// sum + v * value; rounded once where the registers offer it, since no sum is promised to the last bit here.
-inline RealLanes add_product(RealLanes sum, RealLanes v, float value) {
-#ifdef __AVX512F__
-    return (RealLanes)_mm512_fmadd_ps((__m512)v, _mm512_set1_ps(value), (__m512)sum);
-#else
-    return sum + v * value;
-#endif
-}
+// In two roundings, as every instruction set has them.
+inline RealLanes add_product(RealLanes sum, RealLanes v, float value) { return sum + v * value; }
 
 // Patches of `count` output pixels from `first` on: rows of `stride` floats, of which those past the taps are zero.
 inline void gather_reals(const Taps& taps, const Window& window, const float* x, int64_t first, int64_t count,

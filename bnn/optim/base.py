@@ -283,13 +283,12 @@ def _check_finite(numbered: Iterable[tuple[int, Tensor]]) -> None:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every element of some floating tensors is finite."""
+    """Whether every element of some floating tensors is finite, and so small that their sums are."""
     filled = [x for x in tensors if x.numel()]
     if not filled:
         return True
-    # A largest magnitude is finite only if every element is: one pass, and no tensor of truth values.
-    largest = [x.float() for x in torch._foreach_norm(filled, math.inf)]
-    return bool(torch.isfinite(torch.stack(largest)).all())
+    # A sum is finite only if every element is: one pass, and no tensor of truth values.
+    return bool(torch.isfinite(torch.stack([x.sum(dtype=torch.float32) for x in filled])).all())
 
 
 def _apply_hysteresis_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:

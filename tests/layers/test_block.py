@@ -422,8 +422,9 @@ def test_backward_forms_the_same_product_again(case, monkeypatch):
     formed = []
 
     def keeping(*args):
-        formed.append(original(*args))
-        return formed[-1]
+        y, *rest = original(*args)
+        formed.append((y.clone(), *rest))  # the result takes its place
+        return y, *rest
 
     original = recomputed.product
     monkeypatch.setattr(recomputed, "product", keeping)

@@ -26,6 +26,7 @@ _FEW_CHANNELS = 4
 # Operations whose first result takes the place of earlier ones on the CPU, if it is large; and `bnn.ops.memory.empty`.
 _REUSES_MEMORY = {
     "aten::empty",
+    "bnn::unpack",
     *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "float_conv2d", "conv2d_max_pool2d")),
     *(f"bnn::{name}" for name in ("max_pool2d_backward", "max_pool2d_choices", "max_pool2d_scatter")),
     *(f"bnn::{name}" for name in ("norm_gradient", "norm_gradient_integers", "pass_slopes")),

@@ -6,6 +6,7 @@ from torch import Tensor
 from bnn.ops import packing as specification
 from bnn.ops.cpu.arguments import matrix, packed_rows
 from bnn.ops.cpu.native import call, kernel
+from bnn.ops.memory import empty
 from bnn.ops.packing import empty_rows, nan_error
 
 _INFINITY_BITS = {
@@ -42,7 +43,7 @@ def unpack(packed: Tensor, n: int, dtype: torch.dtype) -> Tensor:
     if dtype not in _PLUS_MINUS_BITS:
         return specification.unpack(packed, n, dtype)
     packed = packed_rows("packed", packed, n)
-    out = packed.new_empty((len(packed), n), dtype=dtype)
+    out = empty((packed.shape[0], n), dtype)
     call("unpack", packed, out, *out.shape, out.itemsize, *_PLUS_MINUS_BITS[dtype])
     return out
 

@@ -145,7 +145,7 @@ def test_workspace_belongs_to_the_peak():
 
 
 def test_large_results_take_the_place_of_freed_ones(monkeypatch):
-    """As in `ResultMemory`: what is too small is given back before a new piece is taken, what fits is taken."""
+    """As in `ResultMemory`: what fits is taken, and all else that is free is given back before a new piece is taken."""
     monkeypatch.setattr(RESULTS, "is_kept", True)
     live, mib = watched("meta"), 1 << 20
 
@@ -155,14 +155,15 @@ def test_large_results_take_the_place_of_freed_ones(monkeypatch):
         return torch.ops.bnn.pass_slopes(gradient, torch.empty(0, 1, 1, dtype=torch.uint8, device="meta"), [1.0])
 
     with live:
-        first = result(2 * mib)
-        kept = live.memory_of(first)
-        del first
-        smaller = result(mib)
-        larger = result(4 * mib)
+        freed = result(mib // 4), result(2 * mib), result(3 * mib)
+        kept = live.memory_of(freed[2])
+        del freed
+        smaller = result(2 * mib + mib // 2)
+        larger = result(8 * mib)
     held = live.at_peak()
-    assert kept.nbytes == 4 * mib
-    # The second result lies in the piece of the first, half of which no result holds; the third is a piece of its own.
-    assert held[live.memory_of(smaller)] == 2 * mib
-    assert held[live.memory_of(larger)] == 8 * mib
-    assert [nbytes for memory, nbytes in held.items() if memory.source == KEPT] == [2 * mib]
+    assert kept.nbytes == 6 * mib
+    # The first lies in the piece of 6 MiB, a sixth of which no result holds; the other is a piece of its own, for which
+    # the two that are free are given back.
+    assert held[live.memory_of(smaller)] == 5 * mib
+    assert held[live.memory_of(larger)] == 16 * mib
+    assert [nbytes for memory, nbytes in held.items() if memory.source == KEPT] == [mib]
