@@ -59,8 +59,8 @@ def data(
 def recipe(
     data: Dataset,
     *,
-    model: Literal["resnet8", "resnet18", "resnet20", "resnete18", "vgg_small", "binarynet", "cnv", "mlp"] = "resnet18",
-    preset: Preset = "edge-min",
+    model: Literal["resnet8", "resnet18", "resnet20", "resnete18", "vgg_small", "binarynet", "cnv", "mlp"] = "resnet8",
+    preset: Preset = "standard",
     epochs: int = 60,
     batch_size: int = 32,
     learning_rate: float | None = None,

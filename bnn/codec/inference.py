@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -13,14 +14,15 @@ from bnn.codec.container import read_all
 from bnn.codec.errors import CodecError, FormatError, MemoryLimitError
 from bnn.codec.model import MEMORY_LIMIT_BYTES, fill, network_values
 from bnn.codec.network import build
-from bnn.data.preprocessing import Preprocessing
-from bnn.errors import DataError
+from bnn.data.preprocessing import Preprocessing, undecodable
+from bnn.errors import BnnError, DataError
 from bnn.layers import BinaryBlock
 from bnn.layers.precision import Precision, products_of, widen_inputs
 from bnn.weights import FrozenStore, default_store
 
 _MOST_CLASSES = 1 << 16
 _LONGEST_NAME = 1000
+_VALUES_AT_ONCE = 1 << 24
 
 
 class Guess(NamedTuple):
@@ -60,12 +62,27 @@ class Model(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images, float32 [N, C, H, W], to logits, float32 [N, classes]."""
-        with products_of(self.precision, x.device):
-            logits: Tensor = self.network(x)
+        """Normalised images, float32 [N, C, H, W], to logits, float32 [N, classes].
+
+        Raises:
+            CodecError: the network fails, as one does that does not fit its input.
+            MemoryError: there is not enough memory.
+        """
+        try:
+            with products_of(self.precision, x.device):
+                logits: Tensor = self.network(x)
+            if logits.dim() != 2 or len(logits) != len(x):
+                raise ValueError(f"it gives {list(logits.shape)} and not a row of logits for each image")
+        except BnnError:
+            raise
+        # What a file describes need not fit together.
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            if "allocate memory" in str(error):
+                raise MemoryError from error
+            raise CodecError(f"the network fails on images of {list(x.shape)}: {error}") from error
         return logits.float() if self.precision == "bfloat16" else logits
 
-    def predict(self, pictures: Sequence[Path], *, top: int = 1) -> list[list[Guess]]:
+    def predict(self, pictures: Sequence[Path | str], *, top: int = 1) -> list[list[Guess]]:
         """What pictures show.
 
         Args:
@@ -80,15 +97,25 @@ class Model(nn.Module):
         """
         if self.preprocessing is None:
             raise DataError("the model's file does not say how a picture becomes its input: normalise it yourself")
-        found = []
-        with torch.no_grad():
-            for start in range(0, len(pictures), 64):
-                images = self.preprocessing.decode([Path(path) for path in pictures[start : start + 64]])
-                probabilities = self(self.preprocessing.normalized(images)).softmax(dim=1)
-                best, labels = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
-                for values, numbers in zip(best.tolist(), labels.tolist(), strict=True):
-                    found.append([Guess(self.class_name(n), p) for n, p in zip(numbers, values, strict=True)])
+        found: list[list[Guess]] = []
+        damaged: dict[Path, str] = {}
+        # Few large pictures at a time, or many small ones.
+        step = max(1, min(64, _VALUES_AT_ONCE // math.prod(self.preprocessing.image_shape)))
+        for start in range(0, len(pictures), step):
+            images, reasons = self.preprocessing.decode_all([Path(path) for path in pictures[start : start + step]])
+            damaged |= reasons
+            if not damaged:
+                found += self._guesses(self.preprocessing.normalized(images), top)
+        if damaged:
+            raise DataError(f"{undecodable(damaged, total=len(pictures))}: give the paths of pictures")
         return found
+
+    def _guesses(self, x: Tensor, top: int) -> Iterator[list[Guess]]:
+        with torch.no_grad():
+            probabilities = self(x).softmax(dim=1)
+        best, labels = probabilities.topk(min(top, probabilities.shape[1]), dim=1)
+        for values, numbers in zip(best.tolist(), labels.tolist(), strict=True):
+            yield [Guess(self.class_name(n), p) for n, p in zip(numbers, values, strict=True)]
 
     def class_name(self, label: int) -> str:
         """Name of a class, or its number where the file does not name it."""

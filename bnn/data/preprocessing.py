@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bnn.errors import DataError
 
-_LARGEST_SIDE = 1 << 14
+_MOST_VALUES = 1 << 24
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -35,8 +35,10 @@ class Preprocessing:
     """What each channel is divided by afterwards; positive."""
 
     def __post_init__(self) -> None:
-        if len(self.image_shape) != 3 or not all(1 <= size <= _LARGEST_SIDE for size in self.image_shape):
+        if len(self.image_shape) != 3 or not all(size >= 1 for size in self.image_shape):
             raise DataError(f"an image has a shape of channels, height and width, not {self.image_shape}")
+        if math.prod(self.image_shape) > _MOST_VALUES:
+            raise DataError(f"an image of {list(self.image_shape)} has more than {_MOST_VALUES} values")
         if len(self.mean) != self.image_shape[0] or len(self.std) != self.image_shape[0]:
             raise DataError(f"mean and std must have one value for each of the images' {self.image_shape[0]} channels")
         if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
@@ -49,19 +51,24 @@ class Preprocessing:
             DataError: a picture is missing or damaged, the message names all such; or the network takes other things
                 than pictures.
         """
+        images, damaged = self.decode_all(paths)
+        if damaged:
+            raise DataError(f"{undecodable(damaged, total=len(paths))}: give the paths of pictures")
+        return images
+
+    def decode_all(self, paths: Sequence[Path]) -> tuple[Tensor, dict[Path, str]]:
+        """As `decode`; gives the pictures that cannot be decoded, and why, in place of an error. They are black."""
         require_pillow()
         channels = self.image_shape[0]
         if channels not in (1, 3):
             raise DataError(f"the network takes {channels} channels, a picture has 1 or 3: it is not for pictures")
-        images, bad = torch.empty(len(paths), *self.image_shape, dtype=torch.uint8), {}
+        images, damaged = torch.zeros(len(paths), *self.image_shape, dtype=torch.uint8), {}
         for image, path in zip(images, paths, strict=True):
             try:
                 image.copy_(torch.from_numpy(decode_image(path, self.image_shape).copy()))
             except DataError as error:
-                bad[path] = str(error)
-        if bad:
-            raise DataError(f"{undecodable(bad, total=len(paths))}: give the paths of pictures")
-        return images
+                damaged[path] = str(error)
+        return images, damaged
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 [n, C, H, W] to the network's input, float32 in channels-last memory format."""

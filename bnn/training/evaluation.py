@@ -11,7 +11,6 @@ from torch import Tensor
 from bnn.codec import Model
 from bnn.data import Batches, Split
 from bnn.errors import DataError, RunError
-from bnn.training.step import model_errors
 
 _BATCH = 250
 _QUANTILE_95 = 1.959963984540054  # of the standard normal distribution, two-sided
@@ -53,7 +52,8 @@ def evaluate(model: Model, split: Split, *, device: torch.device | str = "cpu") 
 
     Raises:
         DataError: the model takes other images or classes, or its file does not say.
-        RunError: the network fails on the images.
+        RunError: the network has other outputs than classes.
+        CodecError: it fails on the images.
     """
     takes, classes = model.preprocessing, model.classes
     shape = tuple(split.images.shape[1:])
@@ -70,13 +70,12 @@ def evaluate(model: Model, split: Split, *, device: torch.device | str = "cpu") 
     batches = Batches(split, batch_size=_BATCH, mean=takes.mean, std=takes.std, device=device)
     with torch.no_grad():
         for x, labels in batches.epoch(0):
-            with model_errors(x):
-                logits = model(x)
-                loss += F.cross_entropy(logits, labels).item() * len(labels)
-            if logits.shape[1:] != (len(classes),):
+            logits = model(x)
+            if logits.shape[1] != len(classes):
                 raise RunError(
                     f"the network gives {list(logits.shape)} and not a logit of each of {len(classes)} classes"
                 )
+            loss += F.cross_entropy(logits, labels).item() * len(labels)
             pairs = labels.cpu() * len(classes) + logits.argmax(dim=1).cpu()
             confusion += torch.bincount(pairs, minlength=len(classes) ** 2).view_as(confusion)
     return Evaluation(classes, confusion, loss / len(split))

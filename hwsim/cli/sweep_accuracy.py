@@ -23,7 +23,7 @@ def add_parser(studies: Any) -> None:
         "Arguments after `--` are options of the recipe, for all trainings. What has been trained in FOLDER is not"
         " trained again: the same command goes on with a sweep that was broken off, and more values can be added."
     )
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="such as recipes/mtj.py")
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="a name, such as mtj, or a file")
     parser.add_argument("--over", metavar="OPTION", required=True, help="of the recipe, such as spread")
     parser.add_argument("--values", type=listed(str), required=True, help="of that option, with commas between")
     parser.add_argument(

@@ -15,7 +15,7 @@ from typing import Any
 
 from bnn.errors import RecipeError, RunError, UsageError
 from bnn.training.directory import CHECKPOINTS, CONFIGURATION, SUMMARY, read_json, write_json, writing
-from bnn.training.recipe import Recipe, load_recipe, parse_arguments, recipe_parser, values_to_json
+from bnn.training.recipe import Recipe, load_recipe, locate_recipe, parse_arguments, recipe_parser, values_to_json
 from hwsim.studies.tables import Table, write_csv
 
 SWEEP = "sweep.json"
@@ -50,7 +50,7 @@ def sweep(
     """Trains a recipe with each value of one of its options, and with each seed.
 
     Args:
-        recipe_path: a recipe with an option `--seed`.
+        recipe_path: a recipe with an option `--seed`: the name of one of the package, or a file.
         over: the option, without dashes in front.
         values: of it, as on a command line.
         seeds: of the recipe.
@@ -66,7 +66,7 @@ def sweep(
         RunError: the folder is of another sweep; nothing has been trained.
     """
     over = over.lstrip("-")
-    recipe = load_recipe(recipe_path)
+    recipe = load_recipe(locate_recipe(str(recipe_path)))
     runs = {}
     for value, seed in product(values, seeds):
         options = [f"--{over}={value}", f"--seed={seed}", *recipe_arguments]
@@ -77,10 +77,10 @@ def sweep(
         folder = out / name
         if not (folder / SUMMARY).exists():
             if any((folder / CHECKPOINTS).glob("*.json")):
-                status = train(["--resume", str(folder)])
+                status = train(["--resume", str(folder), "--recipe", str(recipe.path)])
             else:
                 shutil.rmtree(folder, ignore_errors=True)
-                status = train([str(recipe_path), *options, "--out", str(folder)])
+                status = train([str(recipe.path), *options, "--out", str(folder)])
             if status or not (folder / SUMMARY).exists():
                 failed.append(f"{name} (exit status {status})")
         write_csv(out / RESULTS, results(out))

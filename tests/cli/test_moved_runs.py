@@ -199,6 +199,7 @@ def test_a_network_of_a_class_that_is_not_known_says_how_to_go_on(call, tmp_path
 
 
 OWN = '''"""Modules of a user's own."""
+import torch
 from torch import nn
 from bnn import BinaryLinear
 from bnn.data import digits

@@ -107,8 +107,10 @@ def test_predicts_pictures_by_the_names_of_the_classes(path, tmp_path):
     for guesses in found:
         assert [guess.probability for guess in guesses] == sorted((g.probability for g in guesses), reverse=True)
         assert sum(guess.probability for guess in guesses) == pytest.approx(1, abs=1e-5)
-    with pytest.raises(DataError, match=r"1 of 2 pictures cannot be decoded: .*model.bnnz"):
-        loaded.predict([pictures[0], path])
+    for place in (3, 99):
+        pictures[place].write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"2 of 100 pictures cannot be decoded: .*/3\.png \(.*/99\.png \("):
+        loaded.predict(pictures)
     with pytest.raises(DataError, match="does not say how a picture becomes its input"):
         Model(model).predict(pictures)
 
@@ -157,6 +159,31 @@ def test_a_description_of_another_network_than_the_tensors_is_refused_before_mem
     save(mlp(hidden=(8,)), path)
     with pytest.raises(MemoryLimitError, match="more than the limit of 1000 bytes"):
         load(path, memory_limit_bytes=1000)
+
+
+BLOCK = {"class": "bnn.models.resnet_cifar._Block", "attributes": {}, "parts": {}}
+FLATTEN = {"class": "torch.nn.Flatten", "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"class": "torch.nn.ModuleList", "parts": {}},
+        BLOCK,
+        {**BLOCK, "attributes": {"double_skip": True, "pool": 3}},
+        {"class": "torch.nn.Identity", "arguments": {}},
+        {"class": "torch.nn.Flatten", "arguments": {"start_dim": 7}},
+        {"class": "torch.nn.Sequential", "parts": {"0": FLATTEN, "1": {**FLATTEN, "arguments": {"start_dim": 0}}}},
+        {"class": "torch.nn.AvgPool2d", "arguments": {"kernel_size": "x"}},
+        {"class": "torch.nn.AvgPool2d", "arguments": {"kernel_size": -1}},
+    ],
+)
+def test_a_network_that_does_not_fit_its_images_is_one_error(network, path, tmp_path):
+    takes = Preprocessing(SHAPE, (0.5,) * 3, (0.25,) * 3)
+    write(path, [], {"network": network, "preprocessing": takes.described(), "classes": ["a"]})
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(CodecError, match=r"the network fails on images of \[1, 3, 32, 32\]"):
+        load(path).predict([tmp_path / "a.png"])
 
 
 def test_names_of_classes_cannot_command_a_terminal(path):

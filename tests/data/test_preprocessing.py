@@ -128,7 +128,7 @@ GOOD = {"image_shape": [1, 5, 6], "mean": [0.25], "std": [0.5]}
     [
         {"image_shape": [1, 5]},
         {"image_shape": [1, 5, 0]},
-        {"image_shape": [1, 5, 1 << 20]},
+        {"image_shape": [1, 1 << 10, 1 << 20]},
         {"image_shape": [1, 5, float("inf")]},
         {"image_shape": "abc"},
         {"mean": [0.1, 0.2]},

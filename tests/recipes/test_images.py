@@ -38,10 +38,10 @@ def test_classes_sizes_and_colours(folder):
 
 
 def test_presets_and_augmentation_are_options(folder):
-    run = IMAGES(data_dir=folder, image_size=16, model="resnet8")
+    run = IMAGES(data_dir=folder, image_size=16, preset="edge-min")
     assert {type(store) for _, store in named_stores(run.model)} == {AccumulatorStore}
     assert run.augment == [RandomCrop(padding=2), RandomFlip()]
-    run = IMAGES(data_dir=folder, image_size=16, model="resnet8", preset="standard", flip=False, crop=False)
+    run = IMAGES(data_dir=folder, image_size=16, flip=False, crop=False)
     assert {type(store) for _, store in named_stores(run.model)} == {LatentStore}
     assert run.augment == []
 

@@ -52,7 +52,7 @@ VARIANTS = {
 
 
 def test_every_variant_is_known():
-    assert set(typing.get_args(typing.get_type_hints(RECU)["variant"])) == set(VARIANTS)
+    assert set(typing.get_args(typing.get_type_hints(RECU.function)["variant"])) == set(VARIANTS)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

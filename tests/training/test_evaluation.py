@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bnn.codec import Model
+from bnn.codec.errors import CodecError
 from bnn.data import Preprocessing, Split
-from bnn.errors import DataError, RecipeError, RunError
+from bnn.errors import DataError, RunError
 from bnn.training.evaluation import evaluate, relabelled, wilson_interval
 
 
@@ -70,7 +71,7 @@ def test_what_does_not_fit_is_one_line():
         evaluate(Model(Brightness(), classes=("a",)), images)
     with pytest.raises(RunError, match="not a logit of each of 2 classes"):
         evaluate(Model(Brightness(), preprocessing=TAKES, classes=("a", "b")), images)
-    with pytest.raises(RecipeError, match="fails on a batch of"):
+    with pytest.raises(CodecError, match=r"the network fails on images of \[1, 1, 2, 2\]"):
         evaluate(Model(nn.Linear(5, 3), preprocessing=TAKES, classes=("a", "b", "c")), images)
 
 

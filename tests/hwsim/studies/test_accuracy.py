@@ -89,7 +89,7 @@ def test_a_value_that_fails_loses_no_other_and_goes_on_later(recipe, tmp_path):
     assert len((out / "accuracy.csv").read_text().splitlines()) == 3
     again = Training()
     assert accuracy.sweep(recipe, "spread", values, out=out, train=again) == []
-    assert again.calls == [["--resume", str(out / "0.1-seed-0")]]
+    assert again.calls == [["--resume", str(out / "0.1-seed-0"), "--recipe", str(recipe)]]
     assert accuracy.results(out)["spread"] == [0.0, 0.1, 0.2]
 
 
