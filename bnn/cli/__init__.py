@@ -9,6 +9,7 @@ from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
 from bnn.cli.program import run_program
 from bnn.cli.runs import evaluate, report
+from bnn.cli.sweep import sweep
 from bnn.cli.train import train
 
 _HELP = """usage: bnn COMMAND ...
@@ -19,6 +20,7 @@ commands:
   bnn train RECIPE [options]   train a recipe, such as recipes/digits.py
   bnn train RECIPE --help      the options of a recipe, with their defaults
   bnn train --resume RUN       go on with an interrupted run
+  bnn sweep RECIPE [options]   a recipe with several values of its options, as --seed 0,1,2
   bnn eval RUN                 accuracy of a run's newest checkpoint on the test split
   bnn budget MODEL             memory of a training step, or what fits into so much with --fit 64MiB
   bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bnn",
         {
             "train": train,
+            "sweep": sweep,
             "eval": evaluate,
             "budget": budget,
             "report": report,

@@ -97,13 +97,14 @@ class RunRecord:
         return [name for name in WEIGHT_STATES if any(record.get(name) is not None for record in self.metrics)]
 
 
-def read_run(run: Path, label: str, *, strict: bool = False) -> RunRecord:
+def read_run(run: Path, label: str, *, strict: bool = False, with_memory: bool = True) -> RunRecord:
     """Reads a run's directory and executes its recipe.
 
     Args:
         run: the directory.
         label: what to call it.
         strict: whether to refuse a network of which not everything can be counted.
+        with_memory: whether to predict and measure the memory of its step, which takes some seconds.
 
     Raises:
         RunError: it is not a run's directory, has no metrics yet or is damaged; or `strict`, and something is not
@@ -122,7 +123,7 @@ def read_run(run: Path, label: str, *, strict: bool = False) -> RunRecord:
         # The run went on after it had been summed up.
         summary = {}
     ledger = read_ledger(run) if summary else None
-    return RunRecord(label, configuration, metrics, summary, ledger, _network(configuration, strict))
+    return RunRecord(label, configuration, metrics, summary, ledger, _network(configuration, strict, with_memory))
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -132,7 +133,7 @@ def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) 
             raise RunError(f"{path} is damaged: {name} is {str(value)[:40]!r} and not a finite number")
 
 
-def _network(configuration: Mapping[str, Any], strict: bool) -> NetworkRecord:
+def _network(configuration: Mapping[str, Any], strict: bool, with_memory: bool) -> NetworkRecord:
     """Builds the network as the recipe does. What is missing costs the page its layers, and nothing else."""
     try:
         path, arguments = Path(configuration["recipe"]), configuration["arguments"]
@@ -148,7 +149,9 @@ def _network(configuration: Mapping[str, Any], strict: bool) -> NetworkRecord:
     changed = recipe.sha256 != configuration.get("recipe_sha256")
     note = f"{path} has changed since the run began: these are the layers as it makes them now." if changed else ""
     network = _counted(run, note, strict)
-    return _with_memory(network, _compared(recipe, arguments, run)) if network.layers else network
+    if not network.layers or not with_memory:
+        return network
+    return _with_memory(network, _compared(recipe, arguments, run))
 
 
 def _counted(run: Run, note: str, strict: bool) -> NetworkRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
+from bnn.training.machine import machine
 from bnn.training.run import Run
 from bnn.training.snapshot import capture, restore
 from bnn.training.step import count_correct, model_errors
@@ -94,8 +96,9 @@ class Trainer:
         """
         with self._interruption:
             directory.create(self.out)
+            begun = {"began": datetime.now().isoformat(" ", "minutes"), "machine": machine()}
             directory.write_json(
-                self.out / directory.CONFIGURATION, {**self.configuration, "versions": directory.versions()}
+                self.out / directory.CONFIGURATION, {**self.configuration, **begun, "versions": directory.versions()}
             )
             torch.manual_seed(self.run.seed)
             # From here on there is always a state to go on from.

@@ -92,8 +92,8 @@ def test_measured_beside_predicted(capsys):
         assert preset["saved_bytes"] == measured["saved_bytes"] == measured["graph_bytes"]
         assert preset["total_mib"] * 2**20 == pytest.approx(measured["peak_live_bytes"], rel=0.1)
         assert measured["resident_bytes"] is None or measured["resident_bytes"] > 0
-        assert measured["process_bytes"] > 100 * 2**20 > (measured["resident_bytes"] or 0)
-        assert 0 < measured["step_s"] < 1
+        assert measured["process_bytes"] > max(50 * 2**20, measured["resident_bytes"] or 0)
+        assert measured["step_s"] > 0
 
 
 def test_what_fits_is_what_the_step_takes(command):
