@@ -30,8 +30,10 @@ def test_figures_are_those_of_the_run_and_of_its_twin(tmp_path):
 
 
 def test_memory_is_that_of_a_step_in_training_though_the_run_has_been_tested(tmp_path):
+    classes = tiny_dataset().num_classes
+
     def make():
-        build = partial(mlp, input_shape=(1, 6, 6), classes=tiny_dataset().num_classes, hidden=(64, 64))
+        build = partial(mlp, input_shape=(1, 6, 6), classes=classes, hidden=(64, 64))
         return prepare("edge-min", build, input_shape=(1, 6, 6))
 
     run = Run(**vars(make()), data=tiny_dataset(), epochs=1, batch_size=12, seed=0)
