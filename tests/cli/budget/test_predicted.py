@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import bnn.cli.budget.predicted
+from bnn.cli.budget import predicted
 from bnn.cli.budget.command import budget
 from bnn.errors import RunError, UsageError
 from bnn.ops import cpu
@@ -145,7 +145,7 @@ def test_mistakes_are_one_line(command, my_model):
 
 
 def test_a_step_that_does_not_fit_here_is_not_taken(capsys, monkeypatch):
-    monkeypatch.setattr(bnn.cli.budget.predicted, "available_bytes", lambda: 10_000)
+    monkeypatch.setattr(predicted, "available_bytes", lambda: 10_000)
     with pytest.warns(UserWarning, match="^nothing is measured: standard does not fit into the memory that is free$"):
         budget([*MLP])
     assert "time of a step" not in capsys.readouterr().out
