@@ -40,8 +40,8 @@ def small_mnist(tmp_path):
     return tmp_path
 
 
-def test_there_are_five():
-    names = ["mnist-to-junctions", "own-loop", "own-method", "own-pictures", "own-residual-network"]
+def test_all_pages_are_known():
+    names = ["mnist-to-junctions", "own-loop", "own-method", "own-pictures", "own-residual-network", "quick-start"]
     assert [page.stem for page in TUTORIALS] == names
 
 
@@ -76,4 +76,7 @@ def test_tutorial_runs(page, small_mnist, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA", str(small_mnist))
     exec(compile(program_of(page), str(page), "exec"), {"__name__": "tutorial"})
-    assert capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed
+    for output in re.findall(r"```text\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+        assert output in printed

@@ -10,6 +10,7 @@ from bnn.cli.models import models
 from bnn.cli.program import run_program
 from bnn.cli.recipes import recipes
 from bnn.cli.runs import evaluate, predict, report
+from bnn.cli.sweep import sweep
 from bnn.cli.train import train
 
 _HELP = """usage: bnn COMMAND ...
@@ -20,6 +21,7 @@ commands:
   bnn train RECIPE [options]   train a recipe: the name of one of `bnn recipes`, or a file
   bnn train RECIPE --help      the options of a recipe, with their defaults
   bnn train --resume RUN       go on with an interrupted run, or to more epochs with --epochs N
+  bnn sweep RECIPE [options]   a recipe with several values of its options, as --seed 0,1,2
   bnn recipes [copy NAME]      the recipes, or a copy of one to edit
   bnn eval RUN                 accuracy of a run's model, or one in a file, on its test split or on --data-dir
   bnn predict RUN PICTURE ...  what pictures show, by a run's model or one in a file
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "bnn",
         {
             "train": train,
+            "sweep": sweep,
             "recipes": recipes,
             "eval": evaluate,
             "predict": predict,

@@ -55,28 +55,36 @@ def learning_curves(
     label: str,
     factor: float = 1,
     from_zero: bool = False,
+    colors: Sequence[int] = (),
 ) -> str:
-    """Draws columns of the metrics over the epochs: the first dashed if there are two, a colour for each run.
+    """Draws columns of the metrics over the epochs, of two the first dashed and with hollow points.
 
     Args:
-        runs: for each of at most `SERIES` runs the lines of its metrics. A null leaves a gap.
+        runs: for each run the lines of its metrics. A null leaves a gap.
         columns: one or two of their names.
         label: of the axis.
         factor: what the values are multiplied with.
         from_zero: whether the axis begins there, so that what hardly changes looks so.
+        colors: the number of each run's colour; by default each of at most `SERIES` runs has its own.
 
     Returns:
         An SVG element.
     """
     with _figure(3.0, salt=" ".join(columns)) as (axes, done):
-        for metrics, color in zip(runs, _SERIES, strict=False):
+        numbers = colors or range(1, SERIES + 1)
+        for metrics, color in zip(runs, (_SERIES[number - 1] for number in numbers), strict=False):
             epochs = [record["epoch"] + 1 for record in metrics]
             # A single epoch has no line to see.
-            marker = "." if len(epochs) <= _MARKED_EPOCHS else ""
+            marker = "o" if len(epochs) <= _MARKED_EPOCHS else ""
             for column, style in zip(columns, ("--", "-")[-len(columns) :], strict=True):
                 values = [record.get(column) for record in metrics]
                 heights = [math.nan if value is None else factor * value for value in values]
-                axes.plot(epochs, heights, linestyle=style, marker=marker, color=color, linewidth=1.5)
+                fill = "none" if style == "--" else color
+                looks: dict[str, Any] = {"linestyle": style, "marker": marker, "markersize": 4, "markerfacecolor": fill}
+                axes.plot(epochs, heights, color=color, linewidth=1.5, **looks)
+                if len(runs) == len(epochs) == 1 and math.isfinite(heights[0]):
+                    text = f"{column.partition('_')[0]} {heights[0]:.4g}"
+                    axes.annotate(text, (epochs[0], heights[0]), (8, 0), textcoords="offset points", va="center")
         axes.ticklabel_format(axis="y", useOffset=False)
         if from_zero:
             axes.set_ylim(0, 1.08 * axes.dataLim.y1 if axes.dataLim.y1 > 0 else 1)

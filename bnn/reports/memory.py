@@ -5,12 +5,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from bnn.cost.float_twin import float_step
 from bnn.cost.memory.measured import MeasuredMemory, measure_step
 from bnn.cost.memory.of_run import predict_run
-from bnn.cost.memory.predicted import StepMemory
+from bnn.cost.memory.predicted import StepMemory, predict_step
 from bnn.cost.meters.card import loss_name
+from bnn.errors import RunError
 from bnn.training import Precision, Run
 
+IN_FLOAT = "in float32"
+"""The name of the same network in float32."""
 LARGEST_MEASURED_BYTES = 2**30
 """Steps that are predicted to take more are not taken for a report."""
 
@@ -20,7 +24,8 @@ class MemoryFigures:
     """One training step's memory on the CPU."""
 
     predicted: Mapping[str, StepMemory]
-    """By name: the run's step first, then what it is compared with; of float32 whatever the precision."""
+    """By name: the run's step first, then what it is compared with, the same in float last where it has a counterpart;
+    products are of float32 whatever the precision."""
     measured: MeasuredMemory | None
     """Memory of the run's step, with its loss, precision, slices and optimizer; None where it is too large or fails."""
     loss: str
@@ -41,6 +46,12 @@ def memory_figures(runs: Mapping[str, Run]) -> MemoryFigures:
     """
     predicted = {name: predict_run(run) for name, run in runs.items()}
     name, run = next(iter(runs.items()))
+    try:
+        twin = float_step(run)
+        shape, batch_size = run.data.image_shape, run.batch_size
+        predicted[IN_FLOAT] = predict_step(twin, input_shape=shape, batch_size=batch_size)
+    except (TypeError, RunError):  # none of its own
+        pass
     is_small = predicted[name].table.total_bytes <= LARGEST_MEASURED_BYTES
     return MemoryFigures(predicted, _measured(run) if is_small else None, loss_name(run.loss), run.precision)
 

@@ -99,7 +99,9 @@ class RunRecord:
         return [name for name in WEIGHT_STATES if any(record.get(name) is not None for record in self.metrics)]
 
 
-def read_run(run: Path, label: str, *, strict: bool = False, recipe: Path | None = None) -> RunRecord:
+def read_run(
+    run: Path, label: str, *, strict: bool = False, recipe: Path | None = None, with_memory: bool = True
+) -> RunRecord:
     """Reads a run's directory and executes its recipe, if that is one of the package.
 
     Args:
@@ -107,6 +109,7 @@ def read_run(run: Path, label: str, *, strict: bool = False, recipe: Path | None
         label: what to call it.
         strict: whether to refuse a network of which not everything can be counted.
         recipe: the file of the recipe, where that is none of the package.
+        with_memory: whether to predict and measure the memory of its step, which takes some seconds.
 
     Raises:
         RunError: it is not a run's directory, has no metrics yet or is damaged; or `strict`, and something is not
@@ -125,7 +128,8 @@ def read_run(run: Path, label: str, *, strict: bool = False, recipe: Path | None
         # The run went on after it had been summed up.
         summary = {}
     ledger = read_ledger(run) if summary else None
-    return RunRecord(label, configuration, metrics, summary, ledger, _network(run, configuration, strict, recipe))
+    network = _network(run, configuration, strict, recipe, with_memory=with_memory)
+    return RunRecord(label, configuration, metrics, summary, ledger, network)
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -135,7 +139,9 @@ def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) 
             raise RunError(f"{path} is damaged: {name} is {str(value)[:40]!r} and not a finite number")
 
 
-def _network(run: Path, configuration: Mapping[str, Any], strict: bool, path: Path | None) -> NetworkRecord:
+def _network(
+    run: Path, configuration: Mapping[str, Any], strict: bool, path: Path | None, *, with_memory: bool
+) -> NetworkRecord:
     """Builds the network as the recipe does. What is missing costs the page its layers, and nothing else."""
     name, arguments = configuration.get("recipe"), configuration.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, Mapping):
@@ -157,7 +163,9 @@ def _network(run: Path, configuration: Mapping[str, Any], strict: bool, path: Pa
     changed = recipe.sha256 != configuration.get("recipe_sha256")
     note = f"{path} has changed since the run began: these are the layers as it makes them now." if changed else ""
     network = _counted(made, note, strict)
-    return _with_memory(network, _compared(recipe, arguments, made)) if network.layers else network
+    if not network.layers or not with_memory:
+        return network
+    return _with_memory(network, _compared(recipe, arguments, made))
 
 
 def _of_model_file(run: Path, reason: str) -> NetworkRecord:

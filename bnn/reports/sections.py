@@ -8,17 +8,20 @@ from bnn.cost import LayerCount
 from bnn.cost.energy import PRICE_TABLES, Ledger
 from bnn.cost.energy.ledger import LEVEL_BITS
 from bnn.cost.memory.table import Lifetime, MemoryTable
+from bnn.reports.beside_float import comparisons
 from bnn.reports.budget import variable_names
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 from bnn.reports.figures import bars, paired_bars, shares
-from bnn.reports.memory import MemoryFigures
+from bnn.reports.memory import IN_FLOAT, MemoryFigures
 from bnn.reports.run_record import RunRecord
 from bnn.reports.texts import ABSENT, energy, engineering, number, size
 
 _MIB = 2**20
 _MAIN = PRICE_TABLES[0]
-LIFETIMES = {lifetime: number for number, lifetime in enumerate(get_args(Lifetime), start=3)}
-"""How long variables are kept, with the numbers of their colours, which follow those of two presets."""
+LIFETIMES = {lifetime: number for number, lifetime in enumerate(get_args(Lifetime), start=4)}
+"""How long variables are kept, with the numbers of their colours, which follow those of two presets and of float."""
+_THIS, _FLOAT = 7, 8  # colours
+_UNITS = ("J", "s", "K", "V", "A", "m", "Ohm")
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def _memory(run: RunRecord) -> Part | None:
     if memory is None:
         return Part("Memory of a step", alert=f"No memory is predicted: {note}") if note else None
     tables = {name: step.table for name, step in memory.predicted.items()}
-    totals = ", ".join(f"{size(table.total_bytes)} with {name}" for name, table in tables.items())
+    totals = ", ".join(
+        f"{size(table.total_bytes)} {'' if name == IN_FLOAT else 'with '}{name}" for name, table in tables.items()
+    )
     text = f"Tensors of one step on the CPU at the moment when they take most: {totals}. {_how_known(memory)}"
     resident = run.summary.get("peak_rss_mib")
     if resident is not None:
@@ -82,7 +87,7 @@ def _memory(run: RunRecord) -> Part | None:
         "Predicted, by variable": _memory_bars(tables),
         "Predicted, by how long it is kept": _memory_shares(tables),
     }
-    presets = dict(zip(tables, range(1, 3), strict=False)) if len(tables) > 1 else {}
+    presets = dict(zip(tables, range(1, len(tables) + 1), strict=True)) if len(tables) > 1 else {}
     return Part("Memory of a step", text, figures, {**presets, **LIFETIMES}, _memory_table(memory))
 
 
@@ -150,6 +155,7 @@ def _energy(run: RunRecord) -> Part | None:
         f"Counted: {engineering(ledger.products).strip()} multiply-accumulates and {engineering(ledger.moved_bytes)}B"
         " moved. The counts are facts of shapes and widths; the joules are what each price table makes of them.",
         {
+            **_beside_float(run),
             "By operation, under each price table": shares(
                 [table.name for table in PRICE_TABLES], kinds, [energy(total) for total in totals], salt="kinds"
             ),
@@ -168,6 +174,20 @@ def _energy(run: RunRecord) -> Part | None:
         if uncounted
         else "",
     )
+
+
+def _beside_float(run: RunRecord) -> dict[str, str]:
+    found = [figure for figure in comparisons(run.summary) if figure.name == "energy of training"]
+    return {
+        f"Beside the same in float32, prices of {_MAIN.name}": bars(
+            ["this run", "in float32"],
+            [[figure.this, figure.other]],
+            [figure.text(figure.this), figure.text(figure.other)],
+            salt="float",
+            colors=(_THIS, _FLOAT),
+        )
+        for figure in found
+    }
 
 
 def _layer_energy(ledger: Ledger, layers: Sequence[LayerCount]) -> str:
@@ -243,16 +263,25 @@ def _device(device: Any) -> Iterator[Part]:
     if not isinstance(device, dict):
         return
     priced = [row for row in device.get("energy", ()) if isinstance(row, dict)] if "energy" in device else []
-    facts = [
-        [name, _plain(value, "J" if name.endswith("_J") else "")]
-        for name, value in device.items()
-        if not isinstance(value, (dict, list))
-    ]
+    facts = [list(row) for row in device_rows(device)]
     if facts:
-        yield Part("Device", table=Table(["figure", "value"], facts))
+        yield Part("Junctions", "Since the start of training.", table=Table(["figure", "value"], facts))
     if priced:
         rows = [[str(row.get("name")), _plain(row.get("joule"), "J"), str(row.get("table"))] for row in priced]
-        yield Part("Energy of the device", table=Table(["operation", "energy", "prices"], rows))
+        yield Part("Energy of the junctions", table=Table(["operation", "energy", "prices"], rows))
+
+
+def device_rows(device: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The figures of a simulated device in words: `write_energy_J` becomes `write energy`, in joules."""
+    for name, value in device.items():
+        if not isinstance(value, (dict, list)):
+            words, _, unit = name.rpartition("_")
+            if name == "fraction_in_0_s":  # no seconds: of the synapses that are 0
+                yield "fraction of synapses at 0", _plain(value)
+            elif unit in _UNITS:
+                yield words.replace("_", " "), _plain(value, unit)
+            else:
+                yield name.replace("_", " "), _plain(value)
 
 
 def _plain(value: Any, unit: str = "") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
+from bnn.training.machine import machine
 from bnn.training.run import Run
 from bnn.training.snapshot import capture, restore
 from bnn.training.step import count_correct, model_errors
@@ -99,7 +101,8 @@ class Trainer:
             directory.create(self.out)
             if self.recipe is not None:
                 directory.replace_file(self.out / directory.RECIPE, self.recipe)
-            self._write_configuration(self.configuration)
+            begun = {"began": datetime.now().isoformat(" ", "minutes"), "machine": machine()}
+            self._write_configuration({**self.configuration, **begun})
             torch.manual_seed(self.run.seed)
             # From here on there is always a state to go on from.
             self.save()

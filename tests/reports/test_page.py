@@ -87,6 +87,7 @@ def test_every_figure_is_there(page):
         "Accuracy",
         "Predicted, by variable",
         "Predicted, by how long it is kept",
+        "Beside the same in float32, prices of Horowitz 2014, 45 nm",
         "By operation, under each price table",
         "By layer, prices of Horowitz 2014, 45 nm",
         "Trained weights",
@@ -126,18 +127,21 @@ def test_bars_of_energy_are_as_long_as_the_ledger_says(run, page):
 def test_memory_is_that_of_the_exact_model(run, page):
     said = text(page)
     figures = memory_figures({"this run": made_again(run)})
-    (step,) = figures.predicted.values()
+    step, in_float = figures.predicted.values()
     table = step.table
-    drawn = [widths(figure(page, "Predicted, by variable"), color) for color in LIFETIMES.values()]
+    for color, memory in ((1, step), (2, in_float)):
+        drawn = widths(figure(page, "Predicted, by variable"), color)
+        scale = sum(widths(figure(page, "Predicted, by variable"), 1)) / table.total_bytes
+        assert sum(drawn) == pytest.approx(scale * memory.table.total_bytes, rel=0.01)
     kept = [sum(v.bytes for v in table.variables if v.lifetime == lifetime) for lifetime in LIFETIMES]
-    assert np.allclose([sum(bars) for bars in drawn], np.array(kept) / table.total_bytes * sum(map(sum, drawn)), atol=1)
-    shares = [sum(widths(figure(page, "Predicted, by how long it is kept"), color)) for color in LIFETIMES.values()]
+    shares = [widths(figure(page, "Predicted, by how long it is kept"), color)[0] for color in LIFETIMES.values()]
     assert np.allclose(np.array(shares) / sum(shares), np.array(kept) / table.total_bytes, atol=1e-3)
-    predicted, measured = (step.saved_bytes, table.total_bytes), figures.measured
-    of_both = zip((measured.saved_bytes, measured.peak_live_bytes), predicted, strict=True)
-    cells = [[size(n) for n in row] for row in of_both]
-    assert [row[1:] for row in rows(page, 3) if row[0] in ("saved for backward", "peak of live tensors")] == cells
-    assert f"when they take most: {size(table.total_bytes)} with this run." in said
+    measured = figures.measured
+    saved = (measured.saved_bytes, step.saved_bytes, in_float.saved_bytes)
+    peak = (measured.peak_live_bytes, table.total_bytes, in_float.table.total_bytes)
+    cells = [[size(n) for n in row] for row in (saved, peak)]
+    assert [row[1:] for row in rows(page, 4) if row[0] in ("saved for backward", "peak of live tensors")] == cells
+    assert f"take most: {size(peak[1])} with this run, {size(peak[2])} in float32." in said
     assert f"with Python, torch and the data, took {read_json(run / 'summary.json')['peak_rss_mib']:,.0f} MiB" in said
 
 
@@ -180,11 +184,11 @@ def of_presets(run, tmp_path):
 
 def test_memory_of_a_preset_stands_beside_that_of_standard(of_presets):
     page = report(*of_presets(preset="edge-min"))
-    saved, peak = (row[1:] for row in rows(page, 4) if row[0] in ("saved for backward", "peak of live tensors"))
+    saved, peak = (row[1:] for row in rows(page, 5) if row[0] in ("saved for backward", "peak of live tensors"))
     assert saved[0] == saved[1]
     assert peak[0] == peak[1] != peak[2]
-    assert f"when they take most: {peak[1]} with edge-min, {peak[2]} with standard." in text(page)
-    for number in (1, 2):
+    assert f"take most: {peak[1]} with edge-min, {peak[2]} with standard, {peak[3]} in float32." in text(page)
+    for number in (1, 2, 3):
         assert widths(figure(page, "Predicted, by variable"), number)
 
 
@@ -236,7 +240,7 @@ def test_weights_over_the_epochs_are_shown_where_they_were_measured(run):
     steps = -np.diff(points[:, 1])
     assert steps[0] / steps[1] == pytest.approx((0.25 - 0.5) / (0.5 / 3 - 0.25), rel=1e-3)
     assert "ReCU's tau" in captions(page)
-    assert len(captions(page)) == 8 + 2
+    assert len(captions(page)) == 9 + 2
     assert rows(page, 3)[-2:] == [["1", "0.25", "1"], ["3", "0.125", "—"]]
 
 
@@ -249,7 +253,7 @@ def test_device_is_shown_where_one_was_simulated(run):
     page = report(run)
     assert ["pulses", "12,345"] in rows(page, 2)
     assert ["scheme", "linear"] in rows(page, 2)
-    assert ["write_energy_J", "30 nJ"] in rows(page, 2)
+    assert ["write energy", "30 nJ"] in rows(page, 2)
     assert ["write", "2.5 mJ", "a device"] in rows(page, 3)
     change(run / "summary.json", junctions=None)
     assert "<h2>Device</h2>" not in report(run)
@@ -277,3 +281,60 @@ def test_runs_of_the_same_name_are_told_apart_by_their_paths(run, tmp_path):
     other = Path(shutil.copytree(run, tmp_path / "b" / "small"))
     said = text(report(run, other, "-o", tmp_path / "both.html"))
     assert f"{run} {other} Test accuracy" in said
+
+
+def test_the_first_screen_says_what_and_where_and_against_what(run):
+    summary, configuration = read_json(run / "summary.json"), read_json(run / "config.json")
+    said = text(report(run))
+    first, _, _ = said.partition(" Learning ")
+    for part in (
+        f"small Recipe digits, 1,184 weights, began {configuration['began']} Data: UCI optical digits (bundled)",
+        configuration["machine"],
+        f"bnn {configuration['versions']['bnn']}, torch {configuration['versions']['torch']}",
+        "Beside the same network in float32 Memory of a step, predicted",
+        f"{energy(summary['beside_float']['energy_j']['float'])} Trained network, counted",
+    ):
+        assert part in first, part
+    ratio = summary["beside_float"]["network_bytes"]["float"] / summary["beside_float"]["network_bytes"]["this"]
+    assert f"Trained network, counted {ratio:.2g} times less" in first
+
+
+def test_a_single_epoch_has_its_figures_beside_its_points(run):
+    (run / "metrics.jsonl").write_text(json.dumps(read_metrics(run)[0]) + "\n")
+    change(run / "summary.json", epochs=1)
+    record = read_metrics(run)[0]
+    loss = figure(report(run), "Loss")
+    assert f"train {record['train_loss']:.4g}" in loss
+    assert f"validation {record['validation_loss']:.4g}" in loss
+
+
+def test_runs_of_several_seeds_are_one_column_with_mean_and_deviation(run, tmp_path):
+    runs = [run]
+    for name, seed, width, accuracy in (("b", 1, 16, 0.5), ("c", 0, 32, 0.8), ("d", 1, 32, 0.9)):
+        runs.append(Path(shutil.copytree(run, tmp_path / name)))
+        arguments = {**read_json(run / "config.json")["arguments"], "seed": seed, "width": width}
+        change(runs[-1] / "config.json", arguments=arguments)
+        change(runs[-1] / "summary.json", test_accuracy=accuracy)
+    change(run / "summary.json", test_accuracy=0.6)
+    page = report(*runs, "-o", tmp_path / "all.html")
+    said = text(page)
+    assert "width 16 2 runs: mean ± sample deviation width 32 2 runs: mean ± sample deviation" in said
+    assert (
+        "Test accuracy, measured 55.00 % ± 7.07 % 85.00 % ± 7.07 % +30.00 % ± 14.14 % from width 16, over 2 seeds"
+        in said
+    )
+    assert ["width 32", "1", "90.00 %", "87.50 %", "d"] in [[*row[:3], "87.50 %", row[4]] for row in rows(page, 5)]
+    svg = figure(page, "Loss")
+    assert (len(lines(svg, 1)), len(lines(svg, 2)), len(lines(svg, 3))) == (4, 4, 0)
+    # What would be there once for each run stands side by side, or not at all.
+    assert "Trained weights" not in captions(page)
+    assert captions(page).count("Peak memory of the process, measured") == 1
+
+
+def test_junctions_of_several_runs_stand_side_by_side(run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    for folder, energy_J in ((run, 3e-8), (other, 4e-8)):
+        change(folder / "summary.json", junctions={"write_energy_J": energy_J, "fraction_in_0_s": 0.25})
+    found = rows(report(run, other, "-o", tmp_path / "both.html"), 3)
+    assert ["write energy", "30 nJ", "40 nJ"] in found
+    assert ["fraction of synapses at 0", "0.25", "0.25"] in found

@@ -63,7 +63,8 @@ def test_without_its_recipe_a_page_says_why_it_has_no_layers(run, configuration,
     page = report(run)
     assert re.search(rf"No layers are shown: [^<]*{reason}", html.unescape(page))
     # What the run's own files tell is there all the same.
-    assert [caption.partition(",")[0] for caption in captions(page)] == ["Loss", "Accuracy", "By operation", "By layer"]
+    shown = ["Loss", "Accuracy", "Beside the same in float32", "By operation", "By layer"]
+    assert [caption.partition(",")[0] for caption in captions(page)] == shown
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_changed_recipe_is_told(run):
     change(run / "config.json", recipe_sha256="0" * 64)
     page = report(run)
     assert "has changed since the run began" in page
-    assert len(captions(page)) == 8
+    assert len(captions(page)) == 9
 
 
 def test_model_that_cannot_run_on_shapes_has_no_layers(run, tmp_path):

@@ -66,7 +66,7 @@ def test_places_that_cannot_be_written(run, tmp_path, capsys):
 def test_command_lines_that_are_refused(run, capsys):
     assert "RUN" in refused(capsys, code=2)
     assert "-o page.html" in refused(capsys, run, run, code=2)
-    assert "at most 8 runs, got 9" in refused(capsys, *[run] * 9, "-o", run / "page.html")
+    assert "at most 8 kinds of runs, got 9" in refused(capsys, *[run] * 9, "-o", run / "page.html")
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])

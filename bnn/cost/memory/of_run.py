@@ -21,6 +21,8 @@ def predict_run(run: Run) -> StepMemory:
     """
     optimizer: Any = run.optimizer
     kept, optimizer.state = optimizer.state, defaultdict(dict)
+    evaluated = [module for module in run.model.modules() if not module.training]
+    run.model.train()
     with _on_meta([run.model, *([run.loss] if isinstance(run.loss, nn.Module) else [])]):
         try:
             return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
@@ -31,6 +33,8 @@ def predict_run(run: Run) -> StepMemory:
             optimizer.zero_grad(set_to_none=True)
             optimizer.state.clear()
             optimizer.state = kept
+            for module in evaluated:
+                module.training = False
     raise RunError(reason)
 
 

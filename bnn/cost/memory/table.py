@@ -1,5 +1,6 @@
 """The terms of a memory model: what a training step keeps, and the shapes of the network that it follows from."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -147,8 +148,7 @@ def name_failing_module(model: nn.Module, input_shape: tuple[int, ...]) -> Itera
         raise
     except Exception as error:  # a user's module may raise anything
         shape = "x".join(map(str, input_shape))
-        cause = error.__cause__ or error
-        reason = (str(cause).splitlines() or [type(cause).__name__])[0].partition(". ")[0]
+        reason = _reason(error.__cause__ or error)
         if entered:
             raise RunError(
                 f"{entered[-1]} cannot run on the shape of one {shape} example: {reason}; check the input's shape, and"
@@ -161,3 +161,11 @@ def name_failing_module(model: nn.Module, input_shape: tuple[int, ...]) -> Itera
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of an error; of an operation without a shape of its own, its name."""
+    needs_values = re.search(r"register_meta function for (\S+) raises", str(error))
+    if needs_values:
+        return f"{needs_values[1]} needs values"
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import bnn.cli.budget.predicted
+from bnn.cli.budget import predicted
 from bnn.cli.budget.command import budget
 from bnn.errors import RunError, UsageError
 from bnn.ops import cpu
@@ -92,8 +92,8 @@ def test_measured_beside_predicted(capsys):
         assert preset["saved_bytes"] == measured["saved_bytes"] == measured["graph_bytes"]
         assert preset["total_mib"] * 2**20 == pytest.approx(measured["peak_live_bytes"], rel=0.1)
         assert measured["resident_bytes"] is None or measured["resident_bytes"] > 0
-        assert measured["process_bytes"] > 100 * 2**20 > (measured["resident_bytes"] or 0)
-        assert 0 < measured["step_s"] < 1
+        assert measured["process_bytes"] > max(50 * 2**20, measured["resident_bytes"] or 0)
+        assert measured["step_s"] > 0
 
 
 def test_what_fits_is_what_the_step_takes(command):
@@ -145,7 +145,7 @@ def test_mistakes_are_one_line(command, my_model):
 
 
 def test_a_step_that_does_not_fit_here_is_not_taken(capsys, monkeypatch):
-    monkeypatch.setattr(bnn.cli.budget.predicted, "available_bytes", lambda: 10_000)
+    monkeypatch.setattr(predicted, "available_bytes", lambda: 10_000)
     with pytest.warns(UserWarning, match="^nothing is measured: standard does not fit into the memory that is free$"):
         budget([*MLP])
     assert "time of a step" not in capsys.readouterr().out

@@ -82,6 +82,11 @@ class Branches(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Positions(nn.Module):
+    def forward(self, x):
+        return x.nonzero().float()
+
+
 class FailsBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -102,6 +107,7 @@ class Backward(nn.Module):
     [
         ([nn.Linear(4, 3), Branches()], ["1 (Branches) cannot run", "one 4 example", "shapes alone"]),
         ([nn.Linear(5, 3)], ["0 (Linear) cannot run", "check the input's shape"]),
+        ([nn.Linear(4, 3), Positions()], ["1 (Positions) cannot run", ": torch.nonzero() needs values;"]),
         ([nn.Linear(4, 3), Backward()], ["backward or update cannot run on shapes alone: no;", "peak_rss_mib"]),
     ],
 )

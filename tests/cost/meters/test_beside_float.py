@@ -1,5 +1,7 @@
 """What a training is compared with."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -8,8 +10,10 @@ from bnn.cost.energy import HOROWITZ_45NM, count_step
 from bnn.cost.float_twin import float_step
 from bnn.cost.memory.predicted import predict_step
 from bnn.cost.meters import EnergyMeter, FloatComparison
-from bnn.training import Trainer
-from tests.training.tiny_runs import EPOCHS, STEPS_AN_EPOCH, sgd_run
+from bnn.models import mlp
+from bnn.presets import prepare
+from bnn.training import Run, Trainer
+from tests.training.tiny_runs import EPOCHS, STEPS_AN_EPOCH, sgd_run, tiny_dataset
 
 
 def test_figures_are_those_of_the_run_and_of_its_twin(tmp_path):
@@ -23,6 +27,22 @@ def test_figures_are_those_of_the_run_and_of_its_twin(tmp_path):
     assert figures["energy_j"]["float"] == pytest.approx(EPOCHS * STEPS_AN_EPOCH * energy_J)
     assert figures["network_bytes"]["float"] > figures["network_bytes"]["this"] > 0
     assert {parameter.device.type for parameter in run.model.parameters()} == {"cpu"}
+
+
+def test_memory_is_that_of_a_step_in_training_though_the_run_has_been_tested(tmp_path):
+    classes = tiny_dataset().num_classes
+
+    def make():
+        build = partial(mlp, input_shape=(1, 6, 6), classes=classes, hidden=(64, 64))
+        return prepare("edge-min", build, input_shape=(1, 6, 6))
+
+    run = Run(**vars(make()), data=tiny_dataset(), epochs=1, batch_size=12, seed=0)
+    summary = Trainer(run, tmp_path / "run", callbacks=[FloatComparison()]).fit()
+    with torch.device("meta"):
+        step = make()
+    expected = predict_step(step, input_shape=(1, 6, 6), batch_size=12).table.total_bytes
+    assert summary["beside_float"]["step_bytes"]["this"] == expected
+    assert not run.model.training
 
 
 def test_the_optimizer_keeps_its_state(tmp_path):
