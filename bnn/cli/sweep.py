@@ -23,7 +23,7 @@ _HELP = """usage: bnn sweep RECIPE [options of the recipe] [--out DIR] [--device
 
 Trains a recipe with every combination of its options' values, one run after the other:
 
-  bnn sweep recipes/digits.py --seed 0,1,2 --width 64,128
+  bnn sweep digits --seed 0,1,2 --width 64,128
 
 Commas separate values. Runs that are complete are not trained again, and one that was interrupted goes on: the same
 command goes on with a sweep that was broken off, and values can be added. Means, sample deviations and differences
@@ -47,7 +47,7 @@ def sweep(arguments: list[str]) -> None:
         return
     if not arguments or arguments[0].startswith("-"):
         raise UsageError(
-            "name a recipe first, as in `bnn sweep recipes/digits.py --seed 0,1,2`; see `bnn sweep --help`"
+            "name a recipe first, as in `bnn sweep digits --seed 0,1,2`; see `bnn sweep --help`"
         )
     recipe_name, options = arguments[0], _options(arguments[1:])
     out = Path(_one(options.pop("--out", [f"runs/sweep-{Path(recipe_name).stem}"]), "--out"))
@@ -59,7 +59,7 @@ def sweep(arguments: list[str]) -> None:
         runs[out / _folder_name({name: chosen[name] for name in swept})] = _words(chosen)
     _check(recipe_name, runs)
     failed = _train_each(recipe_name, runs, [] if device is None else ["--device", _one(device, "--device")])
-    _sum_up(out, list(runs), [name.lstrip("-").replace("-", "_") for name in swept])
+    _sum_up(out, recipe_name, list(runs), [name.lstrip("-").replace("-", "_") for name in swept])
     if failed:
         raise RunError(f"these runs failed: {', '.join(failed)}; the same command tries them again")
 
@@ -104,9 +104,9 @@ def _folder_name(chosen: Mapping[str, str | None]) -> str:
 def _check(recipe_name: str, runs: Mapping[Path, Sequence[str]]) -> None:
     """Refuses values that the recipe does not take, and folders with other runs."""
     from bnn.training.directory import CONFIGURATION, read_json
-    from bnn.training.recipe import load_recipe, parse_arguments, recipe_parser, values_to_json
+    from bnn.training.recipe import load_recipe, locate_recipe, parse_arguments, recipe_parser, values_to_json
 
-    recipe: Recipe = load_recipe(Path(recipe_name))
+    recipe: Recipe = load_recipe(locate_recipe(recipe_name))
     parser = recipe_parser(recipe, prog=f"bnn train {recipe_name}")
     for folder, words in runs.items():
         values = values_to_json(parse_arguments(parser, words))
@@ -117,14 +117,15 @@ def _check(recipe_name: str, runs: Mapping[Path, Sequence[str]]) -> None:
 def _train_each(recipe_name: str, runs: Mapping[Path, Sequence[str]], common: Sequence[str]) -> list[str]:
     """Trains what is not complete; gives the folders of what failed, with exit statuses."""
     from bnn.training.directory import CHECKPOINTS, CONFIGURATION, SUMMARY
+    from bnn.training.recipe import locate_recipe
 
-    failed = []
+    recipe, failed = str(locate_recipe(recipe_name)), []
     for number, (folder, words) in enumerate(runs.items(), start=1):
         print(f"{number}/{len(runs)}: {folder}", flush=True)
         if (folder / SUMMARY).exists():
             continue
         if any((folder / CHECKPOINTS).glob("*.json")):
-            status = _train(["--resume", str(folder)])
+            status = _train(["--resume", str(folder), "--recipe", recipe])
         else:
             if (folder / CONFIGURATION).exists():  # it ended before its first checkpoint
                 shutil.rmtree(folder)
@@ -149,11 +150,12 @@ def _train(arguments: Sequence[str]) -> int:
             raise
 
 
-def _sum_up(out: Path, folders: Sequence[Path], swept: Sequence[str]) -> None:
+def _sum_up(out: Path, recipe_name: str, folders: Sequence[Path], swept: Sequence[str]) -> None:
     from rich.console import Console
 
     from bnn.reports.sweep import print_sweep, read_swept, write_csv
     from bnn.training.directory import SUMMARY
+    from bnn.training.recipe import locate_recipe
 
     complete = [folder for folder in folders if (folder / SUMMARY).exists()]
     if not complete:
@@ -165,7 +167,7 @@ def _sum_up(out: Path, folders: Sequence[Path], swept: Sequence[str]) -> None:
     try:
         from bnn.reports.page import write_page
 
-        write_page(complete, out / PAGE)
+        write_page(complete, out / PAGE, recipe=locate_recipe(recipe_name))
         print(f"page: {out / PAGE}")
     except (ModuleNotFoundError, BnnError) as error:
         print(f"no page: {error}")
