@@ -11,7 +11,6 @@ work on the bits:
 
 Every other operation sees the dense value, so modules written by users work unchanged. What autograd saves of a
 BitTensor is the BitTensor, that is one bit an element, whichever operation saves it. A gradient is always dense.
-
 `sign(0)` is +1 everywhere in this package. A NaN has no sign and is refused.
 """
 
@@ -48,9 +47,7 @@ class BitTensor(Tensor):
         cls, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype
     ) -> BitTensor:
         if torch.compiler.is_exporting():
-            raise NotImplementedError(
-                "torch.export cannot follow bits: write a trained run as a file by `bnn compress`"
-            )
+            raise NotImplementedError("torch.export cannot follow bits: write a run as a file by `bnn compress`")
         return Tensor._make_wrapper_subclass(
             cls, torch.Size(shape), strides=tuple(strides), dtype=dtype, device=packed.device
         )
@@ -83,11 +80,9 @@ class BitTensor(Tensor):
             TypeError: `x` is not of a floating dtype, int8 or bool.
             NonFiniteError: `x` has a NaN.
         """
-        if x.is_floating_point():
-            return _pack(x.detach(), dtype or x.dtype)
-        if x.dtype in (torch.bool, torch.int8):
-            return _pack(x, dtype or torch.get_default_dtype())
-        raise TypeError(f"BitTensor packs the signs of a floating or int8 tensor, not of {x.dtype}")
+        if not (x.is_floating_point() or x.dtype in (torch.bool, torch.int8)):
+            raise TypeError(f"BitTensor packs the signs of a floating or int8 tensor, not of {x.dtype}")
+        return _pack(x.detach(), dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype()))
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """The value as an ordinary tensor of +1 and -1, with the same strides and without gradient.
@@ -243,9 +238,7 @@ def _to_copy(
 
 
 def _slice(bits: BitTensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Any:
-    if not _is_row_dim(bits, dim):
-        return NotImplemented
-    return _with_rows(bits, dim, bits.packed[slice(start, end, step)])
+    return _with_rows(bits, dim, bits.packed[slice(start, end, step)]) if _is_row_dim(bits, dim) else NotImplemented
 
 
 def _split(bits: BitTensor, split_size: int, dim: int = 0) -> Any:
@@ -255,9 +248,7 @@ def _split(bits: BitTensor, split_size: int, dim: int = 0) -> Any:
 
 
 def _index_select(bits: BitTensor, dim: int, index: Tensor) -> Any:
-    if not _is_row_dim(bits, dim):
-        return NotImplemented
-    return _with_rows(bits, dim, bits.packed.index_select(0, index))
+    return _with_rows(bits, dim, bits.packed.index_select(0, index)) if _is_row_dim(bits, dim) else NotImplemented
 
 
 def _is_row_dim(bits: BitTensor, dim: int) -> bool:
@@ -327,9 +318,7 @@ def slice_rows(bits: BitTensor, rows: slice) -> BitTensor:
 
 def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     """Concatenates batches of one sample shape; the batch must be the slowest dimension of each."""
-    if len(parts) == 1:
-        return parts[0]
-    return _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
+    return parts[0] if len(parts) == 1 else _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
 _FLATTENS_IMAGES: Any = (((1,), {}), ((1, -1), {}), ((), {"start_dim": 1}))

@@ -46,9 +46,7 @@ def sweep(arguments: list[str]) -> None:
         print(_HELP, end="")
         return
     if not arguments or arguments[0].startswith("-"):
-        raise UsageError(
-            "name a recipe first, as in `bnn sweep digits --seed 0,1,2`; see `bnn sweep --help`"
-        )
+        raise UsageError("name a recipe first, as in `bnn sweep digits --seed 0,1,2`; see `bnn sweep --help`")
     recipe_name, options = arguments[0], _options(arguments[1:])
     out = Path(_one(options.pop("--out", [f"runs/sweep-{Path(recipe_name).stem}"]), "--out"))
     device = options.pop("--device", None)

@@ -98,7 +98,7 @@ def _resume(arguments: list[str]) -> None:
     values = values_from_json(recipe, {**kept, **changes})
     device = options.device or configuration.get("device", "auto")
     trainer = make_trainer(lambda: build(recipe, values), options.resume, device, tensorboard=options.tensorboard)
-    trainer.configuration = {"arguments": {**kept, **changes}}
+    trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
     _finish(trainer, trainer.resume)
 
 

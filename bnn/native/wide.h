@@ -143,6 +143,6 @@ inline void add_wide(double* sums, Wide v) { add_octet(sums, v); }
 
 #endif
 
-inline Wide all_wide(float v) { return Wide{} + v; }
+inline Wide all_wide(float v) { return v - Wide{}; }  // not the sum, by which -0 would lose its sign
 
 }  // namespace

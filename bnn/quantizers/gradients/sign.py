@@ -54,7 +54,7 @@ class SignGradient(GradientQuantizer):
         return self.seed() if self.packed and self.generator is not None else None
 
     def _without_zeros(self, gradient: Tensor) -> Tensor:
-        if torch.count_nonzero(gradient) == gradient.numel():
+        if not torch.count_nonzero(gradient) < gradient.numel():
             return gradient
         noise = torch.empty_like(gradient).uniform_(-1, 1, generator=self.generator)
         return torch.where(gradient == 0, noise, gradient)
