@@ -3,13 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from bnn.data import Dataset, RandomShift, digits
 from bnn.errors import RecipeError
-from bnn.models import initialize, mlp
+from bnn.models import mlp
+from bnn.presets import Preset, prepare
 from bnn.training import Run, warmup_cosine
-from bnn.weights import LatentStore
 
 
 def data(*, data_dir: Path | None = None) -> Dataset:
@@ -24,9 +22,10 @@ def data(*, data_dir: Path | None = None) -> Dataset:
 def recipe(
     data: Dataset,
     *,
+    preset: Preset = "standard",
     epochs: int = 100,
     batch_size: int = 32,
-    learning_rate: float = 1e-2,
+    learning_rate: float | None = None,
     width: int = 512,
     hidden_layers: int = 3,
     seed: int = 0,
@@ -35,26 +34,21 @@ def recipe(
 
     Args:
         data: see the function `data`.
+        preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step.
-        learning_rate: of Adam at its start; a cosine takes it to 0.
+        learning_rate: at the start; a cosine takes it to 0. By default the preset's own.
         width: units of each hidden layer.
         hidden_layers: number of hidden layers.
         seed: of the weights, the order of the images and the validation split.
     """
     if hidden_layers < 1:
         raise RecipeError(f"--hidden-layers is at least 1, got {hidden_layers}")
-    model = mlp(
-        input_shape=data.image_shape,
-        classes=data.num_classes,
-        hidden=(width,) * hidden_layers,
-        store=partial(LatentStore, limit=1.0),
-    )
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    network = partial(mlp, input_shape=data.image_shape, classes=data.num_classes, hidden=(width,) * hidden_layers)
+    step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     return Run(
-        model=model,
+        **vars(step),
         data=data,
-        optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate),
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,

@@ -33,9 +33,10 @@ def test_train_writes_its_files_and_prints_a_table(bnn):
     assert configuration["data"]["classes"] == list("0123456789")
     assert Path("run/recipe.py").read_bytes() == Path(DIGITS).read_bytes()
     assert configuration["arguments"] == {
+        "preset": "standard",
         "epochs": 2,
         "batch_size": 64,
-        "learning_rate": 0.01,
+        "learning_rate": None,
         "width": 16,
         "hidden_layers": 1,
         "seed": 3,
