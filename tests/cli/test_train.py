@@ -61,7 +61,7 @@ def test_the_first_line_comes_at_once_and_the_second_says_what_is_trained(in_an_
     assert time.monotonic() - start < 1
     assert process.stdout.readline() == (
         "digits: 1,184 binary weights and 52 float parameters; UCI optical digits (bundled): 1,293 training,"
-        " 144 validation, 360 test images; cpu; run\n"
+        " 144 validation, 360 test images; cpu; preset standard; run\n"
     )
     output, _ = process.communicate()
     summary, metrics = read_json(Path("run/summary.json")), read_metrics(Path("run"))

@@ -141,7 +141,7 @@ def test_memory_is_that_of_the_exact_model(run, page):
     peak = (measured.peak_live_bytes, table.total_bytes, in_float.table.total_bytes)
     cells = [[size(n) for n in row] for row in (saved, peak)]
     assert [row[1:] for row in rows(page, 4) if row[0] in ("saved for backward", "peak of live tensors")] == cells
-    assert f"take most: {size(peak[1])} with this run, {size(peak[2])} in float32." in said
+    assert f"take most: {size(peak[1])} with standard, {size(peak[2])} in float32." in said
     assert f"with Python, torch and the data, took {read_json(run / 'summary.json')['peak_rss_mib']:,.0f} MiB" in said
 
 
@@ -288,7 +288,7 @@ def test_the_first_screen_says_what_and_where_and_against_what(run):
     said = text(report(run))
     first, _, _ = said.partition(" Learning ")
     for part in (
-        f"small Recipe digits, 1,184 weights, began {configuration['began']} Data: UCI optical digits (bundled)",
+        f"small Recipe digits, preset standard, 1,184 weights, began {configuration['began']} Data: UCI optical digits (bundled)",
         configuration["machine"],
         f"bnn {configuration['versions']['bnn']}, torch {configuration['versions']['torch']}",
         "Beside the same network in float32 Memory of a step, predicted",
