@@ -288,7 +288,8 @@ def test_the_first_screen_says_what_and_where_and_against_what(run):
     said = text(report(run))
     first, _, _ = said.partition(" Learning ")
     for part in (
-        f"small Recipe digits, preset standard, 1,184 weights, began {configuration['began']} Data: UCI optical digits (bundled)",
+        f"small Recipe digits, preset standard, 1,184 weights, began {configuration['began']}"
+        " Data: UCI optical digits (bundled)",
         configuration["machine"],
         f"bnn {configuration['versions']['bnn']}, torch {configuration['versions']['torch']}",
         "Beside the same network in float32 Memory of a step, predicted",
