@@ -51,6 +51,17 @@ def test_trains_what_is_missing_and_sums_up(in_this_process, bnn):
     assert_one_line(bnn(*words, "--learning-rate=0.1"), "holds a run of other options", "--out")
 
 
+def test_an_interrupted_run_of_the_user_s_own_recipe_goes_on(in_this_process, bnn):
+    words = ("sweep", recipe("def recipe(*, seed: int = 0): return run()"), "--seed", "0,1", "--out", "all")
+    assert bnn(*words)[0] == 0
+    whole = [read_json(Path(f"all/seed-{seed}/summary.json"))["test_accuracy"] for seed in (0, 1)]
+    Path("all/seed-1/summary.json").unlink()
+    code, output, errors = bnn(*words)
+    assert (code, errors) == (0, "")
+    assert [read_json(Path(f"all/seed-{seed}/summary.json"))["test_accuracy"] for seed in (0, 1)] == whole
+    assert "page: all/report.html" in output
+
+
 def test_a_run_that_fails_is_named_and_the_others_are_summed_up(bnn):
     path = recipe("""
 def recipe(*, seed: int = 0, fails: bool = False):
