@@ -25,7 +25,13 @@ def figures(preset, *, model, batch):
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
 @pytest.mark.parametrize(
     ("preset", "batch", "most_mib"),
-    [("edge-min", 100, 55), ("edge-min", 107, 55), ("edge-min", 2, 30), ("edge", 100, 180), ("edge", 3, 100)],
+    [
+        ("edge-min", 107, 55),
+        ("edge", 100, 180),
+        pytest.param("edge-min", 100, 55, marks=pytest.mark.slow),
+        pytest.param("edge-min", 2, 30, marks=pytest.mark.slow),
+        pytest.param("edge", 3, 100, marks=pytest.mark.slow),
+    ],
 )
 def test_peak_above_the_level_before_the_model(preset, batch, most_mib):
     assert figures(preset, model="binarynet", batch=batch)["peak_above_start_bytes"] < most_mib * _MIB

@@ -1,5 +1,6 @@
 """`bnn.load`: one call gives the network of a file, ready to be evaluated."""
 
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -46,8 +47,14 @@ def same(one: nn.Module, other: nn.Module, shape=SHAPE) -> bool:
         return torch.equal(one(x), other(x))
 
 
-@pytest.mark.parametrize("preset", ["standard", "edge", "edge-min"])
-@pytest.mark.parametrize("make", [resnet8, resnete18, vgg_small], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    ("make", "preset"),
+    [
+        *itertools.product([resnet8, vgg_small], ["standard", "edge", "edge-min"]),
+        (resnete18, "edge-min"),
+        *(pytest.param(resnete18, preset, marks=pytest.mark.slow) for preset in ("standard", "edge")),
+    ],
+)
 def test_logits_are_those_of_the_network(make, preset, path):
     model = network(preset, make)
     save(model, path)
