@@ -1,0 +1,196 @@
+"""Trials: what a kind of them is, and how they are run so that no trial can hang or take down the others."""
+
+import io
+import os
+import resource
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from random import Random
+from typing import Any
+
+# Its children begin with all that is imported, as processes of a second each could not.
+_PROCESSES = get_context("fork")
+_GIB = 2**30
+
+
+class Broken(Exception):
+    """A promise that a trial found broken; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of trial."""
+
+    name: str
+    tried: str
+    """What a trial does, for the table."""
+    trial: Callable[[Random, Path], None]
+    """Takes the random numbers of its seed and an empty folder, which is the current one; raises `Broken`."""
+    short: int
+    """Trials of the short form."""
+    long: int
+    """Trials of the long form."""
+    limit_s: float = 60.0
+    """What a trial may take; one that takes longer is broken."""
+
+
+@dataclass
+class Outcome:
+    """What the trials of a kind came to."""
+
+    kind: Kind
+    trials: int = 0
+    seconds: float = 0.0
+    """Of all trials together."""
+    slowest_s: float = 0.0
+    broken: dict[int, str] = field(default_factory=dict)
+    """The line of each seed that broke."""
+
+    def add(self, seed: int, line: str | None, seconds: float) -> None:
+        """Counts a trial; `line` is what broke, or None."""
+        self.trials += 1
+        self.seconds += seconds
+        self.slowest_s = max(self.slowest_s, seconds)
+        if line is not None:
+            self.broken[seed] = line
+
+
+def require(condition: object, line: str) -> None:
+    """Breaks the trial unless the condition holds."""
+    if not condition:
+        raise Broken(line)
+
+
+def attempt(kind: Kind, seed: int) -> str | None:
+    """Runs one trial in this process and in a folder of its own. Gives what broke as one line, or None."""
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        os.chdir(folder)
+        try:
+            kind.trial(Random(f"{kind.name} {seed}"), Path(folder))
+        except Broken as broken:
+            return one_line(str(broken))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error}"
+            return one_line(f"{what} ({Path(place.filename).name}, line {place.lineno})")
+        finally:
+            os.chdir(here)
+    return None
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks, cut where it is long."""
+    return " ".join(text.split())[:500]
+
+
+@dataclass
+class _Worker:
+    """A process with trials of a kind, and what it has left to do."""
+
+    kind: Kind
+    seeds: list[int]
+    process: Any
+    connection: Connection
+    began: float
+
+
+def run(kind: Kind, seeds: Sequence[int], *, processes: int) -> Outcome:
+    """Runs trials in some processes; what a process that dies or hangs has left goes on in another."""
+    outcome = Outcome(kind)
+    parts = [list(seeds[place::processes]) for place in range(processes)]
+    workers = [_started(kind, part) for part in parts if part]
+    while workers:
+        wait([worker.connection for worker in workers], timeout=0.5)
+        for worker in list(workers):
+            died = not _receive(worker, outcome)
+            late = time.monotonic() - worker.began > kind.limit_s
+            if worker.seeds and (died or late):
+                with suppress(ProcessLookupError):
+                    os.killpg(worker.process.pid, signal.SIGKILL)
+                worker.process.join()
+                line = f"took more than {kind.limit_s:.0f} s" if late else _death(worker.process.exitcode)
+                outcome.add(worker.seeds.pop(0), line, time.monotonic() - worker.began)
+                if worker.seeds:
+                    workers.append(_started(kind, worker.seeds))
+                workers.remove(worker)
+            elif not worker.seeds:
+                worker.process.join()
+                workers.remove(worker)
+    return outcome
+
+
+def _receive(worker: _Worker, outcome: Outcome) -> bool:
+    """Takes what a worker has come to. Gives False where it has died."""
+    try:
+        while worker.seeds and worker.connection.poll():
+            line, seconds = worker.connection.recv()
+            outcome.add(worker.seeds.pop(0), line, seconds)
+            worker.began = time.monotonic()
+    except EOFError:
+        return False
+    return True
+
+
+def _death(status: int | None) -> str:
+    return f"the process died of signal {-status}" if status and status < 0 else f"the process left with {status}"
+
+
+def _started(kind: Kind, seeds: list[int]) -> _Worker:
+    receiving, sending = _PROCESSES.Pipe(duplex=False)
+    process = _PROCESSES.Process(target=_work, args=(kind, seeds, sending))
+    process.start()
+    sending.close()
+    return _Worker(kind, list(seeds), process, receiving, time.monotonic())
+
+
+def _work(kind: Kind, seeds: list[int], connection: Connection) -> None:
+    os.setpgid(0, 0)
+    # So that a trial that takes memory without bound breaks, and not the machine.
+    resource.setrlimit(resource.RLIMIT_DATA, (8 * _GIB, 8 * _GIB))
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    for seed in seeds:
+        began = time.monotonic()
+        line = attempt(kind, seed)
+        connection.send((line, time.monotonic() - began))
+
+
+@contextmanager
+def quiet() -> Iterator[io.StringIO]:
+    """Takes what is printed; gives what goes to the standard error."""
+    errors = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(errors):
+        yield errors
+
+
+def in_child(action: Callable[[], object], *, kill_after_s: float | None = None) -> int:
+    """Runs an action in a forked process and, after some seconds, kills it.
+
+    Returns:
+        The process's status: 0 where the action came to its end, 1 where it raised, -n where it died of signal n.
+    """
+    process = _PROCESSES.Process(target=_act, args=(action,))
+    process.start()
+    process.join(kill_after_s)
+    if kill_after_s is not None:
+        process.kill()
+    process.join()
+    return int(process.exitcode or 0)
+
+
+def _act(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
