@@ -11,10 +11,10 @@ import torch
 
 import bnn
 from benchmarks.machine import processor
-from benchmarks.torture import disks, kills, nans, resume, twice
+from benchmarks.torture import disks, flips, hostile, kills, nans, resume, twice
 from benchmarks.torture.trials import Kind, Outcome, run
 
-MODULES = (kills, disks, resume, nans, twice)
+MODULES = (kills, disks, flips, hostile, resume, nans, twice)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 
 

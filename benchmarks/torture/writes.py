@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import torch
 from PIL import Image
@@ -145,6 +147,23 @@ def trained() -> Path:
     with quiet() as errors:
         status = main(["train", *DIGITS, "--out", str(folder / "run")])
     assert status == 0, errors.getvalue()
+    return folder / "run"
+
+
+@cache
+def interrupted() -> Path:
+    """A run of three epochs that a signal ended after two, with two checkpoints, not to be changed."""
+    folder = Path(tempfile.mkdtemp(prefix="torture-run-"))
+    save_model_of = Trainer.save_model
+
+    def save_and_leave(trainer: Trainer) -> None:
+        save_model_of(trainer)
+        if trainer.epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with quiet() as errors, patch.object(Trainer, "save_model", save_and_leave):
+        status = main(["train", *DIGITS, "--epochs", "3", "--out", str(folder / "run")])
+    assert status == 143, errors.getvalue()
     return folder / "run"
 
 
