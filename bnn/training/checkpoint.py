@@ -19,7 +19,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from bnn.training.snapshot import Snapshot
 _FORMAT, _VERSION = "bnn-checkpoint", 3
 _NAME = re.compile(r"step-[0-9]{8,}(\.json|-[0-9a-f]{16}\.safetensors)")
 _READ_BYTES = 1 << 20
+_ANEW = "start the run anew in another folder"
 
 # Names of the safetensors format.
 _DTYPES = {
@@ -102,25 +103,33 @@ def save(directory: Path, snapshot: Snapshot) -> Path:
     return manifest
 
 
-def load(directory: Path) -> Snapshot:
-    """Reads the newest checkpoint, or the one before it, with a warning, if the newest is damaged.
+def load(directory: Path, *, refusal: Callable[[Snapshot], str | None] = lambda snapshot: None) -> Snapshot:
+    """Reads the newest checkpoint, or the one before it, with a warning, if the newest is damaged or refused.
+
+    Args:
+        directory: of the checkpoints.
+        refusal: says why a snapshot cannot serve, such as that it is not finite; None where it can.
 
     Returns:
         The snapshot, its tensors on the CPU.
 
     Raises:
-        CheckpointError: there is no checkpoint, none is undamaged, or the newest is of another version.
+        CheckpointError: there is no checkpoint, none is undamaged, or the newest cannot be opened or is of another
+            version.
     """
     try:
         manifests = _manifests(directory)
     except OSError as error:
-        raise CheckpointError(f"there are no checkpoints to read: {error}; start the run anew") from None
+        raise CheckpointError(f"there are no checkpoints to read: {error}; {_ANEW}") from None
     if not manifests:
-        raise CheckpointError(f"there is no checkpoint in {directory}; start the run anew")
+        raise CheckpointError(f"there is no checkpoint in {directory}; {_ANEW}")
     damages = []
     for manifest in manifests:
         try:
             snapshot = _read(manifest)
+            reason = refusal(snapshot)
+            if reason is not None:
+                raise _DamagedError(f"{manifest} cannot be gone on from: {reason}")
         except _DamagedError as damage:
             damages.append(str(damage))
             continue
@@ -128,7 +137,25 @@ def load(directory: Path) -> Snapshot:
             message = f"{'; '.join(damages)}; going on from step {snapshot.step} instead"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return snapshot
-    raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left, start the run anew")
+    raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left, {_ANEW}")
+
+
+def withdraw(directory: Path, step: int) -> int | None:
+    """Removes the checkpoint of a step, if there is another undamaged one.
+
+    Returns:
+        The step of the other one; None where there is none, and nothing has been removed.
+    """
+    for manifest in _manifests(directory):
+        if _step(manifest) == step:
+            continue
+        with suppress(CheckpointError):
+            kept = {manifest, _verified(manifest)[1]}
+            for path in _manifests_first(_files(directory)):
+                if path not in kept and _step(path) == step:
+                    path.unlink()
+            return _step(manifest)
+    return None
 
 
 def _read(manifest: Path) -> Snapshot:
@@ -146,6 +173,8 @@ def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
         fields = json.loads(raw)
         seal = fields.pop("sha256", None) if isinstance(fields, dict) else None
         intact = seal is not None and raw == _sealed(fields)
+    except PermissionError as error:
+        raise _unreadable(error) from None
     except (OSError, ValueError, RecursionError) as error:
         raise _DamagedError(f"{manifest} is damaged: {error}") from None
     if not intact:
@@ -165,9 +194,16 @@ def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
     try:
         if _sha256(tensors) != digest:
             raise _DamagedError(f"{tensors} is damaged: its SHA-256 is wrong")
+    except PermissionError as error:
+        raise _unreadable(error) from None
     except OSError as error:
         raise _DamagedError(f"{manifest} is damaged: {error}") from None
     return fields, tensors
+
+
+def _unreadable(error: PermissionError) -> CheckpointError:
+    """Of a file that may well be whole: no earlier one takes its place."""
+    return CheckpointError(f"{error.filename} cannot be read: {error.strerror}; make it readable for this user")
 
 
 def _sealed(fields: dict[str, Any]) -> bytes:
@@ -247,9 +283,13 @@ def _prune(directory: Path, newest: set[Path]) -> None:
                 kept |= {manifest, _verified(manifest)[1]}
                 break
     # Manifests go first: what a kill leaves here are tensors that no manifest names.
-    for path in sorted(_files(directory), key=lambda path: path.suffix != ".json"):
+    for path in _manifests_first(_files(directory)):
         if path not in kept:
             path.unlink()
+
+
+def _manifests_first(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.suffix != ".json")
 
 
 def _manifests(directory: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,24 +24,47 @@ MODEL = "model.bnnz"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
+LOCK = "lock"
+HOLDER = "lock.json"
+"""Which process holds the lock, see `bnn.training.lock`."""
+
+_NAMED = 10  # of what lacks
 
 VERSION = 2
 """Of the directory, in its configuration. Those of releases up to 0.3 have none, and need their recipe elsewhere."""
 
 
 def create(directory: Path) -> None:
-    """Makes an empty run directory.
+    """Makes an empty run directory. A start that was killed before its configuration was there leaves it empty, too.
 
     Raises:
         RunError: it holds something already, or cannot be made.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if any(not _precedes_configuration(path.name) for path in directory.iterdir()):
             raise RunError(
                 f"{directory} is not empty: name another folder with --out, or go on with a run there by"
                 f" `bnn train --resume {directory}`"
             )
+
+
+def _precedes_configuration(name: str) -> bool:
+    return name in (LOCK, HOLDER, _temporary_name(HOLDER), _temporary_name(CONFIGURATION))
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a run has come to its first checkpoint; one that has not can begin again in its place.
+
+    Raises:
+        RunError: the directory cannot be read.
+    """
+    with reading(directory):
+        later = (CHECKPOINTS, METRICS, MODEL, SUMMARY)
+        names = {path.name for path in directory.iterdir()}
+        return bool(names & set(later[1:])) or (
+            CHECKPOINTS in names and any(path.name[0] != "." for path in (directory / CHECKPOINTS).iterdir())
+        )
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +93,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(_temporary_name(path.name))
     with writing(path):
         try:
             with temporary.open("wb") as file:
@@ -77,8 +101,22 @@ def replace_file(path: Path, content: str | bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            _force_names(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(name: str) -> str:
+    return f".{name}.new"
+
+
+def _force_names(directory: Path) -> None:
+    """Forces the names of new files in a directory to disk."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -116,13 +154,17 @@ def read_configuration(run: Path) -> dict[str, Any]:
 
 
 def append_metrics(directory: Path, record: dict[str, Any]) -> None:
-    """Adds a line to the metrics. A number that is not finite is written as null.
+    """Adds a line to the metrics and forces it to disk. A number that is not finite is written as null.
 
     Raises:
         RunError: the file cannot be written.
     """
-    with writing(directory / METRICS), (directory / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+    with writing(directory / METRICS):
+        with (directory / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _force_names(directory)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -158,9 +200,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 
 
 def drop_metrics_after(directory: Path, *, epoch: int) -> None:
-    """Removes the lines of `epoch` and later, which a resumed run will write again."""
+    """Removes the lines of `epoch` and later, which a resumed run will write again; warns of earlier ones that lack."""
     path = directory / METRICS
     kept = [record for record in read_metrics(directory) if record["epoch"] < epoch] if path.exists() else []
+    lacking = sorted(set(range(epoch)) - {record["epoch"] for record in kept})
+    if lacking:
+        numbers = ", ".join(str(number + 1) for number in lacking[:_NAMED]) + (", ..." if lacking[_NAMED:] else "")
+        message = f"{path} lacks {len(lacking)} of the {epoch} epochs done ({numbers}); their figures are lost"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
@@ -175,3 +222,16 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}; earlier results are untouched") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns a failure to read into one line.
+
+    Raises:
+        RunError: in place of an OSError, such as a folder of another user.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
