@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 import bnn
+from bnn import files
 from bnn.errors import RunError
 from bnn.ops import cpu
 
@@ -23,6 +23,10 @@ MODEL = "model.bnnz"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
+
+# Far above what a run writes.
+_JSON_BYTES = 1 << 24
+_METRICS_BYTES = 1 << 26
 
 VERSION = 2
 """Of the directory, in its configuration. Those of releases up to 0.3 have none, and need their recipe elsewhere."""
@@ -69,30 +73,24 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    with writing(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with writing(path), files.replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file is missing, unreadable or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = files.read_json(path, limit_bytes=_JSON_BYTES)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not the directory of a run") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object")
     return value
@@ -139,16 +137,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        lines = files.read_bytes(path, limit_bytes=_METRICS_BYTES).split(b"\n")[:-1]
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
     records = []
     for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
         try:
-            record = json.loads(line)
-            damage = "" if isinstance(record, dict) and isinstance(record.get("epoch"), int) else "it has no epoch"
+            record = files.parse_json(line)
+            damage = "" if isinstance(record, dict) and type(record.get("epoch")) is int else "it has no epoch"
         except ValueError as error:
             damage = str(error)
         if damage:

@@ -17,6 +17,7 @@ from bnn.data import Batches, Split, hold_out
 from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
+from bnn.training.checks import check_progress
 from bnn.training.interruption import Interruption
 from bnn.training.machine import machine
 from bnn.training.run import Run
@@ -131,7 +132,8 @@ class Trainer:
             CheckpointError: there is none, or it is another run's.
         """
         snapshot = checkpoint.load(self.out / directory.CHECKPOINTS)
-        saved = snapshot.state.get("run", {})
+        check_progress(snapshot.state, self)
+        saved = snapshot.state["run"]
         kept, own = saved.get("identity"), self.run.identity
         if not isinstance(kept, dict) or {**kept, "epochs": 0} != {**own, "epochs": 0}:
             raise CheckpointError(
