@@ -39,7 +39,7 @@ HEADER_BYTES = _FIELDS.size + _DESCRIPTION.size + _DIGEST_BYTES
 _MAX_TABLE_BYTES = 1 << 24
 _MAX_DESCRIPTION_BYTES = 1 << 20
 # Names, shapes and values of one tensor take more, so that only empty ones are ever too many.
-_LEAST_TENSOR_BYTES = 8
+_LEAST_TENSOR_BYTES = 4
 _FEW_TENSORS = 1024
 _MAX_DIMS = 8
 _MAX_SIZE = 1 << 40

@@ -35,8 +35,9 @@ _NEAR = 32
 _MIN_GAIN = 0.002
 _DISTANCE_BITS = 40
 
-EFFORT_PER_BYTE = 64
-"""The effort of decoding that a byte of code is worth; see `effort`. Below that are tensors of 1/8 bit a symbol."""
+EFFORT_PER_BYTE = 128
+"""The effort of decoding that a byte of code is worth; see `effort`. Tensors of 1/16 bit a symbol take so much."""
+_FREE_EFFORT = 1 << 16
 
 Symbols = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.int64]
@@ -58,9 +59,10 @@ def encode(symbols: Symbols, *, levels: int, row: int, below: int) -> bytes | No
     bits_each = bits / len(symbols[:_SAMPLE])
     steps = max(_LANE_BITS / bits_each, _LANE_DISTANCES * max(distances, default=0))
     lanes = math.ceil(len(symbols) / min(_MAX_STEPS, steps))
-    while (
-        effort(len(symbols), lanes, levels, len(distances)) > EFFORT_PER_BYTE * (4 * lanes + bits_each * len(symbols) / 8)
-        and len(symbols) // (2 * lanes) > max(distances, default=0)
+    # What takes next to no bytes gets more lanes, so that it takes little time as well.
+    while len(symbols) // (2 * lanes) > max(distances, default=0) and (
+        effort(len(symbols), lanes, levels, len(distances))
+        > _FREE_EFFORT + EFFORT_PER_BYTE * (4 * lanes + bits_each * len(symbols) / 8)
     ):
         lanes *= 2
     steps = math.ceil(len(symbols) / lanes)
@@ -95,11 +97,14 @@ def decode(payload: bytes, *, size: int, levels: int) -> Symbols:
     """
     lanes, distances, code = _parse(payload, size, levels)
     steps = math.ceil(size / lanes)
-    model = _Model(np.zeros((steps, lanes), np.uint8), levels, distances)
     if _effort_of_steps(size, lanes, levels, len(distances)) < _effort_of_symbols(size, len(distances)):
-        _decode_steps(rans.Decoder(code, lanes=lanes), model)
+        decoder = rans.Decoder(code, lanes=lanes)
+        model = _Model(np.zeros((steps, lanes), np.uint8), levels, distances)
+        _decode_steps(decoder, model)
     else:
-        _decode_symbols(rans.SymbolDecoder(code, lanes=lanes), model)
+        one_by_one = rans.SymbolDecoder(code, lanes=lanes)
+        model = _Model(np.zeros((steps, lanes), np.uint8), levels, distances)
+        _decode_symbols(one_by_one, model)
     symbols = model.symbols.T.reshape(-1)
     if symbols[size:].any():
         raise FormatError("there are symbols past the end of the tensor")

@@ -18,7 +18,7 @@ from bnn.weights import FrozenStore, WeightStore
 MEMORY_LIMIT_BYTES = 1 << 30
 # Of a file, its table and description aside.
 _AROUND_TENSORS_BYTES = 1 << 25
-_LIMIT_BYTES_PER_EFFORT = 512
+_LIMIT_BYTES_PER_EFFORT = 256
 # Ends of the names of what a layer's store holds, which is never narrowed.
 _STORED = ("store.weight", "store.scale")
 
@@ -184,8 +184,8 @@ def read_within(path: Path, memory_limit_bytes: float) -> list[Entry]:
 def read_all_within(path: Path, memory_limit_bytes: float) -> tuple[list[Entry], dict[str, Any]]:
     """The entries and the description of a model file; what decoding takes is bounded in memory and in time.
 
-    The effort of decoding, see `Entry.effort`, may be 64 for each byte of the file, and 1 for each 512 bytes of the
-    limit: 2 million, or some seconds, for 1 GiB.
+    The effort of decoding, see `Entry.effort`, may be 128 for each byte of the file, and 1 for each 256 bytes of the
+    limit, which is 4 million, or some seconds, for 1 GiB.
 
     Raises:
         MemoryLimitError: it would take more.
