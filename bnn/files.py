@@ -17,14 +17,22 @@ _TOO_DEEP = f"it is nested more than {_DEEPEST} deep"
 _LEFT_BEHIND = ".bnn-*.new"
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Opens a regular file, or a link to one, for reading.
+def require_regular(path: Path) -> None:
+    """Refuses to go on with what is no file or a link to one, such as a named pipe, which would wait for its writer.
 
     Raises:
-        OSError: it is something else, such as a named pipe, which would wait for its writer; or cannot be opened.
+        OSError: it is something else, or missing.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a regular file for reading; raises as `require_regular`, or an OSError where it cannot be opened."""
+    require_regular(path)
     return path.open("rb")
 
 
@@ -125,8 +133,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the file cannot be written, or is a folder or a device; what was there before is as it was.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    if path.exists():
+        require_regular(path)
     remove_left_behind(path.parent)
     temporary, file = _new_file(path.parent)
     try:
