@@ -14,6 +14,7 @@ def compress(arguments: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of the run")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the file, such as model.bnnz")
     parser.add_argument("--floats", choices=("float16", "bfloat16"), help="narrow what is not binary or ternary")
+    _add_memory_option(parser)
     options = parser.parse_args(arguments)
     path = model_file(options.run)
     import torch
@@ -22,7 +23,8 @@ def compress(arguments: list[str]) -> None:
     from bnn.codec import commands
 
     float_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(options.floats)
-    commands.compress(Console(), path, options.out, float_dtype=float_dtype)
+    memory_bytes = options.memory_mib << 20
+    commands.compress(Console(), path, options.out, float_dtype=float_dtype, memory_limit_bytes=memory_bytes)
 
 
 def decompress(arguments: list[str]) -> None:
@@ -52,4 +54,8 @@ def inspect(arguments: list[str]) -> None:
 
 def _add_file_options(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file (.bnnz)")
+    _add_memory_option(parser)
+
+
+def _add_memory_option(parser: ArgumentParser) -> None:
     parser.add_argument("--memory-mib", type=int, default=1024, help="what its tensors may take (default: %(default)s)")

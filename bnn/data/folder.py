@@ -1,4 +1,4 @@
-"""Folders of pictures, a class a folder, decoded once into a memory-mapped cache."""
+"""Folders of pictures, a class a folder, decoded once into a cache."""
 
 import hashlib
 import os
@@ -56,8 +56,8 @@ def image_folder(
     With `test_part`, a folder that is not divided so is divided by `seed`, each class for itself.
 
     The first call decodes every image: it is turned upright, its centre is cut out and resized, and its colours become
-    RGB or grey. The pixels are kept in a file which this and later calls map into memory, so a set may be larger than
-    the memory. The file is named by the images' paths, sizes and modification times and by their shape: where one of
+    RGB or grey. The pixels are kept in a file, of which each batch reads its own, so that a set may be larger than the
+    memory. The file is named by the images' paths, sizes and modification times and by their shape: where one of
     them changes the images are decoded anew. Old files are never deleted.
 
     Args:
@@ -74,7 +74,7 @@ def image_folder(
         progress: called with the images decoded so far and the images of the split, every few hundred images.
 
     Returns:
-        The data set; images are uint8 [n, channels, size, size], read-only.
+        The data set; images are uint8 [n, channels, size, size], in a `bnn.data.image_cache.ImageFile`.
 
     Raises:
         DataError: a folder is missing or empty, images are damaged, a class has too few, or the cache cannot be

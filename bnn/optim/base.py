@@ -1,7 +1,7 @@
 """`LowBitOptimizer`: works in float32 on a few rows at a time and keeps state of few bits."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import NonFiniteError
 from bnn.ops import functions
-from bnn.optim.moments import STATE_DTYPES, Moment, whole_moment
+from bnn.optim.moments import STATE_DTYPES, Moment, check_moment, whole_moment
 from bnn.optim.rows import float_rows, is_small, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
 from bnn.random.streams import generator_like, rounding_seed
@@ -71,6 +71,17 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """Refuses options that are out of their range."""
         require(group["lr"] >= 0 and math.isfinite(group["lr"]), "lr is finite and at least 0", group["lr"])
         require(group["seed"] >= 0, "seed is at least 0", group["seed"])
+
+    def check_state(self, group: dict[str, Any], parameter: Tensor, state: Mapping[str, Any]) -> None:
+        """Refuses a state that steps of this optimizer cannot have left of a parameter of a group.
+
+        Raises:
+            ValueError: the message says what is wrong.
+        """
+        step = state.get("step", 1)
+        require(type(step) is int and step >= 1, "steps are counted from 1", step)
+        for name, squared in self.moments(group).items():
+            check_moment(state, name, parameter, squared=squared)
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
         """The running means that are kept of each parameter, by name: whether it is one of squares."""

@@ -7,12 +7,14 @@ import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import bnn
+from bnn import files
 from bnn.errors import RunError
 from bnn.ops import cpu
 
@@ -29,6 +31,10 @@ HOLDER = "lock.json"
 """Which process holds the lock, see `bnn.training.lock`."""
 
 _NAMED = 10  # of what lacks
+
+# Far above what a run writes.
+_JSON_BYTES = 1 << 24
+_METRICS_BYTES = 1 << 26
 
 VERSION = 2
 """Of the directory, in its configuration. Those of releases up to 0.3 have none, and need their recipe elsewhere."""
@@ -50,7 +56,7 @@ def create(directory: Path) -> None:
 
 
 def _precedes_configuration(name: str) -> bool:
-    return name in (LOCK, HOLDER, _temporary_name(HOLDER), _temporary_name(CONFIGURATION))
+    return name in (LOCK, HOLDER) or fnmatch(name, files.LEFT_BEHIND)
 
 
 def has_begun(directory: Path) -> bool:
@@ -93,44 +99,24 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    temporary = path.with_name(_temporary_name(path.name))
-    with writing(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _force_names(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _temporary_name(name: str) -> str:
-    return f".{name}.new"
-
-
-def _force_names(directory: Path) -> None:
-    """Forces the names of new files in a directory to disk."""
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with writing(path), files.replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file is missing, unreadable or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = files.read_json(path, limit_bytes=_JSON_BYTES)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not the directory of a run") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object")
     return value
@@ -164,7 +150,7 @@ def append_metrics(directory: Path, record: dict[str, Any]) -> None:
             file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        _force_names(directory)
+        files.sync_folder(directory)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -181,16 +167,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        lines = files.read_bytes(path, limit_bytes=_METRICS_BYTES).split(b"\n")[:-1]
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
     records = []
     for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
         try:
-            record = json.loads(line)
-            damage = "" if isinstance(record, dict) and isinstance(record.get("epoch"), int) else "it has no epoch"
+            record = files.parse_json(line)
+            damage = "" if isinstance(record, dict) and type(record.get("epoch")) is int else "it has no epoch"
         except ValueError as error:
             damage = str(error)
         if damage:

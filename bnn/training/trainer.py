@@ -18,6 +18,7 @@ from bnn.errors import AlreadyComplete, BnnError, CheckpointError, Interrupted, 
 from bnn.training import directory
 from bnn.training.callback import Callback
 from bnn.training.changes import noting_changes
+from bnn.training.checks import check_progress
 from bnn.training.interruption import Interruption
 from bnn.training.kept import KeptStates
 from bnn.training.lock import locked
@@ -155,7 +156,8 @@ class Trainer:
             CheckpointError: there is none that is finite, or it is another run's.
         """
         snapshot = self._kept.load()
-        saved = snapshot.state.get("run", {})
+        check_progress(snapshot.state, self)
+        saved = snapshot.state["run"]
         kept, own = saved.get("identity"), self.run.identity
         if not isinstance(kept, dict) or {**kept, "epochs": 0} != {**own, "epochs": 0}:
             raise CheckpointError(

@@ -6,7 +6,6 @@ import os
 import pytest
 
 from bnn.errors import RunError
-from bnn.training import directory
 from bnn.training.directory import append_metrics, drop_metrics_after, read_json, read_metrics, write_json
 
 
@@ -33,7 +32,7 @@ def test_failure_to_write_keeps_the_old_file_whole(step, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(directory.os, step, full)
+    monkeypatch.setattr(os, step, full)
     with pytest.raises(RunError, match=r"a.json cannot be written: No space left on device; earlier results"):
         write_json(tmp_path / "a.json", {"x": 2})
     with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left"):
