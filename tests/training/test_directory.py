@@ -6,6 +6,7 @@ import os
 import pytest
 
 from bnn.errors import RunError
+from bnn.training import directory
 from bnn.training.directory import append_metrics, drop_metrics_after, read_json, read_metrics, write_json
 
 
