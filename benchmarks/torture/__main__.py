@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,10 +12,10 @@ import torch
 
 import bnn
 from benchmarks.machine import processor
-from benchmarks.torture import disks, flips, hostile, kills, nans, resume, twice
+from benchmarks.torture import disks, flips, hostile, kills, nans, outputs, parsers, resume, signals, soak, twice
 from benchmarks.torture.trials import Kind, Outcome, run
 
-MODULES = (kills, disks, flips, hostile, resume, nans, twice)
+MODULES = (kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, soak)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = f"{table(outcomes)}\n\n{_about(options.seed, time.monotonic() - began)}\n"
     print(text, end="")
     if options.markdown:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
         options.markdown.write_text(text, encoding="utf-8")
     return int(any(outcome.broken for outcome in outcomes))
 
@@ -56,11 +58,11 @@ def _kinds(text: str) -> list[str]:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """The rows of the records, in Markdown."""
-    lines = ["| kind | tried | trials | broken | slowest, s |", "|---|---|---|---|---|"]
+    lines = ["| kind | tried | trials | broken | CPU, s | slowest, s |", "|---|---|---|---|---|---|"]
     for outcome in outcomes:
         lines.append(
             f"| `{outcome.kind.name}` | {outcome.kind.tried} | {outcome.trials:,} | {len(outcome.broken)} |"
-            f" {outcome.slowest_s:.1f} |"
+            f" {outcome.cpu_s:.0f} | {outcome.slowest_s:.1f} |"
         )
     return "\n".join(lines)
 
@@ -71,4 +73,5 @@ def _about(seed: int, wall_s: float) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     sys.exit(main())

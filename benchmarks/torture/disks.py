@@ -5,8 +5,8 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.torture.faults import Storage
-from benchmarks.torture.trials import Kind
-from benchmarks.torture.writes import drawn
+from benchmarks.torture.trials import Kind, require_one_line
+from benchmarks.torture.writes import drawn, trained
 from bnn.errors import BnnError
 
 _MOST_CHANGES = 300
@@ -22,7 +22,7 @@ def trial(chance: Random, folder: Path) -> None:
             with storage.watched():
                 write.act()
         except BnnError as error:
-            assert "\n" not in str(error).strip()
+            require_one_line(error)
     write.check()
 
 
@@ -32,6 +32,7 @@ KINDS = (
         "disks that are full, fail or become read-only in the midst of a write",
         trial,
         short=20,
+        before=trained,
         long=1000,
     ),
 )

@@ -8,12 +8,11 @@ from functools import cache, partial
 from pathlib import Path
 from random import Random
 
-import torch
 from PIL import Image
 
 from benchmarks.torture.commands import Answer, answer, last_line
 from benchmarks.torture.runs import results
-from benchmarks.torture.trials import Kind, require
+from benchmarks.torture.trials import Kind, require, require_one_line
 from benchmarks.torture.writes import interrupted, trained
 from bnn.data import Dataset
 from bnn.data.folder import image_folder
@@ -142,13 +141,13 @@ def of_a_cache(chance: Random, folder: Path) -> None:
     try:
         found = _facts(load())
     except DataError as error:
-        require("\n" not in str(error), "the error is not one line")
+        require_one_line(error)
         return
     require(found == expected, f"a {path.suffix} of the cache {damage} changes the images, and nothing is said")
 
 
 def _facts(data: Dataset) -> tuple[object, ...]:
-    images = [split.images.to(torch.uint8).numpy().tobytes() for split in (data.train, data.test)]
+    images = [split.images[:].numpy().tobytes() for split in (data.train, data.test)]
     return data.mean, data.std, data.classes, *images
 
 
@@ -159,8 +158,8 @@ KINDS = (
         " then `eval`, `compress`, `train --resume` or `report`",
         of_a_run,
         short=12,
+        before=lambda: (trained(), interrupted()),
         long=2000,
-        limit_s=60,
     ),
     Kind("caches", "the same of a file of the image cache, then its images", of_a_cache, short=20, long=1000),
 )

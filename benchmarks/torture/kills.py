@@ -6,7 +6,7 @@ from random import Random
 
 from benchmarks.torture.faults import Storage
 from benchmarks.torture.trials import Kind, in_child, require
-from benchmarks.torture.writes import drawn
+from benchmarks.torture.writes import drawn, trained
 
 # No write makes as many changes; beyond the last one it simply ends.
 _MOST_CHANGES = 300
@@ -42,6 +42,7 @@ KINDS = (
         "kills and losses of power in the midst of a write: checkpoints, trainings, model files, image caches, pages",
         trial,
         short=25,
+        before=trained,
         long=1000,
     ),
 )

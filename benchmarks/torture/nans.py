@@ -1,4 +1,4 @@
-"""NaN, infinity and huge numbers in weights, statistics, moments, gradients and inputs: none comes into a checkpoint."""
+"""NaN, infinity and huge numbers at random places of a training: none comes into a checkpoint."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.torture.runs import PRESETS, RUNS, not_finite
-from benchmarks.torture.trials import Kind, one_line, require
+from benchmarks.torture.trials import Kind, one_line, require, require_one_line
 from bnn.errors import BnnError
 from bnn.training import Callback, Run, Trainer
 from tests.training.tiny_runs import EPOCHS, STEPS_AN_EPOCH
@@ -86,7 +86,9 @@ def trial(chance: Random, folder: Path) -> None:
     require(failed is None, f"{what}: the run does not go on: {failed}")
     summary = json.loads((out / "summary.json").read_text())
     for figure in ("test_loss", "test_accuracy"):
-        require(isinstance(summary[figure], float), f"{what}: the {figure} of the run that went on is {summary[figure]}")
+        require(
+            isinstance(summary[figure], float), f"{what}: the {figure} of the run that went on is {summary[figure]}"
+        )
 
 
 def _fit(trainer: Trainer, what: str, *, resumes: bool = False) -> str | None:
@@ -96,7 +98,7 @@ def _fit(trainer: Trainer, what: str, *, resumes: bool = False) -> str | None:
         try:
             trainer.resume() if resumes else trainer.fit()
         except BnnError as error:
-            require("\n" not in str(error), f"{what}: the error is not one line")
+            require_one_line(error)
             return one_line(str(error))
     run: Run = trainer.run
     bad = not_finite(run.model.state_dict()) or [str(x.shape) for x in run.states() if not _finite(x)]

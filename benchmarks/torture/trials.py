@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 # Its children begin with all that is imported, as processes of a second each could not.
 _PROCESSES = get_context("fork")
 _GIB = 2**30
+_SCRATCH: list[tempfile.TemporaryDirectory[str]] = []
 
 
 class Broken(Exception):
@@ -38,8 +40,10 @@ class Kind:
     """Trials of the short form."""
     long: int
     """Trials of the long form."""
+    before: Callable[[], object] = lambda: None
+    """Makes what all the trials share; called once, ahead of them."""
     limit_s: float = 60.0
-    """What a trial may take; one that takes longer is broken."""
+    """What a trial may take, by the clock; one that takes longer hangs."""
 
 
 @dataclass
@@ -48,25 +52,38 @@ class Outcome:
 
     kind: Kind
     trials: int = 0
-    seconds: float = 0.0
-    """Of all trials together."""
+    cpu_s: float = 0.0
+    """Of all trials together, in their processes."""
     slowest_s: float = 0.0
     broken: dict[int, str] = field(default_factory=dict)
     """The line of each seed that broke."""
 
-    def add(self, seed: int, line: str | None, seconds: float) -> None:
+    def add(self, seed: int, line: str | None, cpu_s: float) -> None:
         """Counts a trial; `line` is what broke, or None."""
         self.trials += 1
-        self.seconds += seconds
-        self.slowest_s = max(self.slowest_s, seconds)
+        self.cpu_s += cpu_s
+        self.slowest_s = max(self.slowest_s, cpu_s)
         if line is not None:
             self.broken[seed] = line
+
+
+@cache
+def scratch() -> str:
+    """A folder that goes with this process."""
+    _SCRATCH.append(tempfile.TemporaryDirectory(prefix="torture-"))
+    return _SCRATCH[0].name
 
 
 def require(condition: object, line: str) -> None:
     """Breaks the trial unless the condition holds."""
     if not condition:
         raise Broken(line)
+
+
+def require_one_line(error: Exception) -> None:
+    """Breaks the trial where an error has several lines, or a very long one."""
+    text = str(error).strip()
+    require("\n" not in text and len(text) < 20_000, f"an error of {text.count(chr(10)) + 1} lines: {text}")
 
 
 def attempt(kind: Kind, seed: int) -> str | None:
@@ -100,44 +117,55 @@ class _Worker:
     seeds: list[int]
     process: Any
     connection: Connection
-    began: float
+    waited_s: float = 0.0
+    """For the trial that it is at."""
+
+    def receive(self, outcome: Outcome) -> bool:
+        """Takes what it has come to. Gives False where it has died."""
+        try:
+            while self.seeds and self.connection.poll():
+                line, cpu_s = self.connection.recv()
+                outcome.add(self.seeds.pop(0), line, cpu_s)
+                self.waited_s = 0.0
+        except EOFError:
+            return False
+        return True
+
+    def end(self) -> None:
+        """Ends it with all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
 
 
 def run(kind: Kind, seeds: Sequence[int], *, processes: int) -> Outcome:
     """Runs trials in some processes; what a process that dies or hangs has left goes on in another."""
+    kind.before()
     outcome = Outcome(kind)
     parts = [list(seeds[place::processes]) for place in range(processes)]
     workers = [_started(kind, part) for part in parts if part]
-    while workers:
-        wait([worker.connection for worker in workers], timeout=0.5)
-        for worker in list(workers):
-            died = not _receive(worker, outcome)
-            late = time.monotonic() - worker.began > kind.limit_s
-            if worker.seeds and (died or late):
-                with suppress(ProcessLookupError):
-                    os.killpg(worker.process.pid, signal.SIGKILL)
-                worker.process.join()
-                line = f"took more than {kind.limit_s:.0f} s" if late else _death(worker.process.exitcode)
-                outcome.add(worker.seeds.pop(0), line, time.monotonic() - worker.began)
-                if worker.seeds:
-                    workers.append(_started(kind, worker.seeds))
-                workers.remove(worker)
-            elif not worker.seeds:
-                worker.process.join()
-                workers.remove(worker)
-    return outcome
-
-
-def _receive(worker: _Worker, outcome: Outcome) -> bool:
-    """Takes what a worker has come to. Gives False where it has died."""
     try:
-        while worker.seeds and worker.connection.poll():
-            line, seconds = worker.connection.recv()
-            outcome.add(worker.seeds.pop(0), line, seconds)
-            worker.began = time.monotonic()
-    except EOFError:
-        return False
-    return True
+        while workers:
+            began = time.monotonic()
+            wait([worker.connection for worker in workers], timeout=0.5)
+            # Whoever stops all processes for a while stops this one, too.
+            waited_s = min(time.monotonic() - began, 1.0)
+            for worker in list(workers):
+                worker.waited_s += waited_s
+                died, late = not worker.receive(outcome), worker.waited_s > kind.limit_s
+                if worker.seeds and (died or late):
+                    worker.end()
+                    line = f"took more than {kind.limit_s:.0f} s" if late else _death(worker.process.exitcode)
+                    outcome.add(worker.seeds.pop(0), line, 0.0)
+                    workers += [_started(kind, worker.seeds)] if worker.seeds else []
+                elif worker.seeds:
+                    continue
+                worker.process.join()
+                workers.remove(worker)
+    finally:
+        for worker in workers:
+            worker.end()
+    return outcome
 
 
 def _death(status: int | None) -> str:
@@ -149,20 +177,27 @@ def _started(kind: Kind, seeds: list[int]) -> _Worker:
     process = _PROCESSES.Process(target=_work, args=(kind, seeds, sending))
     process.start()
     sending.close()
-    return _Worker(kind, list(seeds), process, receiving, time.monotonic())
+    return _Worker(kind, list(seeds), process, receiving)
 
 
 def _work(kind: Kind, seeds: list[int], connection: Connection) -> None:
     os.setpgid(0, 0)
+    tempfile.tempdir = scratch()
     # So that a trial that takes memory without bound breaks, and not the machine.
     resource.setrlimit(resource.RLIMIT_DATA, (8 * _GIB, 8 * _GIB))
     with open(os.devnull, "w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
     for seed in seeds:
-        began = time.monotonic()
+        began = _cpu_s()
         line = attempt(kind, seed)
-        connection.send((line, time.monotonic() - began))
+        connection.send((line, _cpu_s() - began))
+
+
+def _cpu_s() -> float:
+    """What this process and those that it has waited for have computed."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @contextmanager

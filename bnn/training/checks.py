@@ -23,7 +23,7 @@ _TORCH_STATES = {
     "SGD": (("momentum_buffer",), False),
 }
 _MOST = 1 << 63
-_COUNTS = ("epoch", "batch", "skipped", "skips_in_a_row")
+_COUNTS = ("epoch", "batch", "skipped")
 
 
 def check_progress(state: Mapping[str, Any], trainer: Trainer) -> None:
