@@ -89,6 +89,8 @@ class Storage:
 
     def note_file(self, descriptor: int) -> None:
         """Remembers a file that has been opened to write: what it holds already is on the disk."""
+        if self._fault != "power":
+            return  # a second descriptor would hold the file's locks
         facts = os.fstat(descriptor)
         if facts.st_ino not in self._files:
             self._files[facts.st_ino] = os.dup(descriptor), facts.st_size
