@@ -1,6 +1,7 @@
 """Outputs that take nothing, or no more: a training goes on, and other commands say one line."""
 
 import os
+import sys
 from pathlib import Path
 from random import Random
 
@@ -9,6 +10,10 @@ from benchmarks.torture.trials import Kind, one_line, require
 from benchmarks.torture.writes import DIGITS, trained
 from bnn.__main__ import run
 from bnn.cli import main
+
+_ROOT = Path(__file__).parents[2]
+# Quick enough for a process from its start to its exit.
+_WITHOUT_TORCH = ("--help", "recipes")
 
 
 def trial(chance: Random, folder: Path) -> None:
@@ -38,6 +43,9 @@ def trial(chance: Random, folder: Path) -> None:
         for stream in {1, *streams}:
             os.dup2(target if stream in streams else os.open(os.devnull, os.O_WRONLY), stream)
         os.close(write)
+        if words[0] in _WITHOUT_TORCH:
+            os.environ["PYTHONPATH"] = str(_ROOT)
+            os.execv(sys.executable, [sys.executable, "-m", "bnn", *words])
         os._exit(run("bnn", lambda: main(words)))
     os.close(write)
     if output == "read in part":

@@ -14,6 +14,7 @@ from benchmarks.torture.runs import difference, results
 from benchmarks.torture.trials import Kind, one_line, require
 from benchmarks.torture.writes import DIGITS, trained
 from bnn.__main__ import run
+from bnn.cli import main
 
 _ROOT = Path(__file__).parents[2]
 # Before `run`, Python itself starts, and nothing of the package can handle a signal.
@@ -71,14 +72,16 @@ def _fresh(number: signal.Signals, chance: Random) -> tuple[int, str]:
 
 def _forked(number: signal.Signals, chance: Random) -> tuple[int, str]:
     """A process that has imported everything already, so that most of its time is the training."""
+    ready, go = os.pipe()
     process = os.fork()
     if process == 0:
         with open("errors", "w") as errors, open(os.devnull, "w") as nowhere:
             os.dup2(errors.fileno(), 2)
             os.dup2(nowhere.fileno(), 1)
-        from bnn.cli import main
-
-        os._exit(run("bnn", lambda: main(_COMMAND)))
+        os._exit(run("bnn", lambda: os.write(go, b"!") and main(_COMMAND)))
+    os.read(ready, 1)
+    for descriptor in (ready, go):
+        os.close(descriptor)
     _send(process, number, chance.uniform(0, 1.5))
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     return status, Path("errors").read_text() if Path("errors").exists() else ""

@@ -4,6 +4,7 @@ import io
 import os
 import resource
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -188,10 +189,12 @@ def _work(kind: Kind, seeds: list[int], connection: Connection) -> None:
     with open(os.devnull, "w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
-    for seed in seeds:
-        began = _cpu_s()
-        line = attempt(kind, seed)
-        connection.send((line, _cpu_s() - began))
+    with open(1, "w", closefd=False) as out, open(2, "w", buffering=1, closefd=False) as errors:
+        sys.stdout, sys.stderr = out, errors
+        for seed in seeds:
+            began = _cpu_s()
+            line = attempt(kind, seed)
+            connection.send((line, _cpu_s() - began))
 
 
 def _cpu_s() -> float:
