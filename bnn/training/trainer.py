@@ -14,7 +14,15 @@ import torch
 
 from bnn.codec import described, save
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import AlreadyComplete, BnnError, CheckpointError, Interrupted, NonFiniteError, RunError, TrainingStopped
+from bnn.errors import (
+    AlreadyComplete,
+    BnnError,
+    CheckpointError,
+    Interrupted,
+    NonFiniteError,
+    RunError,
+    TrainingStopped,
+)
 from bnn.training import directory
 from bnn.training.callback import Callback
 from bnn.training.changes import noting_changes
@@ -122,6 +130,7 @@ class Trainer:
             RunError: also where something has changed that is not allowed.
             AlreadyComplete: there is nothing left to do.
         """
+        directory.read_configuration(self.out)  # of a directory that is none of a run, nothing is locked
         with self._interruption, locked(self.out):
             configuration = directory.read_configuration(self.out)
             if not directory.has_begun(self.out):
@@ -132,8 +141,8 @@ class Trainer:
                 raise AlreadyComplete(
                     f"{self.out} is complete: all of its {self.epoch} epochs are done; --epochs takes more"
                 )
-            configuration = noting_changes(configuration, self.out, step=self.step, allowed=allow_changes)
-            self.configuration = {**configuration, **self.configuration}
+            merged = {**configuration, **self.configuration}
+            self.configuration = noting_changes(merged, self.out, step=self.step, allowed=allow_changes)
             self._write_configuration(self.configuration)
             directory.drop_metrics_after(self.out, epoch=self.epoch)
             return self._fit()
