@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -78,19 +79,17 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
     kept = values_to_json(values)
     # From the values that a resumed run will have, whose paths are absolute.
     values = values_from_json(recipe, kept)
-    trainer = make_trainer(lambda: build(recipe, values), Path(out or "."), device, tensorboard=tensorboard)
-    trainer.recipe = recipe.content
-    trainer.configuration = {
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "arguments": kept,
-        "device": device,
-    }
-    if out is not None:
-        return _finish(trainer, trainer.fit)
-    with new_folder(Path("runs"), f"{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}") as trainer.out:
+    name = f"{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    with nullcontext(Path(out)) if out is not None else new_folder(Path("runs"), name) as directory:
+        trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
+        trainer.recipe = recipe.content
+        trainer.configuration = {
+            "recipe": recipe.name,
+            "recipe_sha256": recipe.sha256,
+            "arguments": kept,
+            "device": device,
+        }
         _finish(trainer, trainer.fit)
-    return None
 
 
 def _resume(arguments: list[str]) -> None:

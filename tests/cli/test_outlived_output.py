@@ -19,7 +19,7 @@ def closed_pipe():
 
 
 def full():
-    return open("/dev/full", "w")  # noqa: SIM115
+    return open("/dev/full", "w")
 
 
 @pytest.mark.parametrize("lost", [closed_pipe, full])

@@ -146,7 +146,7 @@ def test_a_run_without_its_checkpoints_is_not_begun_again(tmp_path):
     Trainer(adam_run(epochs=1), tmp_path / "run").fit()
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.unlink()
-    with pytest.raises(CheckpointError, match="there is no checkpoint in .*; start the run anew in another folder"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint in .*; start the run anew in another folder"):
         Trainer(adam_run(epochs=2), tmp_path / "run").resume()
 
 
