@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.cli.trainer import model_file
+from bnn.cli.trainer import model_file, require_finite
 
 
 def compress(arguments: list[str]) -> None:
@@ -21,7 +22,9 @@ def compress(arguments: list[str]) -> None:
     from rich.console import Console
 
     from bnn.codec import commands
+    from bnn.codec.model import load_tensors
 
+    require_finite(load_tensors(path, memory_limit_bytes=sys.maxsize), path)
     float_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(options.floats)
     memory_bytes = options.memory_mib << 20
     commands.compress(Console(), path, options.out, float_dtype=float_dtype, memory_limit_bytes=memory_bytes)

@@ -1,5 +1,6 @@
 """What has changed since a run began, of that on which the bits of its results depend."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from bnn.training.directory import versions
 
 # Not the version of Python, which no figure depends on.
 _WORDS = {"bnn": "release", "torch": "torch", "kernels": "kernels", "threads": "threads"}
-_MOST_THREADS = 1024
 
 
 def changes(began: Any, now: Mapping[str, str]) -> list[str]:
@@ -45,8 +45,8 @@ def noting_changes(configuration: Mapping[str, Any], run: Path, *, step: int, al
         return dict(configuration)
     if not allowed:
         raise RunError(
-            f"{run} was trained with other {', '.join(changed)}, and would not end in the same bits: go on as before, or"
-            " all the same with --allow-changes"
+            f"{run} was trained with other {', '.join(changed)}, and would not end in the same bits: go on as before,"
+            " or all the same with --allow-changes"
         )
     earlier = configuration.get("earlier_versions")
     note = {"until_step": step, "versions": began}
@@ -54,7 +54,9 @@ def noting_changes(configuration: Mapping[str, Any], run: Path, *, step: int, al
 
 
 def threads_of(configuration: Mapping[str, Any]) -> int | None:
-    """The number of threads that a run was trained with; None where it is not known."""
+    """The number of threads that a run's configuration has; None where it has none."""
     kept = configuration.get("versions")
     text = kept.get("threads") if isinstance(kept, dict) else None
-    return int(text) if isinstance(text, str) and text.isdecimal() and 1 <= int(text) <= _MOST_THREADS else None
+    if not isinstance(text, str) or not re.fullmatch("[1-9][0-9]{0,3}", text):
+        return None
+    return int(text)

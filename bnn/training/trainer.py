@@ -14,7 +14,15 @@ import torch
 
 from bnn.codec import described, save
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import AlreadyComplete, BnnError, CheckpointError, Interrupted, NonFiniteError, RunError, TrainingStopped
+from bnn.errors import (
+    AlreadyComplete,
+    BnnError,
+    CheckpointError,
+    Interrupted,
+    NonFiniteError,
+    RunError,
+    TrainingStopped,
+)
 from bnn.training import directory
 from bnn.training.callback import Callback
 from bnn.training.changes import noting_changes
@@ -34,9 +42,8 @@ _EVALUATION_BATCH = 250
 class Trainer:
     """Trains a run in a directory that holds its metrics, checkpoints and, at the end, its summary.
 
-    A run that was interrupted, at whatever step, goes on bit for bit as if it had not been. Its directory is locked
-    meanwhile. A state that is not finite is never kept, and none from which no step could be taken is the newest. The
-    test split is touched once, after the last epoch; nothing is selected on it.
+    A run that was interrupted, at whatever step, goes on bit for bit as if it had not been. The test split is
+    touched once, after the last epoch; nothing is selected on it. One process at a time trains a run.
 
     Args:
         run: what to train.
@@ -98,7 +105,7 @@ class Trainer:
 
         Raises:
             RunError: the directory is not empty, cannot be written, or another process trains in it.
-            TrainingStopped: three steps in a row had no finite loss and gradient, or the state is not finite.
+            TrainingStopped: three steps in a row, an evaluation or the state were not finite.
             Interrupted: a signal came; the state is saved.
             CheckpointError: a checkpoint cannot be written.
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
@@ -116,37 +123,34 @@ class Trainer:
         checkpoint yet begins.
 
         Args:
-            allow_changes: whether to go on with another release, torch, number of threads or other kernels than the
-                run began with, though the results are then not those of a run that was not interrupted.
+            allow_changes: whether to go on with another release, torch, number of threads or instruction set, though
+                results then differ from those of a run that was not interrupted.
 
         Raises:
-            RunError: also where something has changed that is not allowed.
             AlreadyComplete: there is nothing left to do.
         """
+        configuration = directory.read_configuration(self.out)
         with self._interruption, locked(self.out):
-            configuration = directory.read_configuration(self.out)
             if not directory.has_begun(self.out):
                 return self._begin({**configuration, **self.configuration})
             self.load()
             self._check_data(configuration)
             if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
-                raise AlreadyComplete(
-                    f"{self.out} is complete: all of its {self.epoch} epochs are done; --epochs takes more"
-                )
-            configuration = noting_changes(configuration, self.out, step=self.step, allowed=allow_changes)
-            self.configuration = {**configuration, **self.configuration}
+                done = f"all of its {self.epoch} epochs are done; --epochs takes more"
+                raise AlreadyComplete(f"{self.out} is complete: {done}")
+            merged = {**configuration, **self.configuration}
+            self.configuration = noting_changes(merged, self.out, step=self.step, allowed=allow_changes)
             self._write_configuration(self.configuration)
             directory.drop_metrics_after(self.out, epoch=self.epoch)
             return self._fit()
 
     def _begin(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
-        begun = {"began": datetime.now().isoformat(" ", "minutes"), "machine": machine()}
-        self._write_configuration({**configuration, **begun})
+        began = datetime.now().isoformat(" ", "minutes")
+        self._write_configuration({**configuration, "began": began, "machine": machine()})
         if self.recipe is not None:
             directory.replace_file(self.out / directory.RECIPE, self.recipe)
         torch.manual_seed(self.run.seed)
-        # From here on there is always a state to go on from.
-        self.save()
+        self.save()  # from here on there is always a state to go on from
         return self._fit()
 
     def load(self) -> None:

@@ -159,6 +159,21 @@ def test_damaged_images_are_named_all_at_once(make_folder: MakeFolder) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_link_to_nothing_is_a_damaged_image(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    link = root / "train" / "class0" / "9.png"
+    link.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=rf"1 of 7 pictures cannot be decoded: {link} \(No such file"):
+        image_folder(root, size=6)
+    assert len(image_folder(root, size=6, skip_damaged=True).train) == 6
+    shutil.copy(root / "train" / "class0" / "0.png", tmp_path / "gone.png")
+    assert len(image_folder(root, size=6).train) == 7
+    (root / "test" / "class9").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=f"{root / 'test' / 'class9'} is a link to nothing: mend or delete it"):
+        image_folder(root, size=6)
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_class_of_which_nothing_is_left_is_named(make_folder: MakeFolder) -> None:
     root = make_folder()
     for path in (root / "train" / "class1").iterdir():

@@ -7,7 +7,7 @@ import pytest
 
 from bnn.errors import RunError
 from bnn.training import directory
-from bnn.training.directory import append_metrics, drop_metrics_after, read_json, read_metrics, write_json
+from bnn.training.directory import append_metrics, create, drop_metrics_after, read_json, read_metrics, write_json
 
 
 def test_json_round_trip_leaves_nothing_else(tmp_path):
@@ -103,3 +103,12 @@ def test_metrics_are_forced_to_disk_with_their_name(tmp_path, monkeypatch):
     monkeypatch.setattr(directory.os, "fsync", lambda file: forced.append(os.readlink(f"/proc/self/fd/{file}")))
     append_metrics(tmp_path, {"epoch": 0})
     assert forced == [str(tmp_path / "metrics.jsonl"), str(tmp_path)]
+
+
+def test_a_start_that_was_killed_before_its_configuration_leaves_an_empty_directory(tmp_path):
+    for name in ("lock", "lock.json", ".config.json.new"):
+        (tmp_path / name).touch()
+    create(tmp_path)
+    (tmp_path / "config.json").touch()
+    with pytest.raises(RunError, match="is not empty"):
+        create(tmp_path)
