@@ -5,6 +5,7 @@ A checkpoint's seal finds damage. It does not say that a trainer wrote it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -121,12 +122,14 @@ def _check_state(
 
 
 def _is_like(value: Any, own: Any) -> bool:
-    """Whether a JSON value is of the kind of an option that an optimizer has."""
-    if isinstance(own, (list, tuple)):
-        return _is_list(value, len(own)) and all(map(_is_like, value, own))
-    if isinstance(own, bool) or own is None or isinstance(own, str):
-        return value is None or isinstance(value, (bool, str) if own is None else type(own))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """Whether a JSON value could be what becomes of an optimizer's option: numbers may move with a schedule."""
+    if isinstance(own, (list, tuple)):  # decays, which stay below 1
+        return _is_list(value, len(own)) and all(_is_like(v, o) and (v < 1 or o >= 1) for v, o in zip(value, own))
+    if not isinstance(own, (int, float)) or isinstance(own, bool):
+        return type(value) is type(own) and bool(value == own)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and (value >= 0 or own < 0)
 
 
 def _is_list(value: Any, length: int) -> bool:
