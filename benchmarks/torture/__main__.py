@@ -36,10 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcomes = []
     for kind in map(KINDS.__getitem__, options.only):
         count = options.trials or (kind.long if options.long else kind.short)
-        outcome = run(kind, range(options.seed, options.seed + count), processes=options.processes)
-        for seed, line in sorted(outcome.broken.items()):
-            print(f"{kind.name} --seed {seed}: {line}", flush=True)
-        outcomes.append(outcome)
+        outcomes.append(run(kind, range(options.seed, options.seed + count), processes=options.processes))
+        print(f"{kind.name}: {outcomes[-1].trials:,} trials, {len(outcomes[-1].broken)} broken", flush=True)
     text = f"{table(outcomes)}\n\n{_about(options.seed, time.monotonic() - began)}\n"
     print(text, end="")
     if options.markdown:

@@ -60,12 +60,13 @@ class Outcome:
     """The line of each seed that broke."""
 
     def add(self, seed: int, line: str | None, cpu_s: float) -> None:
-        """Counts a trial; `line` is what broke, or None."""
+        """Counts a trial; `line` is what broke, which is printed, or None."""
         self.trials += 1
         self.cpu_s += cpu_s
         self.slowest_s = max(self.slowest_s, cpu_s)
         if line is not None:
             self.broken[seed] = line
+            print(f"{self.kind.name} --seed {seed}: {line}", flush=True)
 
 
 @cache
