@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.torture.runs import difference, results
-from benchmarks.torture.trials import Kind, one_line, require
+from benchmarks.torture.trials import Kind, forked, one_line, require, status_of
 from benchmarks.torture.writes import DIGITS, trained
 from bnn.__main__ import run
 from bnn.cli import main
@@ -34,8 +34,8 @@ def trial(chance: Random, folder: Path) -> None:
     )
     output, streams = chance.choice(["full", "closed", "read in part"]), chance.choice([[1], [1], [2], [1, 2]])
     read, write = os.pipe()
-    process = os.fork()
-    if process == 0:
+
+    def act() -> int:
         os.close(read)
         if 2 not in streams:
             os.dup2(os.open("errors", os.O_WRONLY | os.O_CREAT), 2)
@@ -46,12 +46,14 @@ def trial(chance: Random, folder: Path) -> None:
         if words[0] in _WITHOUT_TORCH:
             os.environ["PYTHONPATH"] = str(_ROOT)
             os.execv(sys.executable, [sys.executable, "-m", "bnn", *words])
-        os._exit(run("bnn", lambda: main(words)))
+        return run("bnn", lambda: main(words))
+
+    process = forked(act)
     os.close(write)
     if output == "read in part":
         os.read(read, chance.randint(1, 200))
     os.close(read)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    status = status_of(process)
     errors = Path("errors").read_text() if Path("errors").exists() else ""
     what = f"`bnn {words[0]}` with {'output' if streams == [1] else 'errors'} {output}"
     if words[0] == "train":

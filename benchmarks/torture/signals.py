@@ -11,7 +11,7 @@ from random import Random
 from benchmarks.torture.commands import answer
 from benchmarks.torture.resume import SIGNALS
 from benchmarks.torture.runs import difference, results
-from benchmarks.torture.trials import Kind, one_line, require
+from benchmarks.torture.trials import Kind, forked, one_line, require, status_of
 from benchmarks.torture.writes import DIGITS, trained
 from bnn.__main__ import run
 from bnn.cli import main
@@ -73,18 +73,21 @@ def _fresh(number: signal.Signals, chance: Random) -> tuple[int, str]:
 def _forked(number: signal.Signals, chance: Random) -> tuple[int, str]:
     """A process that has imported everything already, so that most of its time is the training."""
     ready, go = os.pipe()
-    process = os.fork()
-    if process == 0:
-        with open("errors", "w") as errors, open(os.devnull, "w") as nowhere:
-            os.dup2(errors.fileno(), 2)
-            os.dup2(nowhere.fileno(), 1)
-        os._exit(run("bnn", lambda: os.write(go, b"!") and main(_COMMAND)))
+
+    def program() -> int:
+        os.write(go, b"!")
+        return main(_COMMAND)
+
+    def act() -> int:
+        os.dup2(os.open("errors", os.O_WRONLY | os.O_CREAT), 2)
+        return run("bnn", program)
+
+    process = forked(act)
     os.read(ready, 1)
     for descriptor in (ready, go):
         os.close(descriptor)
     _send(process, number, chance.uniform(0, 1.5))
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    return status, Path("errors").read_text() if Path("errors").exists() else ""
+    return status_of(process), Path("errors").read_text()
 
 
 def _send(process: int, number: signal.Signals, after_s: float) -> None:

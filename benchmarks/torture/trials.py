@@ -212,24 +212,36 @@ def quiet() -> Iterator[io.StringIO]:
         yield errors
 
 
-def in_child(action: Callable[[], object], *, kill_after_s: float | None = None) -> int:
-    """Runs an action in a forked process and, after some seconds, kills it.
+def forked(action: Callable[[], int]) -> int:
+    """Starts a copy of this process that does something and leaves with the status that it gives, as a program would.
 
     Returns:
-        The process's status: 0 where the action came to its end, 1 where it raised, -n where it died of signal n.
+        The process's number; `status_of` waits for it.
     """
-    process = _PROCESSES.Process(target=_act, args=(action,))
-    process.start()
-    process.join(kill_after_s)
-    if kill_after_s is not None:
-        process.kill()
-    process.join()
-    return int(process.exitcode or 0)
-
-
-def _act(action: Callable[[], object]) -> None:
+    process = os.fork()
+    if process:
+        return process
+    status = 1
     try:
-        action()
+        status = action()
+    except SystemExit as exit:
+        status = exit.code if isinstance(exit.code, int) else 1
     except BaseException:
-        os._exit(1)
-    os._exit(0)
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
+
+
+def status_of(process: int) -> int:
+    """Waits for a process: its status, or -n where it died of signal n."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def killed(action: Callable[[], object], *, after_s: float) -> int:
+    """Does something in a copy of this process, which is killed after some seconds. Gives its status."""
+    process = forked(lambda: bool(action()) and 0)
+    until = time.monotonic() + after_s
+    while time.monotonic() < until and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    return status_of(process)

@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.torture.runs import RUNS, Pause, difference, results, whole
-from benchmarks.torture.trials import Kind, in_child, one_line, require
-from bnn.errors import BnnError, RunError
+from benchmarks.torture.trials import Kind, forked, killed, one_line, require, status_of
+from bnn.errors import AlreadyComplete, BnnError, RunError
 from bnn.training import Trainer
 
 _NAMES = ("adam", "recu", "edge, perceptron", "edge-min, convolutions")
@@ -23,18 +23,19 @@ def trial(chance: Random, folder: Path) -> None:
     name, out = chance.choice(_NAMES), folder / "run"
     expected = whole(name)
     if chance.random() < 0.7:
-        in_child(lambda: _trainer(name, out, 0.01).fit(), kill_after_s=chance.uniform(0.05, 0.4))
+        killed(lambda: _trainer(name, out, 0.01).fit(), after_s=chance.uniform(0.05, 0.4))
+    makes = [partial(_trainer, name, out, chance.uniform(0, 0.02)) for _ in range(chance.choice([2, 2, 3]))]
     processes = []
-    for number in range(chance.choice([2, 2, 3])):
-        process = os.fork()
-        if process == 0:
-            time.sleep(chance.uniform(0, 0.05) * number)
-            os._exit(_train(partial(_trainer, name, out, chance.uniform(0, 0.02)), folder / f"said-{number}"))
-        processes.append(process)
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+    for number, make in enumerate(makes):
+        processes.append(forked(partial(_train, make, folder / f"said-{number}")))
+        time.sleep(chance.uniform(0, 0.05))
+    statuses = list(map(status_of, processes))
     said = [one_line(path.read_text()) for path in sorted(folder.glob("said-*"))]
     require(set(statuses) <= {0, 1}, f"the processes left with {statuses}: {said}")
-    require(0 in statuses or (out / "summary.json").exists(), f"no process trained: {said}")
+    require(
+        0 in statuses or (out / "summary.json").exists(),
+        f"no process trained: {said}; there are {sorted(os.listdir(out))}",
+    )
     differs = difference(results(out), expected)
     require(not differs, f"{name}: what {len(processes)} processes made differs in {differs}: {statuses}, {said}")
 
@@ -44,8 +45,10 @@ def _train(make: partial[Trainer], said: Path) -> int:
     try:
         try:
             make().resume()
-        except (BnnError, RunError) as error:
-            if "anew" not in str(error) and "is missing" not in str(error):
+        except AlreadyComplete:
+            return 0
+        except RunError as error:
+            if "is missing" not in str(error):
                 raise
             make().fit()
     except BnnError as error:

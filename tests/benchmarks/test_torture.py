@@ -10,7 +10,7 @@ import pytest
 from benchmarks.torture.__main__ import KINDS, main, table
 from benchmarks.torture.faults import FAULTS, Storage
 from benchmarks.torture.hostile import mutated_json, text_of
-from benchmarks.torture.trials import Broken, Kind, attempt, in_child, run
+from benchmarks.torture.trials import Broken, Kind, attempt, forked, run, status_of
 from bnn.training import checkpoint
 
 # A fork of a process with threads of its own, as those of pytest are; the children use none of them.
@@ -117,12 +117,13 @@ def test_a_disk_fails_at_a_change(fault, folder, chance):
 
 
 def test_a_kill_leaves_what_came_before(folder, chance):
-    def act() -> None:
+    def act() -> int:
         with storage(folder, "kill", 4, chance).watched():
             (folder / "one").write_bytes(b"1")
             (folder / "two").write_bytes(b"22")
+        return 0
 
-    assert in_child(act) == -signal.SIGKILL
+    assert status_of(forked(act)) == -signal.SIGKILL
     assert (folder / "one").read_bytes() == b"1"
     assert b"22".startswith((folder / "two").read_bytes())
 
@@ -133,7 +134,7 @@ def test_a_loss_of_power_takes_what_was_not_forced_to_disk(forced, folder):
 
     (folder / "old").write_bytes(b"old")
 
-    def act(seed: int) -> None:
+    def act(seed: int) -> int:
         with storage(folder, "power", 6 if forced else 4, Random(seed)).watched():
             with (folder / "new").open("wb") as file:
                 file.write(b"new")
@@ -145,10 +146,11 @@ def test_a_loss_of_power_takes_what_was_not_forced_to_disk(forced, folder):
                 descriptor = os.open(folder, os.O_RDONLY)
                 os.fsync(descriptor)
             (folder / "later").touch()
+        return 0
 
     found = set()
     for seed in range(20):
-        assert in_child(lambda seed=seed: act(seed)) == -signal.SIGKILL
+        assert status_of(forked(lambda seed=seed: act(seed))) == -signal.SIGKILL
         found.add((folder / "old").read_bytes())
         (folder / "old").write_bytes(b"old")
         (folder / "new").unlink(missing_ok=True)
