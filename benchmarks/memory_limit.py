@@ -40,9 +40,7 @@ class Task:
     def predicted(self) -> StepMemory:
         """What `bnn budget` says of it."""
         step = step_on_meta(self.network, self.configuration)
-        return predict_step(
-            step, input_shape=self.network.input_shape, batch_size=self.configuration.batch_size
-        )
+        return predict_step(step, input_shape=self.network.input_shape, batch_size=self.configuration.batch_size)
 
     def fits(self, limit_bytes: float) -> bool:
         """Whether three steps are taken by a process that may get so much memory after it has loaded what it needs."""
@@ -93,7 +91,9 @@ def main() -> None:
         middle = (enough + too_little) / 2
         enough, too_little = (middle, too_little) if measured.fits(middle) else (enough, middle)
     figures = {"tensors": memory.table.total_bytes, "asked for": memory.process_bytes, "least": enough}
-    print(options.model, options.preset, *(f"{name} {value / _MIB:.2f} MiB" for name, value in figures.items()), sep=", ")
+    print(
+        options.model, options.preset, *(f"{name} {value / _MIB:.2f} MiB" for name, value in figures.items()), sep=", "
+    )
 
 
 if __name__ == "__main__":

@@ -49,9 +49,17 @@ def changed(value: Any, at: tuple[Any, ...], new: Any) -> Any:
 
 def everything(of: Trainer) -> list[Any]:
     tensors = {name: tensor.tolist() for name, tensor in training_state(of.run).items()}
-    options = [{name: value for name, value in group.items() if name != "params"} for group in of.run.optimizer.param_groups]
+    options = [
+        {name: value for name, value in group.items() if name != "params"} for group in of.run.optimizer.param_groups
+    ]
     mine = {name: copy.copy(value) for name, value in vars(of).items() if isinstance(value, (int, float, dict))}
-    return [repr(tensors), options, mine, [callback.state() for callback in of.callbacks], torch.get_rng_state().tolist()]
+    return [
+        repr(tensors),
+        options,
+        mine,
+        [callback.state() for callback in of.callbacks],
+        torch.get_rng_state().tolist(),
+    ]
 
 
 @pytest.mark.parametrize("name", ["adam", "recu"])
@@ -95,7 +103,10 @@ def low_bit(dtype: torch.dtype) -> tuple[torch.nn.Module, Adam]:
         (lambda tensors: tensors.update({"0.exp_avg": torch.zeros(4, 7, dtype=torch.int8)}), "exp_avg is no moment"),
         (lambda tensors: tensors.update({"0.exp_avg_sq": torch.zeros(4, 8, dtype=torch.int8)}), "exp_avg_sq is no"),
         (lambda tensors: tensors.update({"0.step": torch.tensor(1.0)}), "steps are counted from 1"),
-        (lambda tensors: tensors.update({"x.exp_avg": torch.zeros(4, 8)}), "an unexpected optimizer tensor 'x.exp_avg'"),
+        (
+            lambda tensors: tensors.update({"x.exp_avg": torch.zeros(4, 8)}),
+            "an unexpected optimizer tensor 'x.exp_avg'",
+        ),
     ],
 )
 def test_moments_that_do_not_fit_are_refused(change, message):

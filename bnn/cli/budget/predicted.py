@@ -28,9 +28,7 @@ from bnn.errors import UsageError
 from bnn.reports.budget import print_budget, print_candidates, print_measured
 
 _CAPTION = "Tensors of one step on the CPU at the moment when they take most, predicted: see docs/cost.md."
-_FIT_CAPTION = (
-    "Needed by the process above what Python and torch take, allocator and objects included, predicted: see docs/cost.md."
-)
+_FIT_CAPTION = "Needed by the process above what Python and torch take, allocator and objects included, predicted: see docs/cost.md."
 
 
 class PredictedBudget:

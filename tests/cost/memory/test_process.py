@@ -28,7 +28,14 @@ for model, preset, batch in (word.split(",") for word in sys.argv[1:]):
     [
         ["resnet8,edge-min,50"],
         pytest.param(
-            ["mlp,edge-min,100", "cnv,edge-min,100", "cnv,edge,20", "resnet20,edge-min,100", "resnet20,edge,100", "vgg_small,edge-min,50"],
+            [
+                "mlp,edge-min,100",
+                "cnv,edge-min,100",
+                "cnv,edge,20",
+                "resnet20,edge-min,100",
+                "resnet20,edge,100",
+                "vgg_small,edge-min,50",
+            ],
             marks=pytest.mark.slow,
         ),
         pytest.param(["mlp,standard,100", "resnet8,standard,50", "cnv,standard,50"], marks=pytest.mark.slow),
