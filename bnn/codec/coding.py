@@ -76,7 +76,6 @@ class Entry:
         """Bytes of the tensor that it decodes to."""
         return self.size * self.dtype.itemsize
 
-
     @property
     def effort(self) -> float:
         """What decoding takes beyond what its bytes do: see `bnn.codec.context.effort`; 0 of other codings.

@@ -186,7 +186,12 @@ def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
     name = _tensors_name(step, str(digest))
     # Nothing but a name that can belong to this manifest is ever opened.
     named = _NAME.fullmatch(name) and fields.get("tensors") == name
-    if not named or type(fields.get("step")) is not int or fields["step"] != step or not isinstance(fields.get("state"), dict):
+    if (
+        not named
+        or type(fields.get("step")) is not int
+        or fields["step"] != step
+        or not isinstance(fields.get("state"), dict)
+    ):
         raise _DamagedError(f"{manifest} is damaged: it does not describe a checkpoint of step {step}")
     tensors = manifest.with_name(name)
     try:

@@ -58,9 +58,7 @@ def check_progress(state: Mapping[str, Any], trainer: Trainer) -> None:
             raise CheckpointError(f"the checkpoint's state of {name} is not one that it has kept: {error!r}") from None
 
 
-def check_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: Any, values: Any
-) -> None:
+def check_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: Any, values: Any) -> None:
     """Refuses options and state that an optimizer cannot have kept.
 
     Args:
@@ -82,7 +80,9 @@ def check_optimizer(
         if index not in map(str, range(len(states))):
             raise CheckpointError(f"the checkpoint has an unexpected optimizer tensor {name!r}")
         states[int(index)][key] = tensor
-    restored = {id(own): {**own, **_group(saved, own, optimizer)} for saved, own in zip(groups, own_groups, strict=True)}
+    restored = {
+        id(own): {**own, **_group(saved, own, optimizer)} for saved, own in zip(groups, own_groups, strict=True)
+    }
     try:
         for (group, parameter), state in zip(parameters, states, strict=True):
             if state:

@@ -45,7 +45,7 @@ def _without(name: str):
 
 
 RESUMED = {
-    "not JSON": (lambda c: None, ["run/config.json cannot be read"]),
+    "not JSON": (lambda c: None, ["run/config.json is damaged"]),
     "no version": (_without("version"), ["run was written by release", "whose runs this release", "does not open"]),
     "another version": (lambda c: {**c, "version": 99}, ["run was written by release", "train anew"]),
     "no recipe": (_without("recipe"), ["a file in it is only executed where you name it", "--recipe run/recipe.py"]),

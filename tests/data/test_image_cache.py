@@ -51,7 +51,18 @@ def test_images_are_indexed_as_a_tensor_is(path: Path) -> None:
     images, expected = cached_images(path, SHAPE, Decoder()).images, torch.from_numpy(PIXELS)
     assert (images.shape, images.dtype, images.ndim, len(images)) == (expected.shape, expected.dtype, 4, 10)
     rows = torch.tensor([7, 0, 7, 3])
-    for index in (rows, slice(2, 5), slice(None), 4, -1, (slice(None), 0, 1, 2), (3, 0), (rows, 2), rows[:0], expected[:, 0, 0, 0] > 9):
+    for index in (
+        rows,
+        slice(2, 5),
+        slice(None),
+        4,
+        -1,
+        (slice(None), 0, 1, 2),
+        (3, 0),
+        (rows, 2),
+        rows[:0],
+        expected[:, 0, 0, 0] > 9,
+    ):
         assert torch.equal(images[index], expected[index])
     with pytest.raises(IndexError):
         images[10]
