@@ -215,7 +215,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if not is_accumulator(parameter):
             return
         for tensor in (parameter.detach(), *self.state[parameter].values()):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not _is_finite(_few_rows(tensor)):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_finite(_few_rows(tensor)):
                 raise NonFiniteError(
                     f"the optimizer's parameter {index}, of shape {list(parameter.shape)}, or its state is not finite:"
                     " go on from an earlier checkpoint"
@@ -331,7 +331,8 @@ def _few_rows(x: Tensor) -> Tensor:
     return rows[:: max(1, len(rows) // _ROWS_LOOKED_AT)]
 
 
-def _is_finite(x: Tensor) -> bool:
+def is_finite(x: Tensor) -> bool:
+    """Whether every element of a floating tensor is finite; in one pass, without a tensor of truth values."""
     return not x.numel() or all(math.isfinite(end) for end in torch.aminmax(x))
 
 

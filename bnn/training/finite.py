@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from bnn.optim.base import all_finite
+from bnn.optim.base import is_finite
 
 
 def first_not_finite(tensors: Mapping[str, Tensor], *, but: Collection[str] = ()) -> str | None:
@@ -15,7 +15,6 @@ def first_not_finite(tensors: Mapping[str, Tensor], *, but: Collection[str] = ()
         but: names of tensors that are not looked at.
     """
     for name, x in tensors.items():
-        # The first question takes one pass and no memory; large values, whose squares are infinite, need the second.
-        if name not in but and x.is_floating_point() and not all_finite([x]) and not bool(x.isfinite().all()):
+        if name not in but and x.is_floating_point() and not is_finite(x):
             return name
     return None

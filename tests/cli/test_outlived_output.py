@@ -38,12 +38,11 @@ def test_a_training_goes_on_without_its_output(lost, bnn, monkeypatch):
 
 
 def test_a_pipe_that_is_closed_behind_the_first_line(in_an_empty_folder):
-    process = subprocess.Popen(
-        [*BNN, "train", DIGITS, *QUICK, "--out", "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline().endswith("loading torch\n")
-    process.stdout.close()
-    assert (process.stderr.read(), process.wait()) == ("", 0)
+    words = [*BNN, "train", DIGITS, *QUICK, "--out", "run"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().endswith("loading torch\n")
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
     assert Path("run/summary.json").exists()
 
 
