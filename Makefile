@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow lint bench bench-larq report figures house reference setup oracle golden clean
+.PHONY: train test test-slow torture lint bench bench-larq report figures house reference setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py
@@ -19,6 +19,10 @@ test: setup
 
 test-slow: setup
 	$(PYTEST) -m slow
+
+# Half an hour on two free cores; the table is that of benchmarks/records.md.
+torture: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture --long --markdown runs/torture.md
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *((signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()))
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
 
 
 def run(name: str, program: Callable[[], int]) -> int:
-    """Runs a command line so that SIGINT and SIGTERM end it with one line and the status 128 + n at any moment.
+    """Runs a command line so that SIGINT, SIGTERM and SIGHUP end it with one line and the status 128 + n at any moment.
 
     A training has handlers of its own meanwhile. When the program has ended, signals no longer matter.
 
@@ -80,7 +80,8 @@ def _leave(name: str, number: int = signal.SIGINT) -> None:
 
 
 def _say(name: str, number: int = signal.SIGINT) -> int:
-    os.write(2, f"{name}: interrupted\n".encode())
+    with suppress(OSError):  # the terminal may be gone
+        os.write(2, f"{name}: interrupted\n".encode())
     return 128 + number
 
 

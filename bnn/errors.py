@@ -36,6 +36,12 @@ class RunError(BnnError):
     """A run's directory cannot be used."""
 
 
+class AlreadyComplete(RunError):
+    """There is nothing left to do, which is a success for whatever starts a run again and again."""
+
+    exit_code = 0
+
+
 class NonFiniteError(BnnError, ValueError):
     """A NaN reached a place where it would silently become an ordinary value, such as a sign bit."""
 

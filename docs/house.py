@@ -14,7 +14,7 @@ TOPS = ("bnn", "hwsim", "recipes")
 
 FLOORS: list[list[str]] = [
     ["bnn.errors"],
-    ["bnn.random"],
+    ["bnn.files", "bnn.random"],
     ["bnn.ops", "bnn.data"],
     ["bnn.bits"],
     ["bnn.quantizers"],
@@ -35,6 +35,7 @@ FLOORS: list[list[str]] = [
 
 WHAT = {
     "bnn.errors": "what users can mend",
+    "bnn.files": "read within bounds",
     "bnn.random": "named streams, rounding",
     "bnn.ops": "operations on bits",
     "bnn.bits": "BitTensor",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.cli.trainer import model_file
+from bnn.cli.trainer import model_file, require_finite
 
 
 def compress(arguments: list[str]) -> None:
@@ -14,15 +15,19 @@ def compress(arguments: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of the run")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the file, such as model.bnnz")
     parser.add_argument("--floats", choices=("float16", "bfloat16"), help="narrow what is not binary or ternary")
+    _add_memory_option(parser)
     options = parser.parse_args(arguments)
     path = model_file(options.run)
     import torch
     from rich.console import Console
 
     from bnn.codec import commands
+    from bnn.codec.model import load_tensors
 
+    require_finite(load_tensors(path, memory_limit_bytes=sys.maxsize), path)
     float_dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(options.floats)
-    commands.compress(Console(), path, options.out, float_dtype=float_dtype)
+    memory_bytes = options.memory_mib << 20
+    commands.compress(Console(), path, options.out, float_dtype=float_dtype, memory_limit_bytes=memory_bytes)
 
 
 def decompress(arguments: list[str]) -> None:
@@ -52,4 +57,8 @@ def inspect(arguments: list[str]) -> None:
 
 def _add_file_options(parser: ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file (.bnnz)")
+    _add_memory_option(parser)
+
+
+def _add_memory_option(parser: ArgumentParser) -> None:
     parser.add_argument("--memory-mib", type=int, default=1024, help="what its tensors may take (default: %(default)s)")

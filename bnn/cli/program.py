@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import bnn
+from bnn.cli.output import drop
 from bnn.errors import BnnError, UsageError, near_match
 
 Command = Callable[[list[str]], None]
@@ -37,7 +38,7 @@ def run_program(
 
     Returns:
         The exit status: 0 for success, 2 for a command line that cannot be understood, 128 + n after signal n, 1 for
-        other errors.
+        other errors. An output that nobody reads any more is a SIGPIPE.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments == ["--version"]:
@@ -52,6 +53,8 @@ def run_program(
             raise UsageError(f"there is no command {arguments[0]!r}{near}; see `{name} --help`")
         with _one_line_warnings(name):
             commands[arguments[0]](arguments[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BnnError as error:
         return _fail(name, str(error), error.exit_code)
     except KeyboardInterrupt as interrupt:
@@ -60,6 +63,12 @@ def run_program(
         return _fail(name, on_interrupt, 128 + number)
     except MemoryError:
         return _fail(name, on_memory, 1)
+    except BrokenPipeError:
+        drop(sys.stdout)
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        drop(sys.stdout)
+        return _fail(name, f"{error.filename or 'the output'}: {error.strerror or error}", 1)
     return 0
 
 
@@ -69,7 +78,10 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def _fail(name: str, message: str, code: int) -> int:
-    print(f"{name}:", " ".join(message.split()), file=sys.stderr)
+    try:
+        print(f"{name}:", " ".join(message.split()), file=sys.stderr, flush=True)
+    except OSError:
+        drop(sys.stderr)
     return code
 
 

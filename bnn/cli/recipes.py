@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from bnn.cli.arguments import ArgumentParser, require_choice
@@ -15,6 +16,7 @@ def recipes(arguments: list[str]) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="of the recipe to copy")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="the copy (default: NAME.py in this folder)")
     options = parser.parse_args(arguments)
+    from bnn.files import replacing
     from bnn.training.recipe import recipe_names
 
     files = recipe_names()
@@ -26,7 +28,9 @@ def recipes(arguments: list[str]) -> None:
     require_choice("recipe", options.name, files)
     target = options.out or Path(f"{options.name}.py")
     try:
-        with target.open("xb") as file:
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "File exists")
+        with replacing(target) as file:
             file.write(files[options.name].read_bytes())
     except OSError as error:
         raise RecipeError(f"{target} cannot be written: {error.strerror or error}: name another file with -o") from None

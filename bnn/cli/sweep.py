@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bnn.cli.output import outlived_output
 from bnn.cli.program import asks_for_help
 from bnn.errors import BnnError, RunError, UsageError
 
@@ -47,6 +47,11 @@ def sweep(arguments: list[str]) -> None:
         return
     if not arguments or arguments[0].startswith("-"):
         raise UsageError("name a recipe first, as in `bnn sweep digits --seed 0,1,2`; see `bnn sweep --help`")
+    with outlived_output():
+        _sweep(arguments)
+
+
+def _sweep(arguments: list[str]) -> None:
     recipe_name, options = arguments[0], _options(arguments[1:])
     out = Path(_one(options.pop("--out", [f"runs/sweep-{Path(recipe_name).stem}"]), "--out"))
     device = options.pop("--device", None)
@@ -114,7 +119,7 @@ def _check(recipe_name: str, runs: Mapping[Path, Sequence[str]]) -> None:
 
 def _train_each(recipe_name: str, runs: Mapping[Path, Sequence[str]], common: Sequence[str]) -> list[str]:
     """Trains what is not complete; gives the folders of what failed, with exit statuses."""
-    from bnn.training.directory import CHECKPOINTS, CONFIGURATION, SUMMARY
+    from bnn.training.directory import CONFIGURATION, SUMMARY
     from bnn.training.recipe import locate_recipe
 
     recipe, failed = str(locate_recipe(recipe_name)), []
@@ -122,11 +127,9 @@ def _train_each(recipe_name: str, runs: Mapping[Path, Sequence[str]], common: Se
         print(f"{number}/{len(runs)}: {folder}", flush=True)
         if (folder / SUMMARY).exists():
             continue
-        if any((folder / CHECKPOINTS).glob("*.json")):
+        if (folder / CONFIGURATION).exists():
             status = _train(["--resume", str(folder), "--recipe", recipe])
         else:
-            if (folder / CONFIGURATION).exists():  # it ended before its first checkpoint
-                shutil.rmtree(folder)
             status = _train([recipe_name, *words, *common, "--out", str(folder)])
         if status > 128:
             raise KeyboardInterrupt(status - 128)

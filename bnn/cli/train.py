@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bnn
 from bnn.cli.arguments import ArgumentParser
+from bnn.cli.output import outlived_output
 from bnn.cli.program import asks_for_help
-from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe
-from bnn.errors import RecipeError, UsageError
+from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe, new_folder
+from bnn.errors import BnnError, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from bnn.training import Trainer
@@ -30,7 +33,7 @@ options of every run:
   --tensorboard                write a TensorBoard log as well
   -h, --help                   this text; behind a RECIPE: its own options, too
 
-SIGTERM and Ctrl-C save the state and leave; --resume goes on from there.
+SIGTERM, SIGHUP and Ctrl-C save the state and leave; --resume goes on from there.
 """
 
 
@@ -38,19 +41,29 @@ def train(arguments: list[str]) -> None:
     """Runs the command."""
     if asks_for_help(arguments):
         print(_HELP, end="")
-    elif arguments and not arguments[0].startswith("-"):
-        _start(arguments[0], arguments[1:])
-    elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
-        _resume(arguments)
-    else:
-        raise UsageError(
-            "name a recipe first, as in `bnn train digits --epochs 5`; `bnn recipes` lists them, see `bnn --help`"
-        )
+        return
+    with outlived_output():
+        if arguments and not arguments[0].startswith("-"):
+            _start(arguments[0], arguments[1:])
+        elif any(argument.partition("=")[0] == "--resume" for argument in arguments):
+            _resume(arguments)
+        else:
+            raise UsageError(
+                "name a recipe first, as in `bnn train digits --epochs 5`; `bnn recipes` lists them, see `bnn --help`"
+            )
 
 
 def _start(recipe_name: str, arguments: list[str]) -> None:
     _say_that_torch_is_loading()
-    from bnn.training.recipe import build, load_recipe, locate_recipe, parse_arguments, recipe_parser, values_to_json
+    from bnn.training.recipe import (
+        build,
+        load_recipe,
+        locate_recipe,
+        parse_arguments,
+        recipe_parser,
+        values_from_json,
+        values_to_json,
+    )
 
     recipe = load_recipe(locate_recipe(recipe_name))
     parser = recipe_parser(recipe, prog=f"bnn train {recipe_name}")
@@ -63,16 +76,20 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
     values = parse_arguments(parser, arguments)
     out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
-    directory = Path(out or f"runs/{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
-    trainer.recipe = recipe.content
-    trainer.configuration = {
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "arguments": values_to_json(values),
-        "device": device,
-    }
-    _finish(trainer, trainer.fit)
+    kept = values_to_json(values)
+    # From the values that a resumed run will have, whose paths are absolute.
+    values = values_from_json(recipe, kept)
+    name = f"{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    with nullcontext(Path(out)) if out is not None else new_folder(Path("runs"), name) as directory:
+        trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
+        trainer.recipe = recipe.content
+        trainer.configuration = {
+            "recipe": recipe.name,
+            "recipe_sha256": recipe.sha256,
+            "arguments": kept,
+            "device": device,
+        }
+        _finish(trainer, trainer.fit)
 
 
 def _resume(arguments: list[str]) -> None:
@@ -82,13 +99,22 @@ def _resume(arguments: list[str]) -> None:
     parser.add_argument("--data-dir", type=Path, help="where the data are now")
     parser.add_argument("--device", help="cpu, cuda, mps or auto (default: as the run began)")
     parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+    parser.add_argument(
+        "--allow-changes",
+        action="store_true",
+        help="go on with another release, torch, number of threads or instruction set, though results then differ",
+    )
     add_recipe_option(parser)
     options = parser.parse_args(arguments)
     _say_that_torch_is_loading()
     from bnn.training.directory import read_configuration
+    from bnn.training.lock import require_unlocked
     from bnn.training.recipe import build, values_from_json, values_to_json
 
     configuration = read_configuration(options.resume)
+    require_unlocked(options.resume)
+    if not options.allow_changes:
+        _take_threads_of(configuration)
     recipe = named_recipe(options.resume, configuration, options.recipe)
     kept = arguments_of_run(options.resume, configuration)
     given = {"epochs": options.epochs, "data_dir": options.data_dir}
@@ -98,8 +124,21 @@ def _resume(arguments: list[str]) -> None:
     values = values_from_json(recipe, {**kept, **changes})
     device = options.device or configuration.get("device", "auto")
     trainer = make_trainer(lambda: build(recipe, values), options.resume, device, tensorboard=options.tensorboard)
+    trainer.recipe = recipe.content
     trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
-    _finish(trainer, trainer.resume)
+    _finish(trainer, partial(trainer.resume, allow_changes=options.allow_changes))
+
+
+def _take_threads_of(configuration: dict[str, Any]) -> None:
+    """Goes on with the threads that a run began with: the bits of sums depend on their number."""
+    import torch
+
+    from bnn.training.changes import threads_of
+
+    threads, here = threads_of(configuration), torch.get_num_threads()
+    if threads is not None and threads != here:
+        torch.set_num_threads(threads)
+        print(f"threads: {threads}, as the run began; --allow-changes takes {here}, as this process would")
 
 
 def _say_that_torch_is_loading() -> None:
@@ -111,8 +150,16 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
     from rich.console import Console
     from rich.text import Text
 
+    from bnn.reports.log import RunLog
     from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
 
+    log = RunLog()
+    trainer.callbacks.append(log)
     Console().print(Text(start_line(trainer)), soft_wrap=True)
-    print_summary(Console(), take_all_steps(), trainer.out)
+    try:
+        summary = take_all_steps()
+    except (BnnError, KeyboardInterrupt, MemoryError) as error:
+        log.write(f"ended by {type(error).__name__}: {error}")
+        raise
+    print_summary(Console(), summary, trainer.out)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from bnn.errors import RunError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from bnn.codec import Model
     from bnn.training import Run, Trainer
@@ -113,7 +116,7 @@ def model_of(path: Path, recipe_path: str | None) -> Model:
         recipe_path: a file with classes of which the network has modules; it is executed.
 
     Raises:
-        RunError: the run has no model yet.
+        RunError: the run has no model yet, or one that is not finite.
         CodecError: the file cannot be read, or its network not be made.
     """
     import inspect
@@ -125,7 +128,22 @@ def model_of(path: Path, recipe_path: str | None) -> Model:
 
     file = model_file(path)
     own = [] if recipe_path is None else vars(execute(Path(recipe_path))).values()
-    return load(file, classes=[cls for cls in own if inspect.isclass(cls) and issubclass(cls, nn.Module)])
+    model = load(file, classes=[cls for cls in own if inspect.isclass(cls) and issubclass(cls, nn.Module)])
+    require_finite(model.network.state_dict(), file)
+    return model
+
+
+def require_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuses a model that has diverged.
+
+    Raises:
+        RunError: a tensor has NaN or infinite values.
+    """
+    from bnn.training.finite import first_not_finite
+
+    name = first_not_finite(tensors)
+    if name is not None:
+        raise RunError(f"{file} is of no use: its {name} is not finite; train anew with a lower learning rate")
 
 
 def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, tensorboard: bool = False) -> Trainer:
@@ -152,6 +170,38 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
     if tensorboard:
         callbacks.append(TensorBoard())
     return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)
+
+
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder that nobody else has, which goes again if it stays empty.
+
+    Args:
+        parent: made if missing.
+        name: of the folder; with a number behind it if there is one of this name.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    from bnn.training.directory import writing
+
+    names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = next(folder for folder in (parent / name for name in names) if _is_made(folder))
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _is_made(folder: Path) -> bool:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def device_named(name: str) -> torch.device:

@@ -76,6 +76,20 @@ class Entry:
         """Bytes of the tensor that it decodes to."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def effort(self) -> float:
+        """What decoding takes beyond what its bytes do: see `bnn.codec.context.effort`; 0 of other codings.
+
+        Raises:
+            FormatError: as `decode`.
+        """
+        if self.coding is not Coding.CONTEXT or not self.size:
+            return 0
+        try:
+            return context.effort_of(self.payload, size=self.size, levels=len(self.levels))
+        except FormatError as error:
+            raise FormatError(f"{self.name}: {error}") from None
+
 
 def encode_discrete(name: str, values: Tensor, *, levels: Sequence[float] = (), quick: bool = False) -> Entry:
     """Encodes a weight by its levels, or as `encode_values` if it has more than 256 different values.

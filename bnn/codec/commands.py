@@ -2,8 +2,8 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
 
+from bnn import files
 from bnn.codec.coding import Entry, decode, symbols
 from bnn.codec.errors import CodecError
 from bnn.codec.model import MEMORY_LIMIT_BYTES, read_within, recode
@@ -24,9 +25,16 @@ TENSORS = "model.safetensors"
 DESCRIPTION = "model.json"
 
 
-def compress(console: Console, model: Path, path: Path, *, float_dtype: torch.dtype | None = None) -> None:
+def compress(
+    console: Console,
+    model: Path,
+    path: Path,
+    *,
+    float_dtype: torch.dtype | None = None,
+    memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+) -> None:
     """Writes a model file in its shortest codings and prints what it takes; see `bnn.codec.model.recode`."""
-    recode(model, path, float_dtype=float_dtype)
+    recode(model, path, float_dtype=float_dtype, memory_limit_bytes=memory_limit_bytes)
     description = _describe(path, read_within(path, memory_limit_bytes=math.inf))
     console.print(f"{escape(str(path))}: {_summary(description)}", highlight=False, soft_wrap=True)
 
@@ -44,19 +52,23 @@ def decompress(path: Path, directory: Path, *, memory_limit_bytes: int = MEMORY_
     """
     entries = read_within(path, memory_limit_bytes)
     tensors = {entry.name: decode(entry) for entry in entries}
-    description = _describe(path, entries)
+    description = json.dumps(_describe(path, entries), indent=2) + "\n"
+    tensors_path, description_path = directory / TENSORS, directory / DESCRIPTION
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        files.remove_left_behind(directory)
         if any(directory.iterdir()):
             raise CodecError(f"{directory} is not empty: name another folder with -o")
-        # Under their own names only once they are whole.
-        new_tensors, new_description = directory / f".{TENSORS}.new", directory / f".{DESCRIPTION}.new"
-        new_tensors.write_bytes(to_safetensors(tensors))
-        new_description.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        os.replace(new_tensors, directory / TENSORS)
-        os.replace(new_description, directory / DESCRIPTION)
+        with files.replacing(tensors_path) as file:
+            file.write(to_safetensors(tensors))
+        with files.replacing(description_path) as file:
+            file.write(description.encode())
     except (OSError, SafetensorError) as error:
-        raise CodecError(f"{directory} cannot be written: {error}") from None
+        # The folder has to be empty for another try.
+        with suppress(OSError):
+            tensors_path.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise CodecError(f"{directory} cannot be written: {reason or error}") from None
 
 
 def inspect(

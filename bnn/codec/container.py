@@ -10,17 +10,16 @@ import itertools
 import json
 import math
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bnn import files
 from bnn.codec import context
 from bnn.codec.coding import DTYPES, MAX_LEVELS, Coding, Entry
 from bnn.codec.errors import ChecksumError, CodecError, FormatError, LengthError, MagicError, VersionError
@@ -39,6 +38,9 @@ HEADER_BYTES = _FIELDS.size + _DESCRIPTION.size + _DIGEST_BYTES
 
 _MAX_TABLE_BYTES = 1 << 24
 _MAX_DESCRIPTION_BYTES = 1 << 20
+# Names, shapes and values of one tensor take more, so that only empty ones are ever too many.
+_LEAST_TENSOR_BYTES = 4
+_FEW_TENSORS = 1024
 _MAX_DIMS = 8
 _MAX_SIZE = 1 << 40
 
@@ -83,18 +85,11 @@ def write(path: Path, entries: Sequence[Entry], description: Mapping[str, Any] |
         CodecError: the file cannot be written.
     """
     content = to_bytes(entries, description)
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        with temporary.open("wb") as file:
+        with files.replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
-        raise CodecError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise CodecError(f"{path} cannot be written: {error.strerror or error}: name a file in another place") from None
     return len(content)
 
 
@@ -118,17 +113,14 @@ def read_all(path: Path) -> tuple[list[Entry], dict[str, Any]]:
         FormatError: a field has a value that the format forbids.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            # Opening a named pipe would wait for its writer.
-            raise CodecError("this cannot be read, it is not a regular file: name a model file")
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             # Of a file that is something else, however large, no more than the header is read.
             header = file.read(HEADER_BYTES)
             _check_header(header, os.fstat(file.fileno()).st_size)
             content = header + file.read()
         return parsed(content)
     except OSError as error:
-        raise CodecError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise CodecError(f"{path} cannot be read: {error.strerror or error}: name a model file") from None
     except CodecError as error:
         raise type(error)(f"{path}: {error}") from None
 
@@ -208,16 +200,12 @@ def _description(stored: bytes, size: int) -> dict[str, Any]:
     if not stored and not size:
         return {}
     try:
-        description = json.loads(_inflate(stored, size, "description"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        description = files.parse_json(_inflate(stored, size, "description"), finite=True)
+    except ValueError as error:
         raise FormatError(f"the description is damaged: {error}") from None
     if not isinstance(description, dict):
         raise FormatError("the description is no JSON object")
     return description
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number of JSON")
 
 
 def _inflate(stored: bytes, size: int, what: str) -> bytes:
@@ -253,11 +241,14 @@ class _Records:
 
     def entries(self) -> list[Entry]:
         entries: dict[str, Entry] = {}
+        most = _FEW_TENSORS + len(self._content) // _LEAST_TENSOR_BYTES
         while self._next < len(self._records):
             entry = self._entry()
             if entry.name in entries:
                 raise FormatError(f"there are two tensors {entry.name!r}")
             entries[entry.name] = entry
+            if len(entries) > most:
+                raise FormatError(f"a file of {len(self._content)} bytes has at most {most} tensors")
         if self._payload_start != len(self._content):
             raise FormatError("there are bytes that belong to no tensor")
         return list(entries.values())

@@ -35,6 +35,10 @@ _NEAR = 32
 _MIN_GAIN = 0.002
 _DISTANCE_BITS = 40
 
+EFFORT_PER_BYTE = 128
+"""The effort of decoding that a byte of code is worth; see `effort`. Tensors of 1/16 bit a symbol take so much."""
+_FREE_EFFORT = 1 << 16
+
 Symbols = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.int64]
 
@@ -52,8 +56,15 @@ def encode(symbols: Symbols, *, levels: int, row: int, below: int) -> bytes | No
         The payload, or None where it would take `below` bytes or more.
     """
     distances, bits = _choose_distances(symbols[:_SAMPLE], levels, row)
-    steps = max(_LANE_BITS * len(symbols[:_SAMPLE]) / bits, _LANE_DISTANCES * max(distances, default=0))
+    bits_each = bits / len(symbols[:_SAMPLE])
+    steps = max(_LANE_BITS / bits_each, _LANE_DISTANCES * max(distances, default=0))
     lanes = math.ceil(len(symbols) / min(_MAX_STEPS, steps))
+    # What takes next to no bytes gets more lanes, so that it takes little time as well.
+    while len(symbols) // (2 * lanes) > max(distances, default=0) and (
+        effort(len(symbols), lanes, levels, len(distances))
+        > _FREE_EFFORT + EFFORT_PER_BYTE * (4 * lanes + bits_each * len(symbols) / 8)
+    ):
+        lanes *= 2
     steps = math.ceil(len(symbols) / lanes)
     padded = np.zeros(lanes * steps, np.uint8)
     padded[: len(symbols)] = symbols
@@ -86,22 +97,84 @@ def decode(payload: bytes, *, size: int, levels: int) -> Symbols:
     """
     lanes, distances, code = _parse(payload, size, levels)
     steps = math.ceil(size / lanes)
-    decoder = rans.Decoder(code, lanes=lanes)
-    model = _Model(np.zeros((steps, lanes), np.uint8), levels, distances)
-    for begin, end in _blocks(steps):
+    if _effort_of_steps(size, lanes, levels, len(distances)) < _effort_of_symbols(size, len(distances)):
+        decoder = rans.Decoder(code, lanes=lanes)
+        model = _Model(np.zeros((steps, lanes), np.uint8), levels, distances)
+        _decode_steps(decoder, model)
+    else:
+        one_by_one = rans.SymbolDecoder(code, lanes=lanes)
+        model = _Model(np.zeros((steps, lanes), np.uint8), levels, distances)
+        _decode_symbols(one_by_one, model)
+    symbols = model.symbols.T.reshape(-1)
+    if symbols[size:].any():
+        raise FormatError("there are symbols past the end of the tensor")
+    return symbols[:size]
+
+
+def effort_of(payload: bytes, *, size: int, levels: int) -> float:
+    """The effort of decoding a payload; see `effort`. Arguments and errors are those of `decode`."""
+    lanes, distances, _ = _parse(payload, size, levels)
+    return effort(size, lanes, levels, len(distances))
+
+
+def effort(size: int, lanes: int, levels: int, distances: int) -> float:
+    """How long decoding takes, in microseconds of the machine on which its terms were measured.
+
+    Args:
+        size: number of symbols.
+        lanes: that they lie in.
+        levels: of the symbols.
+        distances: how many the contexts have.
+    """
+    steps = math.ceil(size / lanes)
+    updates = sum(1 for _ in _blocks(steps)) * levels ** (distances + 1) / 16
+    return updates + min(_effort_of_steps(size, lanes, levels, distances), _effort_of_symbols(size, distances))
+
+
+def _effort_of_steps(size: int, lanes: int, levels: int, distances: int) -> float:
+    return math.ceil(size / lanes) * (8 + 2 * levels + 2 * distances) + size / 32
+
+
+def _effort_of_symbols(size: int, distances: int) -> float:
+    return size * (1 + distances / 4)
+
+
+def _decode_steps(decoder: rans.Decoder, model: "_Model") -> None:
+    """Decodes a step of all lanes at a time."""
+    for begin, end in _blocks(len(model.symbols)):
         for step in range(begin, end):
             context = model.contexts(step, step + 1)[0]
             slot = decoder.slots()
-            symbol = sum((slot >= model.start[level * model.size + context] for level in range(1, levels)), np.int64(0))
+            above = (slot >= model.start[level * model.size + context] for level in range(1, model.levels))
+            symbol = sum(above, np.int64(0))
             model.symbols[step] = symbol
             place = symbol * model.size + context
             decoder.advance(model.frequency[place], model.start[place])
         model.learn(model.places(begin, end))
     decoder.finish()
-    symbols = model.symbols.T.reshape(-1)
-    if symbols[size:].any():
-        raise FormatError("there are symbols past the end of the tensor")
-    return symbols[:size]
+
+
+def _decode_symbols(decoder: rans.SymbolDecoder, model: "_Model") -> None:
+    """Decodes symbol by symbol, which is quicker where a step has so few that numpy's calls take longer than its work.
+
+    Steps follow each other in the history, so that a lane's neighbour lies as many symbols back as there are lanes.
+    """
+    lanes, levels = model.symbols.shape[1], model.levels
+    back = [distance * lanes for distance in model.distances]
+    for begin, end in _blocks(len(model.symbols)):
+        history = model.history(begin, end)
+        bounds: dict[int, list[int]] = {}
+        first = len(history) - (end - begin) * lanes
+        for place in range(first, len(history)):
+            context = 0
+            for distance in back:
+                context = context * levels + history[place - distance]
+            if context not in bounds:
+                bounds[context] = model.bounds(context)
+            history[place] = decoder.take((place - first) % lanes, bounds[context])
+        model.symbols[begin:end] = np.frombuffer(history, np.uint8, offset=first).reshape(-1, lanes)
+        model.learn(model.places(begin, end))
+    decoder.finish()
 
 
 def _parse(payload: bytes, size: int, levels: int) -> tuple[int, tuple[int, ...], bytes]:
@@ -124,6 +197,8 @@ class _Model:
 
     Attributes:
         symbols: [steps, lanes]; those from a step on may be filled in once the steps before it are known.
+        levels: how many symbols there are.
+        distances: of the contexts.
         size: number of contexts.
         frequency: of a symbol in a context, in units of 2^-15; above 0.
         start: sum of the frequencies of the smaller symbols.
@@ -136,18 +211,26 @@ class _Model:
         self._history = np.zeros((self._before + steps, lanes), np.uint8)
         self._history[self._before :] = symbols
         self.symbols = self._history[self._before :]
-        self._levels, self._distances = levels, distances
+        self.levels, self.distances = levels, distances
         self.size = levels ** len(distances)
         # In halves: a symbol counts 2.
         self._counts = np.ones((levels, self.size), np.int64)
         self._estimate()
 
+    def history(self, begin: int, end: int) -> bytearray:
+        """The symbols of these steps and of those that their contexts reach back to, step by step."""
+        return bytearray(self._history[begin : self._before + end])
+
+    def bounds(self, context: int) -> list[int]:
+        """Where the ranges of the symbols begin in a context, and where the last one ends."""
+        return [*self.start[context :: self.size].tolist(), 1 << rans.PRECISION_BITS]
+
     def contexts(self, begin: int, end: int) -> Array:
         """[end - begin, lanes]: the contexts of these steps."""
         context = np.zeros((end - begin, self.symbols.shape[1]), np.int64)
-        for distance in self._distances:
+        for distance in self.distances:
             first = self._before + begin - distance
-            context *= self._levels
+            context *= self.levels
             context += self._history[first : first + end - begin]
         return context
 
@@ -157,13 +240,13 @@ class _Model:
 
     def learn(self, places: Array) -> None:
         """Counts the symbols at `places`."""
-        counted = np.bincount(places.reshape(-1), minlength=self._levels * self.size)
-        self._counts += 2 * counted.reshape(self._levels, self.size)
+        counted = np.bincount(places.reshape(-1), minlength=self.levels * self.size)
+        self._counts += 2 * counted.reshape(self.levels, self.size)
         self._estimate()
 
     def _estimate(self) -> None:
         whole = 1 << rans.PRECISION_BITS
-        frequency = 1 + self._counts * (whole - self._levels) // self._counts.sum(0)
+        frequency = 1 + self._counts * (whole - self.levels) // self._counts.sum(0)
         frequency[self._counts.argmax(0), np.arange(self.size)] += whole - frequency.sum(0)
         self.start = (frequency.cumsum(0) - frequency).reshape(-1)
         self.frequency = frequency.reshape(-1)

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from bnn.codec.container import read_all
-from bnn.codec.errors import CodecError, FormatError, MemoryLimitError
-from bnn.codec.model import MEMORY_LIMIT_BYTES, fill, network_values
+from bnn.codec.errors import CodecError, FormatError
+from bnn.codec.model import MEMORY_LIMIT_BYTES, fill, network_values, read_all_within
 from bnn.codec.network import build
 from bnn.data.preprocessing import Preprocessing, undecodable
 from bnn.errors import BnnError, DataError
@@ -167,12 +166,7 @@ def load(
             that its tensors do not fit; see `bnn.codec.errors`.
     """
     path = Path(path)
-    entries, description = read_all(path)
-    if sum(entry.decoded_bytes for entry in entries) > memory_limit_bytes:
-        raise MemoryLimitError(
-            f"{path}: its tensors take more than the limit of {memory_limit_bytes} bytes: if you trust it, raise the"
-            " limit"
-        )
+    entries, description = read_all_within(path, memory_limit_bytes)
     if "network" not in description:
         reason = description.get("obstacle", "files of earlier versions do not")
         raise CodecError(

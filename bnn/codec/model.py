@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor
 from bnn.codec.coding import Entry, decode, encode_discrete, encode_values
 from bnn.codec.container import read, read_all, version_of, write
-from bnn.codec.errors import CodecError, MemoryLimitError, MismatchError
+from bnn.codec.context import EFFORT_PER_BYTE
+from bnn.codec.errors import CodecError, FormatError, MemoryLimitError, MismatchError
 from bnn.codec.network import NotDescribableError, describe
 from bnn.weights import FrozenStore, WeightStore
 
 MEMORY_LIMIT_BYTES = 1 << 30
+# Of a file, its table and description aside.
+_AROUND_TENSORS_BYTES = 1 << 25
+_LIMIT_BYTES_PER_EFFORT = 256
 # Ends of the names of what a layer's store holds, which is never narrowed.
 _STORED = ("store.weight", "store.scale")
 
@@ -69,9 +73,22 @@ def network_values(module: nn.Module) -> dict[str, Any]:
         return {"obstacle": str(reason)}
 
 
-def recode(source: Path, target: Path, *, float_dtype: torch.dtype | None = None) -> int:
-    """Writes a model file anew in its shortest codings, with the same description; as `save` otherwise."""
-    entries, about = read_all(source)
+def recode(
+    source: Path,
+    target: Path,
+    *,
+    float_dtype: torch.dtype | None = None,
+    memory_limit_bytes: float = MEMORY_LIMIT_BYTES,
+) -> int:
+    """Writes a model file anew in its shortest codings, with the same description; as `save` otherwise.
+
+    Args:
+        source: the file; it is not trusted.
+        target: where it goes.
+        float_dtype: as of `save`.
+        memory_limit_bytes: as of `load_tensors`.
+    """
+    entries, about = read_all_within(source, memory_limit_bytes)
     recoded = []
     for entry in entries:
         value = decode(entry)
@@ -161,14 +178,39 @@ def load_tensors(path: Path, *, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) ->
 
 def read_within(path: Path, memory_limit_bytes: float) -> list[Entry]:
     """The entries of a model file whose tensors take `memory_limit_bytes` at most; raises as `load_tensors`."""
-    entries = read(path)
+    return read_all_within(path, memory_limit_bytes)[0]
+
+
+def read_all_within(path: Path, memory_limit_bytes: float) -> tuple[list[Entry], dict[str, Any]]:
+    """The entries and the description of a model file; what decoding takes is bounded in memory and in time.
+
+    The effort of decoding, see `Entry.effort`, may be 128 for each byte of the file, and 1 for each 256 bytes of the
+    limit, which is 4 million, or some seconds, for 1 GiB.
+
+    Raises:
+        MemoryLimitError: it would take more.
+        CodecError: as `read_all`.
+    """
+    advice = "if you trust the file, raise the limit"
+    file_bytes = path.stat().st_size if path.exists() else 0
+    if file_bytes > memory_limit_bytes + _AROUND_TENSORS_BYTES:
+        raise MemoryLimitError(f"{path} has {file_bytes} bytes, above the limit of {memory_limit_bytes}: {advice}")
+    entries, description = read_all(path)
     decoded_bytes = sum(entry.decoded_bytes for entry in entries)
     if decoded_bytes > memory_limit_bytes:
         raise MemoryLimitError(
-            f"{path}: the tensors take {decoded_bytes} bytes, above the limit of {memory_limit_bytes}: if you trust the"
-            " file, raise the limit"
+            f"{path}: the tensors take {decoded_bytes} bytes, above the limit of {memory_limit_bytes}: {advice}"
         )
-    return entries
+    try:
+        effort = sum(entry.effort for entry in entries)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
+    if effort > EFFORT_PER_BYTE * file_bytes + memory_limit_bytes / _LIMIT_BYTES_PER_EFFORT:
+        raise MemoryLimitError(
+            f"{path}: decoding takes {effort / 1e6:.0f} s or longer, too much for {file_bytes} bytes under the limit of"
+            f" {memory_limit_bytes}: {advice}"
+        )
+    return entries, description
 
 
 def _stores(module: nn.Module) -> Iterator[tuple[str, WeightStore]]:

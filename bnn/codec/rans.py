@@ -10,6 +10,8 @@ encoder runs backwards, and the decoder gives the symbols in their order. All la
 each step, those of the lanes that need one, in the order of the lanes.
 """
 
+from bisect import bisect_right
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,7 @@ PRECISION_BITS = 15
 _WORD_BITS = 16
 _LOWEST = 1 << _WORD_BITS
 _MASK = (1 << PRECISION_BITS) - 1
+_TOO_SHORT = "the code ends before its symbols do"
 
 Array = npt.NDArray[np.int64]
 
@@ -47,7 +50,7 @@ def encode(frequencies: npt.NDArray[np.uint16], starts: npt.NDArray[np.uint16]) 
 
 
 class Decoder:
-    """Gives back the symbols of `encode`, a step at a time: `slots`, then `advance`, for each.
+    """Gives back the symbols of `encode`, a step at a time: `slots`, then `advance`, for each of them.
 
     Args:
         payload: what `encode` returned.
@@ -58,13 +61,11 @@ class Decoder:
     """
 
     def __init__(self, payload: bytes, *, lanes: int) -> None:
-        if len(payload) < 4 * lanes or len(payload) % 2:
-            raise FormatError(f"{len(payload)} bytes of code cannot hold {lanes} lanes")
+        _check_length(payload, lanes)
         self._state: Array = np.frombuffer(payload, "<u4", lanes).astype(np.int64)
         self._words: Array = np.frombuffer(payload, "<u2", offset=4 * lanes).astype(np.int64)
         self._next = 0
-        if lanes and self._state.min() < _LOWEST:
-            raise FormatError("a lane of the code begins below its range")
+        _check_range(int(self._state.min(initial=2 * _LOWEST)))
 
     def slots(self) -> Array:
         """[lanes]: the numbers in [0, 2^15) that fall into the ranges of the next symbols."""
@@ -76,11 +77,58 @@ class Decoder:
         empty = np.flatnonzero(state < _LOWEST)
         end = self._next + len(empty)
         if end > len(self._words):
-            raise FormatError("the code ends before its symbols do")
+            raise FormatError(_TOO_SHORT)
         state[empty] = (state[empty] << _WORD_BITS) | self._words[self._next : end]
         self._state, self._next = state, end
 
     def finish(self) -> None:
         """Raises FormatError if the code does not end here."""
-        if self._next != len(self._words) or (self._state != _LOWEST).any():
-            raise FormatError("the code does not end where its symbols do")
+        _check_end(self._next == len(self._words) and bool((self._state == _LOWEST).all()))
+
+
+class SymbolDecoder:
+    """The same for one symbol at a time; errors and arguments are those of `Decoder`."""
+
+    def __init__(self, payload: bytes, *, lanes: int) -> None:
+        _check_length(payload, lanes)
+        self._state: list[int] = np.frombuffer(payload, "<u4", lanes).tolist()
+        self._words = memoryview(np.frombuffer(payload, "<u2", offset=4 * lanes).astype(np.int64))
+        self._next = 0
+        _check_range(min(self._state, default=_LOWEST))
+
+    def take(self, lane: int, bounds: list[int]) -> int:
+        """The next symbol of a lane, whose symbols' ranges begin at `bounds`, ascending; the last bound ends them.
+
+        A step's lanes are asked in ascending order.
+        """
+        state = self._state[lane]
+        slot = state & _MASK
+        symbol = bisect_right(bounds, slot) - 1
+        start = bounds[symbol]
+        state = (bounds[symbol + 1] - start) * (state >> PRECISION_BITS) + slot - start
+        if state < _LOWEST:
+            if self._next == len(self._words):
+                raise FormatError(_TOO_SHORT)
+            state = (state << _WORD_BITS) | self._words[self._next]
+            self._next += 1
+        self._state[lane] = state
+        return symbol
+
+    def finish(self) -> None:
+        """Raises FormatError if the code does not end here."""
+        _check_end(self._next == len(self._words) and all(state == _LOWEST for state in self._state))
+
+
+def _check_length(payload: bytes, lanes: int) -> None:
+    if len(payload) < 4 * lanes or len(payload) % 2:
+        raise FormatError(f"{len(payload)} bytes of code cannot hold {lanes} lanes")
+
+
+def _check_range(least: int) -> None:
+    if least < _LOWEST:
+        raise FormatError("a lane of the code begins below its range")
+
+
+def _check_end(ends: bool) -> None:
+    if not ends:
+        raise FormatError("the code does not end where its symbols do")

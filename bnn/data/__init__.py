@@ -1,6 +1,6 @@
 """Data sets, augmentation and batches.
 
-Images live decoded as uint8, in memory or in a memory-mapped file, and are augmented a batch at a time with tensor
+Images live decoded as uint8, in memory or in a file, and are augmented a batch at a time with tensor
 operations; there are no worker processes.
 """
 

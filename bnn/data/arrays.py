@@ -3,35 +3,56 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from bnn.data.preprocessing import Preprocessing
+from bnn.data.preprocessing import MOST_VALUES, Preprocessing
 from bnn.errors import DataError
 from bnn.random.streams import hold_out_order
 
 _STATISTICS_CHUNK = 1024
+_MOST_IMAGES = 100_000_000
+
+
+class Images(Protocol):
+    """What a split asks of its images: a tensor has it, and a file that is read when it is indexed."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """[N, C, H, W]."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8."""
+
+    @property
+    def device(self) -> torch.device:
+        """That images are on when they have been read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images and their labels, decoded, in memory or memory-mapped.
+    """Images and their labels, decoded, in memory or in a file.
 
     `len(split)` is the number of examples n, and `split[positions]` gives the images and labels of some of them.
     Several splits may share one storage of images, so that holding out a part of a set copies no pixel.
     """
 
-    images: Tensor
-    """uint8 [N, C, H, W], the storage; a memory-mapped one is read-only."""
+    images: Images
+    """uint8 [N, C, H, W], the storage: a tensor, or a file whose images are read as they are asked for."""
     labels: Tensor
     """int64 [n], one for each example."""
     rows: Tensor | None = None
     """int64 [n]: example i is `images[rows[i]]`; None: example i is `images[i]`, and n is N."""
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+        if self.images.dtype != torch.uint8 or len(self.images.shape) != 4:
             raise DataError(f"images must be uint8 [n, C, H, W], got {_describe(self.images)}")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise DataError(f"labels must be int64 [n], got {_describe(self.labels)}")
@@ -132,10 +153,13 @@ class Dataset:
         """
         try:
             channels, height, width = (int(size) for size in description["image_shape"])
+            if not 0 < channels * height * width <= MOST_VALUES:
+                raise ValueError(f"an image has 1 to {MOST_VALUES} values")
             image = torch.zeros(1, channels, height, width, dtype=torch.uint8)
             train, test = (
-                Split(image, torch.zeros(n, dtype=torch.int64), torch.zeros(n, dtype=torch.int64))
-                for n in (int(description["train_images"]), int(description["test_images"]))
+                # They take no memory, however many a damaged description may ask for.
+                Split(image, torch.zeros(1, dtype=torch.int64).expand(n), torch.zeros(1, dtype=torch.int64).expand(n))
+                for n in (min(int(description[f"{part}_images"]), _MOST_IMAGES) for part in ("train", "test"))
             )
             return cls(
                 name=str(description["name"]),
@@ -146,7 +170,7 @@ class Dataset:
                 std=tuple(map(float, description["std"])),
                 source=str(description["source"]),
             )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise DataError(f"the description of the data is damaged: {error}") from None
 
 
@@ -171,7 +195,7 @@ def hold_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     return _part(split, order[held:]), _part(split, order[:held])
 
 
-def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel.
 
     Args:
@@ -181,8 +205,8 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
         Two tuples of C values, of pixels scaled to 0..1.
     """
     histogram = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for chunk in torch.split(images, _STATISTICS_CHUNK):
-        histogram += channel_histogram(chunk)
+    for start in range(0, len(images), _STATISTICS_CHUNK):
+        histogram += channel_histogram(images[start : start + _STATISTICS_CHUNK])
     return histogram_statistics(histogram)
 
 
@@ -216,5 +240,5 @@ def _part(split: Split, positions: Tensor) -> Split:
     return Split(images=split.images, labels=split.labels[positions], rows=rows)
 
 
-def _describe(tensor: Tensor) -> str:
+def _describe(tensor: Images) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

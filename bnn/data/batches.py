@@ -115,8 +115,8 @@ class Batches:
 
 
 def _on_device(split: Split, device: torch.device) -> Split:
-    image_bytes = split.images[:1].numel()
+    image_bytes = math.prod(split.images.shape[1:])
     if device.type == "cpu" or len(split) * image_bytes > _ON_DEVICE_BYTES:
         return split
-    images = split.images if split.rows is None else split.images[split.rows]
+    images = split.images[slice(None) if split.rows is None else split.rows]
     return Split(images=images.to(device), labels=split.labels.to(device))

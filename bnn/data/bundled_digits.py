@@ -9,6 +9,7 @@ import torch
 
 from bnn.data.arrays import Dataset, Split, channel_statistics
 from bnn.errors import DataError
+from bnn.files import open_regular
 
 _FILE = "digits.npz"
 _BUNDLED = Path(__file__).parent / "files" / _FILE
@@ -51,8 +52,9 @@ def digits(data_dir: Path | str | None = None) -> Dataset:
             std=std,
             source=f"UCI optical digits ({'bundled' if path == _BUNDLED else path})",
         )
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (
-        OSError,
         EOFError,
         LookupError,
         ValueError,
@@ -65,7 +67,7 @@ def digits(data_dir: Path | str | None = None) -> Dataset:
 
 
 def _read(path: Path) -> tuple[Split, Split]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         if not zipfile.is_zipfile(file):
             raise DataError("it is not an npz archive")
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Folders of pictures, a class a folder, decoded once into a memory-mapped cache."""
+"""Folders of pictures, a class a folder, decoded once into a cache."""
 
 import hashlib
 import os
@@ -56,8 +56,8 @@ def image_folder(
     With `test_part`, a folder that is not divided so is divided by `seed`, each class for itself.
 
     The first call decodes every image: it is turned upright, its centre is cut out and resized, and its colours become
-    RGB or grey. The pixels are kept in a file which this and later calls map into memory, so a set may be larger than
-    the memory. The file is named by the images' paths, sizes and modification times and by their shape: where one of
+    RGB or grey. The pixels are kept in a file, of which each batch reads its own, so that a set may be larger than the
+    memory. The file is named by the images' paths, sizes and modification times and by their shape: where one of
     them changes the images are decoded anew. Old files are never deleted.
 
     Args:
@@ -74,7 +74,7 @@ def image_folder(
         progress: called with the images decoded so far and the images of the split, every few hundred images.
 
     Returns:
-        The data set; images are uint8 [n, channels, size, size], read-only.
+        The data set; images are uint8 [n, channels, size, size], in a `bnn.data.image_cache.ImageFile`.
 
     Raises:
         DataError: a folder is missing or empty, images are damaged, a class has too few, or the cache cannot be
@@ -157,7 +157,11 @@ def _list_images(folder: Path) -> _Listing:
 def _listed(folder: Path) -> _Listing:
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}: images are looked for in train/<class> and test/<class>")
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+    entries = [entry for entry in os.scandir(folder) if entry.name[0] != "."]
+    dangling = sorted(entry.path for entry in entries if _dangles(entry))
+    if dangling:
+        raise DataError(f"{dangling[0]} is a link to nothing: mend or delete it")
+    classes = sorted(entry.name for entry in entries if entry.is_dir())
     if not classes:
         raise DataError(f"{folder} has no class folders: images are looked for in {folder}/<class>/<image>")
     files: list[str] = []
@@ -170,7 +174,7 @@ def _listed(folder: Path) -> _Listing:
         if not images:
             empty.append(str(folder / name))
         for entry in sorted(images, key=lambda image: image.name):
-            facts = entry.stat()
+            facts = entry.stat(follow_symlinks=not _dangles(entry))
             files.append(f"{name}/{entry.name}")
             labels.append(label)
             digest.update(os.fsencode(f"\0{files[-1]}\0{facts.st_size}\0{facts.st_mtime_ns}"))
@@ -187,7 +191,13 @@ def _listed(folder: Path) -> _Listing:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name[0] != "." and entry.name.lower().endswith(_SUFFIXES) and entry.is_file()
+    """A link to nothing is one, too: a picture that is damaged."""
+    named = entry.name[0] != "." and entry.name.lower().endswith(_SUFFIXES)
+    return named and (entry.is_file() or _dangles(entry))
+
+
+def _dangles(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _undamaged(listing: _Listing, cache: CachedImages, *, skip: bool) -> Split:

@@ -10,6 +10,7 @@ from torch import Tensor
 from bnn.data.arrays import Dataset, Split, channel_statistics
 from bnn.data.torchvision_import import import_torchvision_datasets
 from bnn.errors import DataError
+from bnn.files import open_regular
 
 _IDX_UINT8 = 8
 
@@ -79,14 +80,15 @@ def _read_split(images_path: Path, labels_path: Path) -> Split:
 def _read_idx(path: Path, *, dimensions: int) -> Tensor:
     """Reads an IDX file of bytes: 0, 0, the type, the number of dimensions, big-endian uint32 sizes, the data."""
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        with open_regular(path) as file:
+            content = np.fromfile(file, dtype=np.uint8)
     except FileNotFoundError as error:
         raise DataError(
             f"there is no {path}: point --data-dir at the folder that holds {path.parts[-3]}/raw, or download it"
             " (--download; download=True)"
         ) from error
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     header_bytes = 4 + 4 * dimensions
     sizes = content[4:header_bytes].tobytes()
     shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))

@@ -1,20 +1,19 @@
-"""A file of decoded images that is mapped into memory, and rebuilt where it is damaged."""
+"""A file of decoded images, of which each batch reads its own, and which is rebuilt where it is damaged."""
 
-import json
+import math
 import os
-import tempfile
-import warnings
+import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bnn import files
 from bnn.data.arrays import channel_histogram, histogram_statistics
 from bnn.errors import DataError
 
@@ -22,15 +21,77 @@ from bnn.errors import DataError
 # which would take minutes to read, only the header and the length are checked.
 _CHECKSUM_BYTES = 2**30
 
+_FACTS_BYTES = 1 << 28
+
 Chunk = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+
+
+class ImageFile:
+    """Images in a file, which are indexed as a tensor is, and read when they are.
+
+    They are read and not mapped into memory: reading from a file that was cut short, or whose disk fails, is an error,
+    where touching a mapping of it would end the process. The file that was opened is read to the end, whatever takes
+    its name.
+
+    Args:
+        path: of a regular file.
+        offset: where the first image begins, in bytes.
+        shape: [n, C, H, W] of the images, uint8.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it has another length.
+    """
+
+    dtype = torch.uint8
+    device = torch.device("cpu")
+    ndim = 4
+
+    def __init__(self, path: Path, *, offset: int, shape: tuple[int, ...]) -> None:
+        self.shape = torch.Size(shape)
+        self._path, self._offset, self._image_bytes = path, offset, math.prod(shape[1:])
+        with files.open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size != offset + math.prod(shape):
+                raise ValueError(f"{path} is not as long as its images")
+            self._descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Reads images.
+
+        Args:
+            index: of the first dimension, as of a tensor; or of several, of which the others cost nothing less.
+
+        Raises:
+            DataError: the file has been cut short since it was opened, or cannot be read any more.
+        """
+        first, *others = index if isinstance(index, tuple) else (index,)
+        rows = torch.arange(len(self))[first]
+        images = torch.empty((rows.numel(), *self.shape[1:]), dtype=torch.uint8)
+        for image, row in zip(images.view(-1, self._image_bytes).numpy(), rows.flatten().tolist(), strict=True):
+            image[:] = np.frombuffer(self._read(row), np.uint8)
+        images = images.view(*rows.shape, *self.shape[1:])
+        return images[(slice(None),) * rows.ndim + tuple(others)] if others else images
+
+    def _read(self, row: int) -> bytes:
+        try:
+            content = os.pread(self._descriptor, self._image_bytes, self._offset + row * self._image_bytes)
+        except OSError as error:
+            raise DataError(f"the image cache {self._path} cannot be read any more: {error.strerror}") from error
+        if len(content) != self._image_bytes:
+            raise DataError(f"the image cache {self._path} has been cut short: go on, and it is made anew")
+        return content
 
 
 @dataclass(frozen=True)
 class CachedImages:
     """Decoded images and their statistics."""
 
-    images: Tensor
-    """uint8 [n, C, H, W], mapped from the file; must not be written to."""
+    images: ImageFile
+    """uint8 [n, C, H, W]."""
     mean: tuple[float, ...]
     """Mean of each channel, of pixels scaled to 0..1."""
     std: tuple[float, ...]
@@ -47,9 +108,10 @@ def default_cache_dir() -> Path:
 def cached_images(
     path: Path, shape: tuple[int, ...], decode: Callable[[dict[int, str]], Iterable[Chunk]]
 ) -> CachedImages:
-    """Maps a file of images into memory, after writing it where it is missing or damaged.
+    """Opens a file of images, after writing it where it is missing or damaged.
 
-    A file appears whole or not at all: it is written beside its place, synced to the disk and then moved.
+    A file appears whole or not at all: it is written beside its place, synced to the disk and then moved. What a kill
+    has left of one goes with the next call for the same folder.
 
     Args:
         path: an .npy file; its checksum and statistics are beside it in a .json file.
@@ -60,6 +122,7 @@ def cached_images(
     Raises:
         DataError: the file cannot be written.
     """
+    files.remove_left_behind(path.parent)
     cached = _open(path, shape)
     if cached is None:
         try:
@@ -79,26 +142,31 @@ def cached_images(
 def _open(path: Path, shape: tuple[int, ...]) -> CachedImages | None:
     """Opens the file; None where it is missing or damaged."""
     try:
-        facts = json.loads(path.with_suffix(".json").read_text())
+        facts = files.unsealed(files.read_bytes(path.with_suffix(".json"), limit_bytes=_FACTS_BYTES))
         mean, std = (tuple(float(value) for value in facts[key]) for key in ("mean", "std"))
         damaged = {int(place): str(reason) for place, reason in facts["damaged"].items()}
-        # A mapping that could be written to would count against the memory that the system may promise.
-        array = np.lib.format.open_memmap(path, mode="r")
-        if array.shape != shape or array.dtype != np.uint8:
+        with files.open_regular(path) as file:
+            if np.lib.format.read_magic(file) != (1, 0):
+                return None
+            header = np.lib.format.read_array_header_1_0(file)
+            images = ImageFile(path, offset=file.tell(), shape=shape)
+        if header != (shape, False, np.dtype(np.uint8)):
             return None
-        if array.nbytes <= _CHECKSUM_BYTES and facts["crc32"] != _crc32(path):
+        if math.prod(shape) <= _CHECKSUM_BYTES and facts["crc32"] != _crc32(path):
             return None
+    except PermissionError as error:
+        raise DataError(
+            f"the image cache {path} cannot be read ({error.strerror}): make it readable, or set BNN_CACHE to another"
+            " folder"
+        ) from error
     except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
         return None
-    with warnings.catch_warnings():
-        # torch warns that the array cannot be written to, and nothing here does.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return CachedImages(images=torch.from_numpy(array), mean=mean, std=std, damaged=damaged)
+    return CachedImages(images=images, mean=mean, std=std, damaged=damaged)
 
 
 def _crc32(path: Path) -> int:
     crc32 = 0
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         while block := file.read(2**20):
             crc32 = zlib.crc32(block, crc32)
     return crc32
@@ -111,8 +179,7 @@ def _write(path: Path, shape: tuple[int, ...], decode: Callable[[dict[int, str]]
     facts_path.unlink(missing_ok=True)
     histogram = torch.zeros(shape[1], 256, dtype=torch.int64)
     damaged: dict[int, str] = {}
-    with _replacing(path) as file:
-        # Plain writes: on a full disk a mapped file would kill the process instead of raising an error.
+    with files.replacing(path) as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for chunk in decode(damaged):
             file.write(chunk.data)
@@ -120,20 +187,6 @@ def _write(path: Path, shape: tuple[int, ...], decode: Callable[[dict[int, str]]
     if len(damaged) < shape[0]:
         histogram[:, 0] -= len(damaged) * shape[2] * shape[3]
     mean, std = histogram_statistics(histogram)
-    with _replacing(facts_path) as file:
-        file.write(json.dumps({"crc32": _crc32(path), "mean": mean, "std": std, "damaged": damaged}).encode())
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that takes the place of `path` when all of it is on the disk, and vanishes on an error."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem[:8])
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    facts = {"crc32": _crc32(path), "mean": mean, "std": std, "damaged": {str(k): why for k, why in damaged.items()}}
+    with files.replacing(facts_path) as file:
+        file.write(files.sealed(facts))

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from bnn.errors import DataError
+from bnn.files import require_regular
 
-_MOST_VALUES = 1 << 24
+MOST_VALUES = 1 << 24
+"""Of an image."""
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -37,8 +39,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if len(self.image_shape) != 3 or not all(size >= 1 for size in self.image_shape):
             raise DataError(f"an image has a shape of channels, height and width, not {self.image_shape}")
-        if math.prod(self.image_shape) > _MOST_VALUES:
-            raise DataError(f"an image of {list(self.image_shape)} has more than {_MOST_VALUES} values")
+        if math.prod(self.image_shape) > MOST_VALUES:
+            raise DataError(f"an image of {list(self.image_shape)} has more than {MOST_VALUES} values")
         if len(self.mean) != self.image_shape[0] or len(self.std) != self.image_shape[0]:
             raise DataError(f"mean and std must have one value for each of the images' {self.image_shape[0]} channels")
         if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
@@ -123,6 +125,7 @@ def decode_image(path: Path, image_shape: tuple[int, int, int]) -> Pixels:
 
     channels, height, width = image_shape
     try:
+        require_regular(path)
         with Image.open(path) as file:
             if file.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel")

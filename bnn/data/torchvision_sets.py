@@ -109,7 +109,11 @@ def _open(
                     else "point --data-dir at its folder, or download it (--download; download=True)"
                 )
                 raise DataError(f"there is no {path} ({reason}): {how}") from error
-            if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+            try:
+                content = path.read_bytes()
+            except OSError as unreadable:
+                raise DataError(f"{path} cannot be read: {unreadable.strerror}; make it readable") from error
+            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
                 raise DataError(f"{path} is damaged, its MD5 is not {md5}: delete it and fetch it again") from error
         raise DataError(f"cannot open {title} in {data_dir}: {reason}") from error
 

@@ -45,6 +45,11 @@ class TauSchedule(Callback):
         """The tau in force: a trained network is evaluated with it, between epochs and after the last."""
         return {"tau": self._tau}
 
+    def check(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Refuses a tau that is out of its range."""
+        if not 0.5 < state.get("tau", self.start) <= 1:
+            raise ValueError(f"tau lies in (0.5, 1], got {state['tau']}")
+
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Sets the tau that was in force."""
         self._set(trainer, state.get("tau", self.start))

@@ -1,7 +1,7 @@
 """`LowBitOptimizer`: works in float32 on a few rows at a time and keeps state of few bits."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import NonFiniteError
 from bnn.ops import functions
-from bnn.optim.moments import STATE_DTYPES, Moment, whole_moment
+from bnn.optim.moments import STATE_DTYPES, Moment, check_moment, whole_moment
 from bnn.optim.rows import float_rows, is_small, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
 from bnn.random.streams import generator_like, rounding_seed
 from bnn.weights.accumulator import CODES_PER_UNIT, decode, encode, is_accumulator
 
+_ROWS_LOOKED_AT = 4
 _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
@@ -70,6 +71,17 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """Refuses options that are out of their range."""
         require(group["lr"] >= 0 and math.isfinite(group["lr"]), "lr is finite and at least 0", group["lr"])
         require(group["seed"] >= 0, "seed is at least 0", group["seed"])
+
+    def check_state(self, group: dict[str, Any], parameter: Tensor, state: Mapping[str, Any]) -> None:
+        """Refuses a state that steps of this optimizer cannot have left of a parameter of a group.
+
+        Raises:
+            ValueError: the message says what is wrong.
+        """
+        step = state.get("step", 1)
+        require(type(step) is int and step >= 1, "steps are counted from 1", step)
+        for name, squared in self.moments(group).items():
+            check_moment(state, name, parameter, squared=squared)
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
         """The running means that are kept of each parameter, by name: whether it is one of squares."""
@@ -148,7 +160,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """Steps every parameter that has a gradient.
 
         Raises:
-            NonFiniteError: a gradient has NaN or infinite values; nothing has been changed.
+            NonFiniteError: a gradient has NaN or infinite values, or one whose square is infinite, or rows of an
+                accumulator or its state have; nothing has been changed.
         """
         loss = None
         if closure is not None:
@@ -161,6 +174,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
             if parameter.grad is not None
         ]
         _check_finite((index, gradient) for index, _, _, gradient in pending)
+        for index, _, parameter, _ in pending:
+            self._check_accumulator(index, parameter)
         whole: dict[tuple[int, int], tuple[dict[str, Any], list[Tensor], list[Tensor]]] = {}
         for index, group, parameter, gradient in pending:
             if is_small(parameter) and self._needs_no_rounding(group, parameter):
@@ -179,16 +194,32 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """Steps the parameter that is the optimizer's `index`-th, as `step` does where no other has a gradient.
 
         Raises:
-            NonFiniteError: its gradient has NaN or infinite values; nothing has been changed.
+            NonFiniteError: as of `step`; nothing has been changed.
         """
         first = 0
         for group in self.param_groups:
             if index < first + len(group["params"]):
                 parameter = group["params"][index - first]
                 _check_finite([(index, parameter.grad)])
+                self._check_accumulator(index, parameter)
                 return self._step_parameter(index, group, parameter, parameter.grad)
             first += len(group["params"])
         raise IndexError(f"the optimizer has {first} parameters, there is none with index {index}")
+
+    def _check_accumulator(self, index: int, parameter: Tensor) -> None:
+        """Refuses an accumulator that is not finite, or whose state is not, as far as a few rows tell.
+
+        Rounding would make ordinary numbers of it, where every other parameter passes a NaN on to the loss. No gradient
+        can have put it there, so that a step looks at a few rows, and a checkpoint at all.
+        """
+        if not is_accumulator(parameter):
+            return
+        for tensor in (parameter.detach(), *self.state[parameter].values()):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_finite(_few_rows(tensor)):
+                raise NonFiniteError(
+                    f"the optimizer's parameter {index}, of shape {list(parameter.shape)}, or its state is not finite:"
+                    " go on from an earlier checkpoint"
+                )
 
     def _needs_no_rounding(self, group: dict[str, Any], parameter: Tensor) -> bool:
         """Whether a parameter and its state are of float32."""
@@ -283,12 +314,26 @@ def _check_finite(numbered: Iterable[tuple[int, Tensor]]) -> None:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every element of some floating tensors is finite, and so small that their sums are."""
+    """Whether every element of some floating tensors is finite, and so small that a sum of their squares is.
+
+    A larger one, above 1.8e19, would leave a mean square infinite for good.
+    """
     filled = [x for x in tensors if x.numel()]
     if not filled:
         return True
-    # A sum is finite only if every element is: one pass, and no tensor of truth values.
-    return bool(torch.isfinite(torch.stack([x.sum(dtype=torch.float32) for x in filled])).all())
+    # One pass, and no tensor of truth values.
+    norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in filled]
+    return bool(torch.isfinite(torch.stack(norms)).all())
+
+
+def _few_rows(x: Tensor) -> Tensor:
+    rows = rows_of(x)
+    return rows[:: max(1, len(rows) // _ROWS_LOOKED_AT)]
+
+
+def is_finite(x: Tensor) -> bool:
+    """Whether every element of a floating tensor is finite; in one pass, without a tensor of truth values."""
+    return not x.numel() or all(math.isfinite(end) for end in torch.aminmax(x))
 
 
 def _apply_hysteresis_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:

@@ -15,6 +15,7 @@ Rounding is stochastic: a mean that moves by a thousandth of itself a step would
 keeps a mean on average, and of a mean square its root.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,32 @@ def whole_moment(state: dict[str, Any], name: str, parameter: Tensor) -> Tensor:
     if name not in state:
         state[name] = torch.zeros_like(parameter, dtype=torch.float32)
     return state[name]  # type: ignore[no-any-return]
+
+
+def check_moment(state: Mapping[str, Any], name: str, parameter: Tensor, *, squared: bool) -> None:
+    """Refuses the tensors of a moment, if they are there, that `Moment` cannot have left.
+
+    Args:
+        state: of the parameter; nothing in it is trusted.
+        name: of the moment.
+        parameter: [rows, ...].
+        squared: whether this is a mean of squares.
+
+    Raises:
+        ValueError: a tensor is missing, none, or of another shape or dtype; the message says which.
+    """
+    dtypes = {torch.uint8 if squared and dtype is torch.int8 else dtype for dtype in STATE_DTYPES}
+    stored = state.get(name)
+    if name in state and not _is_tensor(stored, dtypes, parameter.shape):
+        raise ValueError(f"{name} is no moment of a parameter of {list(parameter.shape)}")
+    if isinstance(stored, Tensor) and stored.dtype in _LEVELS:
+        exponent = f"{name}_exponent"
+        if not _is_tensor(state.get(exponent), {torch.int8}, (len(rows_of(parameter)),)):
+            raise ValueError(f"{exponent}, which {name} needs, is missing or has not an int8 for each row")
+
+
+def _is_tensor(value: Any, dtypes: Collection[torch.dtype], shape: Sequence[int]) -> bool:
+    return isinstance(value, Tensor) and value.dtype in dtypes and value.shape == tuple(shape)
 
 
 class Moment:

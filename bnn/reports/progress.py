@@ -47,19 +47,28 @@ class ProgressBar(Callback):
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Prints a line."""
-        width = len(str(trainer.run.epochs))
-        line = (
-            f"epoch {record['epoch'] + 1:{width}}/{trainer.run.epochs}  loss {record['train_loss']:.4f}"
-            f"  training {100 * record['train_accuracy']:6.2f} %"
-        )
-        if "validation_accuracy" in record:
-            line += f"  validation {100 * record['validation_accuracy']:6.2f} %"
-        if record.get("images_per_s"):
-            line += f"  {record['images_per_s']:,.0f} images/s"
-        if record["skipped"]:
-            line += f"  skipped steps {record['skipped']}"
-        self.console.print(Text(line), soft_wrap=True)
+        self.console.print(Text(epoch_line(record, trainer.run.epochs)), soft_wrap=True)
 
     def on_exit(self, trainer: Trainer) -> None:
         """Takes the bar away."""
         self._progress.stop()
+
+
+def epoch_line(record: dict[str, Any], epochs: int) -> str:
+    """An epoch in a line.
+
+    Args:
+        record: its line of metrics.
+        epochs: how many there are.
+    """
+    line = (
+        f"epoch {record['epoch'] + 1:{len(str(epochs))}}/{epochs}  loss {record['train_loss']:.4f}"
+        f"  training {100 * record['train_accuracy']:6.2f} %"
+    )
+    if "validation_accuracy" in record:
+        line += f"  validation {100 * record['validation_accuracy']:6.2f} %"
+    if record.get("images_per_s"):
+        line += f"  {record['images_per_s']:,.0f} images/s"
+    if record["skipped"]:
+        line += f"  skipped steps {record['skipped']}"
+    return line

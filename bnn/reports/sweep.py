@@ -77,7 +77,8 @@ def write_csv(path: Path, runs: Sequence[SweptRun], options: Sequence[str]) -> N
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["run", *options, *MEASURES])
     for run in runs:
-        arguments = run.configuration.get("arguments", {})
+        arguments = run.configuration.get("arguments")
+        arguments = arguments if isinstance(arguments, dict) else {}
         figures = [measure.read(run.summary) for measure in MEASURES.values()]
         writer.writerow([run.label, *(arguments.get(name) for name in options), *figures])
     directory.replace_file(path, text.getvalue())

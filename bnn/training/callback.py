@@ -42,5 +42,16 @@ class Callback:
         """JSON values that a checkpoint keeps."""
         return {}
 
+    def check(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Refuses what `state` cannot have given, before anything of a checkpoint is restored.
+
+        Args:
+            trainer: not restored yet.
+            state: as of `restore`; its values are of any kind.
+
+        Raises:
+            LookupError: a part is missing; or a TypeError, ValueError or AttributeError: one is of another kind.
+        """
+
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes back what `state` gave; an empty one where the checkpoint knows nothing of this callback."""

@@ -19,7 +19,7 @@ import os
 import re
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from bnn import files
 from bnn.errors import CheckpointError
 from bnn.training.snapshot import Snapshot
 
 _FORMAT, _VERSION = "bnn-checkpoint", 3
 _NAME = re.compile(r"step-[0-9]{8,}(\.json|-[0-9a-f]{16}\.safetensors)")
 _READ_BYTES = 1 << 20
+_ANEW = "start the run anew in another folder"
+# Meters keep a bit a weight in the state.
+_MANIFEST_BYTES = 1 << 29
 
 # Names of the safetensors format.
 _DTYPES = {
@@ -102,25 +106,33 @@ def save(directory: Path, snapshot: Snapshot) -> Path:
     return manifest
 
 
-def load(directory: Path) -> Snapshot:
-    """Reads the newest checkpoint, or the one before it, with a warning, if the newest is damaged.
+def load(directory: Path, *, refusal: Callable[[Snapshot], str | None] = lambda snapshot: None) -> Snapshot:
+    """Reads the newest checkpoint, or the one before it, with a warning, if the newest is damaged or refused.
+
+    Args:
+        directory: of the checkpoints.
+        refusal: says why a snapshot cannot serve, such as that it is not finite; None where it can.
 
     Returns:
         The snapshot, its tensors on the CPU.
 
     Raises:
-        CheckpointError: there is no checkpoint, none is undamaged, or the newest is of another version.
+        CheckpointError: there is no checkpoint, none is undamaged, or the newest cannot be opened or is of another
+            version.
     """
     try:
         manifests = _manifests(directory)
     except OSError as error:
-        raise CheckpointError(f"there are no checkpoints to read: {error}; start the run anew") from None
+        raise CheckpointError(f"there are no checkpoints to read: {error}; {_ANEW}") from None
     if not manifests:
-        raise CheckpointError(f"there is no checkpoint in {directory}; start the run anew")
+        raise CheckpointError(f"there is no checkpoint in {directory}; {_ANEW}")
     damages = []
     for manifest in manifests:
         try:
             snapshot = _read(manifest)
+            reason = refusal(snapshot)
+            if reason is not None:
+                raise _DamagedError(f"{manifest} cannot be gone on from: {reason}")
         except _DamagedError as damage:
             damages.append(str(damage))
             continue
@@ -128,7 +140,25 @@ def load(directory: Path) -> Snapshot:
             message = f"{'; '.join(damages)}; going on from step {snapshot.step} instead"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         return snapshot
-    raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left, start the run anew")
+    raise CheckpointError(f"{'; '.join(damages)}; no checkpoint is left, {_ANEW}")
+
+
+def withdraw(directory: Path, step: int) -> int | None:
+    """Removes the checkpoint of a step, if there is another undamaged one.
+
+    Returns:
+        The step of the other one; None where there is none, and nothing has been removed.
+    """
+    for manifest in _manifests(directory):
+        if _step(manifest) == step:
+            continue
+        with suppress(CheckpointError):
+            kept = {manifest, _verified(manifest)[1]}
+            for path in _manifests_first(_files(directory)):
+                if path not in kept and _step(path) == step:
+                    path.unlink()
+            return _step(manifest)
+    return None
 
 
 def _read(manifest: Path) -> Snapshot:
@@ -142,14 +172,11 @@ def _read(manifest: Path) -> Snapshot:
 def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
     """The manifest's fields and the path of the tensors, once every hash of the checkpoint is right."""
     try:
-        raw = manifest.read_bytes()
-        fields = json.loads(raw)
-        seal = fields.pop("sha256", None) if isinstance(fields, dict) else None
-        intact = seal is not None and raw == _sealed(fields)
-    except (OSError, ValueError, RecursionError) as error:
-        raise _DamagedError(f"{manifest} is damaged: {error}") from None
-    if not intact:
-        raise _DamagedError(f"{manifest} is damaged: its SHA-256 is wrong")
+        fields = files.unsealed(files.read_bytes(manifest, limit_bytes=_MANIFEST_BYTES))
+    except PermissionError as error:
+        raise _unreadable(manifest, error) from None
+    except (OSError, ValueError) as error:
+        raise _DamagedError(f"{manifest} is damaged: {_reason(error)}") from None
     if (fields.get("format"), fields.get("version")) != (_FORMAT, _VERSION):
         raise CheckpointError(
             f"{manifest} is a {fields.get('format')!r} of version {fields.get('version')!r}, not a {_FORMAT!r} of"
@@ -159,26 +186,37 @@ def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
     name = _tensors_name(step, str(digest))
     # Nothing but a name that can belong to this manifest is ever opened.
     named = _NAME.fullmatch(name) and fields.get("tensors") == name
-    if not named or fields.get("step") != step or not isinstance(fields.get("state"), dict):
+    if (
+        not named
+        or type(fields.get("step")) is not int
+        or fields["step"] != step
+        or not isinstance(fields.get("state"), dict)
+    ):
         raise _DamagedError(f"{manifest} is damaged: it does not describe a checkpoint of step {step}")
     tensors = manifest.with_name(name)
     try:
         if _sha256(tensors) != digest:
             raise _DamagedError(f"{tensors} is damaged: its SHA-256 is wrong")
+    except PermissionError as error:
+        raise _unreadable(tensors, error) from None
     except OSError as error:
-        raise _DamagedError(f"{manifest} is damaged: {error}") from None
+        raise _DamagedError(f"{tensors} is damaged: {_reason(error)}") from None
     return fields, tensors
 
 
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    """Of a file that may well be whole: no earlier one takes its place."""
+    return CheckpointError(f"{path} cannot be read: {_reason(error)}; make it readable, nothing is lost")
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def _sealed(fields: dict[str, Any]) -> bytes:
-    """A manifest: canonical JSON of the fields and of the SHA-256 over their own canonical JSON."""
-    return _canonical({**fields, "sha256": hashlib.sha256(_canonical(fields)).hexdigest()})
-
-
-def _canonical(value: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
+        return files.sealed(fields)
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"the state of a checkpoint must be made of JSON values: {error}") from None
 
 
@@ -209,7 +247,8 @@ def _safetensors(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
 def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
     """Writes a file, forces it to disk and reads it back. Returns its SHA-256."""
     sha256 = hashlib.sha256()
-    with path.open("wb") as file:
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
         for chunk in chunks:
             file.write(chunk)
             sha256.update(chunk)
@@ -222,7 +261,7 @@ def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
 
 def _sha256(path: Path) -> str:
     sha256 = hashlib.sha256()
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         while chunk := file.read(_READ_BYTES):
             sha256.update(chunk)
     return sha256.hexdigest()
@@ -247,9 +286,13 @@ def _prune(directory: Path, newest: set[Path]) -> None:
                 kept |= {manifest, _verified(manifest)[1]}
                 break
     # Manifests go first: what a kill leaves here are tensors that no manifest names.
-    for path in sorted(_files(directory), key=lambda path: path.suffix != ".json"):
+    for path in _manifests_first(_files(directory)):
         if path not in kept:
             path.unlink()
+
+
+def _manifests_first(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.suffix != ".json")
 
 
 def _manifests(directory: Path) -> list[Path]:

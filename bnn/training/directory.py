@@ -4,14 +4,17 @@ import json
 import math
 import os
 import platform
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import bnn
+from bnn import files
 from bnn.errors import RunError
 from bnn.ops import cpu
 
@@ -23,24 +26,51 @@ MODEL = "model.bnnz"
 METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
+LOCK = "lock"
+HOLDER = "lock.json"
+"""Which process holds the lock, see `bnn.training.lock`."""
+
+_NAMED = 10  # of what lacks
+
+# Far above what a run writes.
+_JSON_BYTES = 1 << 24
+_METRICS_BYTES = 1 << 26
 
 VERSION = 2
 """Of the directory, in its configuration. Those of releases up to 0.3 have none, and need their recipe elsewhere."""
 
 
 def create(directory: Path) -> None:
-    """Makes an empty run directory.
+    """Makes an empty run directory. A start that was killed before its configuration was there leaves it empty, too.
 
     Raises:
         RunError: it holds something already, or cannot be made.
     """
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
+        if any(not _precedes_configuration(path.name) for path in directory.iterdir()):
             raise RunError(
                 f"{directory} is not empty: name another folder with --out, or go on with a run there by"
                 f" `bnn train --resume {directory}`"
             )
+
+
+def _precedes_configuration(name: str) -> bool:
+    return name in (LOCK, HOLDER) or fnmatch(name, files.LEFT_BEHIND)
+
+
+def has_begun(directory: Path) -> bool:
+    """Whether a run has come to its first checkpoint; one that has not can begin again in its place.
+
+    Raises:
+        RunError: the directory cannot be read.
+    """
+    with reading(directory):
+        later = (CHECKPOINTS, METRICS, MODEL, SUMMARY)
+        names = {path.name for path in directory.iterdir()}
+        return bool(names & set(later[1:])) or (
+            CHECKPOINTS in names and any(path.name[0] != "." for path in (directory / CHECKPOINTS).iterdir())
+        )
 
 
 def versions() -> dict[str, str]:
@@ -69,30 +99,24 @@ def replace_file(path: Path, content: str | bytes) -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    with writing(path):
-        try:
-            with temporary.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with writing(path), files.replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
-        RunError: the file is missing or damaged.
+        RunError: the file is missing, unreadable or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = files.read_json(path, limit_bytes=_JSON_BYTES)
     except FileNotFoundError:
         raise RunError(f"{path} is missing: {path.parent} is not the directory of a run") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object")
     return value
@@ -116,13 +140,17 @@ def read_configuration(run: Path) -> dict[str, Any]:
 
 
 def append_metrics(directory: Path, record: dict[str, Any]) -> None:
-    """Adds a line to the metrics. A number that is not finite is written as null.
+    """Adds a line to the metrics and forces it to disk. A number that is not finite is written as null.
 
     Raises:
         RunError: the file cannot be written.
     """
-    with writing(directory / METRICS), (directory / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+    with writing(directory / METRICS):
+        with (directory / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        files.sync_folder(directory)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -139,16 +167,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / METRICS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        lines = files.read_bytes(path, limit_bytes=_METRICS_BYTES).split(b"\n")[:-1]
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None
     records = []
     for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
         try:
-            record = json.loads(line)
-            damage = "" if isinstance(record, dict) and isinstance(record.get("epoch"), int) else "it has no epoch"
+            record = files.parse_json(line)
+            damage = "" if isinstance(record, dict) and type(record.get("epoch")) is int else "it has no epoch"
         except ValueError as error:
             damage = str(error)
         if damage:
@@ -158,9 +184,14 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 
 
 def drop_metrics_after(directory: Path, *, epoch: int) -> None:
-    """Removes the lines of `epoch` and later, which a resumed run will write again."""
+    """Removes the lines of `epoch` and later, which a resumed run will write again; warns of earlier ones that lack."""
     path = directory / METRICS
     kept = [record for record in read_metrics(directory) if record["epoch"] < epoch] if path.exists() else []
+    lacking = sorted(set(range(epoch)) - {record["epoch"] for record in kept})
+    if lacking:
+        numbers = ", ".join(str(number + 1) for number in lacking[:_NAMED]) + (", ..." if lacking[_NAMED:] else "")
+        message = f"{path} lacks {len(lacking)} of the {epoch} epochs done ({numbers}); their figures are lost"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     replace_file(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
@@ -175,3 +206,16 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}; earlier results are untouched") from None
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns a failure to read into one line.
+
+    Raises:
+        RunError: in place of an OSError, such as a folder of another user.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -1,14 +1,17 @@
-"""SIGINT and SIGTERM as a flag that the training loop looks at between steps."""
+"""SIGINT, SIGTERM and SIGHUP as a flag that the training loop looks at between steps."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+
 
 class Interruption:
-    """While it is entered, a first SIGINT or SIGTERM only sets `signal_number`; a second one acts as usual.
+    """While it is entered, the first of these signals only sets `signal_number`; a second one acts as usual.
 
+    A signal that the process ignores, as after `nohup`, stays ignored.
     Outside the main thread, where Python allows no handlers, it changes nothing.
     """
 
@@ -19,8 +22,9 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         self.signal_number = None
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bnn.errors import CheckpointError
+from bnn.training.checks import check_optimizer
 
 
 @dataclass
@@ -67,17 +68,18 @@ def restore(
     Raises:
         CheckpointError: the snapshot does not fit; nothing has been changed.
     """
-    if not snapshot.state.keys() >= {"optimizer", "run"}:
+    optimizer_state = snapshot.state.get("optimizer")
+    if not isinstance(optimizer_state, dict) or "run" not in snapshot.state:
         raise CheckpointError(f"the checkpoint of step {snapshot.step} does not hold a training state")
     model_part, optimizer_part, generator_part = (
         {key.removeprefix(kind): tensor for key, tensor in snapshot.tensors.items() if key.startswith(kind)}
         for kind in ("model.", "optimizer.", "generator.")
     )
     _check_module(model, model_part)
-    _check_optimizer(optimizer, optimizer_part, snapshot.state["optimizer"])
+    _check_optimizer(optimizer, optimizer_part, optimizer_state)
     _check_generators(generators, generator_part)
     restore_module(model, model_part)
-    restore_optimizer(optimizer, optimizer_part, snapshot.state["optimizer"])
+    restore_optimizer(optimizer, optimizer_part, optimizer_state)
     for name, generator in generators.items():
         generator.set_state(generator_part[name])
     run: dict[str, Any] = snapshot.state["run"]
@@ -177,19 +179,15 @@ def _check_module(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> Non
 
 
 def _check_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    saved, own = state.get("layout", {}), _layout(optimizer)
+    saved, own = state.get("layout"), _layout(optimizer)
+    saved = saved if isinstance(saved, dict) else {}
     for part in saved | own:
         if saved.get(part) != own.get(part):
             raise CheckpointError(
                 f"the checkpoint belongs to another optimizer or model: its {part} is {saved.get(part)},"
                 f" here it is {own.get(part)}"
             )
-    indices = {str(index) for index in range(len(_parameters(optimizer)))}
-    if len(state["groups"]) != len(optimizer.param_groups) or len(state["values"]) != len(indices):
-        raise CheckpointError("the checkpoint's optimizer state is incomplete")
-    for name in tensors:
-        if name.partition(".")[0] not in indices:
-            raise CheckpointError(f"the checkpoint has an unexpected optimizer tensor {name!r}")
+    check_optimizer(optimizer, tensors, state.get("groups"), state.get("values"))
 
 
 def _check_generators(generators: Mapping[str, torch.Generator], tensors: Mapping[str, Tensor]) -> None:

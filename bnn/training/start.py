@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import nn
 
 from bnn.training import checkpoint, directory
-from bnn.training.snapshot import restore_module
+from bnn.training.finite import first_not_finite
+from bnn.training.snapshot import Snapshot, restore_module
 
 _MODEL = "model."
 
@@ -18,7 +19,12 @@ def start_from(run: Path, model: nn.Module) -> None:
         model: of the same network.
 
     Raises:
-        CheckpointError: there is no checkpoint, or it is of another network; nothing has been changed.
+        CheckpointError: there is no checkpoint, none is finite, or it is of another network; nothing has been changed.
     """
-    tensors = checkpoint.load(run / directory.CHECKPOINTS).tensors
+
+    def refusal(snapshot: Snapshot) -> str | None:
+        name = first_not_finite(snapshot.tensors)
+        return None if name is None else f"its {name} is not finite"
+
+    tensors = checkpoint.load(run / directory.CHECKPOINTS, refusal=refusal).tensors
     restore_module(model, {key.removeprefix(_MODEL): x for key, x in tensors.items() if key.startswith(_MODEL)})

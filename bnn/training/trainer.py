@@ -8,16 +8,28 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from bnn.codec import described, save
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
-from bnn.training import checkpoint, directory
+from bnn.errors import (
+    AlreadyComplete,
+    BnnError,
+    CheckpointError,
+    Interrupted,
+    NonFiniteError,
+    RunError,
+    TrainingStopped,
+)
+from bnn.training import directory
 from bnn.training.callback import Callback
+from bnn.training.changes import noting_changes
+from bnn.training.checks import check_progress
 from bnn.training.interruption import Interruption
+from bnn.training.kept import KeptStates
+from bnn.training.lock import locked
 from bnn.training.machine import machine
 from bnn.training.run import Run
 from bnn.training.snapshot import capture, restore
@@ -31,7 +43,7 @@ class Trainer:
     """Trains a run in a directory that holds its metrics, checkpoints and, at the end, its summary.
 
     A run that was interrupted, at whatever step, goes on bit for bit as if it had not been. The test split is
-    touched once, after the last epoch; nothing is selected on it.
+    touched once, after the last epoch; nothing is selected on it. One process at a time trains a run.
 
     Args:
         run: what to train.
@@ -61,6 +73,7 @@ class Trainer:
     ) -> None:
         self.run = run
         self.out = out
+        self._kept = KeptStates(out, run.model)
         self.device = torch.device(device)
         self.callbacks = [*run.callbacks, *callbacks]
         self.checkpoint_every_s = checkpoint_every_s
@@ -91,47 +104,64 @@ class Trainer:
             The summary, as in `summary.json`.
 
         Raises:
-            RunError: the directory is not empty or cannot be written.
-            TrainingStopped: three steps in a row had no finite loss and gradient.
+            RunError: the directory is not empty, cannot be written, or another process trains in it.
+            TrainingStopped: three steps in a row, an evaluation or the state were not finite.
             Interrupted: a signal came; the state is saved.
             CheckpointError: a checkpoint cannot be written.
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
         with self._interruption:
             directory.create(self.out)
-            if self.recipe is not None:
-                directory.replace_file(self.out / directory.RECIPE, self.recipe)
-            begun = {"began": datetime.now().isoformat(" ", "minutes"), "machine": machine()}
-            self._write_configuration({**self.configuration, **begun})
-            torch.manual_seed(self.run.seed)
-            # From here on there is always a state to go on from.
-            self.save()
-            return self._fit()
+            with locked(self.out):
+                directory.create(self.out)  # another process may have been here in between
+                return self._begin(self.configuration)
 
-    def resume(self) -> dict[str, Any]:
+    def resume(self, *, allow_changes: bool = False) -> dict[str, Any]:
         """Goes on from the newest checkpoint in the directory, to the run's last epoch; as `fit` otherwise.
 
-        The run may have more epochs than it began with: its schedule is then that of the new number.
+        The run may have more epochs than it began with: its schedule is then that of the new number. One that has no
+        checkpoint yet begins.
+
+        Args:
+            allow_changes: whether to go on with another release, torch, number of threads or instruction set, though
+                results then differ from those of a run that was not interrupted.
+
+        Raises:
+            AlreadyComplete: there is nothing left to do.
         """
-        with self._interruption:
+        configuration = directory.read_configuration(self.out)
+        with self._interruption, locked(self.out):
+            if not directory.has_begun(self.out):
+                return self._begin({**configuration, **self.configuration})
             self.load()
-            configuration = directory.read_configuration(self.out)
             self._check_data(configuration)
             if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
-                raise RunError(f"{self.out} is complete: all of its {self.epoch} epochs are done; --epochs takes more")
-            self.configuration = {**configuration, **self.configuration}
+                done = f"all of its {self.epoch} epochs are done; --epochs takes more"
+                raise AlreadyComplete(f"{self.out} is complete: {done}")
+            merged = {**configuration, **self.configuration}
+            self.configuration = noting_changes(merged, self.out, step=self.step, allowed=allow_changes)
             self._write_configuration(self.configuration)
             directory.drop_metrics_after(self.out, epoch=self.epoch)
             return self._fit()
+
+    def _begin(self, configuration: Mapping[str, Any]) -> dict[str, Any]:
+        began = datetime.now().isoformat(" ", "minutes")
+        self._write_configuration({**configuration, "began": began, "machine": machine()})
+        if self.recipe is not None:
+            directory.replace_file(self.out / directory.RECIPE, self.recipe)
+        torch.manual_seed(self.run.seed)
+        self.save()  # from here on there is always a state to go on from
+        return self._fit()
 
     def load(self) -> None:
         """Takes the state of the newest checkpoint.
 
         Raises:
-            CheckpointError: there is none, or it is another run's.
+            CheckpointError: there is none that is finite, or it is another run's.
         """
-        snapshot = checkpoint.load(self.out / directory.CHECKPOINTS)
-        saved = snapshot.state.get("run", {})
+        snapshot = self._kept.load()
+        check_progress(snapshot.state, self)
+        saved = snapshot.state["run"]
         kept, own = saved.get("identity"), self.run.identity
         if not isinstance(kept, dict) or {**kept, "epochs": 0} != {**own, "epochs": 0}:
             raise CheckpointError(
@@ -143,12 +173,11 @@ class Trainer:
                 " take more"
             )
         state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
-        self.step = snapshot.step
+        self.step, self._skips_in_a_row = snapshot.step, 0
         for name in (
             "epoch",
             "batch",
             "skipped",
-            "_skips_in_a_row",
             "_sums",
             "_best",
             "_last_record",
@@ -159,13 +188,17 @@ class Trainer:
             callback.restore(self, state["callbacks"].get(type(callback).__name__, {}))
 
     def save(self) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint.
+
+        Raises:
+            TrainingStopped: the state is not finite; nothing has been written.
+            CheckpointError: it cannot be written.
+        """
         state = {
             "identity": self.run.identity,
             "epoch": self.epoch,
             "batch": self.batch,
             "skipped": self.skipped,
-            "skips_in_a_row": self._skips_in_a_row,
             "sums": self._sums,
             "best": self._best,
             "last_record": self._last_record,
@@ -173,7 +206,7 @@ class Trainer:
             "callbacks": {type(callback).__name__: callback.state() for callback in self.callbacks},
         }
         snapshot = capture(self.step, self.run.model, self.run.optimizer, self._generators, state)
-        checkpoint.save(self.out / directory.CHECKPOINTS, snapshot)
+        self._kept.save(snapshot)
         self._saved_at = time.monotonic()
 
     def save_model(self) -> None:
@@ -235,6 +268,7 @@ class Trainer:
                 self._count_skip()
             else:
                 self._skips_in_a_row = 0
+                self._kept.note_finite_step()
                 self._sums["loss"] += result.loss * len(y)
                 self._sums["correct"] += result.correct
                 self._sums["examples"] += len(y)
@@ -242,17 +276,15 @@ class Trainer:
             self._save_if_due()
 
     def _count_skip(self) -> None:
-        """Counts a step that is not finite, and gives up after three in a row."""
+        """Counts a step that is not finite, and gives up after three in a row: the weights are to blame."""
         self.skipped += 1
         self._skips_in_a_row += 1
         if self._skips_in_a_row == _SKIPS_TO_STOP:
-            # The next start gets its three tries again.
-            self._skips_in_a_row = 0
-            self.save()
-            raise TrainingStopped(
-                f"the loss or a gradient was not finite {_SKIPS_TO_STOP} steps in a row, up to step {self.step}: lower"
-                f" the learning rate; the last good state is kept in {self.out}"
-            )
+            self._stop(f"the loss or a gradient was not finite {_SKIPS_TO_STOP} steps in a row, up to step {self.step}")
+
+    def _stop(self, reason: str) -> NoReturn:
+        self._kept.withdraw_untried()
+        raise TrainingStopped(f"{reason}: lower the learning rate; {self._kept}")
 
     def _finish_epoch(self) -> None:
         # An epoch whose steps were all skipped has no figures.
@@ -275,8 +307,10 @@ class Trainer:
         self._sums = {"loss": 0.0, "correct": 0, "examples": 0}
         self.epoch += 1
         self.batch = 0
-        self.save()
-        self.save_model()
+        # A step that was skipped says nothing good of the state.
+        if not self._skips_in_a_row or self.epoch == self.run.epochs:
+            self.save()
+            self.save_model()
 
     def _test(self) -> dict[str, Any]:
         test_loss, test_accuracy = self.test()
@@ -311,9 +345,12 @@ class Trainer:
         loss, correct, examples = 0.0, 0, 0
         with torch.no_grad():
             for x, y in batches.epoch(0):
-                with model_errors(x):
-                    logits, mean = self.run.forward(x, y)
-                    loss += mean.item() * len(y)
+                try:
+                    with model_errors(x):
+                        logits, mean = self.run.forward(x, y)
+                except NonFiniteError as error:
+                    self._stop(f"{error}, in the evaluation after step {self.step}")
+                loss += mean.item() * len(y)
                 correct += count_correct(logits, y)
                 examples += len(y)
                 self._leave_if_interrupted()
@@ -340,18 +377,23 @@ class Trainer:
                 group["lr"] = rate * factor
 
     def _save_if_due(self) -> None:
-        if time.monotonic() - self._saved_at >= self.checkpoint_every_s:
+        if time.monotonic() - self._saved_at >= self.checkpoint_every_s and not self._skips_in_a_row:
             self.save()
         self._leave_if_interrupted()
 
     def _leave_if_interrupted(self) -> None:
         if self._interruption.signal_number is None:
             return
-        self.save()
+        try:
+            if not self._skips_in_a_row:
+                self.save()
+            kept = str(self._kept)
+        except BnnError as error:
+            kept = f"its state could not be kept ({error})"
         own = str(self.configuration.get("recipe")).endswith(".py")
         more = f" --recipe {self.out / directory.RECIPE}" if own else ""
         raise Interrupted(
-            f"interrupted after step {self.step}; the state is kept, go on with `bnn train --resume {self.out}{more}`",
+            f"interrupted after step {self.step}; {kept}, go on with `bnn train --resume {self.out}{more}`",
             signal_number=self._interruption.signal_number,
         )
 

@@ -7,8 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bnn import __version__ as version
+from bnn.cli.trainer import new_folder
+from bnn.errors import RunError
 from bnn.training.directory import read_json, read_metrics
 from tests.cli.command_line import BNN, DIGITS, QUICK, assert_one_line, recipe
 
@@ -76,6 +79,49 @@ def test_without_out_the_directory_is_named_after_recipe_and_time(bnn):
     assert re.fullmatch(r"digits-\d{8}-\d{6}", directory.name)
 
 
+def test_two_that_begin_within_a_second_have_folders_of_their_own(tmp_path):
+    with new_folder(tmp_path / "runs", "digits") as first, new_folder(tmp_path / "runs", "digits") as second:
+        assert (first.name, second.name) == ("digits", "digits-2")
+        (first / "config.json").touch()
+    # What nothing has begun in goes again.
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["digits"]
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file cannot be written"), new_folder(tmp_path / "file", "digits"):
+        pass
+
+
+def test_a_resumed_run_takes_the_threads_that_it_began_with(bnn):
+    path = recipe("""
+class Stop(Callback):
+    def on_epoch_begin(self, trainer):
+        print("THREADS", torch.get_num_threads())
+        if trainer.epoch == 1 and Path("stop").exists():
+            raise MemoryError
+
+
+def recipe():
+    return run([Stop()])
+""")
+    Path("stop").touch()
+    bnn("train", path, "--out", "run")
+    Path("stop").unlink()
+    changed = Path("run/config.json").read_text().replace('"threads": "1"', '"threads": "2"')
+    Path("run/config.json").write_text(changed.replace('"torch": "', '"torch": "0.'))
+    again = ("train", "--resume", "run", "--recipe", "run/recipe.py")
+    try:
+        code, output, errors = bnn(*again)
+        assert "threads: 2, as the run began; --allow-changes takes 1, as this process would" in output
+        assert_one_line((code, output, errors), "run was trained with other torch (0.", "--allow-changes")
+        assert "threads" not in errors
+        torch.set_num_threads(1)
+        code, output, errors = bnn(*again, "--allow-changes")
+        assert (code, errors) == (0, "")
+        assert "THREADS 1" in output
+        assert len(read_json(Path("run/config.json"))["earlier_versions"]) == 1
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_tensorboard_is_written_on_request(bnn):
     pytest.importorskip("tensorboard")
     code, _, _ = bnn("train", DIGITS, *QUICK, "--out", "run", "--tensorboard")
@@ -100,14 +146,15 @@ def recipe(*, width: int, rate: float = 1, kind: Literal["a", "b"] = "a", sizes:
     words = [*numbers, "--kind", "b", "--where", "here", "--deep", "--no-flat", "--text", "7"]
     Path("stop").touch()
     code, output, errors = bnn("train", path, *words, "--out", "run")
-    assert "GOT (3, 2.0, 'b', (4, 5), PosixPath('here'), True, False, '7')" in output
+    # A path means the same from any folder, and the same in the first command and in a later one.
+    got = f"GOT (3, 2.0, 'b', (4, 5), {Path('here').absolute()!r}, True, False, '7')"
+    assert got in output
     assert_one_line((code, output, errors), "out of memory", "checkpoints are untouched")
     Path("stop").unlink()
     os.mkdir("elsewhere")
     code, output, errors = bnn("train", "--resume", "run", "--recipe", "run/recipe.py")
     assert (code, errors) == (0, "")
-    # A path of the first command means the same from any folder.
-    assert f"GOT (3, 2.0, 'b', (4, 5), {Path('here').absolute()!r}, True, False, '7')" in output
+    assert got in output
     assert read_json(Path("run/summary.json"))["epochs"] == 2
 
 
@@ -123,7 +170,7 @@ def recipe(*, width: int, rate: float = 1, kind: Literal["a", "b"] = "a", sizes:
         (["--width", "0"], ["digits.py"]),
         (["--width", "-1"], ["digits.py"]),
         (["--batch-size", "1"], ["fails on a batch of [1, 1, 8, 8]"]),
-        (["--data-dir", "nowhere"], ["there is no folder nowhere"]),
+        (["--data-dir", "nowhere"], ["there is no folder /", "/nowhere: leave --data-dir out"]),
         (["--device", "cudas"], ["device 'cudas' cannot be used here"]),
         (["--device", "hpu"], ["device 'hpu' cannot be used here"]),
         (["--device", "meta"], ["device 'meta' cannot be used here"]),

@@ -1,7 +1,9 @@
 """The commands on real runs and files: what they write, print and refuse."""
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,31 @@ def test_decompress_refuses_what_would_lose_something(path, tmp_path):
     with pytest.raises(MemoryLimitError):
         commands.decompress(path, tmp_path / "other", memory_limit_bytes=1000)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_decompress_on_a_full_disk_can_be_tried_again(writes, path, tmp_path, monkeypatch):
+    synced = []
+
+    def full(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) == 2 * writes - 1:  # each file is followed by its folder
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CodecError, match="out cannot be written: No space left on device"):
+            commands.decompress(path, tmp_path / "out")
+    assert len(synced) == 2 * writes - 1
+    assert not list((tmp_path / "out").iterdir())
+    commands.decompress(path, tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_file_that_takes_too_much_memory_is_not_compressed(path, tmp_path, console):
+    with pytest.raises(MemoryLimitError, match="raise the limit"):
+        commands.compress(console, path, tmp_path / "again.bnnz", memory_limit_bytes=1000)
+    assert not (tmp_path / "again.bnnz").exists()
 
 
 def test_inspect_as_json_adds_up_to_the_file(path, console):

@@ -1,5 +1,6 @@
 """The file: its bytes are those of the specification, and every way in which one can be wrong has its error."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -8,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -112,19 +114,21 @@ def test_no_entries_are_a_file_too():
     assert from_bytes(to_bytes([])) == []
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "model.bnnz"
     write(path, ENTRIES)
-    (tmp_path / ".model.bnnz.new").mkdir()
-    with pytest.raises(CodecError, match=r"model\.bnnz cannot be written"):
-        write(path, ENTRIES[:1])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(CodecError, match=r"model\.bnnz cannot be written: No space left on device: name a file"):
+            write(path, ENTRIES[:1])
     assert read(path) == ENTRIES
+    assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(CodecError, match="cannot be written"):
         write(tmp_path / "missing" / "model.bnnz", ENTRIES)
     (tmp_path / "folder").mkdir()
     with pytest.raises(CodecError, match="folder cannot be written"):
         write(tmp_path / "folder", ENTRIES)
-    assert not (tmp_path / ".folder.new").exists()
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "folder", path]
 
 
 def test_a_missing_file_is_one_line(tmp_path):

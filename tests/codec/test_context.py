@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnn.codec import context
+from bnn.codec import context, rans
 from bnn.codec.errors import FormatError
 
 LARGE = 1 << 30
@@ -39,6 +39,25 @@ def test_round_trip(levels, size, row, seed):
     symbols[size // 2 :] = np.resize(symbols[:row], size - size // 2)
     payload = encoded(symbols, levels=levels, row=row)
     assert np.array_equal(context.decode(payload, size=size, levels=levels), symbols)
+
+
+@pytest.mark.parametrize(("levels", "back"), [(2, ()), (3, (1, 7)), (16, (2,))])
+def test_both_ways_of_decoding_give_the_same(levels, back):
+    symbols = np.random.default_rng(levels).choice(levels, (50, 6)).astype(np.uint8)
+    learned = context._Model(symbols, levels, back)
+    frequencies, starts = np.empty(symbols.shape, np.uint16), np.empty(symbols.shape, np.uint16)
+    for begin, end in context._blocks(len(symbols)):
+        places = learned.places(begin, end)
+        frequencies[begin:end], starts[begin:end] = learned.frequency[places], learned.start[places]
+        learned.learn(places)
+    code = rans.encode(frequencies, starts)
+    for decode, decoder in ((context._decode_steps, rans.Decoder), (context._decode_symbols, rans.SymbolDecoder)):
+        model = context._Model(np.zeros_like(symbols), levels, back)
+        decode(decoder(code, lanes=6), model)
+        assert np.array_equal(model.symbols, symbols)
+        for damaged in (code[:-2], code + b"\0\0", b"\0" * 4 + code[4:], code[:20]):
+            with pytest.raises(FormatError):
+                decode(decoder(damaged, lanes=6), context._Model(np.zeros_like(symbols), levels, back))
 
 
 def decoded_by_the_book(payload: bytes, size: int, levels: int) -> list[int]:

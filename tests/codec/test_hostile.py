@@ -1,19 +1,24 @@
 """Files that were changed, by chance or by someone who means harm: each gives an error or its tensors, soon."""
 
+import math
 import random
 import re
 import struct
 import time
 import zlib
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from bnn.codec.coding import decode, encode_discrete, encode_values
+import bnn
+from bnn.codec import context, rans
+from bnn.codec.coding import Coding, Entry, decode, encode_discrete, encode_values
 from bnn.codec.container import HEADER_BYTES, from_bytes, to_bytes
-from bnn.codec.errors import CodecError, MemoryLimitError
-from bnn.codec.model import load_into, load_tensors
+from bnn.codec.errors import CodecError, FormatError, MemoryLimitError
+from bnn.codec.model import load_into, load_tensors, read_within
 from bnn.codec.network import describe
 from bnn.layers import BinaryLinear
 from tests.codec.test_container import record, sealed
@@ -155,3 +160,64 @@ def test_a_bomb_is_refused_before_memory_is_taken(coding, tmp_path):
     with pytest.raises(CodecError, match="of another model"):
         load_into(module, path)
     assert time.monotonic() - began < 1
+
+
+def one_lane(size: int, *, levels: int) -> bytes:
+    """The shortest code of `size` zeros, in one lane."""
+    symbols = np.zeros(size, np.uint8)
+    frequency = np.empty((size, 1), np.uint16)
+    model = context._Model(symbols[:, None], levels, ())
+    for begin, end in context._blocks(size):
+        frequency[begin:end] = model.frequency[0]
+        model.learn(model.places(begin, end))
+    return struct.pack("<IB", 1, 0) + rans.encode(frequency, np.zeros_like(frequency))
+
+
+def test_a_file_whose_work_is_out_of_proportion_is_refused_before_it_is_done(tmp_path):
+    path = tmp_path / "slow.bnnz"
+    payload = one_lane(65_536, levels=16)
+    entry = Entry("w", (65_536,), torch.float32, Coding.CONTEXT, tuple(map(float, range(16))), payload)
+    path.write_bytes(to_bytes([replace(entry, name=f"w{number}") for number in range(100)]))
+    assert path.stat().st_size < 4000
+    began = time.monotonic()
+    with pytest.raises(MemoryLimitError, match=r"decoding takes \d+ s or longer, too much for \d+ bytes under"):
+        load_tensors(path)
+    with pytest.raises(MemoryLimitError, match="too much"):
+        bnn.load(path)
+    assert time.monotonic() - began < 1
+    path.write_bytes(to_bytes([entry]))
+    assert not load_tensors(path)["w"].any()
+    with pytest.raises(MemoryLimitError, match="too much"):
+        load_tensors(path, memory_limit_bytes=1 << 18)
+
+
+def test_what_is_written_is_in_proportion(tmp_path):
+    path, chance = tmp_path / "model.bnnz", torch.Generator().manual_seed(0)
+    for share in (0.0, 1e-4, 0.02):
+        weight = torch.where(torch.rand(200_000, generator=chance) < share, 1.0, -1.0)
+        entry = encode_discrete("w", weight)
+        free = 1 << 16
+        assert entry.coding is Coding.CONTEXT
+        assert entry.effort <= free + context.EFFORT_PER_BYTE * len(entry.payload)
+        assert len(entry.payload) < 500 + 1.2 * 25_000 * _entropy(share)
+    path.write_bytes(to_bytes([replace(entry, name=str(number)) for number in range(1000)]))
+    assert len(read_within(path, 1 << 31)) == 1000
+
+
+def _entropy(share: float) -> float:
+    return -sum(p * math.log2(p) for p in (share, 1 - share) if p)
+
+
+def test_no_file_has_more_tensors_than_its_bytes_could_name():
+    nothing = encode_values("w", torch.zeros(0), quick=True)
+    with pytest.raises(FormatError, match=r"a file of \d+ bytes has at most \d+ tensors"):
+        from_bytes(to_bytes([replace(nothing, name=str(number)) for number in range(10_000)]))
+    scalar = encode_values("w", torch.tensor(1.5), quick=True)
+    assert len(from_bytes(to_bytes([replace(scalar, name=str(number)) for number in range(5_000)]))) == 5_000
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 300 + "]" * 300, "\ud800", "NaN"])
+def test_a_description_that_is_no_json_object_or_nested_deeply(text):
+    described = text.encode(errors="surrogatepass")
+    with pytest.raises(FormatError, match="^the description is damaged: [^\n]+$"):
+        from_bytes(sealed(record(), bytes(8), description=described))

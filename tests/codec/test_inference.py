@@ -164,7 +164,7 @@ def test_a_description_of_another_network_than_the_tensors_is_refused_before_mem
     with pytest.raises(MismatchError, match="of another model"):
         load(rewritten(path, network=large))
     save(mlp(hidden=(8,)), path)
-    with pytest.raises(MemoryLimitError, match="more than the limit of 1000 bytes"):
+    with pytest.raises(MemoryLimitError, match="above the limit of 1000"):
         load(path, memory_limit_bytes=1000)
 
 

@@ -308,7 +308,7 @@ def test_memory_is_asked_for_before_it_is_taken(path):
     model = nn.Sequential(BinaryLinear(512, 512, store=partial(LatentStore, quantizer=Sign())))
     with torch.no_grad():
         model[0].store.weight.fill_(1.0)
-    assert save(model, path) < 400
+    assert save(model, path) < 600
     with pytest.raises(MemoryLimitError, match="the tensors take 1048576 bytes, above the limit of 1000000"):
         load_tensors(path, memory_limit_bytes=1_000_000)
     assert load_tensors(path)["0.store.weight"].sum() == 512 * 512

@@ -43,7 +43,7 @@ def test_many_chunks_give_the_same_images(make_folder: MakeFolder, monkeypatch: 
         root, size=4, cache_dir=root.parent / "other", progress=lambda done, total: seen.append((done, total))
     )
     assert seen == 2 * [(3, 10), (6, 10), (9, 10), (10, 10)]
-    assert torch.equal(parts.train.images, whole.train.images)
+    assert torch.equal(parts.train.images[:], whole.train.images[:])
     assert (parts.mean, parts.std) == (whole.mean, whole.std)
 
 
@@ -52,7 +52,7 @@ def test_images_are_decoded_once(make_folder: MakeFolder, monkeypatch: pytest.Mo
     first = image_folder(root, size=6)
     monkeypatch.setattr(folder, "decode_image", lambda path, shape: pytest.fail("decoded again"))
     second = image_folder(root, size=6)
-    assert torch.equal(first.train.images, second.train.images)
+    assert torch.equal(first.train.images[:], second.train.images[:])
     assert (first.mean, first.std) == (second.mean, second.std)
 
 
@@ -82,11 +82,11 @@ def test_files_of_one_name_size_and_time_are_told_apart(tmp_path: Path) -> None:
     pixels = []
     for root in ("a", "b"):
         dataset = image_folder(tmp_path / root, size=4)
-        pixels += [int(dataset.train.images.max()), int(dataset.test.images.max())]
+        pixels += [int(split.images[:].max()) for split in (dataset.train, dataset.test)]
     assert pixels == [0, 1, 2, 3]
 
 
-def test_batches_of_a_memory_mapped_set(make_folder: MakeFolder) -> None:
+def test_batches_of_a_set_in_a_file(make_folder: MakeFolder) -> None:
     dataset = image_folder(make_folder(), size=6)
     batches = Batches(dataset.train, batch_size=4, mean=dataset.mean, std=dataset.std, shuffle=True)
     ((images, labels),) = batches.epoch(0)
@@ -156,6 +156,21 @@ def test_damaged_images_are_named_all_at_once(make_folder: MakeFolder) -> None:
     for path in paths:
         path.write_bytes(whole)
     assert len(image_folder(root, size=32).train) == 6
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_link_to_nothing_is_a_damaged_image(make_folder: MakeFolder, tmp_path: Path) -> None:
+    root = make_folder()
+    link = root / "train" / "class0" / "9.png"
+    link.symlink_to(tmp_path / "gone.png")
+    with pytest.raises(DataError, match=rf"1 of 7 pictures cannot be decoded: {link} \(No such file"):
+        image_folder(root, size=6)
+    assert len(image_folder(root, size=6, skip_damaged=True).train) == 6
+    shutil.copy(root / "train" / "class0" / "0.png", tmp_path / "gone.png")
+    assert len(image_folder(root, size=6).train) == 7
+    (root / "test" / "class9").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=f"{root / 'test' / 'class9'} is a link to nothing: mend or delete it"):
+        image_folder(root, size=6)
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")

@@ -1,6 +1,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from bnn.data import image_cache
 from bnn.data.arrays import channel_statistics
 from bnn.data.image_cache import cached_images, default_cache_dir
 from bnn.errors import DataError
+from bnn.files import sealed
 
 SHAPE = (10, 3, 4, 4)
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -33,17 +36,111 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "folder" / "images.npy"
 
 
-def test_written_once_and_mapped(path: Path) -> None:
+def test_written_once(path: Path) -> None:
     decode = Decoder()
     for _ in range(2):
         cached = cached_images(path, SHAPE, decode)
-        assert torch.equal(cached.images, torch.from_numpy(PIXELS))
+        assert torch.equal(cached.images[:], torch.from_numpy(PIXELS))
         assert (cached.mean, cached.std) == channel_statistics(torch.from_numpy(PIXELS))
     assert decode.calls == 1
     assert np.array_equal(np.load(path, allow_pickle=False), PIXELS)
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
+
+
+def test_images_are_indexed_as_a_tensor_is(path: Path) -> None:
+    images, expected = cached_images(path, SHAPE, Decoder()).images, torch.from_numpy(PIXELS)
+    assert (images.shape, images.dtype, images.ndim, len(images)) == (expected.shape, expected.dtype, 4, 10)
+    rows = torch.tensor([7, 0, 7, 3])
+    for index in (
+        rows,
+        slice(2, 5),
+        slice(None),
+        4,
+        -1,
+        (slice(None), 0, 1, 2),
+        (3, 0),
+        (rows, 2),
+        rows[:0],
+        expected[:, 0, 0, 0] > 9,
+    ):
+        assert torch.equal(images[index], expected[index])
+    with pytest.raises(IndexError):
+        images[10]
+
+
+def test_no_image_lies_in_memory_that_is_mapped(path: Path) -> None:
+    images = cached_images(path, SHAPE, Decoder()).images
     mapped = Path("/proc/self/maps")
-    assert not mapped.exists() or str(path) in mapped.read_text()
+    assert len(images[:]) == 10
+    assert not mapped.exists() or str(path) not in mapped.read_text()
+
+
+def test_a_file_that_is_cut_short_while_it_is_used_is_an_error_and_made_anew(path: Path) -> None:
+    images = cached_images(path, SHAPE, Decoder()).images
+    os.truncate(path, path.stat().st_size - 1)
+    assert torch.equal(images[:9], torch.from_numpy(PIXELS[:9]))
+    with pytest.raises(DataError, match=f"^the image cache {path} has been cut short: go on, and it is made anew$"):
+        images[9]
+    decode = Decoder()
+    assert torch.equal(cached_images(path, SHAPE, decode).images[:], torch.from_numpy(PIXELS))
+    assert decode.calls == 1
+
+
+def test_a_file_that_takes_the_name_does_not_change_what_is_open(path: Path) -> None:
+    images = cached_images(path, SHAPE, Decoder()).images
+    (path.parent / "other").write_bytes(b"x")
+    os.replace(path.parent / "other", path)
+    assert torch.equal(images[:], torch.from_numpy(PIXELS))
+
+
+def test_what_a_kill_leaves_goes_with_the_next_run(path: Path) -> None:
+    killed = f"""
+import os, signal
+from pathlib import Path
+import numpy as np
+from bnn.data.image_cache import cached_images
+
+def decode(damaged):
+    yield np.zeros((5, 3, 4, 4), np.uint8)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+cached_images(Path({str(path)!r}), {SHAPE}, decode)
+"""
+    assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
+    assert len(list(path.parent.iterdir())) == 1
+    cached_images(path, SHAPE, Decoder())
+    assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
+
+
+def test_another_process_that_writes_is_left_alone(path: Path) -> None:
+    def decode(damaged: dict[int, str]) -> Iterator[np.ndarray]:
+        cached_images(path.with_name("others.npy"), SHAPE, Decoder())
+        yield PIXELS
+
+    assert torch.equal(cached_images(path, SHAPE, decode).images[:], torch.from_numpy(PIXELS))
+
+
+@pytest.mark.parametrize("change", [("0.4", "0.5"), ('"std":[0.', '"std":[1.'), ('"damaged":{}', '"damaged":{"1":""}')])
+def test_changed_statistics_are_found(path: Path, change: tuple[str, str]) -> None:
+    before = cached_images(path, SHAPE, Decoder())
+    facts = path.with_suffix(".json").read_text()
+    assert facts.replace(*change) != facts
+    path.with_suffix(".json").write_text(facts.replace(*change))
+    decode = Decoder()
+    after = cached_images(path, SHAPE, decode)
+    assert (after.mean, after.std, after.damaged) == (before.mean, before.std, {})
+    assert decode.calls == 1
+
+
+def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
+    cached_images(path, SHAPE, Decoder())
+    for taken in (path.with_suffix(".json"), path):
+        taken.unlink()
+        os.mkfifo(taken)
+        if taken != path:
+            cached_images(path, SHAPE, Decoder())
+    with pytest.raises(DataError, match="cannot write the image cache .*it is not a regular file"):
+        cached_images(path, SHAPE, Decoder())
 
 
 def damage_header(content: bytes) -> bytes:
@@ -68,7 +165,7 @@ def test_damaged_files_are_rebuilt(path: Path, damage: Callable[[bytes], bytes])
     cached_images(path, SHAPE, Decoder())
     path.write_bytes(damage(path.read_bytes()))
     decode = Decoder()
-    assert torch.equal(cached_images(path, SHAPE, decode).images, torch.from_numpy(PIXELS))
+    assert torch.equal(cached_images(path, SHAPE, decode).images[:], torch.from_numpy(PIXELS))
     assert decode.calls == 1
 
 
@@ -88,9 +185,10 @@ def test_files_of_another_shape_or_type_are_rebuilt(path: Path) -> None:
         cached_images(path, SHAPE, Decoder())
         np.save(path, other)
         facts = json.loads(path.with_suffix(".json").read_text())
-        path.with_suffix(".json").write_text(json.dumps({**facts, "crc32": image_cache._crc32(path)}))
+        del facts["sha256"]
+        path.with_suffix(".json").write_bytes(sealed({**facts, "crc32": image_cache._crc32(path)}))
         decode = Decoder()
-        assert torch.equal(cached_images(path, SHAPE, decode).images, torch.from_numpy(PIXELS))
+        assert torch.equal(cached_images(path, SHAPE, decode).images[:], torch.from_numpy(PIXELS))
         assert decode.calls == 1
 
 

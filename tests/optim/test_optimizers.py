@@ -214,11 +214,30 @@ def test_a_gradient_that_is_not_finite_changes_nothing(cls, dtype):
     params[3].grad[2, 1] = math.nan
     with pytest.raises(NonFiniteError, match=r"gradient of the optimizer's parameter 3, of shape \[6, 200\]"):
         optimizer.step()
-    params[3].grad[2, 1] = -math.inf
-    with pytest.raises(NonFiniteError):
-        optimizer.step()
+    # Of the last two the square is infinite, and a mean square would be; their sum is 0.
+    for values in ([-math.inf], [1e30], [1e30, -1e30]):
+        params[3].grad[2, : len(values)] = torch.tensor(values)
+        with pytest.raises(NonFiniteError):
+            optimizer.step()
     assert_same(params, before[0])
     assert_same(state_tensors(optimizer), before[1])
+
+
+# DST has stores that it programs in their place.
+@pytest.mark.parametrize("cls", [cls for cls in OPTIMIZERS if cls is not DST])
+@pytest.mark.parametrize("where", ["weight", "state"])
+def test_an_accumulator_that_is_not_finite_is_refused_with_nothing_changed(cls, where):
+    accumulators = [Accumulator(torch.rand(6, 5).half() - 0.5), Accumulator(torch.rand(8, 3).half() - 0.5)]
+    optimizer = make(cls, accumulators, state_dtype=torch.float16)
+    for accumulator in accumulators:
+        accumulator.grad = torch.rand(accumulator.shape) - 0.5
+    optimizer.step()
+    values = [*(accumulator.detach() for accumulator in accumulators), *state_tensors(optimizer)]
+    (values[1] if where == "weight" else values[2])[...] = math.nan
+    before = [value.clone() for value in values]
+    with pytest.raises(NonFiniteError, match="or its state is not finite: go on from an earlier checkpoint"):
+        optimizer.step()
+    assert all(torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in zip(values, before, strict=True))
 
 
 @optimizers

@@ -78,7 +78,7 @@ def test_variables_that_one_preset_lacks_and_those_of_several_widths():
 
 
 def test_measured_figures_under_the_predicted_ones():
-    step = StepMemory(3 * MIB, table(32, 32))
+    step = StepMemory(3 * MIB, table(32, 32), 5 * MIB)
     figures = {"saved_bytes": 2 * MIB, "graph_bytes": 4 * MIB, "peak_live_bytes": 11 * MIB, "resident_bytes": None}
     figures |= {"process_bytes": 300 * MIB, "step_s": 0.25}
     console = Console(file=io.StringIO(), width=80)

@@ -1,6 +1,8 @@
 """Damaged, foreign and hostile checkpoints, and disks that refuse: an error says so, and earlier ones survive."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -117,6 +119,25 @@ def test_no_checkpoint_is_an_error_that_says_how_to_go_on(kind: str, tmp_path: P
         directory.touch()
     with pytest.raises(CheckpointError, match=f"{directory}.*start the run anew"):
         load(directory)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_what_may_not_be_read_is_not_called_damaged(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_two(tmp_path)
+    newest = max(tmp_path.glob(f"*{suffix}"))
+    plain = io.open
+
+    def guarded(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if str(file) == str(newest):
+            raise PermissionError(errno.EACCES, "Permission denied", str(newest))
+        return plain(file, *args, **kwargs)
+
+    # As for a user who may not; whoever is root may always.
+    monkeypatch.setattr(io, "open", guarded)
+    with pytest.raises(CheckpointError, match=f"^{newest} cannot be read: Permission denied; make it readable"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"version": 4}, {"version": None}, {"format": "other"}])

@@ -7,7 +7,7 @@ import pytest
 
 from bnn.errors import RunError
 from bnn.training import directory
-from bnn.training.directory import append_metrics, drop_metrics_after, read_json, read_metrics, write_json
+from bnn.training.directory import append_metrics, create, drop_metrics_after, read_json, read_metrics, write_json
 
 
 def test_json_round_trip_leaves_nothing_else(tmp_path):
@@ -33,7 +33,7 @@ def test_failure_to_write_keeps_the_old_file_whole(step, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(directory.os, step, full)
+    monkeypatch.setattr(os, step, full)
     with pytest.raises(RunError, match=r"a.json cannot be written: No space left on device; earlier results"):
         write_json(tmp_path / "a.json", {"x": 2})
     with pytest.raises(RunError, match=r"metrics.jsonl cannot be written: No space left"):
@@ -85,5 +85,30 @@ def test_metrics_are_dropped_from_an_epoch_on(tmp_path):
 def test_missing_metrics_are_an_error_to_read_but_not_to_drop(tmp_path):
     with pytest.raises(RunError, match=r"metrics\.jsonl cannot be read"):
         read_metrics(tmp_path)
-    drop_metrics_after(tmp_path, epoch=2)
+    with pytest.warns(RuntimeWarning, match=r"metrics.jsonl lacks 2 of the 2 epochs done \(1, 2\)"):
+        drop_metrics_after(tmp_path, epoch=2)
     assert read_metrics(tmp_path) == []
+
+
+def test_metrics_that_lack_an_epoch_are_told(tmp_path):
+    for epoch in (0, 2, 3):
+        append_metrics(tmp_path, {"epoch": epoch})
+    with pytest.warns(RuntimeWarning, match=r"lacks 1 of the 3 epochs done \(2\); their figures are lost$"):
+        drop_metrics_after(tmp_path, epoch=3)
+    assert [record["epoch"] for record in read_metrics(tmp_path)] == [0, 2]
+
+
+def test_metrics_are_forced_to_disk_with_their_name(tmp_path, monkeypatch):
+    forced = []
+    monkeypatch.setattr(directory.os, "fsync", lambda file: forced.append(os.readlink(f"/proc/self/fd/{file}")))
+    append_metrics(tmp_path, {"epoch": 0})
+    assert forced == [str(tmp_path / "metrics.jsonl"), str(tmp_path)]
+
+
+def test_a_start_that_was_killed_before_its_configuration_leaves_an_empty_directory(tmp_path):
+    for name in ("lock", "lock.json", ".config.json.new"):
+        (tmp_path / name).touch()
+    create(tmp_path)
+    (tmp_path / "config.json").touch()
+    with pytest.raises(RunError, match="is not empty"):
+        create(tmp_path)

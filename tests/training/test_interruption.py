@@ -6,7 +6,7 @@ import pytest
 from bnn.training.interruption import Interruption
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_is_noted_and_a_second_acts_as_usual(number):
     heard = []
     before = signal.signal(number, lambda *_: heard.append(number))
@@ -28,6 +28,16 @@ def test_handlers_come_back_when_the_block_raises():
     with pytest.raises(ZeroDivisionError), Interruption():
         _ = 1 / 0
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+            assert interruption.signal_number is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_other_threads_change_no_handler():

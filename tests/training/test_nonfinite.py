@@ -1,14 +1,15 @@
 """Steps whose loss, gradient or activations are not finite are skipped, counted and leave no trace."""
 
 import math
+import signal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from bnn.errors import TrainingStopped
+from bnn.errors import Interrupted, TrainingStopped
 from bnn.layers import BinaryLinear
-from bnn.training import Run, Trainer
+from bnn.training import Callback, Run, Trainer, checkpoint
 from bnn.training.directory import read_json, read_metrics
 from tests.training.tiny_runs import (
     EPOCHS,
@@ -130,40 +131,73 @@ def test_epoch_whose_steps_are_all_skipped_has_no_figures(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["input", "hidden", "logits"])
-def test_three_in_a_row_stop_the_training_with_its_state_kept(place, tmp_path):
+def test_three_in_a_row_stop_the_training_with_its_last_good_state_kept(place, tmp_path):
     run, poison = poisoned(place, {5, 6, 7, 8})
     with pytest.raises(TrainingStopped, match="3 steps in a row, up to step 8: lower the learning rate") as stopped:
         Trainer(run, tmp_path / "run").fit()
-    assert str(tmp_path / "run") in str(stopped.value)
+    assert f"the last good state, of step {STEPS_AN_EPOCH}, is kept in {tmp_path / 'run'}" in str(stopped.value)
     assert "\n" not in str(stopped.value)
     resumed, later = poisoned(place, set())
     losses = Losses()
-    trainer = Trainer(resumed, tmp_path / "run", callbacks=[losses])
-    summary = trainer.resume()
-    assert_same_state(later.states[0], poison.states[5])
-    assert list(losses.by_step) == list(range(9, STEPS + 1)), "no batch is done twice"
-    assert (summary["steps"], summary["skipped_steps"]) == (STEPS, 3)
+    summary = Trainer(resumed, tmp_path / "run", callbacks=[losses]).resume()
+    assert_same_state(later.states[0], poison.states[STEPS_AN_EPOCH])
+    assert list(losses.by_step) == list(range(STEPS_AN_EPOCH + 1, STEPS + 1))
+    assert (summary["steps"], summary["skipped_steps"]) == (STEPS, 0)
 
 
-def test_every_start_has_its_three_tries(tmp_path):
-    run, _ = poisoned("logits", {1, 2, 3})
+def test_a_run_that_stops_again_and_again_keeps_its_checkpoints(tmp_path):
+    run, _ = poisoned("logits", {9, 10, 11})
     with pytest.raises(TrainingStopped):
         Trainer(run, tmp_path / "run").fit()
-    run, _ = poisoned("logits", {0, 1})
-    assert Trainer(run, tmp_path / "run").resume()["skipped_steps"] == 5
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    for _ in range(2):
+        run, _ = poisoned("logits", {0, 1, 2})
+        with pytest.raises(TrainingStopped, match=f"of step {2 * STEPS_AN_EPOCH}, is kept"):
+            Trainer(run, tmp_path / "run").resume()
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").iterdir()} == before
 
 
-def test_skips_in_a_row_are_counted_across_an_interruption(tmp_path):
-    run, _ = poisoned("logits", {1, 2})
-    trainer = Trainer(run, tmp_path / "run")
-    trainer.checkpoint_every_s = 0
-    # The last checkpoint that is left is that of step 3, after two skips.
-    trainer.save = lambda: Trainer.save(trainer) if trainer.step <= 3 else None
+def test_an_epoch_that_ends_in_skips_is_not_kept_before_a_finite_step(tmp_path):
+    run, _ = poisoned("logits", {2, 3, 4})
+    with pytest.raises(TrainingStopped, match=r"3 steps in a row, up to step 5.* of step 0, is kept"):
+        Trainer(run, tmp_path / "run").fit()
+    assert not (tmp_path / "run" / "model.bnnz").exists()
+    run, _ = poisoned("logits", set())
+    Trainer(run, tmp_path / "run").resume()
+    assert [record["epoch"] for record in read_metrics(tmp_path / "run")] == [0, 1, 2]
+
+
+def test_no_checkpoint_is_made_behind_a_skipped_step(tmp_path):
+    run, _ = poisoned("logits", {1, 2, 5})
+    trainer = Trainer(run, tmp_path / "run", checkpoint_every_s=0.0)
+    saved = []
+    trainer.save = lambda: (saved.append((trainer.epoch, trainer.batch)), Trainer.save(trainer))
     trainer.fit()
-    (tmp_path / "run" / "summary.json").unlink()
-    run, _ = poisoned("logits", {0})
-    with pytest.raises(TrainingStopped):
-        Trainer(run, tmp_path / "run").resume()
+    # At the start, behind steps and at the ends of epochs.
+    assert saved[:8] == [(0, 0), (0, 1), (0, 4), (1, 0), (1, 1), (1, 3), (1, 4), (2, 0)]
+
+
+def test_a_signal_behind_a_skipped_step_keeps_the_checkpoint_before_it(tmp_path):
+    run, _ = poisoned("logits", {5})
+
+    class Signal(Callback):
+        def on_gradients(self, trainer: Trainer) -> None:
+            if trainer.step == 4:
+                trainer.checkpoint_every_s = 0.0  # one behind this step
+            elif trainer.step == 6:
+                raise AssertionError("the signal came at step 6")
+
+    class AtTheSkip(Poison):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training and self.step == 4:
+                signal.raise_signal(signal.SIGTERM)
+            return super().forward(x)
+
+    run.model[-1].__class__ = AtTheSkip
+    with pytest.raises(Interrupted, match=r"after step 6; the last good state, of step 5, is kept") as interrupted:
+        Trainer(run, tmp_path / "run", callbacks=[Signal()]).fit()
+    assert interrupted.value.exit_code == 143
+    assert checkpoint.load(tmp_path / "run" / "checkpoints").step == 5
 
 
 class Diverged(nn.Module):

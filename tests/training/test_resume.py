@@ -9,6 +9,7 @@ from bnn.errors import CheckpointError, Interrupted, RunError
 from bnn.quantizers import ReCU
 from bnn.training import Callback, Trainer
 from bnn.training.directory import read_json, read_metrics
+from bnn.training.kept import KeptStates
 from tests.training.tiny_runs import (
     EPOCHS,
     RUNS,
@@ -95,7 +96,7 @@ def test_same_seed_trains_to_the_same_bits(uninterrupted, tmp_path):
     assert losses.by_step == uninterrupted["adam"]["losses"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_leaves_a_checkpoint_and_gives_the_handlers_back(number, code, tmp_path):
     before = signal.getsignal(number)
     trainer = Trainer(adam_run(), tmp_path / "run", callbacks=[SignalAt(("step ends", 1, 3), number)])
@@ -106,6 +107,47 @@ def test_signal_leaves_a_checkpoint_and_gives_the_handlers_back(number, code, tm
     resumed = Trainer(adam_run(), tmp_path / "run")
     resumed.load()
     assert (resumed.epoch, resumed.batch, resumed.step) == (1, 3, STEPS_AN_EPOCH + 3)
+
+
+def test_signal_on_a_full_disk_keeps_its_status_and_says_what_is_lost(tmp_path, monkeypatch):
+    trainer = Trainer(adam_run(), tmp_path / "run", callbacks=[SignalAt(("step ends", 1, 3))])
+
+    def full(self, snapshot):
+        if snapshot.step > STEPS_AN_EPOCH:
+            raise CheckpointError("cannot save the checkpoint: no space left")
+        save(self, snapshot)
+
+    save = KeptStates.save
+    monkeypatch.setattr(KeptStates, "save", full)
+    with pytest.raises(Interrupted, match=r"its state could not be kept \(cannot save .* left\), go on with") as caught:
+        trainer.fit()
+    assert caught.value.exit_code == 143
+    monkeypatch.undo()
+    assert Trainer(adam_run(), tmp_path / "run").resume()["epochs"] == EPOCHS
+
+
+def test_a_run_whose_first_checkpoint_failed_begins_when_it_is_resumed(uninterrupted, tmp_path, monkeypatch):
+    def full(self, snapshot):
+        raise CheckpointError("cannot save the checkpoint: no space left")
+
+    monkeypatch.setattr(KeptStates, "save", full)
+    trainer = Trainer(adam_run(), tmp_path / "run")
+    trainer.configuration, trainer.recipe = {"recipe": "mine"}, b"# mine"
+    with pytest.raises(CheckpointError):
+        trainer.fit()
+    monkeypatch.undo()
+    (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "run" / "checkpoints" / ".saving.json").touch()  # of a save that was killed
+    assert without_clock(Trainer(adam_run(), tmp_path / "run").resume()) == uninterrupted["adam"]["summary"]
+    assert read_json(tmp_path / "run" / "config.json")["recipe"] == "mine"
+
+
+def test_a_run_without_its_checkpoints_is_not_begun_again(tmp_path):
+    Trainer(adam_run(epochs=1), tmp_path / "run").fit()
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint in .*; start the run anew in another folder"):
+        Trainer(adam_run(epochs=2), tmp_path / "run").resume()
 
 
 def test_the_same_trainer_can_go_on(uninterrupted, tmp_path):
@@ -196,5 +238,6 @@ def test_another_run_s_checkpoint_is_refused(tmp_path):
 
 
 def test_nothing_to_resume(tmp_path):
-    with pytest.raises(CheckpointError, match="start the run anew"):
+    with pytest.raises(RunError, match=r"config.json is missing: .* is not the directory of a run"):
         Trainer(adam_run(), tmp_path / "run").resume()
+    assert not (tmp_path / "run").exists()

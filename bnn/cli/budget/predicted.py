@@ -28,6 +28,7 @@ from bnn.errors import UsageError
 from bnn.reports.budget import print_budget, print_candidates, print_measured
 
 _CAPTION = "Tensors of one step on the CPU at the moment when they take most, predicted: see docs/cost.md."
+_FIT_CAPTION = "Needed by the process above what Python and torch take, allocator and objects included, predicted: see docs/cost.md."
 
 
 class PredictedBudget:
@@ -62,9 +63,12 @@ class PredictedBudget:
             return
         console = Console()
         title = f"{options.model}, batch of {options.batch}, {optimizer}; MiB"
-        saved = {"saved for backward": [step.saved_bytes for step in predicted.values()]}
+        others = {
+            "saved for backward": [step.saved_bytes for step in predicted.values()],
+            "needed by the process": [step.process_bytes for step in predicted.values()],
+        }
         tables = {name: step.table for name, step in predicted.items()}
-        print_budget(console, tables, title=title, caption=_CAPTION, others=saved)
+        print_budget(console, tables, title=title, caption=_CAPTION, others=others)
         if measured:
             rows = {name: (predicted[name], figures) for name, figures in measured.items()}
             print_measured(console, rows, batch_size=options.batch, epoch_size=options.epoch)
@@ -90,7 +94,7 @@ class PredictedBudget:
             print_json(options, budget_bytes=options.fit, candidates=[asdict(candidate) for candidate in candidates])
         else:
             title = f"{options.model} in {options.fit / MIB:,.2f} MiB, batch of up to {options.batch}"
-            print_candidates(Console(), candidates, title=title, caption=_CAPTION)
+            print_candidates(Console(), candidates, title=title, caption=_FIT_CAPTION)
 
     def _measure(
         self, compared: Mapping[str, TrainingConfiguration], predicted: Mapping[str, StepMemory]
@@ -110,9 +114,9 @@ class PredictedBudget:
 
     def _total_bytes(self, preset: str, optimizer: str, batch_size: int, slice_size: int) -> float:
         configuration = TrainingConfiguration(preset, optimizer, batch_size, slice_size)
-        return self._predict(configuration).table.total_bytes
+        return self._predict(configuration).process_bytes
 
 
 def _as_json(step: StepMemory, measured: dict[str, float | None] | None) -> dict[str, Any]:
-    content = {**step.table.as_json(), "saved_bytes": step.saved_bytes}
+    content = {**step.table.as_json(), "saved_bytes": step.saved_bytes, "process_bytes": step.process_bytes}
     return content if measured is None else {**content, "measured": measured}

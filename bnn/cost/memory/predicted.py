@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bnn.cost.memory.live_tensors import KEPT, LiveTensors, Memory
+from bnn.cost.memory.process import process_bytes
 from bnn.cost.memory.saved_tensors import saved_tensors
 from bnn.cost.memory.table import Lifetime, MemoryTable, Variable, name_failing_module
 from bnn.training import TrainingStep
@@ -47,6 +48,8 @@ class StepMemory:
     """Bytes that autograd saves for backward, parameters aside; of the largest slice."""
     table: MemoryTable
     """Memory of all tensors at the moment of the peak, variable by variable; its total is the peak."""
+    process_bytes: float
+    """What the process needs for it, see `bnn.cost.memory.process`."""
 
 
 def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> StepMemory:
@@ -91,7 +94,9 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
             live.may_read_numbers = False
             step.take(x, labels, slices=_SLICES, before_backward=forward_ends, before_update=backward_ends)
             roles.take("optimizer state", "always", [live.memory_of(state) for state in step.states()])
-    return StepMemory(max(saved_bytes), _table(live, roles))
+    table = _table(live, roles)
+    needed_bytes = process_bytes(table.total_bytes, modules=sum(1 for _ in model.modules()))
+    return StepMemory(max(saved_bytes), table, needed_bytes)
 
 
 class _Roles:

@@ -14,6 +14,7 @@ from bnn.cost.memory.resident import peak_device_bytes, peak_rss_bytes
 from bnn.cost.storage import storage
 from bnn.errors import RunError
 from bnn.training import Callback, Trainer, directory
+from bnn.training.checks import require_numbers
 
 LEDGER = "ledger.json"
 """The file of a run's directory that holds what its training did."""
@@ -43,6 +44,11 @@ class SpeedMeter(Callback):
     def state(self) -> dict[str, Any]:
         """The images and seconds of the epochs that are done."""
         return {"images": self._images, "wall_s": self._wall_s}
+
+    def check(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Refuses what are no numbers of images and seconds."""
+        if state:
+            require_numbers(state["images"], state["wall_s"])
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes those of the run's earlier parts."""
@@ -82,6 +88,10 @@ class MemoryMeter(Callback):
     def state(self) -> dict[str, Any]:
         """The peaks up to now."""
         return self._peaks
+
+    def check(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Refuses peaks that are no numbers."""
+        require_numbers(*state.values())
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes the peaks of the run's earlier parts."""

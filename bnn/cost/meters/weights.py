@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bnn.bits import BitTensor
 from bnn.training import Callback, Trainer
+from bnn.training.checks import require_numbers
 from bnn.weights import WeightStore, named_stores
 
 Figures = dict[str, float]
@@ -89,6 +90,17 @@ class WeightMeter(Callback):
         """The counts, and which weights have flipped, as the base64 of packed bits."""
         layers = {name: layer.state() for name, layer in self._layers().items()}
         return {"steps": self._steps, "earlier": self._earlier, "layers": layers}
+
+    def check(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Refuses counts that are no numbers, and bits of other layers."""
+        if not state:
+            return
+        require_numbers(state["steps"], *(state["earlier"][name] for name in self._earlier))
+        for name, store in named_stores(trainer.run.model):
+            layer = state["layers"][name]
+            require_numbers(layer["flips"])
+            if len(base64.b64decode(layer["flipped"])) != store.sign_planes()[0].numel():
+                raise ValueError(f"the bits of {name} are not as many as its weights")
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Takes them back."""

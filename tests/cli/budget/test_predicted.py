@@ -98,14 +98,18 @@ def test_measured_beside_predicted(capsys):
 
 def test_what_fits_is_what_the_step_takes(command):
     words = ("mlp", "--batch", "64", "--preset", "edge", "--optimizer", "adam")
-    whole = as_json(command, *words, "--slice", "64")["presets"]["edge"]["total_mib"]
+    step = as_json(command, *words, "--slice", "64")["presets"]["edge"]
+    whole = step["process_bytes"] / 2**20
+    assert whole > 1.1 * step["total_mib"]
     (candidate,) = as_json(command, *words, "--fit", f"{whole + 0.01}MiB")["candidates"]
+    with pytest.raises(RunError, match="the least is"):
+        command(*words, "--batch", "2", "--fit", f"{step['total_mib'] / 4}MiB")
     assert candidate == {
         "preset": "edge",
         "optimizer": "adam",
         "batch_size": 64,
         "slice_size": 64,
-        "total_bytes": whole * 2**20,
+        "total_bytes": step["process_bytes"],
     }
     rows = [line.split() for line in command(*words, "--fit", "1GiB").splitlines()]
     assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows

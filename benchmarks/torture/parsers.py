@@ -1,0 +1,101 @@
+"""Parsers of what users and files say, fuzzed by hypothesis: a value, or an error of one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, given, seed, settings
+
+from benchmarks.torture.trials import Kind, require_one_line
+from bnn.cli.arguments import parse_shape, parse_size
+from bnn.codec.container import MAGIC, parsed
+from bnn.codec.network import build
+from bnn.data import Dataset
+from bnn.data.preprocessing import Preprocessing
+from bnn.errors import BnnError
+from bnn.files import parse_json, unsealed
+from bnn.training.directory import METRICS, read_metrics
+from bnn.training.recipe import load_recipe, locate_recipe, parse_arguments, recipe_parser
+
+_EXAMPLES = 100
+
+_plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+_json = st.recursive(
+    _plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
+)
+
+
+def _keyed(*names: str) -> st.SearchStrategy[Any]:
+    """Objects that have some of the names that a parser looks for."""
+    return st.dictionaries(st.sampled_from(names), _json, max_size=len(names)) | _json
+
+
+def _metrics(text: str) -> None:
+    Path(METRICS).write_text(text, encoding="utf-8", errors="surrogatepass")
+    read_metrics(Path())
+
+
+def _arguments(words: list[str]) -> None:
+    parse_arguments(recipe_parser(load_recipe(locate_recipe("digits")), prog="bnn train digits"), words)
+
+
+_lines = st.lists(_json.map(json.dumps) | st.text(max_size=30), max_size=4).map("\n".join)
+_words = st.lists(
+    st.sampled_from(["--epochs", "--width", "--preset", "--seed", "--learning-rate", "--data-dir", "--no-such"])
+    | st.text(max_size=10)
+    | st.integers().map(str)
+    | st.floats().map(str),
+    max_size=5,
+)
+_description = _keyed("class", "arguments", "parts", "attributes", "float")
+_data = _keyed(
+    "name", "image_shape", "classes", "mean", "std", "train_images", "test_images", "source", "preprocessing"
+)
+PARSERS: dict[str, tuple[Callable[[Any], object], st.SearchStrategy[Any]]] = {
+    "sizes": (parse_size, st.text(max_size=20) | st.from_regex(r"\s*[\d.]{1,400}\s*[a-zA-Z]{0,4}")),
+    "shapes": (parse_shape, st.text(max_size=20) | st.from_regex(r"\d{1,30}([,x]\d{0,30}){0,4}")),
+    "JSON": (parse_json, st.binary(max_size=60) | _json.map(lambda value: json.dumps(value).encode())),
+    "sealed JSON": (unsealed, st.binary(max_size=60) | _keyed("sha256").map(lambda value: json.dumps(value).encode())),
+    "metrics": (_metrics, _lines | st.text(max_size=60)),
+    "model files": (parsed, st.binary(max_size=200) | st.binary(max_size=200).map(MAGIC.__add__)),
+    "networks": (build, _description),
+    "preprocessing": (Preprocessing.from_description, _keyed("image_shape", "mean", "std", "size", "channels")),
+    "data sets": (Dataset.from_description, _data),
+    "arguments": (_arguments, _words),
+}
+# Those of plain functions, which their callers turn into one line.
+_PLAIN_ERRORS = ("JSON", "sealed JSON")
+
+
+def trial(chance: Random, folder: Path) -> None:
+    """Gives one parser a hundred texts or values."""
+    name = chance.choice(list(PARSERS))
+    parse, values = PARSERS[name]
+
+    @seed(chance.randrange(2**31))
+    @settings(max_examples=_EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(values)
+    def fuzz(value: Any) -> None:
+        try:
+            parse(value)
+        except BnnError as error:
+            require_one_line(error)
+        except ValueError:
+            if name not in _PLAIN_ERRORS:
+                raise
+
+    fuzz()
+
+
+KINDS = (
+    Kind(
+        "parsers",
+        f"{_EXAMPLES} texts or values that hypothesis makes for one of {len(PARSERS)} parsers",
+        trial,
+        short=10,
+        long=1000,
+    ),
+)

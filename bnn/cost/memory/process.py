@@ -1,0 +1,26 @@
+"""What a process takes for a step, its allocator and the objects of the network included."""
+
+from bnn.ops.memory import RESULTS
+
+# Python's objects of a module, and what autograd notes of it.
+_MODULE_BYTES = 1 << 14
+# What the C library holds beyond the tensors, as part of them: holes, and the workspaces of kernels. Of what has been
+# freed it keeps much, unless it is told not to (`bnn.training.allocator`). The most that was needed under a limit of
+# the process's memory: 1.14 times the tensors under `edge-min` and 1.10 under `edge`, objects included, and 1.72 under
+# `standard`; benchmarks/records.md.
+_HOLDING_LITTLE, _OTHERWISE = 1 / 8, 3 / 4
+_OTHERWISE_BYTES = 4 << 20
+
+
+def process_bytes(tensor_bytes: float, *, modules: int) -> float:
+    """The private memory that a process needs for a network and its steps, above its level before.
+
+    Pages of the libraries' code, which the system can drop and read again, are not in it, nor Python and torch.
+
+    Args:
+        tensor_bytes: the most that tensors take at once, such as `StepMemory.table.total_bytes`, predicted after the
+            preset of the step has been prepared: it says whether the process is to hold little memory.
+        modules: of the network.
+    """
+    held = _HOLDING_LITTLE * tensor_bytes if RESULTS.is_kept else _OTHERWISE * tensor_bytes + _OTHERWISE_BYTES
+    return tensor_bytes + held + modules * _MODULE_BYTES

@@ -1,0 +1,58 @@
+"""Steps are taken in the memory that `bnn budget --fit` asks for, and not in much less; the system enforces it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bnn.cost.memory.process import process_bytes
+from bnn.ops import cpu
+from bnn.ops.memory import RESULTS
+
+PROGRAM = """
+import sys
+from benchmarks.memory_limit import task
+
+for model, preset, batch in (word.split(",") for word in sys.argv[1:]):
+    step = task(model, preset, int(batch))
+    memory = step.predicted()
+    print(step.fits(memory.process_bytes), step.fits(0.6 * memory.table.total_bytes))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no limit of private memory")
+@pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["resnet8,edge-min,50"],
+        pytest.param(
+            [
+                "mlp,edge-min,100",
+                "cnv,edge-min,100",
+                "cnv,edge,20",
+                "resnet20,edge-min,100",
+                "resnet20,edge,100",
+                "vgg_small,edge-min,50",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["mlp,standard,100", "resnet8,standard,50", "cnv,standard,50"], marks=pytest.mark.slow),
+    ],
+    ids=["quick", "more", "standard"],
+)
+def test_a_step_is_taken_in_what_it_is_said_to_need_and_not_in_less(steps):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *steps], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["True False"] * len(steps)
+
+
+def test_what_is_kept_tells_the_presets_apart(monkeypatch):
+    monkeypatch.setattr(RESULTS, "is_kept", True)
+    little = process_bytes(8 << 20, modules=64)
+    assert little == (9 << 20) + (1 << 20)
+    monkeypatch.setattr(RESULTS, "is_kept", False)
+    assert process_bytes(8 << 20, modules=64) > little
