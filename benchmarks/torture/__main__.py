@@ -12,7 +12,20 @@ import torch
 
 import bnn
 from benchmarks.machine import processor
-from benchmarks.torture import budgets, disks, flips, hostile, kills, nans, outputs, parsers, resume, signals, soak, twice
+from benchmarks.torture import (
+    budgets,
+    disks,
+    flips,
+    hostile,
+    kills,
+    nans,
+    outputs,
+    parsers,
+    resume,
+    signals,
+    soak,
+    twice,
+)
 from benchmarks.torture.trials import Kind, Outcome, run
 
 MODULES = (kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, soak, budgets)

@@ -41,18 +41,17 @@ def run_program(
         other errors. An output that nobody reads any more is a SIGPIPE.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if arguments == ["--version"]:
-        print(f"{name} {bnn.__version__}")
-        return 0
-    if not arguments or asks_for_help(arguments):
-        print(help_text, end="")
-        return 0 if arguments else 2
     try:
-        if arguments[0] not in commands:
+        if arguments == ["--version"]:
+            print(f"{name} {bnn.__version__}")
+        elif not arguments or asks_for_help(arguments):
+            print(help_text, end="")
+        elif arguments[0] not in commands:
             near = near_match(arguments[0], commands)
             raise UsageError(f"there is no command {arguments[0]!r}{near}; see `{name} --help`")
-        with _one_line_warnings(name):
-            commands[arguments[0]](arguments[1:])
+        else:
+            with _one_line_warnings(name):
+                commands[arguments[0]](arguments[1:])
         if sys.stdout is not None:
             sys.stdout.flush()
     except BnnError as error:
@@ -69,7 +68,7 @@ def run_program(
     except OSError as error:
         drop(sys.stdout)
         return _fail(name, f"{error.filename or 'the output'}: {error.strerror or error}", 1)
-    return 0
+    return 0 if arguments else 2
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:

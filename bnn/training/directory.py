@@ -69,7 +69,7 @@ def has_begun(directory: Path) -> bool:
         later = (CHECKPOINTS, METRICS, MODEL, SUMMARY)
         names = {path.name for path in directory.iterdir()}
         return bool(names & set(later[1:])) or (
-            CHECKPOINTS in names and any(path.name[0] != "." for path in (directory / CHECKPOINTS).iterdir())
+            CHECKPOINTS in names and any((directory / CHECKPOINTS).glob("[!.]*.json"))
         )
 
 

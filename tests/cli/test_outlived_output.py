@@ -58,10 +58,11 @@ def test_what_ends_a_training_is_in_its_log(bnn):
 @pytest.mark.parametrize(
     ("lost", "code", "line"), [(closed_pipe, 128 + signal.SIGPIPE, ""), (full, 1, "No space left")]
 )
-def test_a_command_whose_output_cannot_be_written_ends_with_a_status(lost, code, line, monkeypatch, capsys):
+@pytest.mark.parametrize("word", ["go", "--help", "--version"])
+def test_a_command_whose_output_cannot_be_written_ends_with_a_status(word, lost, code, line, monkeypatch, capsys):
     with lost() as out, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", out)
-        status = run_program("prog", {"go": lambda words: print("x")}, ["go"], help_text="", on_interrupt="")
+        status = run_program("prog", {"go": lambda words: print("x")}, [word], help_text="x", on_interrupt="")
     errors = capsys.readouterr().err
     assert status == code
     assert line in errors

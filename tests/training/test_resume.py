@@ -137,7 +137,8 @@ def test_a_run_whose_first_checkpoint_failed_begins_when_it_is_resumed(uninterru
         trainer.fit()
     monkeypatch.undo()
     (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
-    (tmp_path / "run" / "checkpoints" / ".saving.json").touch()  # of a save that was killed
+    for name in (".saving.json", "step-00000000-0123456789abcdef.safetensors"):
+        (tmp_path / "run" / "checkpoints" / name).touch()  # of a save that was killed
     assert without_clock(Trainer(adam_run(), tmp_path / "run").resume()) == uninterrupted["adam"]["summary"]
     assert read_json(tmp_path / "run" / "config.json")["recipe"] == "mine"
 
