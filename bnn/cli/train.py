@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import bnn
 from bnn.cli.arguments import ArgumentParser
 from bnn.cli.program import asks_for_help
-from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe
+from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, moved_data, named_recipe
 from bnn.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def _resume(arguments: list[str]) -> None:
     configuration = read_configuration(options.resume)
     recipe = named_recipe(options.resume, configuration, options.recipe)
     kept = arguments_of_run(options.resume, configuration)
-    given = {"epochs": options.epochs, "data_dir": options.data_dir}
-    changes = values_to_json({name: value for name, value in given.items() if value is not None})
+    given = {} if options.epochs is None else {"epochs": options.epochs}
+    given |= {} if options.data_dir is None else moved_data(recipe, kept, options.data_dir)
+    changes = values_to_json(given)
     for name in changes.keys() - recipe.parameters.keys():
         raise UsageError(f"the recipe {recipe.name} has no option --{name.replace('_', '-')}")
     values = values_from_json(recipe, {**kept, **changes})

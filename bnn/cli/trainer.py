@@ -87,6 +87,25 @@ def arguments_of_run(directory: Path, configuration: dict[str, Any]) -> dict[str
     return arguments
 
 
+def moved_data(recipe: Recipe, arguments: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+    """The recipe's arguments for data that lie elsewhere now: other files of data that lay beside them moved along.
+
+    Args:
+        recipe: the run's.
+        arguments: of the run, from its configuration.
+        data_dir: where the data are now.
+    """
+    old = Path(str(arguments.get("data_dir")))
+    folders = {old: data_dir, old.parent: data_dir.parent}
+    moved: dict[str, Any] = {"data_dir": data_dir}
+    for name in recipe.data_parameters:
+        value = arguments.get(name)
+        path = Path(value) if isinstance(value, str) else Path()
+        if name != "data_dir" and path.is_absolute() and path.parent in folders:
+            moved[name] = folders[path.parent] / path.name
+    return moved
+
+
 def model_file(path: Path) -> Path:
     """The model file of a run's directory, as the network is after its last epoch, or the file that is named.
 

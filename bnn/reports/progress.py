@@ -41,7 +41,7 @@ class ProgressBar(Callback):
         self._progress.update(
             self._task,
             completed=trainer.step,
-            speed=f"{steps_per_s * trainer.run.batch_size:,.0f} images/s" if steps_per_s else "",
+            speed=f"{steps_per_s * trainer.run.batch_size:,.0f} examples/s" if steps_per_s else "",
             description=f"epoch {trainer.epoch + 1}/{trainer.run.epochs}  loss {loss:.3f}",
         )
 
@@ -55,7 +55,7 @@ class ProgressBar(Callback):
         if "validation_accuracy" in record:
             line += f"  validation {100 * record['validation_accuracy']:6.2f} %"
         if record.get("images_per_s"):
-            line += f"  {record['images_per_s']:,.0f} images/s"
+            line += f"  {record['images_per_s']:,.0f} examples/s"
         if record["skipped"]:
             line += f"  skipped steps {record['skipped']}"
         self.console.print(Text(line), soft_wrap=True)

@@ -88,7 +88,12 @@ class Recipe:
         if self.load_data is None:
             return own
         own.pop(_DATA, None)
-        return {**inspect.signature(self.load_data).parameters, **own}
+        return {**self.data_parameters, **own}
+
+    @property
+    def data_parameters(self) -> dict[str, inspect.Parameter]:
+        """Those of `data`."""
+        return {} if self.load_data is None else dict(inspect.signature(self.load_data).parameters)
 
 
 def recipe_names() -> dict[str, Path]:
