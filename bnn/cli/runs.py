@@ -103,7 +103,8 @@ def predict(arguments: list[str]) -> None:
     of_arrays = model.preprocessing is not None and model.preprocessing.reads == "arrays"
     found = _rows(options, model) if of_arrays else _pictures(options, model)
     if options.json:
-        print(json.dumps([{**what, "guesses": [_as_json(guess) for guess in guesses]} for what, guesses in found], indent=2))
+        rows = [{**what, "guesses": list(map(_as_json, guesses))} for what, guesses in found]
+        print(json.dumps(rows, indent=2))
         return
     for what, guesses in found:
         name = " row ".join(map(str, what.values()))

@@ -102,7 +102,9 @@ class Model(nn.Module):
         step = max(1, min(64, _VALUES_AT_ONCE // math.prod(takes.image_shape)))
         if takes.reads == "arrays":
             examples = takes.decode([Path(path) for path in files])
-            return [guess for part in examples.split(step) for guess in self._guesses(takes.normalized(part), top)]
+            return [
+                guess for part in torch.split(examples, step) for guess in self._guesses(takes.normalized(part), top)
+            ]
         return self._of_pictures(files, takes, step, top)
 
     def _of_pictures(

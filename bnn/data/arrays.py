@@ -200,7 +200,7 @@ def divide_classes(split: Split, *, part: float, seed: int) -> tuple[Split, Spli
     if not 0 < part < 1:
         raise DataError(f"the part to test on lies between 0 and 1, got {part}")
     tested = torch.zeros(len(split), dtype=torch.bool)
-    for label in split.labels.unique():
+    for label in set(split.labels.tolist()):
         places = (split.labels == label).nonzero().flatten()
         count = min(len(places) - 1, max(1, round(part * len(places))))
         tested[places[hold_out_order(len(places), seed=seed)[:count]]] = True

@@ -9,11 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnn.errors import DataError, near_match
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _DELIMITERS = ",;\t"
 _MOST_NAMED = 3
@@ -84,7 +88,7 @@ class CsvTable:
             raise DataError(f"{self.path} has numbers of 3.4e38 and more, which float32 cannot hold")
         return numbers, labels
 
-    def _data(self, reader: csv._reader) -> Iterator[tuple[int, list[str]]]:
+    def _data(self, reader: Reader) -> Iterator[tuple[int, list[str]]]:
         """The lines' numbers with their cells."""
         rows = (cells for cells in reader if cells)
         if self.header:
@@ -167,7 +171,7 @@ def _number(text: str) -> float:
 
 
 @contextmanager
-def _reading(path: Path, delimiter: str) -> Iterator[csv._reader]:
+def _reading(path: Path, delimiter: str) -> Iterator[Reader]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield csv.reader(file, delimiter=delimiter, skipinitialspace=True)

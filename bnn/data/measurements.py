@@ -38,11 +38,11 @@ def measurements(
         name: of the data set; None: that of `path`.
 
     Returns:
-        The data set; examples are float32, as in the files. Classes are in the order of their numbers, or of their names.
+        The data set; examples are float32, as in the files. Classes are in the order of their numbers or names.
 
     Raises:
-        DataError: a file is missing or cannot be used, the test part has other columns, sizes or classes, or a class has
-            too few examples.
+        DataError: a file is missing or cannot be used, the test part has other columns, sizes or classes, or a class
+            has too few examples.
     """
     path = Path(path)
     if not path.exists():
@@ -135,7 +135,8 @@ def _warn_of_constants(examples: Examples, mean: Sequence[float], std: Sequence[
     ]
     if constant:
         named = ", ".join(constant[:_MOST_NAMED]) + (", ..." if len(constant) > _MOST_NAMED else "")
+        what = f"{kind}s of one value tell" if len(constant) > 1 else f"{kind} of one value tells"
         warnings.warn(
-            f"{path}: {len(constant)} {kind}{'s' if len(constant) > 1 else ''} of one value tell nothing: {named}",
+            f"{path}: {len(constant)} {what} nothing: {named}",
             stacklevel=3,
         )
