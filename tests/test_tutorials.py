@@ -41,7 +41,15 @@ def small_mnist(tmp_path):
 
 
 def test_all_pages_are_known():
-    names = ["mnist-to-junctions", "own-loop", "own-measurements", "own-method", "own-pictures", "own-residual-network", "quick-start"]
+    names = [
+        "mnist-to-junctions",
+        "own-loop",
+        "own-measurements",
+        "own-method",
+        "own-pictures",
+        "own-residual-network",
+        "quick-start",
+    ]
     assert [page.stem for page in TUTORIALS] == names
 
 
@@ -96,7 +104,9 @@ def test_the_commands_and_the_programs_of_own_measurements_run_as_they_are_print
     assert "tones.npz row 120: " in printed
 
 
-@pytest.mark.parametrize("page", [page for page in TUTORIALS if page.stem not in OF_COMMANDS], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in TUTORIALS if page.stem not in OF_COMMANDS], ids=lambda page: page.stem
+)
 def test_tutorial_runs(page, small_mnist, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA", str(small_mnist))
