@@ -28,6 +28,7 @@ options of every run:
   --out DIR                    the run's directory (default: runs/RECIPE-TIME)
   --device DEVICE              cpu, cuda, mps, or auto: cuda if there is one (default)
   --tensorboard                write a TensorBoard log as well
+  --profile-memory             keep the process's memory over time, for the report
   -h, --help                   this text; behind a RECIPE: its own options, too
 
 SIGTERM and Ctrl-C save the state and leave; --resume goes on from there.
@@ -59,12 +60,14 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
         group.add_argument("--out", type=str, help="the run's directory (default: runs/RECIPE-TIME)")
         group.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
         group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+        group.add_argument("--profile-memory", action="store_true", help="keep the process's memory over time")
     except (ValueError, argparse.ArgumentError) as error:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
     values = parse_arguments(parser, arguments)
-    out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
+    out, device = values.pop("out"), values.pop("device")
+    meters = {name: values.pop(name) for name in ("tensorboard", "profile_memory")}
     directory = Path(out or f"runs/{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
+    trainer = make_trainer(lambda: build(recipe, values), directory, device, **meters)
     trainer.recipe = recipe.content
     trainer.configuration = {
         "recipe": recipe.name,
@@ -82,6 +85,7 @@ def _resume(arguments: list[str]) -> None:
     parser.add_argument("--data-dir", type=Path, help="where the data are now")
     parser.add_argument("--device", help="cpu, cuda, mps or auto (default: as the run began)")
     parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+    parser.add_argument("--profile-memory", action="store_true", help="keep the process's memory over time")
     add_recipe_option(parser)
     options = parser.parse_args(arguments)
     _say_that_torch_is_loading()
@@ -98,7 +102,8 @@ def _resume(arguments: list[str]) -> None:
         raise UsageError(f"the recipe {recipe.name} has no option --{name.replace('_', '-')}")
     values = values_from_json(recipe, {**kept, **changes})
     device = options.device or configuration.get("device", "auto")
-    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, tensorboard=options.tensorboard)
+    meters = {"tensorboard": options.tensorboard, "profile_memory": options.profile_memory}
+    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, **meters)
     trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
     _finish(trainer, trainer.resume)
 

@@ -147,7 +147,14 @@ def model_of(path: Path, recipe_path: str | None) -> Model:
     return load(file, classes=[cls for cls in own if inspect.isclass(cls) and issubclass(cls, nn.Module)])
 
 
-def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, tensorboard: bool = False) -> Trainer:
+def make_trainer(
+    make_run: Callable[[], Run],
+    directory: Path,
+    device: str,
+    *,
+    tensorboard: bool = False,
+    profile_memory: bool = False,
+) -> Trainer:
     """The trainer of a run, with the meters and the progress bar of the command line.
 
     Args:
@@ -155,13 +162,14 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
         directory: of the run.
         device: cpu, cuda, mps or another of torch's; or auto: cuda if there is one.
         tensorboard: whether to write a TensorBoard log as well.
+        profile_memory: whether to keep the memory of the process over time.
 
     Raises:
-        RunError: the device cannot be used.
+        RunError: the device cannot be used, or the system does not tell the memory.
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, SpeedMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, MemoryProfile, SpeedMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
@@ -170,6 +178,8 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
     callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
+    if profile_memory:
+        callbacks.append(MemoryProfile())
     return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)
 
 

@@ -38,7 +38,7 @@ _COMMANDS = [
     _Command(
         "bnn",
         ("train", "digits", *TINY, "--out=new"),
-        ("--preset=edge", "--preset=edge-min", "--seed=3", "--learning-rate=0.01", "--device=cpu", "--device=auto"),
+        ("--preset=edge", "--preset=edge-min", "--seed=3", "--learning-rate=0.01", "--device=auto", "--profile-memory"),
     ),
     _Command(
         "bnn",
@@ -51,7 +51,7 @@ _COMMANDS = [
         ("--grey", "--no-flip", "--no-crop", "--skip-damaged", "--test-part=0.5", "--precision=float32"),
     ),
     _Command("bnn", ("train", "--resume", "run"), ("--epochs=2", "--device=cpu", "--recipe=mine.py")),
-    _Command("bnn", ("train", "mine.py", "--out=new"), ("--device=cpu",)),
+    _Command("bnn", ("train", "mine.py", "--out=new"), ("--device=cpu", "--profile-memory")),
     _Command("bnn", ("train", "mnist", "--data-dir=empty", "--out=new"), ("--epochs=1", "--preset=edge")),
     _Command("bnn", ("train", "recu", "--data-dir=pets", "--out=new"), ("--model=resnet8", "--variant=recu")),
     _Command("bnn", ("sweep", "digits", *TINY, "--seed=0,1", "--out=swept"), ("--device=cpu", "--preset=edge")),
@@ -79,7 +79,7 @@ _COMMANDS = [
     ),
     _Command(
         "hwsim",
-        ("switching", "--voltage-V=0.4", "--pulse-width-s=2e-9"),
+        ("switching", "--voltage-V=0.4", "--pulse-width-s=2e-9", "--model=butler"),
         ("--junction=consistent", "--state=P", "--temperature-K=320", "--measured=device.csv", "--json"),
     ),
     _Command(

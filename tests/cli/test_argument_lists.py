@@ -21,7 +21,7 @@ import hwsim.studies.accuracy
 from tests.cli.argument_lists import ArgumentList, argument_lists, furnish
 
 PROGRAMS = {"bnn": bnn.cli.main, "hwsim": hwsim.cli.main}
-TOO_LONG_S = 60
+TOO_LONG_S = 60  # of the processor's time
 
 
 def call(words: ArgumentList) -> tuple[int, str]:
@@ -96,10 +96,10 @@ def trainings_in_this_process(monkeypatch) -> None:
 
 @pytest.fixture
 def no_endless_command() -> Iterator[None]:
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGPROF, lambda *_: os.kill(os.getpid(), signal.SIGINT))
     yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
 
 @pytest.mark.filterwarnings("default")
@@ -112,9 +112,9 @@ def test_no_argument_list_ends_in_a_traceback_or_leaves_half_a_result(number, fu
     for place, words in enumerate(argument_lists(number, seed=seed)):
         folder = Path(shutil.copytree(furnished, tmp_path / "place" / str(place)))
         monkeypatch.chdir(folder)
-        signal.alarm(TOO_LONG_S)
+        signal.setitimer(signal.ITIMER_PROF, TOO_LONG_S)
         wrong = complaint(words, folder)
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(folder)
         if wrong:
