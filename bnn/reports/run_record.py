@@ -131,8 +131,9 @@ def read_run(
         # The run went on after it had been summed up.
         summary = {}
     ledger = read_ledger(run) if summary else None
+    memory_profile = read_memory_profile(run)
     network = _network(run, configuration, strict, recipe, with_memory=with_memory)
-    return RunRecord(label, configuration, metrics, summary, ledger, network, read_memory_profile(run))
+    return RunRecord(label, configuration, metrics, summary, ledger, network, memory_profile)
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:
