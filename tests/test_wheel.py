@@ -36,8 +36,11 @@ def python(request, tmp_path_factory) -> Path:
     names = ["bnn", "hwsim", "recipes", "pyproject.toml", "README.md", "LICENSE", "CMakeLists.txt"]
     (place / "source").mkdir()
     for name in names:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, place / "source" / name)
+        if (ROOT / name).is_dir():
+            # Without the kernels that are built here.
+            shutil.copytree(ROOT / name, place / "source" / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place / "source" / name)
     pip = [sys.executable, "-m", "pip"]
     build = [*pip, "wheel", "--no-build-isolation", "--no-deps", "-C", f"wheel.cmake={str(with_kernels).lower()}"]
     subprocess.run([*build, "-w", str(place), str(place / "source")], check=True, capture_output=True)
@@ -50,7 +53,7 @@ def python(request, tmp_path_factory) -> Path:
     (site / "dependencies.pth").write_text(str(Path(torch.__file__).parents[1]))
     kernels = [str(found), "-W", "ignore", "-c", "from bnn.ops import cpu; print(cpu.instruction_set())"]
     told = subprocess.run(kernels, check=True, capture_output=True, text=True, cwd=place)
-    assert (told.stdout.strip() != "none") == with_kernels
+    assert (told.stdout.strip() != "reference") == with_kernels
     return found
 
 

@@ -71,6 +71,8 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.new")
     with writing(path):
+        if path.exists() and not path.is_file():  # such as a device, which would be replaced
+            raise RunError(f"{path} is no ordinary file: name another one")
         try:
             with temporary.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)

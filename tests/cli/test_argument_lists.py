@@ -129,3 +129,42 @@ def test_the_lists_are_many_and_of_every_command():
     begun = {words[:1] for _, words in lists}
     commands = ("train", "sweep", "recipes", "eval", "predict", "budget", "report", "models", "compress", "decompress")
     assert begun >= {(command,) for command in (*commands, "inspect", "switching")}
+
+
+@pytest.mark.parametrize("words", [("compress", "run", "-o", "pipe"), ("report", "run", "-o", "pipe")])
+def test_what_is_no_ordinary_file_is_not_replaced(words, furnished, tmp_path, monkeypatch):
+    shutil.copytree(furnished / "run", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    status, errors = call(ArgumentList("bnn", words))
+    assert (status, errors) == (1, "bnn: pipe is no ordinary file: name another one\n")
+    assert Path("pipe").is_fifo()
+
+
+HUGE = "9" * 30
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (
+            ("budget", "mlp", "--no-measure", f"--batch={HUGE}", f"--epoch={HUGE}"),
+            2,
+            "--batch is at most 2,147,483,648",
+        ),
+        (("budget", "mlp", "--fit=2MiB", f"--batch={HUGE}", f"--epoch={HUGE}"), 2, "--batch is at most"),
+        (("budget", "mlp", f"--input={HUGE}"), 2, "an example has at most 268,435,456 values"),
+        (("budget", "mlp", f"--fit={HUGE * 20}GiB"), 2, "is not a size"),
+        (("train", "arrays", "--data-dir=t.csv", f"--seed={HUGE}"), 1, "int too big"),
+        (("train", "arrays", "--data-dir=t.csv", f"--width={HUGE}"), 1, "verflow"),
+        (("train", "arrays", "--data-dir=t.csv", f"--batch-size={HUGE}"), 1, "a batch has at most 2,147,483,648"),
+    ],
+)
+def test_numbers_beyond_all_measure(words, status, message, furnished, monkeypatch):
+    monkeypatch.chdir(furnished)
+    found, errors = call(ArgumentList("bnn", words))
+    (line,) = errors.splitlines()
+    assert found == status
+    assert message in line
+    assert "frame #" not in line
