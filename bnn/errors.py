@@ -58,6 +58,11 @@ class Interrupted(BnnError):
         self.exit_code = 128 + signal_number
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text: torch puts the frames of its C++ code below it."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 def near_match(name: str, choices: Iterable[str]) -> str:
     """What an error adds where a name is nearly one of the choices, as `, but there is 'edge'`; else nothing."""
     near = difflib.get_close_matches(name, list(choices), n=1)

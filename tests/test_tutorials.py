@@ -41,11 +41,19 @@ def small_mnist(tmp_path):
 
 
 def test_all_pages_are_known():
-    names = ["mnist-to-junctions", "own-loop", "own-method", "own-pictures", "own-residual-network", "quick-start"]
+    names = [
+        "mnist-to-junctions",
+        "own-loop",
+        "own-measurements",
+        "own-method",
+        "own-pictures",
+        "own-residual-network",
+        "quick-start",
+    ]
     assert [page.stem for page in TUTORIALS] == names
 
 
-OF_COMMANDS = "own-pictures"
+OF_COMMANDS = ("own-measurements", "own-pictures")
 
 
 def test_the_commands_and_the_program_of_own_pictures_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
@@ -60,7 +68,7 @@ def test_the_commands_and_the_program_of_own_pictures_run_as_they_are_printed(tm
             Image.fromarray(pixels).save(
                 Path("pets", name, ["tom.jpg", "IMG_0412.JPG"][number] if number < 2 else f"{number}.png")
             )
-    page = next(page for page in TUTORIALS if page.stem == OF_COMMANDS)
+    page = next(page for page in TUTORIALS if page.stem == "own-pictures")
     commands = commands_of(page)
     assert len(commands) == 8
     for words in commands:
@@ -71,7 +79,34 @@ def test_the_commands_and_the_program_of_own_pictures_run_as_they_are_printed(tm
     assert capsys.readouterr().out.startswith("cat 0.")
 
 
-@pytest.mark.parametrize("page", [page for page in TUTORIALS if page.stem != OF_COMMANDS], ids=lambda page: page.stem)
+def test_the_commands_and_the_programs_of_own_measurements_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    rows = ["pressure,vibration,current,state"]
+    for number in range(60):
+        label = number % 2
+        pressure, vibration = 1e5 + 500 * label + random.normal(0, 30), label + random.normal(0, 0.3)
+        rows.append(f"{pressure:.1f},{vibration:.3f},{1e-3 * (label + 1):.4f},{('idle', 'motor on')[label]}")
+    Path("plant.csv").write_text("\n".join(rows))
+    Path("today.csv").write_text("current,pressure,vibration\n0.0010,100010,0.1\n0.0020,100510,1.1\n")
+    page = next(page for page in TUTORIALS if page.stem == "own-measurements")
+    commands = commands_of(page)
+    assert len(commands) == 7
+    for words in commands:
+        assert words[0] == "bnn"
+        assert main(words[1:]) == 0
+    printed = capsys.readouterr().out
+    assert "today.csv row 2: motor on" in printed
+    assert '"class": "idle"' in printed
+    exec(compile(program_of(page), str(page), "exec"), {"__name__": "tutorial"})
+    printed = capsys.readouterr().out
+    assert printed.startswith("('pressure', 'vibration', 'current') ('idle', 'motor on')\nidle ")
+    assert "tones.npz row 120: " in printed
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in TUTORIALS if page.stem not in OF_COMMANDS], ids=lambda page: page.stem
+)
 def test_tutorial_runs(page, small_mnist, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATA", str(small_mnist))

@@ -6,11 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -23,21 +23,38 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """What a wheel without kernels installs; it is built from a copy, which knows nothing of this clone."""
+@pytest.fixture(scope="module", params=["kernels", "reference"])
+def python(request, tmp_path_factory) -> Path:
+    """The Python of an environment with the wheel alone, built with or without kernels.
+
+    It is built from a copy, which knows nothing of this clone. What the package depends on comes from this environment.
+    """
+    with_kernels = request.param == "kernels"
+    if with_kernels and not (shutil.which("c++") and importlib.util.find_spec("nanobind")):
+        pytest.skip("kernels are built by a C++ compiler and nanobind")
     place = tmp_path_factory.mktemp("wheel")
     names = ["bnn", "hwsim", "recipes", "pyproject.toml", "README.md", "LICENSE", "CMakeLists.txt"]
     (place / "source").mkdir()
     for name in names:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, place / "source" / name)
-    pip = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "-C", "wheel.cmake=false"]
-    subprocess.run([*pip, "-w", str(place), str(place / "source")], check=True, capture_output=True)
+        if (ROOT / name).is_dir():
+            # Without the kernels that are built here.
+            shutil.copytree(ROOT / name, place / "source" / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(ROOT / name, place / "source" / name)
+    pip = [sys.executable, "-m", "pip"]
+    build = [*pip, "wheel", "--no-build-isolation", "--no-deps", "-C", f"wheel.cmake={str(with_kernels).lower()}"]
+    subprocess.run([*build, "-w", str(place), str(place / "source")], check=True, capture_output=True)
     (wheel,) = place.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(place / "site")
-    return place / "site"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place / "venv")], check=True)
+    found = place / "venv" / "bin" / "python"
+    install = [*pip, "--python", str(found), "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    (site,) = (place / "venv").glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(str(Path(torch.__file__).parents[1]))
+    kernels = [str(found), "-W", "ignore", "-c", "from bnn.ops import cpu; print(cpu.instruction_set())"]
+    told = subprocess.run(kernels, check=True, capture_output=True, text=True, cwd=place)
+    assert (told.stdout.strip() != "reference") == with_kernels
+    return found
 
 
 def write_pictures(folder: Path) -> None:
@@ -68,15 +85,16 @@ def write_pictures(folder: Path) -> None:
         image.save(place / f"{number}.{suffix}", **({"exif": exif} if suffix in ("jpg", "webp") else {}))
 
 
-def test_from_a_wheel_to_predictions_elsewhere(site, tmp_path):
+def test_from_a_wheel_to_predictions_elsewhere(python, tmp_path):
     home = tmp_path / "empty"
     home.mkdir()
     write_pictures(home / "pets")
-    environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
 
     def bnn(*words: str, cwd: Path = home) -> str:
         ran = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "bnn", *words],
+            [str(python), "-W", "ignore", str(python.with_name("bnn")), *words],
             cwd=cwd,
             env=environment,
             capture_output=True,

@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
+from benchmarks.torture.trials import Kind, quiet, require, scratch
 from tests.cli.argument_lists import argument_lists, furnish
 from tests.cli.test_argument_lists import complaint
-
-from benchmarks.torture.trials import Kind, quiet, require, scratch
 
 
 @cache

@@ -24,7 +24,7 @@ commands:
   bnn sweep RECIPE [options]   a recipe with several values of its options, as --seed 0,1,2
   bnn recipes [copy NAME]      the recipes, or a copy of one to edit
   bnn eval RUN                 accuracy of a run's model, or one in a file, on its test split or on --data-dir
-  bnn predict RUN PICTURE ...  what pictures show, by a run's model or one in a file
+  bnn predict RUN FILE ...     what pictures show, or rows of a table are, by a run's model or one in a file
   bnn budget MODEL             memory of a training step, or what fits into so much with --fit 64MiB
   bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
   bnn models                   networks with their weights, bits and multiply-accumulates

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from bnn.errors import UsageError, near_match, near_options
 
+_MOST_VALUES = 2**28
 _UNITS = {"b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
 
@@ -34,10 +36,10 @@ def parse_size(text: str) -> int:
         UsageError: it is not one.
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]+)\s*", text.lower())
-    size = int(float(match[1]) * _UNITS[match[2]]) if match and match[2] in _UNITS else 0
-    if size < 1:
+    size = float(match[1]) * _UNITS[match[2]] if match and match[2] in _UNITS else 0.0
+    if not 1 <= size < 2**63:
         raise UsageError(f"{text!r} is not a size: give a number and a unit, such as 64MiB, 1GiB or 500kB")
-    return size
+    return int(size)
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -48,7 +50,10 @@ def parse_shape(text: str) -> tuple[int, ...]:
     """
     if not re.fullmatch(r"[1-9]\d*([,x][1-9]\d*)*", text):
         raise UsageError(f"{text!r} is not the shape of an example: give positive numbers, such as 3,32,32")
-    return tuple(int(size) for size in re.split("[,x]", text))
+    shape = tuple(int(size) for size in re.split("[,x]", text))
+    if math.prod(shape) > _MOST_VALUES:
+        raise UsageError(f"an example has at most {_MOST_VALUES:,} values, those of {text[:40]!r} are more")
+    return shape
 
 
 def require_choice(kind: str, name: str | None, choices: Iterable[str], *, where: str = "") -> None:

@@ -7,13 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.cli.trainer import add_recipe_option, arguments_of_run, device_named, model_of, named_recipe, recipe_of_run
+from bnn.cli.trainer import (
+    add_recipe_option,
+    arguments_of_run,
+    device_named,
+    model_of,
+    moved_data,
+    named_recipe,
+    recipe_of_run,
+)
 from bnn.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     import argparse
 
     from bnn.codec import Model
+    from bnn.codec.inference import Guess
     from bnn.data import Split
 
 
@@ -21,7 +30,7 @@ def evaluate(arguments: list[str]) -> None:
     """Tests a run's newest model, or one in a file."""
     parser = ArgumentParser(prog="bnn eval", description="Tests the newest model of a run, or one in a file.")
     parser.add_argument("model", metavar="RUN|FILE", type=Path, help="directory of a run, or a model file (.bnnz)")
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the data are now; of a file, pictures")
+    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="where the data are now; of a model file, any")
     parser.add_argument("--confusion", action="store_true", help="print each class, and what was taken for what")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
@@ -41,11 +50,12 @@ def evaluate(arguments: list[str]) -> None:
 
 
 def _test_split(options: argparse.Namespace, model: Model) -> tuple[Split, int | None]:
-    """The images to test on, with the labels of the model; and the epochs that its run is to have, if it is known."""
+    """The examples to test on, with the labels of the model; and the epochs that its run is to have, if it is known."""
     from bnn.data.folder import labelled_images
+    from bnn.data.measurements import labelled_measurements
     from bnn.training.directory import read_configuration
     from bnn.training.evaluation import relabelled
-    from bnn.training.recipe import load_data, values_from_json
+    from bnn.training.recipe import load_data, values_from_json, values_to_json
 
     recipe = epochs = None
     if options.model.is_dir():
@@ -61,22 +71,28 @@ def _test_split(options: argparse.Namespace, model: Model) -> tuple[Split, int |
         if options.data_dir is not None:
             if "data_dir" not in recipe.parameters:
                 raise UsageError(f"the recipe {recipe.name} has no option --data-dir")
-            given = {**given, "data_dir": str(options.data_dir.absolute())}
+            given = {**given, **values_to_json(moved_data(recipe, given, options.data_dir))}
         data = load_data(recipe, values_from_json(recipe, given))
         return relabelled(data.test, data.classes, model.classes), epochs
     if options.data_dir is None:
-        raise UsageError(f"say which pictures to test {options.model} on, as in `--data-dir FOLDER`")
+        raise UsageError(f"say what to test {options.model} on, as in `--data-dir FOLDER`")
     if model.preprocessing is None:
         raise RunError(f"{options.model} does not say how pictures become its input")
-    split, names = labelled_images(options.data_dir, image_shape=model.preprocessing.image_shape)
+    if model.preprocessing.reads == "arrays":
+        split, names = labelled_measurements(options.data_dir, model.preprocessing)
+    else:
+        split, names = labelled_images(options.data_dir, image_shape=model.preprocessing.image_shape)
     return relabelled(split, names, model.classes), None
 
 
 def predict(arguments: list[str]) -> None:
-    """Says what pictures show."""
-    parser = ArgumentParser(prog="bnn predict", description="Says what pictures show, by a run's model or a file.")
+    """Says what pictures show, or of which class the rows of tables are."""
+    parser = ArgumentParser(
+        prog="bnn predict",
+        description="Says what pictures show, or of which class rows of tables are, by a run's model or one in a file.",
+    )
     parser.add_argument("model", metavar="RUN|FILE", type=Path, help="directory of a run, or a model file (.bnnz)")
-    parser.add_argument("pictures", metavar="PICTURE", type=Path, nargs="+", help="a picture's file")
+    parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help="a picture; or a .csv, .npz or .npy file")
     parser.add_argument("--top", metavar="K", type=int, default=1, help="name the K likeliest classes (default: 1)")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_recipe_option(parser)
@@ -84,16 +100,32 @@ def predict(arguments: list[str]) -> None:
     if options.top < 1:
         raise UsageError(f"--top is at least 1, got {options.top}")
     model = model_of(options.model, options.recipe)
-    found = dict(zip(map(str, options.pictures), model.predict(options.pictures, top=options.top), strict=True))
+    of_arrays = model.preprocessing is not None and model.preprocessing.reads == "arrays"
+    found = _rows(options, model) if of_arrays else _pictures(options, model)
     if options.json:
-        rows: list[dict[str, Any]] = [
-            {"picture": name, "guesses": [{"class": guess.name, "probability": guess.probability} for guess in guesses]}
-            for name, guesses in found.items()
-        ]
+        rows = [{**what, "guesses": list(map(_as_json, guesses))} for what, guesses in found]
         print(json.dumps(rows, indent=2))
         return
-    for name, guesses in found.items():
+    for what, guesses in found:
+        name = " row ".join(map(str, what.values()))
         print(f"{name}: " + ", ".join(f"{guess.name} {100 * guess.probability:.1f} %" for guess in guesses))
+
+
+def _pictures(options: argparse.Namespace, model: Model) -> list[tuple[dict[str, Any], list[Guess]]]:
+    guesses = model.predict(options.files, top=options.top)
+    return [({"picture": str(path)}, of_one) for path, of_one in zip(options.files, guesses, strict=True)]
+
+
+def _rows(options: argparse.Namespace, model: Model) -> list[tuple[dict[str, Any], list[Guess]]]:
+    return [
+        ({"file": str(path), "row": row}, of_one)
+        for path in options.files
+        for row, of_one in enumerate(model.predict([path], top=options.top), start=1)
+    ]
+
+
+def _as_json(guess: Guess) -> dict[str, Any]:
+    return {"class": guess.name, "probability": guess.probability}
 
 
 def report(arguments: list[str]) -> None:

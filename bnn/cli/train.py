@@ -15,7 +15,7 @@ import bnn
 from bnn.cli.arguments import ArgumentParser
 from bnn.cli.output import outlived_output
 from bnn.cli.program import asks_for_help
-from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe, new_folder
+from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, moved_data, named_recipe, new_folder
 from bnn.errors import BnnError, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ options of every run:
   --out DIR                    the run's directory (default: runs/RECIPE-TIME)
   --device DEVICE              cpu, cuda, mps, or auto: cuda if there is one (default)
   --tensorboard                write a TensorBoard log as well
+  --profile-memory             keep the process's memory over time, for the report
   -h, --help                   this text; behind a RECIPE: its own options, too
 
 SIGTERM, SIGHUP and Ctrl-C save the state and leave; --resume goes on from there.
@@ -72,16 +73,18 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
         group.add_argument("--out", type=str, help="the run's directory (default: runs/RECIPE-TIME)")
         group.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
         group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+        group.add_argument("--profile-memory", action="store_true", help="keep the process's memory over time")
     except (ValueError, argparse.ArgumentError) as error:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
     values = parse_arguments(parser, arguments)
-    out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
+    out, device = values.pop("out"), values.pop("device")
+    meters = {name: values.pop(name) for name in ("tensorboard", "profile_memory")}
     kept = values_to_json(values)
     # From the values that a resumed run will have, whose paths are absolute.
     values = values_from_json(recipe, kept)
     name = f"{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     with nullcontext(Path(out)) if out is not None else new_folder(Path("runs"), name) as directory:
-        trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
+        trainer = make_trainer(lambda: build(recipe, values), directory, device, **meters)
         trainer.recipe = recipe.content
         trainer.configuration = {
             "recipe": recipe.name,
@@ -104,6 +107,7 @@ def _resume(arguments: list[str]) -> None:
         action="store_true",
         help="go on with another release, torch, number of threads or instruction set, though results then differ",
     )
+    parser.add_argument("--profile-memory", action="store_true", help="keep the process's memory over time")
     add_recipe_option(parser)
     options = parser.parse_args(arguments)
     _say_that_torch_is_loading()
@@ -117,13 +121,15 @@ def _resume(arguments: list[str]) -> None:
         _take_threads_of(configuration)
     recipe = named_recipe(options.resume, configuration, options.recipe)
     kept = arguments_of_run(options.resume, configuration)
-    given = {"epochs": options.epochs, "data_dir": options.data_dir}
-    changes = values_to_json({name: value for name, value in given.items() if value is not None})
+    given = {} if options.epochs is None else {"epochs": options.epochs}
+    given |= {} if options.data_dir is None else moved_data(recipe, kept, options.data_dir)
+    changes = values_to_json(given)
     for name in changes.keys() - recipe.parameters.keys():
         raise UsageError(f"the recipe {recipe.name} has no option --{name.replace('_', '-')}")
     values = values_from_json(recipe, {**kept, **changes})
     device = options.device or configuration.get("device", "auto")
-    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, tensorboard=options.tensorboard)
+    meters = {"tensorboard": options.tensorboard, "profile_memory": options.profile_memory}
+    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, **meters)
     trainer.recipe = recipe.content
     trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
     _finish(trainer, partial(trainer.resume, allow_changes=options.allow_changes))

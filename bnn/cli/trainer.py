@@ -90,6 +90,25 @@ def arguments_of_run(directory: Path, configuration: dict[str, Any]) -> dict[str
     return arguments
 
 
+def moved_data(recipe: Recipe, arguments: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+    """The recipe's arguments for data that lie elsewhere now: other files of data that lay beside them moved along.
+
+    Args:
+        recipe: the run's.
+        arguments: of the run, from its configuration.
+        data_dir: where the data are now.
+    """
+    old = Path(str(arguments.get("data_dir")))
+    folders = {old: data_dir, old.parent: data_dir.parent}
+    moved: dict[str, Any] = {"data_dir": data_dir}
+    for name in recipe.data_parameters:
+        value = arguments.get(name)
+        path = Path(value) if isinstance(value, str) else Path()
+        if name != "data_dir" and path.is_absolute() and path.parent in folders:
+            moved[name] = folders[path.parent] / path.name
+    return moved
+
+
 def model_file(path: Path) -> Path:
     """The model file of a run's directory, as the network is after its last epoch, or the file that is named.
 
@@ -146,7 +165,14 @@ def require_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
         raise RunError(f"{file} is of no use: its {name} is not finite; train anew with a lower learning rate")
 
 
-def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, tensorboard: bool = False) -> Trainer:
+def make_trainer(
+    make_run: Callable[[], Run],
+    directory: Path,
+    device: str,
+    *,
+    tensorboard: bool = False,
+    profile_memory: bool = False,
+) -> Trainer:
     """The trainer of a run, with the meters and the progress bar of the command line.
 
     Args:
@@ -154,13 +180,14 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
         directory: of the run.
         device: cpu, cuda, mps or another of torch's; or auto: cuda if there is one.
         tensorboard: whether to write a TensorBoard log as well.
+        profile_memory: whether to keep the memory of the process over time.
 
     Raises:
-        RunError: the device cannot be used.
+        RunError: the device cannot be used, or the system does not tell the memory.
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, SpeedMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, MemoryProfile, SpeedMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
@@ -169,6 +196,8 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
     callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
+    if profile_memory:
+        callbacks.append(MemoryProfile())
     return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)
 
 

@@ -25,7 +25,7 @@ _VALUES_AT_ONCE = 1 << 24
 
 
 class Guess(NamedTuple):
-    """A class that a picture may be of."""
+    """A class that an example may be of."""
 
     name: str
     probability: float
@@ -36,8 +36,8 @@ class Model(nn.Module):
     """A network for inference, in evaluation mode; `bnn.load` gives one.
 
     Attributes:
-        network: takes normalised images, float32 [N, C, H, W], and gives logits [N, classes].
-        preprocessing: how a picture becomes an input; None where the file does not say.
+        network: takes normalised images, float32 [N, C, H, W], or arrays, and gives logits [N, classes].
+        preprocessing: how a picture or an array becomes an input; None where the file does not say.
         classes: their names, in the order of the logits; empty where the file does not say.
         precision: of the products.
         about: what else the file says, such as the data, the epochs and the versions of its training.
@@ -61,7 +61,7 @@ class Model(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images, float32 [N, C, H, W], to logits, float32 [N, classes].
+        """Normalised images, float32 [N, C, H, W], or arrays, [N, ...], to logits, float32 [N, classes].
 
         Raises:
             CodecError: the network fails, as one does that does not fit its input.
@@ -81,30 +81,41 @@ class Model(nn.Module):
             raise CodecError(f"the network fails on images of {list(x.shape)}: {error}") from error
         return logits.float() if self.precision == "bfloat16" else logits
 
-    def predict(self, pictures: Sequence[Path | str], *, top: int = 1) -> list[list[Guess]]:
-        """What pictures show.
+    def predict(self, files: Sequence[Path | str], *, top: int = 1) -> list[list[Guess]]:
+        """What pictures show, or of which class the examples in CSV and NumPy files are.
 
         Args:
-            pictures: their files.
+            files: of pictures, or of arrays if these are what the network reads.
             top: how many classes to name of each; at most all.
 
         Returns:
-            Of each picture the likeliest classes, the likeliest first.
+            Of each picture or example the likeliest classes, the likeliest first.
 
         Raises:
-            DataError: a picture cannot be read, or the file does not say how pictures become inputs.
+            DataError: a file cannot be read, or the model's does not say how files become inputs.
         """
-        if self.preprocessing is None:
+        takes = self.preprocessing
+        if takes is None:
             raise DataError("the model's file does not say how a picture becomes its input: normalise it yourself")
+        # Few large pictures at a time, or many small ones.
+        step = max(1, min(64, _VALUES_AT_ONCE // math.prod(takes.image_shape)))
+        if takes.reads == "arrays":
+            examples = takes.decode([Path(path) for path in files])
+            return [
+                guess for part in torch.split(examples, step) for guess in self._guesses(takes.normalized(part), top)
+            ]
+        return self._of_pictures(files, takes, step, top)
+
+    def _of_pictures(
+        self, pictures: Sequence[Path | str], takes: Preprocessing, step: int, top: int
+    ) -> list[list[Guess]]:
         found: list[list[Guess]] = []
         damaged: dict[Path, str] = {}
-        # Few large pictures at a time, or many small ones.
-        step = max(1, min(64, _VALUES_AT_ONCE // math.prod(self.preprocessing.image_shape)))
         for start in range(0, len(pictures), step):
-            images, reasons = self.preprocessing.decode_all([Path(path) for path in pictures[start : start + step]])
+            images, reasons = takes.decode_all([Path(path) for path in pictures[start : start + step]])
             damaged |= reasons
             if not damaged:
-                found += self._guesses(self.preprocessing.normalized(images), top)
+                found += self._guesses(takes.normalized(images), top)
         if damaged:
             raise DataError(f"{undecodable(damaged, total=len(pictures))}: give the paths of pictures")
         return found

@@ -10,6 +10,7 @@ from bnn.data.batches import Batches
 from bnn.data.bundled_digits import digits
 from bnn.data.folder import image_folder
 from bnn.data.idx_sets import fashion_mnist, mnist
+from bnn.data.measurements import measurements
 from bnn.data.named import load_dataset
 from bnn.data.preprocessing import Preprocessing
 from bnn.data.torchvision_sets import cifar10, cifar100, svhn
@@ -30,6 +31,7 @@ __all__ = [
     "hold_out",
     "image_folder",
     "load_dataset",
+    "measurements",
     "mnist",
     "svhn",
 ]

@@ -1,4 +1,4 @@
-"""Labelled images as uint8 tensors: `Split`, `Dataset`, and the statistics that normalise them."""
+"""Labelled images as uint8 tensors, or arrays of float32: `Split`, `Dataset`, and what normalises them."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from bnn.data.preprocessing import MOST_VALUES, Preprocessing
+from bnn.data.preprocessing import Preprocessing, Reads
 from bnn.errors import DataError
 from bnn.random.streams import hold_out_order
 
@@ -45,15 +45,18 @@ class Split:
     """
 
     images: Images
-    """uint8 [N, C, H, W], the storage: a tensor, or a file whose images are read as they are asked for."""
+    """uint8 [N, C, H, W], or measurements, float32 [N, C, ...], the storage: a tensor, or a file whose images are read
+    as they are asked for."""
     labels: Tensor
     """int64 [n], one for each example."""
     rows: Tensor | None = None
     """int64 [n]: example i is `images[rows[i]]`; None: example i is `images[i]`, and n is N."""
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or len(self.images.shape) != 4:
-            raise DataError(f"images must be uint8 [n, C, H, W], got {_describe(self.images)}")
+        if (self.images.dtype, len(self.images.shape)) != (torch.uint8, 4) and not self._is_of_arrays():
+            raise DataError(
+                f"images must be uint8 [n, C, H, W], or arrays float32 [n, C, ...], got {_describe(self.images)}"
+            )
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise DataError(f"labels must be int64 [n], got {_describe(self.labels)}")
         if self.rows is not None and (self.rows.dtype != torch.int64 or self.rows.ndim != 1):
@@ -66,6 +69,9 @@ class Split:
             if lowest < 0 or highest >= len(self.images):
                 raise DataError(f"rows {lowest}..{highest} do not lie within the {len(self.images)} images")
 
+    def _is_of_arrays(self) -> bool:
+        return self.images.dtype == torch.float32 and len(self.images.shape) >= 2
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -76,7 +82,7 @@ class Split:
             positions: int64 [b], each in 0..n-1.
 
         Returns:
-            Images, uint8 [b, C, H, W], and labels, int64 [b].
+            Images, as in the storage [b, C, ...], and labels, int64 [b].
         """
         rows = positions if self.rows is None else self.rows[positions]
         return self.images[rows], self.labels[positions]
@@ -92,11 +98,15 @@ class Dataset:
     classes: tuple[str, ...]
     """Names of the classes; label k is `classes[k]`."""
     mean: tuple[float, ...]
-    """Mean of each channel over the training images, with pixels scaled to 0..1."""
+    """Mean of each channel, or feature of a table, over the training images; pixels are scaled to 0..1."""
     std: tuple[float, ...]
-    """Standard deviation of each channel over the training images, with pixels scaled to 0..1."""
+    """Standard deviation of each channel or feature, likewise."""
     source: str
     """One line for reports: where the images come from."""
+    columns: tuple[str, ...] = ()
+    """Of a table with a header, the names of its features; else empty."""
+    target: str = ""
+    """Of a table, its column of classes: the name or, without a header, the number from 1; else empty."""
 
     def __post_init__(self) -> None:
         train_shape, test_shape = tuple(self.train.images.shape[1:]), tuple(self.test.images.shape[1:])
@@ -116,10 +126,9 @@ class Dataset:
                     )
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of every image; or the shape of every array."""
+        return tuple(self.train.images.shape[1:])
 
     @property
     def num_classes(self) -> int:
@@ -128,18 +137,19 @@ class Dataset:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How a picture becomes a network's input."""
-        return Preprocessing(self.image_shape, self.mean, self.std)
+        """How a picture or an array becomes a network's input."""
+        reads: Reads = "pictures" if self.train.images.dtype == torch.uint8 else "arrays"
+        return Preprocessing(
+            self.image_shape, self.mean, self.std, reads=reads, columns=self.columns, target=self.target
+        )
 
     def described(self) -> dict[str, Any]:
         """All but the images and labels, as JSON values."""
         return {
             "name": self.name,
             "source": self.source,
-            "image_shape": list(self.image_shape),
             "classes": list(self.classes),
-            "mean": list(self.mean),
-            "std": list(self.std),
+            **self.preprocessing.described(),
             "train_images": len(self.train),
             "test_images": len(self.test),
         }
@@ -152,10 +162,9 @@ class Dataset:
             DataError: it is not such a description.
         """
         try:
-            channels, height, width = (int(size) for size in description["image_shape"])
-            if not 0 < channels * height * width <= MOST_VALUES:
-                raise ValueError(f"an image has 1 to {MOST_VALUES} values")
-            image = torch.zeros(1, channels, height, width, dtype=torch.uint8)
+            takes = Preprocessing.from_description(description)
+            dtype = torch.uint8 if takes.reads == "pictures" else torch.float32
+            image = torch.zeros(1, *takes.image_shape, dtype=dtype)
             train, test = (
                 # They take no memory, however many a damaged description may ask for.
                 Split(image, torch.zeros(1, dtype=torch.int64).expand(n), torch.zeros(1, dtype=torch.int64).expand(n))
@@ -166,9 +175,11 @@ class Dataset:
                 train=train,
                 test=test,
                 classes=tuple(map(str, description["classes"])),
-                mean=tuple(map(float, description["mean"])),
-                std=tuple(map(float, description["std"])),
+                mean=takes.mean,
+                std=takes.std,
                 source=str(description["source"]),
+                columns=takes.columns,
+                target=takes.target,
             )
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
             raise DataError(f"the description of the data is damaged: {error}") from None
@@ -195,6 +206,31 @@ def hold_out(split: Split, *, fraction: float, seed: int) -> tuple[Split, Split]
     return _part(split, order[held:]), _part(split, order[:held])
 
 
+def divide_classes(split: Split, *, part: float, seed: int) -> tuple[Split, Split]:
+    """Sets a part of each class aside for testing. Pixels are shared, not copied.
+
+    Args:
+        split: what to divide; each of its classes has at least 2 examples.
+        part: of each class, above 0 and below 1; at least one example is set aside, and one is left.
+        seed: which examples are set aside depends on it and on the number of examples of a class.
+
+    Returns:
+        What is left to train on, and what is set aside, both in the order of `split`.
+
+    Raises:
+        DataError: `part` is out of range.
+    """
+    if not 0 < part < 1:
+        raise DataError(f"the part to test on lies between 0 and 1, got {part}")
+    tested = torch.zeros(len(split), dtype=torch.bool)
+    for label in set(split.labels.tolist()):
+        places = (split.labels == label).nonzero().flatten()
+        count = min(len(places) - 1, max(1, round(part * len(places))))
+        tested[places[hold_out_order(len(places), seed=seed)[:count]]] = True
+    left, aside = (_part(split, where.nonzero().flatten()) for where in (~tested, tested))
+    return left, aside
+
+
 def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel.
 
@@ -211,7 +247,10 @@ def channel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def split_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """As `channel_statistics`, of the examples of a split, at least one."""
+    """As `channel_statistics`, of the examples of a split, at least one; arrays are not scaled."""
+    if split.images.dtype == torch.float32:
+        channels = split[torch.arange(len(split))][0].double().transpose(0, 1).flatten(1)
+        return tuple(channels.mean(dim=1).tolist()), tuple(channels.std(dim=1, correction=0).tolist())
     histogram = torch.zeros(split.images.shape[1], 256, dtype=torch.int64)
     for positions in torch.split(torch.arange(len(split)), _STATISTICS_CHUNK):
         histogram += channel_histogram(split[positions][0])

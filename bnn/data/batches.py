@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bnn.data.arrays import Split
 from bnn.data.augment import Augmentation
+from bnn.data.preprocessing import normalized, scale_and_shift
 from bnn.errors import DataError
 from bnn.random.streams import augmentation_numbers, epoch_order
 
@@ -40,7 +41,7 @@ class Batches:
         Args:
             split: the examples.
             batch_size: examples a batch, at least 1.
-            mean: what to subtract from each channel's pixels, which are scaled to 0..1 first.
+            mean: what to subtract from each channel; uint8 pixels are scaled to 0..1 first.
             std: what to divide each channel by afterwards; positive.
             seed: 0..2**63-1, of the order and of the augmentation.
             shuffle: a new order each epoch, in which every batch is full: the incomplete last one is dropped unless
@@ -67,11 +68,7 @@ class Batches:
         self.augment = tuple(augment)
         self.device = torch.device(device)
         self._split = _on_device(split, self.device)
-        # ((x / 255) - mean) / std as one product and one sum.
-        scale = torch.tensor([1 / (255 * value) for value in std])
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
-        self._scale = scale.view(1, -1, 1, 1).to(self.device)
-        self._shift = shift.view(1, -1, 1, 1).to(self.device)
+        self._scale, self._shift = (x.to(self.device) for x in scale_and_shift(split.images, mean, std))
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -86,8 +83,8 @@ class Batches:
             first_batch: how many batches to pass over, 0..len(self); a resumed epoch starts there.
 
         Returns:
-            An iterator over images, float32 [B, C, H, W], normalised, in channels-last memory format, and labels,
-            int64 [B], on the device.
+            An iterator over images, float32 [B, C, H, W], normalised, in channels-last memory format, or arrays,
+            float32 [B, ...], and labels, int64 [B], on the device.
 
         Raises:
             DataError: an argument is out of its range.
@@ -110,12 +107,11 @@ class Batches:
             for number, augmentation in enumerate(self.augment):
                 random = augmentation_numbers(positions, number=number, seed=self.seed, epoch=epoch)
                 images = augmentation(images, random)
-            pixels = images.to(torch.float32, memory_format=torch.channels_last)
-            yield pixels.mul_(self._scale).add_(self._shift), labels
+            yield normalized(images, self._scale, self._shift), labels
 
 
 def _on_device(split: Split, device: torch.device) -> Split:
-    image_bytes = math.prod(split.images.shape[1:])
+    image_bytes = math.prod(split.images.shape[1:]) * split.images.dtype.itemsize
     if device.type == "cpu" or len(split) * image_bytes > _ON_DEVICE_BYTES:
         return split
     images = split.images[slice(None) if split.rows is None else split.rows]

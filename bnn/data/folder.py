@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnn.data.arrays import Dataset, Split, split_statistics
+from bnn.data.arrays import Dataset, Split, divide_classes, split_statistics
 from bnn.data.image_cache import CachedImages, Chunk, cached_images, default_cache_dir
 from bnn.data.preprocessing import decode_image, require_pillow, undecodable
 from bnn.errors import DataError
-from bnn.random.streams import hold_out_order
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _CHUNK_BYTES = 2**23
@@ -120,7 +119,7 @@ def image_folder(
 def labelled_images(
     root: Path | str,
     *,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     skip_damaged: bool = False,
     cache_dir: Path | str | None = None,
 ) -> tuple[Split, tuple[str, ...]]:
@@ -219,24 +218,16 @@ def _undamaged(listing: _Listing, cache: CachedImages, *, skip: bool) -> Split:
 
 def _divided(split: Split, listing: _Listing, test_part: float, seed: int) -> tuple[Split, Split]:
     """Sets a part of each class aside for testing."""
-    if not 0 < test_part < 1:
-        raise DataError(f"the part to test on lies between 0 and 1, got {test_part}")
-    tested = torch.zeros(len(split), dtype=torch.bool)
-    for label, name in enumerate(listing.classes):
-        places = (split.labels == label).nonzero().flatten()
-        if len(places) < 2:
+    for name, images in zip(listing.classes, split.labels.bincount(minlength=len(listing.classes)), strict=True):
+        if images < 2:
             raise DataError(
                 f"{listing.folder / name} has 1 image, which cannot be both trained and tested on: add more"
             )
-        count = min(len(places) - 1, max(1, round(test_part * len(places))))
-        tested[places[hold_out_order(len(places), seed=seed)[:count]]] = True
-    rows = torch.arange(len(split)) if split.rows is None else split.rows
-    train, test = (Split(images=split.images, labels=split.labels[part], rows=rows[part]) for part in (~tested, tested))
-    return train, test
+    return divide_classes(split, part=test_part, seed=seed)
 
 
 def _decoded(
-    listing: _Listing, image_shape: tuple[int, int, int], directory: Path, progress: Progress | None
+    listing: _Listing, image_shape: tuple[int, ...], directory: Path, progress: Progress | None
 ) -> CachedImages:
     size = "x".join(map(str, image_shape))
     key = hashlib.sha256(f"{_DECODING}\0{size}\0{listing.digest}".encode()).hexdigest()
@@ -247,7 +238,7 @@ def _decoded(
 
 
 def _decode(
-    listing: _Listing, image_shape: tuple[int, int, int], damaged: dict[int, str], progress: Progress | None
+    listing: _Listing, image_shape: tuple[int, ...], damaged: dict[int, str], progress: Progress | None
 ) -> Iterator[Chunk]:
     """Yields the images in chunks, uint8 [n, C, H, W]; a chunk's memory is used again for the next."""
     require_pillow()

@@ -1,4 +1,4 @@
-"""`Preprocessing`: how a picture becomes a network's input."""
+"""`Preprocessing`: how a picture, or an array of numbers, becomes a network's input."""
 
 from __future__ import annotations
 
@@ -6,53 +6,77 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bnn.data.array_files import read_values
 from bnn.errors import DataError
 from bnn.files import require_regular
 
+Reads = Literal["pictures", "arrays"]
+
 MOST_VALUES = 1 << 24
-"""Of an image."""
+"""Of an example."""
+_LONGEST_NAME = 1000
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes an input: turned upright, scaled and cropped at its centre, and its pixels normalised.
+    """How files become inputs.
+
+    A picture is turned upright, scaled and cropped at its centre, and its pixels are normalised. An array of numbers,
+    such as a row of a table, is standardised.
 
     Raises:
         DataError: a value is out of its range.
     """
 
-    image_shape: tuple[int, int, int]
-    """Channels, 1 for grey or 3 for RGB, height and width of an image; other channels are no picture's."""
+    image_shape: tuple[int, ...]
+    """Of a picture channels, 1 for grey or 3 for RGB, height and width; of arrays that of an example, its first
+    dimension the features of a table or the channels of a signal."""
     mean: tuple[float, ...]
-    """What is subtracted from each channel's pixels, which are scaled to 0..1 first."""
+    """What is subtracted from each channel or feature, after pixels have been scaled to 0..1."""
     std: tuple[float, ...]
-    """What each channel is divided by afterwards; positive."""
+    """What each channel or feature is divided by afterwards; positive."""
+    reads: Reads = "pictures"
+    columns: tuple[str, ...] = ()
+    """Names of the columns of the features, in a table with a header; else empty."""
+    target: str = ""
+    """The column of the class, which is no input: its name or, without a header, its number from 1; or empty."""
 
     def __post_init__(self) -> None:
-        if len(self.image_shape) != 3 or not all(size >= 1 for size in self.image_shape):
-            raise DataError(f"an image has a shape of channels, height and width, not {self.image_shape}")
+        if not self.image_shape or not all(size >= 1 for size in self.image_shape):
+            raise DataError(f"an example has at least 1 value in each dimension, not {list(self.image_shape)}")
+        if self.reads == "pictures" and len(self.image_shape) != 3:
+            raise DataError(f"an image has a shape of channels, height and width, not {list(self.image_shape)}")
         if math.prod(self.image_shape) > MOST_VALUES:
             raise DataError(f"an image of {list(self.image_shape)} has more than {MOST_VALUES} values")
         if len(self.mean) != self.image_shape[0] or len(self.std) != self.image_shape[0]:
             raise DataError(f"mean and std must have one value for each of the images' {self.image_shape[0]} channels")
         if not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
             raise DataError(f"a mean is finite and a std positive, got {self.mean} and {self.std}")
+        if self.reads not in get_args(Reads):
+            raise DataError(f"a network reads {' or '.join(get_args(Reads))}, not {self.reads!r}")
+        if self.columns and len(self.columns) != self.image_shape[0]:
+            raise DataError(f"{len(self.columns)} columns are no {self.image_shape[0]} features")
+        if not all(name.isprintable() and len(name) <= _LONGEST_NAME for name in (*self.columns, self.target)):
+            raise DataError("the name of a column cannot be printed")
 
     def decode(self, paths: Sequence[Path]) -> Tensor:
-        """Reads pictures: uint8 [n, C, H, W].
+        """Reads pictures, uint8 [n, C, H, W]; or all examples of CSV and NumPy files, float32 [n, ...].
 
         Raises:
             DataError: a picture is missing or damaged, the message names all such; or the network takes other things
                 than pictures.
         """
+        if self.reads == "arrays":
+            read = [read_values(path, self.image_shape, columns=self.columns, target=self.target) for path in paths]
+            return torch.cat(read) if read else torch.empty(0, *self.image_shape)
         images, damaged = self.decode_all(paths)
         if damaged:
             raise DataError(f"{undecodable(damaged, total=len(paths))}: give the paths of pictures")
@@ -73,16 +97,15 @@ class Preprocessing:
         return images, damaged
 
     def normalized(self, images: Tensor) -> Tensor:
-        """uint8 [n, C, H, W] to the network's input, float32 in channels-last memory format."""
-        # ((x / 255) - mean) / std as one product and one sum.
-        scale = torch.tensor([1 / (255 * value) for value in self.std]).view(1, -1, 1, 1).to(images.device)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)]).view(1, -1, 1, 1)
-        x = images.contiguous(memory_format=torch.channels_last).float()
-        return x.mul_(scale).add_(shift.to(images.device))
+        """Pixels or numbers, as `decode` gives them, to the network's input: see the function `normalized`."""
+        return normalized(images, *scale_and_shift(images, self.mean, self.std))
 
     def described(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"image_shape": list(self.image_shape), "mean": list(self.mean), "std": list(self.std)}
+        values = {"image_shape": list(self.image_shape), "mean": list(self.mean), "std": list(self.std)}
+        if self.reads == "pictures":
+            return values
+        return {**values, "reads": self.reads, "columns": list(self.columns), "target": self.target}
 
     @classmethod
     def from_description(cls, description: Any) -> Preprocessing:
@@ -93,11 +116,37 @@ class Preprocessing:
         """
         try:
             assert isinstance(description, Mapping)
-            channels, height, width = (int(size) for size in description["image_shape"])
+            shape = tuple(int(size) for size in description["image_shape"])
             mean, std = (tuple(float(value) for value in description[name]) for name in ("mean", "std"))
+            columns = tuple(map(str, description.get("columns", ())))
         except (AssertionError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"the description of the preprocessing is damaged: {error}") from None
-        return cls((channels, height, width), mean, std)
+        reads, target = description.get("reads", "pictures"), str(description.get("target", ""))
+        return cls(shape, mean, std, reads=reads, columns=columns, target=target)
+
+
+def scale_and_shift(values: Tensor, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """((x / 255) - mean) / std of pixels, and (x - mean) / std of other numbers, as a product and a sum.
+
+    Args:
+        values: uint8 pixels or float32 numbers, [n, C, ...]; only their dtype, shape and device matter.
+        mean: of each of the C channels.
+        std: of each channel; positive.
+
+    Returns:
+        The factor and the summand, float32 [1, C, 1, ...], on the device of `values`.
+    """
+    unit = 255 if values.dtype == torch.uint8 else 1
+    scale = torch.tensor([1 / (unit * value) for value in std])
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+    shape = (1, -1, *[1] * (values.ndim - 2))
+    return scale.view(shape).to(values.device), shift.view(shape).to(values.device)
+
+
+def normalized(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """The input of a network, float32 and a copy: values * scale + shift; images in channels-last memory format."""
+    layout = torch.channels_last if values.ndim == 4 else torch.contiguous_format
+    return values.to(torch.float32, memory_format=layout, copy=True).mul_(scale).add_(shift)
 
 
 def require_pillow() -> None:
@@ -112,7 +161,7 @@ def require_pillow() -> None:
         raise DataError('pictures need Pillow, which is not installed: pip install "bnn-edge[data]"') from error
 
 
-def decode_image(path: Path, image_shape: tuple[int, int, int]) -> Pixels:
+def decode_image(path: Path, image_shape: tuple[int, ...]) -> Pixels:
     """Reads a picture: uint8 [C, H, W].
 
     It is turned as its EXIF orientation says; the largest part around its centre that has the image's proportions is

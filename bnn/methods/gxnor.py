@@ -41,7 +41,8 @@ def gxnor_step(
         seed: of the weights and the transitions.
     """
     network = gxnor_cnn if data.name == "mnist" else gxnor_vgg
-    model = network(input_shape=data.image_shape, classes=data.num_classes, store=store)
+    channels, height, width = data.image_shape
+    model = network(input_shape=(channels, height, width), classes=data.num_classes, store=store)
     initialize(model, generator=torch.Generator().manual_seed(seed))
     adam = Adam(model.parameters(), lr=learning_rate, betas=(momentum, 0.999), seed=seed)
     return TrainingStep(model=model, optimizer=DST(adam, m=m), precision=precision)

@@ -42,13 +42,13 @@ def print_evaluation(found: Evaluation, when: str, *, confusion: bool = False) -
     """
     low, high = wilson_interval(found.correct, found.images)
     print(
-        f"test accuracy {100 * found.accuracy:.2f} %, loss {found.loss:.4f}, {when}; {found.images:,} images, 95 %"
+        f"test accuracy {100 * found.accuracy:.2f} %, loss {found.loss:.4f}, {when}; {found.images:,} examples, 95 %"
         f" interval {100 * low:.2f} to {100 * high:.2f} %"
     )
     if not confusion:
         return
     table = Table(box=SIMPLE_HEAD)
-    for column in ("class", "images", "accuracy", "95 % interval", "most often taken for"):
+    for column in ("class", "examples", "accuracy", "95 % interval", "most often taken for"):
         table.add_column(column, justify="left" if column in ("class", "most often taken for") else "right")
     for label, (name, correct, images) in enumerate(_each(found)):
         low, high = wilson_interval(correct, images)
@@ -62,7 +62,7 @@ def print_evaluation(found: Evaluation, when: str, *, confusion: bool = False) -
     if len(found.classes) > _WIDEST_MATRIX:
         console.print(f"(the matrix of {len(found.classes)} classes is in --json)")
         return
-    print("what images of each class (rows) were taken for (columns):")
+    print("what examples of each class (rows) were taken for (columns):")
     matrix = Table(box=SIMPLE_HEAD)
     matrix.add_column("")
     for name in found.classes:

@@ -94,6 +94,22 @@ def learning_curves(
     return done[0]
 
 
+def over_time(seconds: Sequence[float], values: Sequence[float], *, label: str) -> str:
+    """Draws values over the seconds of a training, in an SVG element.
+
+    Args:
+        seconds: rising.
+        values: one for each.
+        label: of the axis of values, which begins at 0, so that what hardly changes looks so.
+    """
+    with _figure(2.4, salt=f"time {label}") as (axes, done):
+        axes.plot(seconds, values, color=_SERIES[0], linewidth=1.2)
+        axes.set_ylim(0, 1.08 * max(values, default=0) or 1)
+        axes.set_xlabel("seconds of training")
+        axes.set_ylabel(label)
+    return done[0]
+
+
 def bars(
     names: Sequence[str],
     parts: Sequence[Sequence[float]],

@@ -41,7 +41,7 @@ class ProgressBar(Callback):
         self._progress.update(
             self._task,
             completed=trainer.step,
-            speed=f"{steps_per_s * trainer.run.batch_size:,.0f} images/s" if steps_per_s else "",
+            speed=f"{steps_per_s * trainer.run.batch_size:,.0f} examples/s" if steps_per_s else "",
             description=f"epoch {trainer.epoch + 1}/{trainer.run.epochs}  loss {loss:.3f}",
         )
 
@@ -68,7 +68,7 @@ def epoch_line(record: dict[str, Any], epochs: int) -> str:
     if "validation_accuracy" in record:
         line += f"  validation {100 * record['validation_accuracy']:6.2f} %"
     if record.get("images_per_s"):
-        line += f"  {record['images_per_s']:,.0f} images/s"
+        line += f"  {record['images_per_s']:,.0f} examples/s"
     if record["skipped"]:
         line += f"  skipped steps {record['skipped']}"
     return line

@@ -10,6 +10,7 @@ from bnn.cost import LayerCount, count_network
 from bnn.cost.energy import Ledger
 from bnn.cost.energy.step import require_counted
 from bnn.cost.meters.card import quantization_card
+from bnn.cost.meters.memory_profile import read_memory_profile
 from bnn.cost.meters.summary import read_ledger
 from bnn.data import Dataset
 from bnn.errors import BnnError, RunError
@@ -88,6 +89,8 @@ class RunRecord:
     ledger: Ledger | None
     """Counts of its training; None as long as the run is not complete, or where nothing was counted."""
     network: NetworkRecord
+    memory_profile: Sequence[tuple[float, float]] = ()
+    """Resident MiB of the process over the seconds of its training, where it was profiled."""
 
     @property
     def epochs_done(self) -> int:
@@ -128,8 +131,9 @@ def read_run(
         # The run went on after it had been summed up.
         summary = {}
     ledger = read_ledger(run) if summary else None
+    memory_profile = read_memory_profile(run)
     network = _network(run, configuration, strict, recipe, with_memory=with_memory)
-    return RunRecord(label, configuration, metrics, summary, ledger, network)
+    return RunRecord(label, configuration, metrics, summary, ledger, network, memory_profile)
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from bnn.cost.memory.table import Lifetime, MemoryTable
 from bnn.reports.beside_float import comparisons
 from bnn.reports.budget import variable_names
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
-from bnn.reports.figures import bars, paired_bars, shares
+from bnn.reports.figures import bars, over_time, paired_bars, shares
 from bnn.reports.memory import IN_FLOAT, MemoryFigures
 from bnn.reports.run_record import RunRecord
 from bnn.reports.texts import ABSENT, energy, engineering, number, size
@@ -50,7 +50,14 @@ class Part:
 
 def run_sections(run: RunRecord) -> list[Part]:
     """The sections of a run that have anything to show."""
-    parts = [_memory(run), _energy(run), _layers(run), _weight_state(run), *_device(run.summary.get("junctions"))]
+    parts = [
+        _memory(run),
+        _memory_over_time(run),
+        _energy(run),
+        _layers(run),
+        _weight_state(run),
+        *_device(run.summary.get("junctions")),
+    ]
     return [part for part in parts if part is not None]
 
 
@@ -89,6 +96,17 @@ def _memory(run: RunRecord) -> Part | None:
     }
     presets = dict(zip(tables, range(1, len(tables) + 1), strict=True)) if len(tables) > 1 else {}
     return Part("Memory of a step", text, figures, {**presets, **LIFETIMES}, _memory_table(memory))
+
+
+def _memory_over_time(run: RunRecord) -> Part | None:
+    if not run.memory_profile:
+        return None
+    seconds, mib = zip(*run.memory_profile, strict=True)
+    text = (
+        f"Resident memory of the whole process, with Python, torch and the data, sampled while it trained: from"
+        f" {min(mib):,.0f} to {max(mib):,.0f} MiB."
+    )
+    return Part("Memory over time", text, {"Measured": over_time(seconds, mib, label="MiB resident")})
 
 
 def _how_known(memory: MemoryFigures) -> str:

@@ -16,10 +16,10 @@ def start_line(trainer: Trainer) -> str:
     kind = {frozenset({1}): "binary", frozenset({2}): "ternary"}.get(frozenset(widths), "low-bit")
     others = stored.weights - stored.discrete_weights + stored.other_parameters
     held_out = round(run.validation * len(run.data.train))
-    images = {"training": len(run.data.train) - held_out, "validation": held_out, "test": len(run.data.test)}
+    examples = {"training": len(run.data.train) - held_out, "validation": held_out, "test": len(run.data.test)}
     parts = [
         f"{recipe}: {stored.discrete_weights:,} {kind} weights and {others:,} float parameters",
-        f"{run.data.source}: " + ", ".join(f"{count:,} {part}" for part, count in images.items()) + " images",
+        f"{run.data.source}: " + ", ".join(f"{count:,} {part}" for part, count in examples.items()) + " examples",
         str(trainer.device),
         *([f"preset {preset}"] if preset else []),
         str(trainer.out),

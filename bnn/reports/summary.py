@@ -67,7 +67,7 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         rows += [("", f"{energy(other_J)} (prices: {name})") for name, other_J in others.items()]
     rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
     if summary.get("images_per_s"):
-        rows.append(("speed, measured", f"{summary['images_per_s']:,.0f} images/s in training steps"))
+        rows.append(("speed, measured", f"{summary['images_per_s']:,.0f} examples/s in training steps"))
     if summary["skipped_steps"]:
         rows.append(("steps skipped", f"{summary['skipped_steps']} whose loss or gradient was not finite"))
     return rows

@@ -20,7 +20,7 @@ import jsonargparse
 
 import bnn
 from bnn.data import Dataset
-from bnn.errors import BnnError, RecipeError, UsageError, near_options
+from bnn.errors import BnnError, RecipeError, UsageError, first_line, near_options
 from bnn.training.execute import execute, is_python_file
 from bnn.training.run import Run
 
@@ -88,7 +88,12 @@ class Recipe:
         if self.load_data is None:
             return own
         own.pop(_DATA, None)
-        return {**inspect.signature(self.load_data).parameters, **own}
+        return {**self.data_parameters, **own}
+
+    @property
+    def data_parameters(self) -> dict[str, inspect.Parameter]:
+        """Those of `data`."""
+        return {} if self.load_data is None else dict(inspect.signature(self.load_data).parameters)
 
 
 def recipe_names() -> dict[str, Path]:
@@ -251,7 +256,7 @@ def build(recipe: Recipe, values: Mapping[str, Any], *, data: Dataset | None = N
     except (BnnError, MemoryError):
         raise
     except Exception as error:
-        raise RecipeError(f"{recipe.path}: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{recipe.path}: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(run, Run):
         raise RecipeError(f"{recipe.path}: recipe must return a bnn.training.Run, not {type(run).__name__}")
     return run
@@ -270,7 +275,7 @@ def load_data(recipe: Recipe, values: Mapping[str, Any]) -> Dataset:
     except (BnnError, MemoryError):
         raise
     except Exception as error:
-        raise RecipeError(f"{recipe.path}: {type(error).__name__}: {error}") from error
+        raise RecipeError(f"{recipe.path}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _of(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:

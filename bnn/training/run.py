@@ -10,6 +10,8 @@ from bnn.errors import RecipeError
 from bnn.training.callback import Callback
 from bnn.training.step import TrainingStep
 
+_MOST_EXAMPLES = 2**31
+
 
 @dataclass(kw_only=True)
 class Run(TrainingStep):
@@ -42,6 +44,8 @@ class Run(TrainingStep):
             raise RecipeError(f"a run has at least 1 epoch, got {self.epochs}")
         if self.batch_size < 1:
             raise RecipeError(f"a batch has at least 1 example, got {self.batch_size}")
+        if self.batch_size > _MOST_EXAMPLES:
+            raise RecipeError(f"a batch has at most {_MOST_EXAMPLES:,} examples, got {self.batch_size}")
         if self.seed < 0:
             raise RecipeError(f"a seed is 0 or above, got {self.seed}")
         if not 0 <= self.validation < 1:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.errors import NonFiniteError, RecipeError
+from bnn.errors import NonFiniteError, RecipeError, first_line
 from bnn.layers.precision import Precision, products_of
 from bnn.optim.base import all_finite
 from bnn.weights import WeightStore
@@ -206,4 +206,4 @@ def model_errors(x: Tensor) -> Iterator[None]:
     except (RuntimeError, ValueError, IndexError) as error:
         if "allocate memory" in str(error):
             raise MemoryError from error
-        raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {error}") from error
+        raise RecipeError(f"the model or loss fails on a batch of {list(x.shape)}: {first_line(error)}") from error

@@ -47,3 +47,10 @@ def test_shapes(text, shape):
 def test_what_is_no_shape(text):
     with pytest.raises(UsageError, match="is not the shape"):
         parse_shape(text)
+
+
+def test_sizes_and_shapes_beyond_all_measure():
+    with pytest.raises(UsageError, match="is not a size"):
+        parse_size("9" * 400 + "GiB")
+    with pytest.raises(UsageError, match="an example has at most 268,435,456 values"):
+        parse_shape("3,99999,99999")

@@ -89,7 +89,7 @@ def test_a_run_that_was_moved_is_evaluated_on_its_own_test_images(call):
     assert (code, errors) == (0, "")
     summary = read_json(Path("run/summary.json"))
     assert f"test accuracy {100 * summary['test_accuracy']:.2f} %, loss {summary['test_loss']:.4f}" in output
-    assert "after 3 of 3 epochs; 6 images, 95 % interval" in output
+    assert "after 3 of 3 epochs; 6 examples, 95 % interval" in output
     assert summary["test_accuracy"] > 0.6
 
 
@@ -162,9 +162,9 @@ def test_what_cannot_be_used(words, parts, call):
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["predict", "run"], ["PICTURE"]),
+        (["predict", "run"], ["FILE"]),
         (["predict", "run", "a.png", "--top", "0"], ["--top is at least 1"]),
-        (["eval", "run/model.bnnz"], ["say which pictures", "--data-dir FOLDER"]),
+        (["eval", "run/model.bnnz"], ["say what to test", "--data-dir FOLDER"]),
     ],
 )
 def test_command_lines_that_are_refused(words, parts, call):

@@ -64,13 +64,13 @@ def test_the_first_line_comes_at_once_and_the_second_says_what_is_trained(in_an_
     assert time.monotonic() - start < 1
     assert process.stdout.readline() == (
         "digits: 1,184 binary weights and 52 float parameters; UCI optical digits (bundled): 1,293 training,"
-        " 144 validation, 360 test images; cpu; preset standard; run\n"
+        " 144 validation, 360 test examples; cpu; preset standard; run\n"
     )
     output, _ = process.communicate()
     summary, metrics = read_json(Path("run/summary.json")), read_metrics(Path("run"))
     assert process.returncode == 0
-    assert f"{metrics[0]['images_per_s']:,.0f} images/s" in output
-    assert f"{summary['images_per_s']:,.0f} images/s in training steps" in output
+    assert f"{metrics[0]['images_per_s']:,.0f} examples/s" in output
+    assert f"{summary['images_per_s']:,.0f} examples/s in training steps" in output
 
 
 def test_without_out_the_directory_is_named_after_recipe_and_time(bnn):

@@ -45,7 +45,7 @@ def printed(directory: str = "runs/a", **changes) -> str:
         "2.25 J (prices: Horowitz 2014, 45 nm)",
         "1.5 mJ (prices: another)",
         "17.4 s for 1,600 steps, 40 epochs",
-        "1,234 images/s in training steps",
+        "1,234 examples/s in training steps",
         "memory of a step, predicted   1.00 MiB   25.00 MiB    25 times less",
         "files: runs/a",
     ],

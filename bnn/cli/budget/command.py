@@ -9,6 +9,8 @@ from bnn.errors import UsageError
 
 MODES = ("exact", "paper")
 
+_MOST_EXAMPLES = 2**31
+
 
 def budget(arguments: list[str]) -> None:
     """Runs the command.
@@ -57,6 +59,8 @@ def budget(arguments: list[str]) -> None:
         value = getattr(options, option)
         if value is not None and value < MIN_BATCH_SIZE:
             raise UsageError(f"--{option} is at least {MIN_BATCH_SIZE}: batch norm needs two values a channel")
+        if value is not None and value > _MOST_EXAMPLES:
+            raise UsageError(f"--{option} is at most {_MOST_EXAMPLES:,}, got {value}")
     if options.epoch < options.batch:
         raise UsageError(f"an epoch has at least a batch of {options.batch} examples, got --epoch {options.epoch}")
     network = find_network(options.model, options.input)

@@ -15,7 +15,7 @@ from torch import nn
 
 import bnn.models
 from bnn.cli.arguments import require_choice
-from bnn.errors import BnnError, RunError, UsageError
+from bnn.errors import BnnError, RunError, UsageError, first_line
 from bnn.training.execute import execute, is_python_file
 
 
@@ -42,7 +42,7 @@ class NetworkBuilder:
             raise
         except Exception as error:  # a user's function may raise anything
             shape = "x".join(map(str, self.input_shape))
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise RunError(f"{self.name} cannot be built for examples of {shape}: {reason}") from error
         if not isinstance(model, nn.Module):
             raise RunError(f"{self.name} must return a torch.nn.Module, not {type(model).__name__}")

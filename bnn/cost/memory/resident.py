@@ -24,6 +24,15 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def rss_bytes() -> int:
+    """The memory that this process has resident now, its libraries included.
+
+    Raises:
+        OSError: the system does not tell, as Linux does.
+    """
+    return _status_bytes("VmRSS")
+
+
 def peak_device_bytes(device: torch.device) -> int | None:
     """The most memory that tensors have taken on a CUDA device at once; None for other devices."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
