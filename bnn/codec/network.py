@@ -54,7 +54,7 @@ _KNOWN = {
 _COMPOSED = {
     **_listed(bnn.quantizers, "bnn.quantizers", ["ReCU"]),
     **_listed(resnet_cifar, "bnn.models.resnet_cifar", ["_Block"]),
-    **_listed(resnet_imagenet, "bnn.models.resnet_imagenet", ["_Block"]),
+    **_listed(resnet_imagenet, "bnn.models.resnet_imagenet", ["ResidualUnit"]),
 }
 """Classes of the package that are told by their attributes and parts."""
 _NAMES: dict[type[nn.Module], str] = {cls: name for name, cls in {**_KNOWN, **_COMPOSED}.items()}
