@@ -33,7 +33,7 @@ def layer_values(name: str, index: int, tensors: Tensors, *, is_last: bool) -> l
         is_last: whether it is the last layer with a kernel, whose sums no sign depends on.
     """
     return [
-        _values(_Numbers(f"{name} {index} {place}"), kind, shape, eps, name, is_last).astype(np.float32).reshape(shape)
+        np.asarray(_values(_Numbers(f"{name} {index} {place}"), kind, shape, eps, name, is_last), np.float32).reshape(shape)
         for place, (kind, shape, eps) in enumerate(tensors)
     ]
 
@@ -54,8 +54,11 @@ class _Numbers:
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> Array:
         """From low to high, both included."""
-        numbers = self._hashed % np.uint64(high - low + 1)
-        return np.resize(numbers.astype(np.int64) + low, shape)
+        return np.resize(self._hashed % np.uint64(high - low + 1), shape).astype(np.int64) + low
+
+    def signs(self, shape: tuple[int, ...]) -> Array:
+        """-1 and +1, float32."""
+        return np.resize((self._hashed % np.uint64(2)).astype(np.float32) * 2 - 1, shape)
 
 
 def _values(numbers: _Numbers, kind: str, shape: tuple[int, ...], eps: float, name: str, is_last: bool) -> Array:
@@ -65,7 +68,7 @@ def _values(numbers: _Numbers, kind: str, shape: tuple[int, ...], eps: float, na
         case "kernel" if len(shape) == 4:
             return _sparse(numbers, shape, shape[0] * shape[1] * (shape[2] if shape[3] > 1 else 1))
         case "kernel" if is_last:
-            return numbers.integers(-8, 8, shape) / 64
+            return numbers.integers(-8, 8, shape) / 2.0**16
         case "kernel" if shape[0] > shape[1]:
             return _sparse(numbers, shape, shape[0])
         case "kernel":
@@ -84,7 +87,7 @@ def _values(numbers: _Numbers, kind: str, shape: tuple[int, ...], eps: float, na
         case "moving_mean":
             return numbers.integers(-4, 4, shape)
         case "moving_variance":
-            low, high = (2, 5) if name == _THIRDS else (-2, 3)
+            low, high = (2, 5) if name == _THIRDS else (-1, 4)
             return _variances(numbers.integers(low, high, shape), eps)
         case "alpha":
             return numbers.integers(-1, 3, shape) / 4
@@ -93,9 +96,12 @@ def _values(numbers: _Numbers, kind: str, shape: tuple[int, ...], eps: float, na
 
 def _binary(numbers: _Numbers, shape: tuple[int, ...]) -> Array:
     """Signs times 1/2 and 3/2 in turn, every second filter halved."""
-    taps = int(np.prod(shape[:-1]))
-    magnitude = np.outer(0.5 + np.arange(taps) % 2, 1 - np.arange(shape[-1]) % 2 / 2).astype(np.float32)
-    return np.where(numbers.integers(0, 1, (taps, shape[-1])) > 0, magnitude, -magnitude)
+    taps, filters = int(np.prod(shape[:-1])), shape[-1]
+    values = numbers.signs((taps, filters))
+    values[::2] *= np.float32(0.5)
+    values[1::2] *= np.float32(1.5)
+    values[:, 1::2] *= np.float32(0.5)
+    return values
 
 
 def _sparse(numbers: _Numbers, shape: tuple[int, ...], taps: int) -> Array:
