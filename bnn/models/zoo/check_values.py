@@ -7,6 +7,7 @@ kernels are -1, 0 and +1 with few others than 0, variances are powers of 4 once 
 rounded away from halves.
 """
 
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -47,18 +48,22 @@ class _Numbers:
     """Whole numbers by a hash of a text and their position."""
 
     def __init__(self, text: str) -> None:
-        x = np.arange(_PERIOD, dtype=np.uint64) + np.uint64(zlib.crc32(text.encode()) << 20)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finish of SplitMix64
-            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-        self._hashed = (x ^ (x >> np.uint64(31))) >> np.uint64(16)
+        self._seed = np.uint64(zlib.crc32(text.encode()) << 20)
 
     def integers(self, low: int, high: int, shape: tuple[int, ...]) -> Array:
         """From low to high, both included."""
-        return np.resize(self._hashed % np.uint64(high - low + 1), shape).astype(np.int64) + low
+        return np.resize(self._below(high - low + 1, shape).astype(np.int64) + low, shape)
 
     def signs(self, shape: tuple[int, ...]) -> Array:
         """-1 and +1, float32."""
-        return np.resize((self._hashed % np.uint64(2)).astype(np.float32) * 2 - 1, shape)
+        return np.resize(self._below(2, shape).astype(np.float32) * 2 - 1, shape)
+
+    def _below(self, count: int, shape: tuple[int, ...]) -> Array:
+        """From 0 on, for as many positions as differ."""
+        x = np.arange(min(_PERIOD, math.prod(shape)), dtype=np.uint64) + self._seed
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # the finish of SplitMix64
+            x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+        return ((x ^ (x >> np.uint64(31))) >> np.uint64(16)) % np.uint64(count)
 
 
 def _values(numbers: _Numbers, kind: str, shape: tuple[int, ...], eps: float, name: str, is_last: bool) -> Array:
@@ -96,7 +101,7 @@ def _values(numbers: _Numbers, kind: str, shape: tuple[int, ...], eps: float, na
 
 def _binary(numbers: _Numbers, shape: tuple[int, ...]) -> Array:
     """Signs times 1/2 and 3/2 in turn, every second filter halved."""
-    taps, filters = int(np.prod(shape[:-1])), shape[-1]
+    taps, filters = math.prod(shape[:-1]), shape[-1]
     values = numbers.signs((taps, filters))
     values[::2] *= np.float32(0.5)
     values[1::2] *= np.float32(1.5)

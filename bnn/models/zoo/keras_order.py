@@ -73,9 +73,11 @@ def _in_order(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _channels(module: nn.Module) -> int | None:
-    """Channels that a convolution hands on."""
+    """Channels that a convolution or a norm hands on."""
     if isinstance(module, BinaryLayer):
         return module.store.shape[0]
+    if isinstance(module, _BatchNorm):
+        return module.num_features
     return module.out_channels if isinstance(module, nn.Conv2d) else None
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.layers import BinaryBlock, HalfTurn, MaxPool2d
-from bnn.models.zoo.densenet import DenseUnit, transition
+from bnn.models.zoo.densenets import DenseUnit, transition
 from bnn.models.zoo.parts import InputShape, check_shape, classifier, norms, sign_conv
 
 _IMPROVED = 64

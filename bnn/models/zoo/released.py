@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bnn.models.zoo.alexnet import binary_alexnet, dorefanet, xnornet
-from bnn.models.zoo.densenet import (
+from bnn.models.zoo.alexnets import binary_alexnet, dorefanet, xnornet
+from bnn.models.zoo.densenets import (
     binary_densenet28,
     binary_densenet37,
     binary_densenet37_dilated,
     binary_densenet45,
 )
 from bnn.models.zoo.meliusnet import meliusnet22
-from bnn.models.zoo.quicknet import quicknet, quicknet_large, quicknet_small
+from bnn.models.zoo.quicknets import quicknet, quicknet_large, quicknet_small
 from bnn.models.zoo.real_to_binary import real_to_binary_net
 from bnn.models.zoo.residual import binary_resnet_e18, birealnet
 
