@@ -17,7 +17,7 @@ def test_list_names_every_network_and_its_file(bnn):
 
 
 def test_import_verify_and_predict(bnn, tmp_path):
-    from tests.models.zoo.test_keras_file import NAME, write
+    from tests.models.zoo.keras_files import NAME, write
 
     path = write(tmp_path / "weights.h5")
     code, output, _ = bnn("zoo", "import", NAME, str(path), "-o", "model.safetensors")

@@ -91,7 +91,7 @@ def dorefanet(*, input_shape: InputShape = (3, 224, 224), classes: int = 1000) -
     larq-zoo.
 
     Args:
-        input_shape: (C, H, W) of the images, from 48x48 on.
+        input_shape: (C, H, W) of the images, from 44x44 on.
         classes: outputs.
     """
     image = input_shape[1:]

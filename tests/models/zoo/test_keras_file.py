@@ -1,36 +1,17 @@
 """Weight files of Keras, whole, of another network, and hostile."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 
 from bnn.errors import DataError
 from bnn.models.zoo import RELEASED, check_values, weights_file
 from bnn.models.zoo.keras_file import read_weights
-from bnn.models.zoo.keras_order import layers_of
 
 h5py = pytest.importorskip("h5py", reason="files of Keras need h5py, an optional dependency")
-NAME = "binary_densenet28"
 
-
-def write(path, name=NAME, *, layers=None):
-    """A file as Keras writes it, with zeros but for the first two layers; names say nothing, as in larq-zoo's."""
-    with torch.device("meta"):
-        slots = [layer.slots for layer in layers_of(RELEASED[name].build())]
-    with h5py.File(path, "w") as file:
-        names = ["input_1"]
-        file.create_group("input_1").attrs["weight_names"] = []
-        for index, layer in enumerate(slots[:layers]):
-            group = file.create_group(f"layer_{index}")
-            names.append(f"layer_{index}")
-            tensors = [(slot.kind, slot.shape, slot.eps) for slot in layer]
-            values = check_values.layer_values(name, index, tensors, is_last=False) if index < 2 else None
-            group.attrs["weight_names"] = [f"layer_{index}/{slot.kind}:0" for slot in layer]
-            for place, slot in enumerate(layer):
-                value = np.zeros(slot.shape, np.float32) if values is None else values[place]
-                group.create_dataset(f"layer_{index}/{slot.kind}:0", data=value)
-        file.attrs["layer_names"] = names
-    return path
+from tests.models.zoo.keras_files import NAME, write  # noqa: E402  (it needs h5py, too)
 
 
 @pytest.fixture
@@ -60,7 +41,7 @@ def test_safetensors_hold_what_was_imported(path, tmp_path):
 
 
 def test_a_file_of_another_network_is_refused_by_tensor_and_shape(path):
-    with pytest.raises(DataError, match=r"layer_7/.*\[512\]|has the shape"):
+    with pytest.raises(DataError, match="has the shape"):
         read_weights(path, "binary_densenet45")
     with pytest.raises(DataError, match=r"kernel:0 has the shape \[7, 7, 3, 64\], where quicknet has a kernel of"):
         read_weights(path, "quicknet")
@@ -96,7 +77,7 @@ HOSTILE = {
     "no names": (lambda f: f.attrs.__delitem__("layer_names"), "not a weight file of Keras"),
     "names of groups above": (lambda f: f.attrs.__setitem__("layer_names", ["../x"]), "has no '../x'"),
     "too many names": (lambda f: f["layer_1"].attrs.__setitem__("weight_names", ["x"] * 99), "up to 16 are expected"),
-    "NaN": (lambda f: f["layer_1/layer_1/gamma:0"].__setitem__(3, np.nan), "not finite"),
+    "NaN": (lambda f: f["layer_1/layer_1/gamma:0"].__setitem__(3, math.nan), "not finite"),
     "a negative variance": (
         lambda f: f["layer_1/layer_1/moving_variance:0"].__setitem__(3, -1.0),
         "negative variances",
@@ -122,7 +103,7 @@ def test_what_is_no_hdf5_file_is_refused(content, tmp_path):
 
 
 def test_a_truncated_file_is_refused(path):
-    path.write_bytes(path.read_bytes()[:100_000])
+    path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(DataError, match="damaged"):
         read_weights(path, NAME)
 

@@ -24,15 +24,16 @@ def one_step(name: str, size: int, classes: int) -> tuple[torch.nn.Module, float
         step = prepare("edge-min", lambda: RELEASED[name].build(input_shape=shape, classes=classes), input_shape=shape)
     x = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
     step.model.train()
-    loss = step.take(x, torch.tensor([0, 1])).loss
-    return step.model, float(loss), " ".join(str(warning.message) for warning in caught)
+    result = step.take(x, torch.tensor([0, 1]))
+    assert result is not None
+    return step.model, result.loss, " ".join(str(warning.message) for warning in caught)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RELEASED)
 def test_a_step_of_whole_images_in_the_least_memory(name):
     model, loss, warned = one_step(name, 224, 1000)
-    assert loss == pytest.approx(loss) and loss < 1e4
+    assert 0 < loss < 1e4
     layers = {module: name for name, module in model.named_modules() if isinstance(module, BinaryLayer)}
     fused = {module.product for module in model.modules() if isinstance(module, BinaryBlock) and module.is_fused}
     for layer, place in layers.items():
