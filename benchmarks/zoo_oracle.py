@@ -103,9 +103,7 @@ def norms(model: Any) -> list[list[float]]:
 
 def windows(model: Any) -> list[float]:
     """Where the gradients of the quantizers that have such an end end."""
-    quantizers = [
-        getattr(layer, f"{kind}_quantizer", None) for layer in model.layers for kind in ("input", "kernel")
-    ]
+    quantizers = [getattr(layer, f"{kind}_quantizer", None) for layer in model.layers for kind in ("input", "kernel")]
     return sorted({float(q.clip_value) for q in quantizers if getattr(q, "clip_value", None) is not None})
 
 

@@ -19,7 +19,12 @@ def zoo(arguments: list[str]) -> None:
     importing.add_argument("name", metavar="MODEL", help="one of `bnn zoo list`")
     importing.add_argument("file", metavar="FILE", type=Path, help="the file of larq-zoo (.h5)")
     importing.add_argument(
-        "-o", "--out", metavar="FILE", type=Path, required=True, help="to write: .safetensors to train, .bnnz to predict"
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="to write: .safetensors to train, .bnnz to predict",
     )
     verifying = commands.add_parser("verify", help="check an imported file, and this machine's arithmetic")
     verifying.add_argument("name", metavar="MODEL", help="one of `bnn zoo list`")
@@ -90,4 +95,6 @@ def _verify(name: str, file: Path) -> None:
             f"this machine computes {name} otherwise than larq-zoo: logits differ by {difference:.2g}, with weights made"
             f" for the check; report it with the output of `bnn --version`"
         )
-    print(f"arithmetic: logits of larq-zoo's {released.larq_name}, with weights made for the check, within {difference:.1e}")
+    print(
+        f"arithmetic: logits of larq-zoo's {released.larq_name}, with weights made for the check, within {difference:.1e}"
+    )

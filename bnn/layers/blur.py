@@ -10,7 +10,7 @@ _TAPS = (0.25, 0.5, 0.25)
 
 
 class BlurPool2d(nn.Module):
-    """Each channel times the kernel [1 2 1] x [1 2 1] / 16, of which every second pixel is kept; zeros around the image.
+    """Each channel times the kernel [1 2 1] x [1 2 1] / 16, every second pixel of it; zeros lie around the image.
 
     Nothing is trained, and nothing is saved for backward. Source: Zhang 2019, arXiv 1904.11486.
 

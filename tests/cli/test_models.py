@@ -10,5 +10,15 @@ def test_models_lists_every_network(bnn, monkeypatch):
     monkeypatch.setattr("bnn.models.RELEASED", {"quicknet_small": RELEASED["quicknet_small"]})
     code, output, _ = bnn("models")
     assert code == 0
-    for name in ("mlp", "cnv", "binarynet", "vgg_small", "resnet18", "resnet20", "resnete18", "birealnet18", "quicknet_small"):
+    for name in (
+        "mlp",
+        "cnv",
+        "binarynet",
+        "vgg_small",
+        "resnet18",
+        "resnet20",
+        "resnete18",
+        "birealnet18",
+        "quicknet_small",
+    ):
         assert re.search(rf"^ *{name} ", output, re.MULTILINE)

@@ -43,7 +43,10 @@ def test_import_verify_and_predict(bnn, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("import", "quicknt", "x.h5", "-o", "x.bnnz"), "there is no network of the zoo 'quicknt', but there is 'quicknet'"),
+        (
+            ("import", "quicknt", "x.h5", "-o", "x.bnnz"),
+            "there is no network of the zoo 'quicknt', but there is 'quicknet'",
+        ),
         (("import", "quicknet", "x.h5", "-o", "x.pt"), "neither .safetensors, to train, nor .bnnz, to predict"),
         (("import", "quicknet", "x.h5", "-o", "x.bnnz"), "x.h5 cannot be read: No such file"),
         (("verify", "quicknet", "x.safetensors"), "x.safetensors cannot be read as safetensors"),

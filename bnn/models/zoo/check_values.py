@@ -34,7 +34,9 @@ def layer_values(name: str, index: int, tensors: Tensors, *, is_last: bool) -> l
         is_last: whether it is the last layer with a kernel, whose sums no sign depends on.
     """
     return [
-        np.asarray(_values(_Numbers(f"{name} {index} {place}"), kind, shape, eps, name, is_last), np.float32).reshape(shape)
+        np.asarray(_values(_Numbers(f"{name} {index} {place}"), kind, shape, eps, name, is_last), np.float32).reshape(
+            shape
+        )
         for place, (kind, shape, eps) in enumerate(tensors)
     ]
 

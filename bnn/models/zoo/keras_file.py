@@ -89,9 +89,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError:
-        raise DataError(
-            "files of Keras need h5py, which is not installed: pip install 'bnn-edge[zoo]'"
-        ) from None
+        raise DataError("files of Keras need h5py, which is not installed: pip install 'bnn-edge[zoo]'") from None
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError:
@@ -143,7 +141,9 @@ def _linked(group: Any, name: str, path: Path) -> Any:
         if link is None:
             raise DataError(f"{path} lists {name!r}, which it does not have")
         if not isinstance(link, h5py.HardLink):
-            raise DataError(f"{path} has a link to somewhere else in place of {name!r}: it is not one that Keras writes")
+            raise DataError(
+                f"{path} has a link to somewhere else in place of {name!r}: it is not one that Keras writes"
+            )
         group = group[part]
     return group
 
@@ -177,8 +177,8 @@ def _count_message(found: int, expected: int, layers: list[Any], name: str, path
     if found > expected:
         return f"{path} has {found} layers with weights, {name} has {expected}: the file is that of another network"
     return (
-        f"{path} has {found} of the {expected} layers with weights that {name} has, and ends before {layers[found].name}:"
-        f" take the file with the classifier, {RELEASED[name].url}"
+        f"{path} has {found} of the {expected} layers with weights that {name} has, and ends before"
+        f" {layers[found].name}: take the file with the classifier, {RELEASED[name].url}"
     )
 
 

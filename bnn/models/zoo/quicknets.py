@@ -1,4 +1,4 @@
-"""QuickNet in three sizes: residual units of one binary convolution, whose product is rectified in front of its norm."""
+"""QuickNet in three sizes: residual units of one binary convolution, rectified in front of its norm."""
 
 from torch import Tensor, nn
 

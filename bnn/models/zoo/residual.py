@@ -55,9 +55,7 @@ def _stages(*, store: StoreFactory, input_quantizer: Quantizer, norm: NormFactor
     inputs = 64
     for width in (64, 128, 256, 512):
         for stride in (1 if width == 64 else 2, 1, 1, 1):
-            unit = ResidualUnit(
-                inputs, width, stride=stride, store=store, input_quantizer=input_quantizer, norm=norm
-            )
+            unit = ResidualUnit(inputs, width, stride=stride, store=store, input_quantizer=input_quantizer, norm=norm)
             units.append(unit)
             inputs = width
     return units

@@ -67,9 +67,7 @@ def load(path: Path | str, name: str) -> Weights:
     return Weights(model, metadata.get("source_sha256"))
 
 
-def _compare(
-    expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], name: str, path: Path
-) -> None:
+def _compare(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]], name: str, path: Path) -> None:
     for key, shape in expected.items():
         if key not in found:
             raise DataError(f"{path} lacks {key} of {name}, of {list(shape)}: it is that of another network")

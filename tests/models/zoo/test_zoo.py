@@ -31,9 +31,9 @@ def test_logits_of_a_whole_image_are_those_of_larq_zoo(name):
     assert checking.largest_difference(name, case) < checking.TOLERANCE
 
 
-def swap_norms(model: nn.Sequential) -> None:
-    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
-    norm.eps = 1e-5 if norm.eps > 1e-4 else 1e-3
+def take_another_eps(model: nn.Sequential) -> None:
+    *_, norm = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    norm.eps = 1e-3
 
 
 def turn_back(model: nn.Sequential) -> None:
@@ -49,7 +49,7 @@ def forget_to_rectify(model: nn.Sequential) -> None:
     next(module for module in model.modules() if isinstance(module, BinaryBlock) and module.rectifies).rectifies = False
 
 
-@pytest.mark.parametrize("change", [swap_norms, turn_back, pad_with_zeros, forget_to_rectify])
+@pytest.mark.parametrize("change", [take_another_eps, turn_back, pad_with_zeros, forget_to_rectify])
 def test_a_small_change_shows_in_the_logits(change):
     case = checking.golden()["quicknet_small"]["cases"][0]
     model = checking.with_check_values("quicknet_small", size=case["size"], classes=case["classes"])
