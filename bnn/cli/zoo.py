@@ -92,9 +92,8 @@ def _verify(name: str, file: Path) -> None:
     difference = checking.largest_difference(name, case)
     if not difference <= checking.TOLERANCE:
         raise DataError(
-            f"this machine computes {name} otherwise than larq-zoo: logits differ by {difference:.2g}, with weights made"
-            f" for the check; report it with the output of `bnn --version`"
+            f"this machine computes {name} otherwise than larq-zoo: with weights made for the check, logits differ by"
+            f" {difference:.2g}; report it with the output of `bnn --version`"
         )
-    print(
-        f"arithmetic: logits of larq-zoo's {released.larq_name}, with weights made for the check, within {difference:.1e}"
-    )
+    check = f"logits of larq-zoo's {released.larq_name}, with weights made for the check"
+    print(f"arithmetic: {check}, within {difference:.1e}")

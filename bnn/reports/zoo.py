@@ -12,7 +12,7 @@ def print_zoo(console: Console) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption="Top-1 in percent on ImageNet, by larq-zoo's documentation; MMAC: million multiply-accumulates of an image.",
+        caption="Top-1: percent on ImageNet, as larq-zoo has it. MMAC: million multiply-accumulates of an image.",
     )
     table.add_column("model")
     for column in ("larq-zoo", "top-1", "parameters", "binary", "1-bit MMAC", "real MMAC"):
