@@ -69,7 +69,7 @@ def _import(name: str, file: Path, out: Path) -> None:
             preprocessing=Preprocessing(image_shape=(3, 224, 224), mean=_MEAN, std=_STD),
             about={"zoo": name, "source_sha256": digest},
         )
-        save(model, out, about=about)
+        save(model, out, about=about, quick=True)  # shorter codings gain little on binary weights
     else:
         weights_file.save(model, out, name=name, source_sha256=digest)
     print(f"weights: {out}")

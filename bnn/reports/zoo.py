@@ -14,13 +14,12 @@ def print_zoo(console: Console) -> None:
         padding=(0, 1, 0, 0),
         caption="Top-1: percent on ImageNet, as larq-zoo has it. MMAC: million multiply-accumulates of an image.",
     )
-    table.add_column("model")
-    for column in ("larq-zoo", "top-1", "parameters", "binary", "1-bit MMAC", "real MMAC"):
+    table.add_column("model", no_wrap=True)
+    for column in ("top-1", "parameters", "binary", "1-bit MMAC", "real MMAC"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, released in RELEASED.items():
         table.add_row(
             name,
-            released.larq_name,
             f"{released.top_1:.1f}",
             f"{released.parameters:,}",
             f"{released.binary_weights:,}",

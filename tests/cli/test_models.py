@@ -7,7 +7,7 @@ from bnn.models.zoo import RELEASED
 
 def test_models_lists_every_network(bnn, monkeypatch):
     # One of the zoo for all, which take seconds.
-    monkeypatch.setattr("bnn.models.RELEASED", {"quicknet_small": RELEASED["quicknet_small"]})
+    monkeypatch.setattr("bnn.models.RELEASED", {"quicknet": RELEASED["quicknet"]})
     code, output, _ = bnn("models")
     assert code == 0
     for name in (
@@ -19,6 +19,6 @@ def test_models_lists_every_network(bnn, monkeypatch):
         "resnet20",
         "resnete18",
         "birealnet18",
-        "quicknet_small",
+        "quicknet",
     ):
         assert re.search(rf"^ *{name} ", output, re.MULTILINE)
