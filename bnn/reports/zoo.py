@@ -12,10 +12,11 @@ def print_zoo(console: Console) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption="Top-1: percent on ImageNet, as larq-zoo has it. MMAC: million multiply-accumulates of an image.",
+        caption="Top-1: percent on ImageNet by larq-zoo. MMAC: million multiply-accumulates of an image with inputs"
+        " of 1 bit, of dorefanet 2; and those of real numbers.",
     )
     table.add_column("model", no_wrap=True)
-    for column in ("top-1", "parameters", "binary", "1-bit MMAC", "real MMAC"):
+    for column in ("top-1", "parameters", "binary", "MMAC", "real"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, released in RELEASED.items():
         table.add_row(
@@ -23,8 +24,8 @@ def print_zoo(console: Console) -> None:
             f"{released.top_1:.1f}",
             f"{released.parameters:,}",
             f"{released.binary_weights:,}",
-            f"{released.low_bit_macs / 1e6:,.1f}",
-            f"{released.real_macs / 1e6:,.1f}",
+            f"{released.low_bit_macs / 1e6:,.0f}",
+            f"{released.real_macs / 1e6:,.0f}",
         )
     console.print(table)
     for released in RELEASED.values():
