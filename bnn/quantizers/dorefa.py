@@ -25,17 +25,10 @@ class DoReFa(Quantizer):
         if not 1 <= bits <= 8:
             raise ValueError(f"DoReFa takes 1 to 8 bits, got {bits}")
         self.bits = bits
-
-    @property
-    def levels(self) -> tuple[float, ...]:  # type: ignore[override]
-        """0 to 1 in steps of 1 / n, as float32 has them."""
-        steps = 2**self.bits - 1
-        return tuple((torch.arange(steps + 1, dtype=torch.float32, device="cpu") / steps).tolist())
-
-    @property
-    def storage_bits(self) -> int:  # type: ignore[override]
-        """The bits of a level."""
-        return self.bits
+        self.storage_bits = bits
+        # As float32 has them.
+        steps = torch.arange(2**bits, dtype=torch.float32, device="cpu")
+        self.levels = tuple((steps / (2**bits - 1)).tolist())
 
     def forward(self, x: Tensor) -> Tensor:
         """Levels of a floating tensor, in its own dtype."""
