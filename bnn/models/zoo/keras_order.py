@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnn.layers import BinaryLayer, BlurPool2d, HalfTurn
+from bnn.layers import BinaryBlock, BinaryLayer, BlurPool2d, HalfTurn
 from bnn.models.resnet_imagenet import ResidualUnit
 from bnn.models.zoo.real_to_binary import RealToBinaryUnit
 
@@ -58,18 +58,27 @@ def layers_of(model: nn.Sequential) -> list[Layer]:
 def _in_order(module: nn.Module) -> Iterator[nn.Module]:
     """The modules that have no others inside; of parallel branches, those of each in turn."""
     parts: Sequence[nn.Module | None] = list(module.children())
-    shortcut = module.shortcut[1] if isinstance(getattr(module, "shortcut", None), nn.Sequential) else None
-    aside = (None, None) if shortcut is None else (shortcut.product, shortcut.norm)
     if isinstance(module, ResidualUnit):
-        parts = (module.block.product, aside[0], module.block.norm, aside[1])
+        conv, norm = _shortcut(module.shortcut)
+        parts = (module.block.product, conv, module.block.norm, norm)
     elif isinstance(module, RealToBinaryUnit):
-        parts = (module.norm, module.gate, module.conv, aside[0], module.activation, aside[1])
+        conv, norm = _shortcut(module.shortcut)
+        parts = (module.norm, module.gate, module.conv, conv, module.activation, norm)
     if isinstance(module, BinaryLayer) or not parts:
         yield module
         return
     for part in parts:
         if part is not None:
             yield from _in_order(part)
+
+
+def _shortcut(shortcut: nn.Module | None) -> tuple[nn.Module | None, nn.Module | None]:
+    """Convolution and norm of a shortcut that has them."""
+    if not isinstance(shortcut, nn.Sequential):
+        return None, None
+    block = shortcut[1]
+    assert isinstance(block, BinaryBlock)
+    return block.product, block.norm
 
 
 def _channels(module: nn.Module) -> int | None:

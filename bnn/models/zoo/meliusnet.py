@@ -61,5 +61,5 @@ class ImprovementUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, H, W] to the same shape."""
-        rest, improved = x.split([self.channels - _IMPROVED, _IMPROVED], dim=1)
-        return torch.cat([rest, improved + self.conv(self.norm(x))], dim=1)
+        improved = x[:, -_IMPROVED:] + self.conv(self.norm(x))
+        return torch.cat([x[:, :-_IMPROVED], improved], dim=1)
