@@ -29,6 +29,7 @@ from rich.table import Table
 
 from benchmarks.contestants.measure import Figures, Task
 from benchmarks.machine import KERNELS, environment, processor
+from bnn.models.zoo import RELEASED
 
 ROOT = Path(__file__).parents[1]
 ORACLE = ROOT / ".venv-oracle" / "bin" / "python"
@@ -47,6 +48,8 @@ MODELS: dict[str, tuple[tuple[int, int, int], int]] = {
     "resnete18": _IMAGENET,
     "birealnet18": _IMAGENET,
 }
+OF_ZOO = dict.fromkeys(RELEASED, _IMAGENET)
+"""Networks that only larq has, too."""
 OF_RECU = ("resnet8", "resnet18", "resnet20", "vgg_small")
 MODES = tuple(
     "-".join(filter(None, words))
@@ -209,7 +212,7 @@ def options() -> argparse.Namespace:
         prog="python -m benchmarks.train_step",
         description="Time and memory of a training step beside the same step in other libraries.",
     )
-    parser.add_argument("--model", choices=MODELS, default="binarynet", help="network of bnn.models")
+    parser.add_argument("--model", choices=(*MODELS, *OF_ZOO), default="binarynet", help="network of bnn.models")
     parser.add_argument(
         "--weights", choices=("sign", "recu"), default="sign", help=f"recu: for {', '.join(OF_RECU)} (default sign)"
     )
@@ -266,7 +269,7 @@ def main() -> int:
     chosen = options()
     task = Task(
         chosen.model,
-        *MODELS[chosen.model],
+        *{**MODELS, **OF_ZOO}[chosen.model],
         chosen.batch,
         chosen.warmup,
         chosen.steps,

@@ -26,6 +26,7 @@ from bnn import (
     Ternary,
 )
 from bnn.layers import AvgPool2d
+from bnn.models.zoo import RELEASED
 from bnn.quantizers.gradients import Int8Gradient
 from tests.contracts import randn, saved_bytes
 
@@ -192,3 +193,20 @@ def test_commands_have_the_options_that_pages_give_them(capsys, monkeypatch):
         for option in options:
             assert re.search(rf"{re.escape(option)}\b", helps[tuple(called)]), f"{page}: {' '.join(called)} {option}"
     assert len(helps) > 10
+
+
+def test_the_table_of_the_zoo_is_that_of_its_networks():
+    page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    found = {cells[0].strip(" `"): [cell.strip() for cell in cells[1:]] for cells in rows}
+    assert found == {
+        name: [
+            released.larq_name,
+            f"{released.top_1:.2f} / {released.top_5:.2f}",
+            f"{released.parameters:,}",
+            f"{released.binary_weights:,}",
+            f"{released.low_bit_macs / 1e6:,.1f}",
+            f"{released.real_macs / 1e6:,.1f}",
+        ]
+        for name, released in RELEASED.items()
+    }

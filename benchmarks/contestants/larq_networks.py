@@ -8,12 +8,42 @@ from typing import Any
 
 import larq
 import tensorflow as tf
-from larq_zoo.literature import BinaryResNetE18, BiRealNet
+from larq_zoo.literature import (
+    BinaryAlexNet,
+    BinaryDenseNet28,
+    BinaryDenseNet37,
+    BinaryDenseNet37Dilated,
+    BinaryDenseNet45,
+    BinaryResNetE18,
+    BiRealNet,
+    DoReFaNet,
+    MeliusNet22,
+    RealToBinaryNet,
+    XNORNet,
+)
+from larq_zoo.sota import QuickNet, QuickNetLarge, QuickNetSmall
 
 layers = tf.keras.layers
 
-OF_ZOO = {"resnete18": BinaryResNetE18, "birealnet18": BiRealNet}
-"""Networks that larq-zoo has itself. They end in a softmax, and differ from `bnn.models` at the stem."""
+OF_ZOO = {
+    "resnete18": BinaryResNetE18,
+    "birealnet18": BiRealNet,
+    "binary_resnet_e18": BinaryResNetE18,
+    "birealnet": BiRealNet,
+    "quicknet_small": QuickNetSmall,
+    "quicknet": QuickNet,
+    "quicknet_large": QuickNetLarge,
+    "binary_alexnet": BinaryAlexNet,
+    "xnornet": XNORNet,
+    "dorefanet": DoReFaNet,
+    "binary_densenet28": BinaryDenseNet28,
+    "binary_densenet37": BinaryDenseNet37,
+    "binary_densenet37_dilated": BinaryDenseNet37Dilated,
+    "binary_densenet45": BinaryDenseNet45,
+    "meliusnet22": MeliusNet22,
+    "real_to_binary_net": RealToBinaryNet,
+}
+"""Networks that larq-zoo has itself. They end in a softmax; the first two differ from `bnn.models` at the stem."""
 
 _BINARY_WEIGHT = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip", "use_bias": False}
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import bnn.models
 from benchmarks.contestants.measure import Task, main
 from benchmarks.contestants.torch_training import run
 from bnn.cost.memory.measured import measure_saved
 from bnn.errors import BnnError, NonFiniteError
+from bnn.models import networks
 from bnn.ops import cpu
 from bnn.presets import prepare
 from bnn.quantizers import ReCU
@@ -52,7 +52,7 @@ def build(task: Task) -> Ours:
     options: dict[str, Any] = {"input_shape": task.input_shape, "classes": task.classes}
     if task.weights == "recu":
         options["store"] = partial(LatentStore, quantizer=ReCU(tail="project"))
-    return Ours(prepare(task.mode, partial(getattr(bnn.models, task.model), **options), input_shape=task.input_shape))
+    return Ours(prepare(task.mode, partial(networks()[task.model], **options), input_shape=task.input_shape))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from bnn.cli.recipes import recipes
 from bnn.cli.runs import evaluate, predict, report
 from bnn.cli.sweep import sweep
 from bnn.cli.train import train
+from bnn.cli.zoo import zoo
 
 _HELP = """usage: bnn COMMAND ...
 
@@ -31,6 +32,7 @@ commands:
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
+  bnn zoo list|import|verify   the networks of larq-zoo, and their weights from its files
   bnn --version                the package's version
 """
 
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "compress": compress,
             "decompress": decompress,
             "inspect": inspect,
+            "zoo": zoo,
         },
         arguments,
         help_text=_HELP,

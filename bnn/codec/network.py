@@ -20,6 +20,7 @@ import bnn.quantizers
 import bnn.quantizers.gradients
 from bnn.codec.errors import FormatError
 from bnn.models import resnet_cifar, resnet_imagenet
+from bnn.models.zoo import densenets, meliusnet, quicknets, real_to_binary
 
 _TORCH = (
     *("Sequential", "ModuleList", "Identity", "Flatten", "Unflatten", "Linear", "Conv1d", "Conv2d", "Conv3d"),
@@ -54,7 +55,11 @@ _KNOWN = {
 _COMPOSED = {
     **_listed(bnn.quantizers, "bnn.quantizers", ["ReCU"]),
     **_listed(resnet_cifar, "bnn.models.resnet_cifar", ["_Block"]),
-    **_listed(resnet_imagenet, "bnn.models.resnet_imagenet", ["_Block"]),
+    **_listed(resnet_imagenet, "bnn.models.resnet_imagenet", ["ResidualUnit"]),
+    **_listed(quicknets, "bnn.models.zoo.quicknets", ["QuickNetUnit"]),
+    **_listed(densenets, "bnn.models.zoo.densenets", ["DenseUnit"]),
+    **_listed(meliusnet, "bnn.models.zoo.meliusnet", ["ImprovementUnit"]),
+    **_listed(real_to_binary, "bnn.models.zoo.real_to_binary", ["RealToBinaryUnit"]),
 }
 """Classes of the package that are told by their attributes and parts."""
 _NAMES: dict[type[nn.Module], str] = {cls: name for name, cls in {**_KNOWN, **_COMPOSED}.items()}

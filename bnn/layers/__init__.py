@@ -8,9 +8,12 @@ from bnn.layers.activation import RPReLU
 from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.block import BinaryBlock
+from bnn.layers.blur import BlurPool2d
 from bnn.layers.conv import BinaryConv2d
+from bnn.layers.half_turn import HalfTurn
 from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
+from bnn.layers.offset_batch_norm import OffsetBatchNorm
 from bnn.layers.pool import AvgPool2d, MaxPool2d
 
 NormFactory = Callable[[int], nn.Module]
@@ -23,8 +26,11 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "BinaryNorm",
+    "BlurPool2d",
+    "HalfTurn",
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",
+    "OffsetBatchNorm",
     "RPReLU",
 ]

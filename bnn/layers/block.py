@@ -30,7 +30,7 @@ _CLAMPS = {
 
 
 class BinaryBlock(nn.Module):
-    """activation(norm(pool(product(x))) + shortcut).
+    """activation(norm(pool(product(x))) + shortcut); where it rectifies, max(0, pool(product(x))) enters the norm.
 
     With `recompute`, training makes it one node of autograd that keeps bits and forms the product again in backward: of
     a binary product the signs of input and weight, and so few bits for the gradients of the quantizer and of the
@@ -46,6 +46,7 @@ class BinaryBlock(nn.Module):
         product: the layer with the weight: binary, or torch's `Conv2d` or `Linear`, as in the stem of a network.
         norm: of as many channels as the product has outputs.
         pool: between the two, behind a convolution; None for none.
+        rectifies: whether the norm takes the product where that is above 0, and else 0.
         activation: behind the sum: a module, such as `Hardtanh`, or a quantizer of ±1 for a block whose result is bits;
             None for none.
         recompute: see above; it takes effect where `obstacle` is None.
@@ -57,6 +58,7 @@ class BinaryBlock(nn.Module):
         norm: nn.Module,
         *,
         pool: MaxPool2d | None = None,
+        rectifies: bool = False,
         activation: nn.Module | None = None,
         recompute: bool = False,
     ) -> None:
@@ -67,6 +69,7 @@ class BinaryBlock(nn.Module):
             raise TypeError(f"pooling stands behind a convolution, not behind a {type(product).__name__}")
         self.product = product
         self.pool = pool
+        self.rectifies = rectifies
         self.norm = norm
         self.activation = activation
         self.recompute = recompute
@@ -93,6 +96,8 @@ class BinaryBlock(nn.Module):
             return "its norm has no running statistics with a momentum"
         if pool is not None and (type(pool).forward is not MaxPool2d.forward or not pool.is_disjoint):
             return "its pooling windows overlap"
+        if self.rectifies and isinstance(product, BinaryLayer) and product.learned_scale is not None:
+            return "a product with a learned scale, which may be negative, is rectified"
         if activation is not None and type(activation).forward not in _CLAMPS and self.output_steps is None:
             return f"its activation is a {type(activation).__name__}"
         return None
@@ -142,6 +147,7 @@ class BinaryBlock(nn.Module):
         return Plan(
             window=self.window,
             pool=None if pool is None else pool.window,
+            rectifies=self.rectifies,
             norm=cast(nn.BatchNorm2d, self.norm),
             clamp_range=self.clamp_range,
             input_steps=self.input_steps,
@@ -196,7 +202,8 @@ class BinaryBlock(nn.Module):
 
     def _parts(self, x: Tensor, shortcut: Tensor | None) -> Tensor:
         out: Tensor = self.product(x)
-        out = self.norm(out if self.pool is None else self.pool(out))
+        out = out if self.pool is None else self.pool(out)
+        out = self.norm(out.relu() if self.rectifies else out)
         if shortcut is not None:
             out = out + shortcut
         return out if self.activation is None else self.activation(out)

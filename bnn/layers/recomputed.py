@@ -35,6 +35,8 @@ class Plan(NamedTuple):
     window: Window | None
     """Of the convolution; None of a linear layer."""
     pool: PoolWindow | None
+    rectifies: bool
+    """Whether the norm takes max(0, product)."""
     norm: nn.BatchNorm2d
     clamp_range: tuple[float, float]
     """Of a real activation."""
@@ -157,6 +159,8 @@ def _integers(
 
     def integers(largest: int) -> Integers:
         q, scale = _bnn.norm_gradient_integers(*of_norm, largest, quantizer.seed())
+        if plan.rectifies:
+            q.mul_(of_norm[3] > 0)
         return q if choices is None else _bnn.max_pool2d_scatter(q, choices, shape, plan.pool), scale
 
     for_x, of_weight = integers(quantizer.largest), quantizer.weight_largest
@@ -205,11 +209,16 @@ def product_shape(x_shape: torch.Size, weight_shape: Sequence[int], window: Wind
 
 
 def product(x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, torch.Size]:
-    """The pooled product, the choices of its pooling, and its shape before the pooling; the same at every call.
+    """What enters the norm, the choices of the pooling, and the product's shape before it; the same at every call.
 
     A convolution is float16, which holds the whole numbers that bits give up to 2048, and even ones up to 4096; other
     products are float32.
     """
+    y, choices, shape = _pooled_product(x, weight, plan)
+    return y.relu_() if plan.rectifies else y, choices, shape
+
+
+def _pooled_product(x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, torch.Size]:
     window, pool = plan.window, plan.pool
     shape = product_shape(x.shape, weight.shape, window)
     if window is None:
@@ -288,6 +297,8 @@ def _real_gradients(
     for rows in row_slices(x, shape):
         input_part = x[rows].to(weight.dtype)
         grad_y = _bnn.norm_gradient(grad[rows], codes[:, rows], slopes, y[rows], terms)
+        if plan.rectifies:
+            grad_y = grad_y * (y[rows] > 0)
         if plan.window is None:
             of_inputs.append(grad_y @ weight if needs_x else grad_y)
             of_weight.addmm_(grad_y.t(), input_part)

@@ -1,6 +1,9 @@
 """Networks of the literature. Each function's docstring says where it is from; a test holds its weight count."""
 
+import inspect
 import math
+import sys
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,7 +16,15 @@ from bnn.models.resnet_cifar import resnet8, resnet18, resnet20
 from bnn.models.resnet_imagenet import birealnet18, resnete18
 from bnn.models.vgg7 import vgg7
 from bnn.models.vgg_small import vgg_small
+from bnn.models.zoo import RELEASED
 from bnn.weights import WeightStore
+
+
+def networks() -> dict[str, Callable[..., nn.Module]]:
+    """The functions that make a network, by name: those of this module, and behind them those of `bnn.models.zoo`."""
+    functions = inspect.getmembers(sys.modules[__name__], inspect.isfunction)
+    here = {name: build for name, build in functions if "input_shape" in inspect.signature(build).parameters}
+    return {**here, **{name: released.build for name, released in RELEASED.items()}}
 
 
 def initialize(model: nn.Module, *, generator: torch.Generator) -> None:
@@ -40,6 +51,7 @@ __all__ = [
     "gxnor_vgg",
     "initialize",
     "mlp",
+    "networks",
     "resnet8",
     "resnet18",
     "resnet20",

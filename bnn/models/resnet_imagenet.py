@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, MaxPool2d
+from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, MaxPool2d, NormFactory
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
 from bnn.weights import LatentStore, StoreFactory
 
@@ -42,7 +42,7 @@ def resnete18(
         for block in range(4):
             stride = 2 if width > 64 and block == 0 else 1
             layers.append(
-                _Block(
+                ResidualUnit(
                     channels,
                     width,
                     stride=stride,
@@ -81,8 +81,19 @@ def birealnet18(
     )
 
 
-class _Block(nn.Module):
-    """A binary convolution and batch norm, added to its own input."""
+class ResidualUnit(nn.Module):
+    """A binary 3x3 convolution and a norm, added to its own input.
+
+    Where the shape changes, the input is averaged over 2x2 pixels and goes through a real 1x1 convolution and a norm.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the output.
+        stride: of the convolution, 1 or 2.
+        store: makes the binary weight's store; None: that of `bnn.weights.default_store`.
+        input_quantizer: pattern for the convolution's input.
+        norm: makes the norms.
+    """
 
     def __init__(
         self,
@@ -92,19 +103,21 @@ class _Block(nn.Module):
         stride: int,
         store: StoreFactory | None,
         input_quantizer: Quantizer,
+        norm: NormFactory = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
         conv = BinaryConv2d(
             in_channels, channels, 3, stride=stride, padding=1, store=store, input_quantizer=input_quantizer
         )
-        self.block = BinaryBlock(conv, nn.BatchNorm2d(channels))
+        self.block = BinaryBlock(conv, norm(channels))
         self.shortcut: nn.Module | None = None
         if stride != 1 or in_channels != channels:
             self.shortcut = nn.Sequential(
                 AvgPool2d(stride, ceil_mode=True),
-                BinaryBlock(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels)),
+                BinaryBlock(nn.Conv2d(in_channels, channels, 1, bias=False), norm(channels)),
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] to [N, channels, H', W']."""
         out: Tensor = self.block(x, x if self.shortcut is None else self.shortcut(x))
         return out

@@ -7,8 +7,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-import bnn.models
 from bnn.cost import count_layers, storage
+from bnn.models import networks
 
 
 def print_models(console: Console) -> None:
@@ -21,10 +21,8 @@ def print_models(console: Console) -> None:
     table.add_column("model")
     for column in ("input", "weights", "binary", "bits/weight", "MMAC", "±1 MMAC"):
         table.add_column(column, justify="right", no_wrap=True)
-    for name, build in inspect.getmembers(bnn.models, inspect.isfunction):
-        shape = inspect.signature(build).parameters.get("input_shape")
-        if shape is None:
-            continue
+    for name, build in networks().items():
+        shape = inspect.signature(build).parameters["input_shape"]
         with torch.device("meta"):
             model = build()
         stored, layers = storage(model), count_layers(model, shape.default)

@@ -29,7 +29,8 @@ from bnn.models import (
     vgg7,
     vgg_small,
 )
-from bnn.quantizers import ApproxSign, ReCU, Sign, Ternary
+from bnn.models.zoo import RELEASED
+from bnn.quantizers import ApproxSign, DoReFa, ReCU, Sign, Ternary
 from bnn.quantizers.gradients import Int8Gradient, IntegerGradient
 from bnn.weights import FrozenStore
 
@@ -87,9 +88,16 @@ SAMPLES = [
     BinaryNorm(4, eps=1e-3),
     RPReLU(5),
     bnn.layers.AvgPool2d(2, ceil_mode=True),
+    bnn.layers.HalfTurn(),
+    bnn.layers.BlurPool2d(5),
+    BinaryBlock(
+        BinaryLinear(3, 4, input_quantizer=DoReFa(bits=3)),
+        bnn.layers.OffsetBatchNorm(4, eps=1e-3, momentum=0.2),
+        rectifies=True,
+    ),
 ]
 MODELS = [binarynet, cnv, gxnor_cnn, gxnor_vgg, mlp, resnet8, resnet18, resnet20, vgg7, vgg_small]
-MODELS += [partial(resnete18, classes=3)]
+MODELS += [partial(resnete18, classes=3), *(released.build for released in RELEASED.values())]
 
 
 def plain(module: nn.Module) -> str:

@@ -19,6 +19,7 @@ from bnn.models import (
     gxnor_vgg,
     initialize,
     mlp,
+    networks,
     resnet8,
     resnet18,
     resnet20,
@@ -26,6 +27,7 @@ from bnn.models import (
     vgg7,
     vgg_small,
 )
+from bnn.models.zoo import RELEASED
 from bnn.weights import LatentStore
 from tests.contracts import parts_in_order
 
@@ -69,7 +71,8 @@ def on_meta(build, **options) -> nn.Module:
 
 def test_every_network_is_listed_here():
     functions = {function for _, function in inspect.getmembers(bnn.models, inspect.isfunction)}
-    assert functions == {initialize, *WEIGHTS}
+    assert functions == {initialize, networks, *WEIGHTS}
+    assert set(networks().values()) == {*WEIGHTS, *(released.build for released in RELEASED.values())}
     assert set(bnn.models.__all__) == {function.__name__ for function in functions}
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-import bnn.models
 from bnn.cli.arguments import require_choice
 from bnn.errors import BnnError, RunError, UsageError, first_line
+from bnn.models import networks
 from bnn.training.execute import execute, is_python_file
 
 
@@ -75,11 +75,7 @@ def find_network(name: str, input_shape: tuple[int, ...] | None) -> NetworkBuild
         if input_shape is None:
             raise UsageError(f"say what {name} takes: --input with the shape of one example, as in --input 3,32,32")
         return NetworkBuilder(name, _function_of_file(Path(path), function_name), input_shape)
-    builders = {
-        builder_name: build
-        for builder_name, build in inspect.getmembers(bnn.models, inspect.isfunction)
-        if "input_shape" in inspect.signature(build).parameters
-    }
+    builders = networks()
     require_choice("network", name, [*builders, "path/to/file.py:function"])
     default = inspect.signature(builders[name]).parameters["input_shape"].default
     return NetworkBuilder(name, builders[name], input_shape or default)
