@@ -1,14 +1,15 @@
 """A binary network on your own pictures: any folder with a folder of each class."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
-from bnn.errors import DataError, RecipeError
+from bnn.errors import DataError, RecipeError, near_match
 from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
+from bnn.models.torchvision_networks import PREFIX, torchvision_network
 from bnn.presets import Preset, prepare
 from bnn.training import Precision, Run, warmup_cosine
 
@@ -59,7 +60,7 @@ def data(
 def recipe(
     data: Dataset,
     *,
-    model: Literal["resnet8", "resnet18", "resnet20", "resnete18", "vgg_small", "binarynet", "cnv", "mlp"] = "resnet8",
+    model: str = "resnet8",
     preset: Preset = "standard",
     epochs: int = 60,
     batch_size: int = 32,
@@ -76,7 +77,8 @@ def recipe(
 
     Args:
         data: see the function `data`.
-        model: the network; see `bnn models`.
+        model: the network: resnet8, resnet18, resnet20, resnete18, vgg_small, binarynet, cnv or mlp of `bnn models`; or
+            torchvision:NAME, a classifier of torchvision with binary layers, as torchvision:resnet18.
         preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -89,11 +91,7 @@ def recipe(
     """
     if data.num_classes < 2:
         raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
-    make, step_size, least = _MODELS[model]
-    _, height, _ = data.image_shape
-    if height % step_size or height < least:
-        raise RecipeError(f"{model} takes images of multiples of {step_size} pixels from {least} on, not {height}")
-    network: partial[nn.Module] = partial(make, input_shape=data.image_shape, classes=data.num_classes)
+    network = _network(model, data)
     step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
@@ -108,3 +106,19 @@ def recipe(
         schedule=warmup_cosine(epochs),
         augment=augment,
     )
+
+
+def _network(name: str, data: Dataset) -> Callable[[], nn.Module]:
+    """Makes the network for the images and classes of the data."""
+    if name.startswith(PREFIX):
+        own_name = name.removeprefix(PREFIX)
+        return lambda: torchvision_network(own_name, input_shape=data.image_shape, classes=data.num_classes).network
+    if name not in _MODELS:
+        raise RecipeError(
+            f"there is no network {name!r}{near_match(name, _MODELS)}; there are: {', '.join(_MODELS)}, {PREFIX}NAME"
+        )
+    make, step_size, least = _MODELS[name]
+    _, height, _ = data.image_shape
+    if height % step_size or height < least:
+        raise RecipeError(f"{name} takes images of multiples of {step_size} pixels from {least} on, not {height}")
+    return partial(make, input_shape=data.image_shape, classes=data.num_classes)

@@ -9,6 +9,7 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.block import BinaryBlock
 from bnn.layers.conv import BinaryConv2d
+from bnn.layers.graph import Graph
 from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import AvgPool2d, MaxPool2d
@@ -23,6 +24,7 @@ __all__ = [
     "BinaryLayer",
     "BinaryLinear",
     "BinaryNorm",
+    "Graph",
     "L1BatchNorm",
     "MaxPool2d",
     "NormFactory",

@@ -72,6 +72,12 @@ class LatentStore(WeightStore):
         """Draws from a normal distribution of standard deviation 1 / sqrt(fan-in)."""
         nn.init.normal_(self.weight, std=1 / math.sqrt(math.prod(self.shape[1:])), generator=generator)
 
+    def assign(self, values: Tensor) -> None:
+        """The values as they are, within the limit."""
+        with torch.no_grad():
+            self.weight.copy_(values)
+        self.project_()
+
     def project_(self) -> None:
         """Clips the latent weight to the limit, then lets the quantizer move it."""
         with torch.no_grad():
