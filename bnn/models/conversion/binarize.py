@@ -21,7 +21,7 @@ from bnn.models.conversion.chains import (
     remove_dropouts,
     replace_activations,
 )
-from bnn.models.conversion.layers import OTHER_PRODUCTS, PRODUCTS, Product, binary, is_product, obstacle, own_copy
+from bnn.models.conversion.layers import OTHER_PRODUCTS, PRODUCTS, Product, binary, is_depthwise, obstacle, own_copy
 from bnn.models.conversion.report import Report
 from bnn.models.conversion.tracing import NotTraceableError, to_graph, traced, without_memory
 from bnn.quantizers import ApproxSign, Quantizer
@@ -43,6 +43,7 @@ class _Options(NamedTuple):
     first: bool
     last: bool
     shortcuts: bool
+    depthwise: bool
 
 
 def binarize(
@@ -55,6 +56,7 @@ def binarize(
     binary_first: bool = False,
     binary_last: bool = False,
     binary_shortcuts: bool = False,
+    binary_depthwise: bool = False,
 ) -> Binarized:
     """A network like `model` whose convolutions and linear layers are binary; `model` itself is not changed.
 
@@ -80,12 +82,14 @@ def binarize(
         binary_first: whether the first layer becomes binary, too.
         binary_last: whether the last layer does.
         binary_shortcuts: whether convolutions that are nothing but a shortcut do.
+        binary_depthwise: whether convolutions of one channel a group do. Their few signs tell little apart: ReActNet
+            (arXiv 2003.03488) has ordinary convolutions in their place.
 
     Raises:
         RecipeError: the model does not take examples of this shape, there is no layer to keep of such a name, or no layer
             becomes binary.
     """
-    options = _Options(input_quantizer, store, tuple(keep), binary_first, binary_last, binary_shortcuts)
+    options = _Options(input_quantizer, store, tuple(keep), binary_first, binary_last, binary_shortcuts, binary_depthwise)
     report = Report()
     try:
         graph, parts = traced(model, input_shape)
@@ -182,6 +186,8 @@ def _real_layers(
             real[name] = "the last layer"
         elif name in shortcuts:
             real[name] = "a shortcut"
+        elif is_depthwise(modules[name]) and not options.depthwise:
+            real[name] = "depthwise"
     return real
 
 

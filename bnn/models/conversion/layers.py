@@ -24,6 +24,11 @@ def is_product(module: nn.Module | None) -> bool:
     return type(module) in PRODUCTS
 
 
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether it is a convolution of one channel a group."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+
+
 def obstacle(module: nn.Module) -> str | None:
     """Why a layer with a weight has no binary counterpart; None where it has one."""
     if not is_product(module):
