@@ -48,7 +48,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 """What a call may name: functions of torch and of Python's operators that compute and do nothing else."""
 
 METHODS = (
-    *("view", "reshape", "flatten", "size", "mean", "sum", "permute", "transpose", "contiguous", "squeeze"),
+    *("reshape", "flatten", "size", "mean", "sum", "permute", "transpose", "contiguous", "squeeze"),
     *("unsqueeze", "chunk", "split", "add", "sub", "mul", "div", "sigmoid", "tanh", "clamp", "softmax"),
 )
 """Methods of tensors that a call may name."""
@@ -87,7 +87,8 @@ class Graph(nn.Module):
             [name for name, last in last_use.items() if last == place and name != output]
             for place in range(len(self.calls))
         ]
-        self.train()
+        if frozen:
+            self.train()
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -131,6 +132,9 @@ class Graph(nn.Module):
             for name in self._ends[place]:
                 del values[name]
         return values
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"{len(self.calls)} calls" + (f", {self.frozen} of them frozen" if self.frozen else "")
 
     def _taken(self, call: Call, values: Mapping[str, Any]) -> Any:
         arguments = [_with_values(argument, values) for argument in call.arguments]

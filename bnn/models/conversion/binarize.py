@@ -102,7 +102,7 @@ def binarize(
     if not report.named("binary"):
         why = "; ".join(f"{change.name}: {', '.join(change.notes)}" for change in report if change.kind == "real")
         raise RecipeError(f"no layer becomes binary ({why or 'it has no convolution and no linear layer'})")
-    return Binarized(made, report)
+    return Binarized(made.train(), report)
 
 
 def _rewritten(network: Network, model: nn.Module, options: _Options) -> Graph:

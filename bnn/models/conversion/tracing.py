@@ -19,7 +19,8 @@ _NAMES = {function: name for name, function in FUNCTIONS.items()} | {
     operator.isub: "operator.sub",
     operator.imul: "operator.mul",
 }
-_IN_PLACE = {f"{name}_": name for name in METHODS}
+# What writes to its operand, or depends on how that lies in memory: blocks return images with their channels last.
+_METHODS = {f"{name}_": name for name in METHODS} | {"view": "reshape"}
 # Functions that a module of torch takes the place of.
 _ACTIVATIONS = {F.relu: nn.ReLU, torch.relu: nn.ReLU, F.relu6: nn.ReLU6, "relu": nn.ReLU, "relu_": nn.ReLU}
 _DROPOUTS = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}
@@ -122,7 +123,7 @@ def _normalize(graph: fx.Graph, node: fx.Node, parts: dict[str, nn.Module]) -> N
     elif node.target in _DROPOUTS:
         rate = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
         part = _DROPOUTS[node.target](float(rate))  # type: ignore[arg-type]
-    elif node.target is torch.max_pool2d:
+    elif node.target in (F.max_pool2d, torch.max_pool2d):
         part = _pool(node)
     if part is not None:
         name = unused_name(node.name, parts)
@@ -193,8 +194,8 @@ def _target(node: fx.Node) -> tuple[str, str]:
     target = node.target
     if node.op == "call_module":
         return "part", str(target)
-    if node.op == "call_method" and _IN_PLACE.get(str(target), target) in METHODS:
-        return "method", str(_IN_PLACE.get(str(target), target))
+    if node.op == "call_method" and _METHODS.get(str(target), target) in METHODS:
+        return "method", str(_METHODS.get(str(target), target))
     if node.op == "call_function" and target in _NAMES:
         return "function", _NAMES[target]
     raise NotTraceableError(f"it calls {getattr(target, '__name__', target)}, which is none of the functions it may")
