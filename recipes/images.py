@@ -95,7 +95,7 @@ def recipe(
     step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
-        augment.insert(0, RandomCrop(padding=max(1, height // 8)))
+        augment.insert(0, RandomCrop(padding=max(1, data.image_shape[1] // 8)))
     return Run(
         **vars(step) | {"precision": precision},
         data=data,

@@ -9,7 +9,6 @@ from torch import nn
 
 from bnn.data.torchvision_import import import_torchvision
 from bnn.errors import RecipeError, near_match
-from bnn.layers import Graph
 from bnn.models.conversion import Binarized, binarize
 from bnn.quantizers import ApproxSign, Quantizer
 
@@ -48,10 +47,10 @@ def torchvision_network(
         raise RecipeError(f"{PREFIX}{name} cannot be made without memory: {str(error).splitlines()[0]}") from None
     if input_shape[0] != _COLOURS:
         _take_channels(model, input_shape[0])
-    made = binarize(model, input_shape=input_shape, input_quantizer=input_quantizer)
-    if not isinstance(made.network, Graph):
-        raise RecipeError(f"{PREFIX}{name} cannot be described: {', '.join(made.report['the network'].notes)}")
-    return made
+    try:
+        return binarize(model, input_shape=input_shape, input_quantizer=input_quantizer)
+    except RecipeError as error:
+        raise RecipeError(f"{PREFIX}{name}: {error}") from None
 
 
 def require_network(name: str, models: ModuleType | None = None) -> None:

@@ -65,6 +65,18 @@ def test_every_size_that_is_said_to_fit_does(model, folder):
     assert IMAGES(data_dir=folder, image_size=size, model=model).data.image_shape == (3, size, size)
 
 
+def test_a_network_of_torchvision_is_trained_and_predicts(folder, capsys):
+    pytest.importorskip("torchvision", reason="it is part of the extra `data`")
+    run = folder.parent / "run"
+    words = ["--model", "torchvision:squeezenet1_1", "--preset", "edge-min", "--image-size", "32", "--epochs", "1"]
+    assert main(["train", "images", "--data-dir", str(folder), *words, "--out", str(run)]) == 0
+    capsys.readouterr()
+    assert main(["predict", str(run), str(folder / "dark" / "0.png")]) == 0
+    assert re.search(r"0.png: (dark|bright) \d", capsys.readouterr().out)
+    with pytest.raises(RecipeError, match="torchvision has no classifier 'resnet19', but there is 'resnet18'"):
+        IMAGES(data_dir=folder, image_size=32, model="torchvision:resnet19")
+
+
 def test_one_class_is_none_to_tell_apart(folder):
     for path in (folder / "dark").iterdir():
         path.unlink()

@@ -97,6 +97,10 @@ def binarize(
         to_graph(graph, parts)  # refuses what a graph cannot call, before anything is changed
         made: nn.Module = _rewritten(network, model, options)
     except NotTraceableError as reason:
+        if any(tensor.is_meta for tensor in model.parameters()):
+            raise RecipeError(
+                f"its calls cannot be listed ({reason}), and to be taken layer by layer it has to be made with memory"
+            ) from None
         report.note("the network", "is taken layer by layer, and keeps floats between them", str(reason))
         made = _layer_by_layer(model, input_shape, options, report)
     if not report.named("binary"):
