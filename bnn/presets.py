@@ -91,7 +91,8 @@ def standard(
     for store in model.modules():
         if isinstance(store, LatentStore):
             store.limit = 1.0
-    return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return TrainingStep(model=model, optimizer=torch.optim.Adam(trained, lr=learning_rate))
 
 
 def edge(
@@ -110,7 +111,9 @@ def edge(
     """
     model, rounding = _binary_network(build, partial(AccumulatorStore, dtype=torch.float16), seed, keep_weights)
     accumulators, others = _parameters(model)
-    groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
+    groups = [{"params": others, "lr": _NORM_RATE}]
+    if accumulators:
+        groups.insert(0, {"params": accumulators})
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
     return TrainingStep(model=model, optimizer=optimizer, generators={"rounding": rounding})
 
@@ -200,11 +203,11 @@ def _name_what_keeps_more(model: nn.Module) -> None:
 
 
 def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The accumulators, and all others."""
+    """The accumulators, and all others that are trained."""
     parameters = list(model.parameters())
     return (
         [parameter for parameter in parameters if is_accumulator(parameter)],
-        [parameter for parameter in parameters if not is_accumulator(parameter)],
+        [parameter for parameter in parameters if parameter.requires_grad],
     )
 
 

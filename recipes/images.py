@@ -4,14 +4,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
 from bnn.errors import DataError, RecipeError, near_match
-from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
+from bnn.models import binarynet, cnv, initialize, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
+from bnn.models.freezing import freeze as frozen
 from bnn.models.torchvision_networks import PREFIX, torchvision_network
 from bnn.presets import Preset, prepare
 from bnn.training import Precision, Run, warmup_cosine
+from bnn.training.start import take_weights, weights_of
 
 # Each with what the height and width of its images are multiples of, and their least.
 _MODELS = {
@@ -69,6 +72,8 @@ def recipe(
     crop: bool = True,
     precision: Precision = "float32",
     validation: float = 0.1,
+    start: Path | None = None,
+    freeze: str | None = None,
     seed: int = 0,
 ) -> Run:
     """Trains a binary network on a folder of pictures.
@@ -87,12 +92,34 @@ def recipe(
         crop: whether pictures are moved at random, by up to an eighth of their size.
         precision: of the products; bfloat16 is several times as fast on some processors.
         validation: part of the training images to hold out.
+        start: a run's directory or a model file (.bnnz) whose weights the layers of the same name and shape begin with;
+            the others, such as a head for other classes, are drawn.
+        freeze: the last layer that is not trained any more, by its name, or how many layers with weights are not; with
+            `start`.
         seed: of the weights, the order of the images, the augmentation, the division and the validation split.
     """
     if data.num_classes < 2:
         raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
-    network = _network(model, data)
-    step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
+    if freeze is not None and start is None:
+        raise RecipeError("drawn weights are not worth freezing: say with --start what to begin with")
+    network, notes = _network(model, data), []
+
+    def build() -> nn.Module:
+        made = network()
+        if start is None:
+            return made
+        initialize(made, generator=torch.Generator().manual_seed(seed))
+        notes.append(str(take_weights(made, weights_of(start), str(start))))
+        return made if freeze is None else frozen(made, freeze, input_shape=data.image_shape)
+
+    step = prepare(
+        preset,
+        build,
+        input_shape=data.image_shape,
+        learning_rate=learning_rate,
+        seed=seed,
+        keep_weights=start is not None,
+    )
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
         augment.insert(0, RandomCrop(padding=max(1, data.image_shape[1] // 8)))
@@ -105,6 +132,7 @@ def recipe(
         validation=validation,
         schedule=warmup_cosine(epochs),
         augment=augment,
+        notes=notes,
     )
 
 

@@ -114,5 +114,6 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
     from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
 
-    Console().print(Text(start_line(trainer)), soft_wrap=True)
+    for line in (start_line(trainer), *trainer.run.notes):
+        Console().print(Text(line), soft_wrap=True)
     print_summary(Console(), take_all_steps(), trainer.out)

@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -63,8 +65,8 @@ def test_a_module_that_is_ready_is_copied(my_model):
     assert torch.equal(first.weight, second.weight)
 
 
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
 def test_networks_of_torchvision_are_named():
-    pytest.importorskip("PIL", reason="the networks of torchvision need it")
     network = find_network("torchvision:resnet18", (3, 32, 32))
     model = network.build_on_meta()
     assert all(tensor.is_meta for tensor in model.state_dict().values())
