@@ -16,13 +16,13 @@ from bnn.weights import FrozenStore
 def freeze(model: nn.Module, upto: str, *, input_shape: tuple[int, ...]) -> Graph:
     """A network of the same parts that trains what follows a layer only.
 
-    What comes before keeps nothing for backward and computes as in evaluation; its binary weights are kept as their bits
-    (`FrozenStore`), and presets make no optimizer state for the others. The names in a state dict stay as they are.
+    What comes before keeps nothing for backward and computes as in evaluation; its binary weights are kept as their
+    bits (`FrozenStore`), and presets make no optimizer state for the others. The names of the layers stay as they are.
 
     Args:
         model: its parts become those of the result. Its calls can be listed, see `bnn.binarize`.
-        upto: the last layer, or module with layers, that is frozen, by its name; or, where none has such a name, how many
-            layers with weights are.
+        upto: the last layer, or module with layers, that is frozen, by its name; or, where none has such a name, how
+            many layers with weights are.
         input_shape: of one example.
 
     Raises:
@@ -81,5 +81,3 @@ def _freeze_part(part: nn.Module) -> None:
             module.store = FrozenStore(kept, levels=max(2, len(store.levels)), scale=store.scale())
     for parameter in part.parameters():
         parameter.requires_grad_(False)
-
-

@@ -204,7 +204,10 @@ BLOCK = "bnn.models.resnet_cifar._Block"
         {"class": "bnn.layers.BinaryBlock", "arguments": {"product": LINEAR, "norm": 5, "pool": LINEAR}},
         {"class": "bnn.layers.BinaryBlock", "arguments": {"product": {"class": "torch.nn.Flatten", "arguments": {}}}},
         *(
-            {"class": "bnn.layers.Graph", "arguments": {"parts": {"parts": {"a": LINEAR}}, "calls": calls, "output": "%y"}}
+            {
+                "class": "bnn.layers.Graph",
+                "arguments": {"parts": {"parts": {"a": LINEAR}}, "calls": calls, "output": "%y"},
+            }
             for calls in (
                 [["%y", "part", "b", ["%x"]]],
                 [["%y", "function", "os.system", ["true"]]],
@@ -216,7 +219,10 @@ BLOCK = "bnn.models.resnet_cifar._Block"
                 5,
             )
         ),
-        {"class": "bnn.layers.Graph", "arguments": {"parts": {"parts": {"train": LINEAR}}, "calls": [], "output": "%x"}},
+        {
+            "class": "bnn.layers.Graph",
+            "arguments": {"parts": {"parts": {"train": LINEAR}}, "calls": [], "output": "%x"},
+        },
         {"class": "torch.nn.Sequential", "parts": {"a.b": LINEAR}},
         {"class": "torch.nn.Sequential", "parts": {"forward": LINEAR}},
         {"class": "torch.nn.Sequential", "parts": [LINEAR]},

@@ -23,9 +23,7 @@ def network() -> nn.Sequential:
 
 
 def frozen_step(preset: str, upto: str = "2"):
-    return prepare(
-        preset, lambda: freeze(network(), upto, input_shape=SHAPE), input_shape=SHAPE, keep_weights=True
-    )
+    return prepare(preset, lambda: freeze(network(), upto, input_shape=SHAPE), input_shape=SHAPE, keep_weights=True)
 
 
 def test_it_computes_the_same_and_has_the_same_names():

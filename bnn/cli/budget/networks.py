@@ -61,7 +61,8 @@ def find_network(name: str, input_shape: tuple[int, ...] | None) -> NetworkBuild
     """A network of `bnn.models`, or one of the user's file.
 
     Args:
-        name: of the function; or torchvision:NAME, a classifier of torchvision with binary layers; or path/to/file.py:name of a function, a class or a module that is ready. The file is
+        name: of the function; or torchvision:NAME, a classifier of torchvision with binary layers; or
+            path/to/file.py:name of a function, a class or a module that is ready. The file is
             executed.
         input_shape: of one example; a network of `bnn.models` has one by default.
 

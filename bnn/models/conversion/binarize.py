@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -26,6 +25,8 @@ from bnn.models.conversion.report import Report
 from bnn.models.conversion.tracing import NotTraceableError, to_graph, traced, without_memory
 from bnn.quantizers import ApproxSign, Quantizer
 from bnn.weights import StoreFactory
+
+_HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class Binarized(NamedTuple):
@@ -62,10 +63,10 @@ def binarize(
 
     Calls are listed by `torch.fx`, and the result is a `bnn.layers.Graph` of blocks, which presets keep in bits: a
     convolution with what follows it, up to the activation behind the sum with a shortcut. Its layers have the names
-    that they have in `model`. Between binary layers things are as in Courbariaux et al. 2016 (arXiv 1602.02830): product,
-    max-pooling, batch norm, `Hardtanh` in place of ReLU, sign. Where there is no norm, one is put in; what a norm takes
-    away, such as a bias, is left out; dropouts in front of signs are removed. Convolutions that are nothing but a
-    shortcut stay real, as in Bi-Real Net (arXiv 1808.00278).
+    that they have in `model`. Between binary layers things are as in Courbariaux et al. 2016 (arXiv 1602.02830):
+    product, max-pooling, batch norm, `Hardtanh` in place of ReLU, sign. Where there is no norm, one is put in;
+    what a norm takes away, such as a bias, is left out; dropouts in front of signs are removed. Convolutions that are
+    nothing but a shortcut stay real, as in Bi-Real Net (arXiv 1808.00278).
 
     Where the calls cannot be listed, layers are replaced one by one, and what lies between them is kept in floats.
 
@@ -86,10 +87,12 @@ def binarize(
             (arXiv 2003.03488) has ordinary convolutions in their place.
 
     Raises:
-        RecipeError: the model does not take examples of this shape, there is no layer to keep of such a name, or no layer
-            becomes binary.
+        RecipeError: the model does not take examples of this shape, there is no layer to keep of such a name, or no
+            layer becomes binary.
     """
-    options = _Options(input_quantizer, store, tuple(keep), binary_first, binary_last, binary_shortcuts, binary_depthwise)
+    options = _Options(
+        input_quantizer, store, tuple(keep), binary_first, binary_last, binary_shortcuts, binary_depthwise
+    )
     report = Report()
     try:
         graph, parts = traced(model, input_shape)
@@ -208,9 +211,7 @@ def _note_hidden(network: Network) -> None:
                 network.report.note(f"{name}.{inner}", "real", reason)
 
 
-def _layer_by_layer(
-    model: nn.Module, input_shape: tuple[int, ...], options: _Options, report: Report
-) -> nn.Module:
+def _layer_by_layer(model: nn.Module, input_shape: tuple[int, ...], options: _Options, report: Report) -> nn.Module:
     made = own_copy(model, "the network")
     modules = dict(made.named_modules())
     used = _in_order_of_use(model, input_shape)
@@ -219,9 +220,9 @@ def _layer_by_layer(
     for name in used:
         module = originals[name]
         parent = modules[name.rpartition(".")[0]]
-        if name not in real and type(parent).__module__.startswith("torch.nn") and type(parent) is not nn.Sequential:
-            if not isinstance(parent, (nn.ModuleList, nn.ModuleDict)):
-                real[name] = f"inside of a {type(parent).__name__}, which uses its weight by itself"
+        by_itself = type(parent).__module__.startswith("torch.nn") and not isinstance(parent, _HOLDERS)
+        if name not in real and by_itself:
+            real[name] = f"inside of a {type(parent).__name__}, which uses its weight by itself"
         if name in real:
             report.note(name, "real", real[name])
             continue

@@ -45,7 +45,9 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     adds = node.target in _SUMS if node.op == "call_function" else node.op == "call_method" and node.target == "add"
     operands = [value for value in node.args if isinstance(value, fx.Node)]
     same = len({operand.meta.get("shape") for operand in operands}) == 1
-    return operands if adds and len(operands) == 2 and not node.kwargs and same and operands[0] is not operands[1] else []
+    return (
+        operands if adds and len(operands) == 2 and not node.kwargs and same and operands[0] is not operands[1] else []
+    )
 
 
 @dataclass
@@ -123,19 +125,14 @@ def _only_user(node: fx.Node | None) -> fx.Node | None:
 
 def _make_block(network: Network, chain: _Chain) -> None:
     name = str(chain.product.target)
-    product, norm = network.parts[name], network.parts[str(chain.norm.target)]
-    bias = getattr(product, "bias", None)
-    if bias is not None:  # which the norm takes away
-        if norm.running_mean is not None and not bias.is_meta:
-            norm.running_mean -= bias.detach()
+    product: Any = network.parts[name]
+    norm: Any = network.parts[str(chain.norm.target)]
+    if product.bias is not None:  # which the norm takes away
+        if norm.running_mean is not None:
+            norm.running_mean -= product.bias.detach()
         product.bias = None
-    activation: Any = network.part(chain.activation)
-    block = BinaryBlock(
-        product,  # type: ignore[arg-type]
-        norm,
-        pool=network.part(chain.pool),  # type: ignore[arg-type]
-        activation=activation,
-    )
+    pool: Any = network.part(chain.pool)
+    block = BinaryBlock(product, norm, pool=pool, activation=network.part(chain.activation))
     last = chain.nodes[-1]
     (x,) = chain.product.all_input_nodes
     with network.graph.inserting_after(last):
@@ -183,5 +180,3 @@ def _share_input(network: Network, block: fx.Node) -> None:
     for user in later:
         user.replace_input_with(x, x_again)
     block.kwargs = {"with_input": True}
-
-

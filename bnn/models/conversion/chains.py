@@ -1,9 +1,9 @@
 """What lies between the products of a network that is to be binary: norms, poolings, dropouts and activations.
 
-A binary product is a whole number of the size of sqrt(fan-in), and a network of such products trains behind batch norms
-only (Sari et al. 2019, arXiv 1909.09139). Its inputs are signs: behind a ReLU all of them would be +1. So every way from
-one product to the next has a norm and an activation of both signs, in the order of Courbariaux et al. 2016 (arXiv
-1602.02830): product, pooling, norm, `Hardtanh`, sign.
+A binary product is a whole number of the size of sqrt(fan-in), and a network of such products trains with batch norms
+only (Sari et al. 2019, arXiv 1909.09139). Its inputs are signs: behind a ReLU all of them would be +1. So every way
+from one product to the next has a norm and an activation of both signs, in the order of Courbariaux et al. 2016
+(arXiv 1602.02830): product, pooling, norm, `Hardtanh`, sign.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Network:
 
     def is_called_once(self, name: str) -> bool:
         """Whether there is one call of a part."""
-        return sum(node.op == "call_module" and node.target == name for node in self.graph.nodes) == 1
+        return [str(node.target) for node in self.graph.nodes if node.op == "call_module"].count(name) == 1
 
     def is_binary(self, node: Any) -> bool:
         """Whether a node calls a layer that is to be binary."""
-        return is_product(self.part(node)) and node.target not in self.real
+        return is_product(self.part(node)) and str(node.target) not in self.real
 
     def insert(self, node: fx.Node, name: str, part: nn.Module) -> fx.Node:
         """Calls a new part on a value, which all that took the value then take."""
@@ -188,4 +188,3 @@ def replace_activations(network: Network) -> None:
         pool: Any = network.part(node)
         options = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad)
         network.put(node, AvgPool2d(*options, pool.divisor_override))
-

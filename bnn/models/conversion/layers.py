@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -88,6 +88,7 @@ def own_copy(module: nn.Module, name: str) -> nn.Module:
         RecipeError: it is on the meta device and does not know how it is drawn.
     """
     copied = copy.deepcopy(module)
+    part: Any
     for part in copied.modules():
         if getattr(part, "inplace", False):
             part.inplace = False  # what a block returns must not be written to

@@ -7,11 +7,11 @@ from bnn.cli.budget.configurations import (
     CONFIGURATIONS,
     OPTIMIZERS,
     PRESETS,
+    TINY_SHAPE,
     TrainingConfiguration,
     check_configuration,
     step_on_cpu,
     step_on_meta,
-    TINY_SHAPE,
     tiny_step,
 )
 from bnn.cli.budget.networks import NetworkBuilder, find_network
