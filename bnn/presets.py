@@ -26,6 +26,8 @@ Preset = Literal["standard", "edge", "edge-min"]
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
 _SLICE_ELEMENTS = 43 * 128 * 32 * 32
 _SLICE_TOTAL = 36_000_000
+# However a batch is cut, slices of 3 leave none of 1, which has no batch statistics.
+_SMALLEST_SLICE = 3
 _NORM_RATE = 1e-2
 _HYSTERESIS = 20.0  # in learning rates
 _HYSTERESIS_IN_BOUNDS = 10.0  # of accumulators that a method keeps near 0, which 20 would freeze
@@ -40,7 +42,13 @@ What is in a `BinaryBlock` is kept in bits where the preset keeps bits.
 
 
 def prepare(
-    preset: str, build: Build, *, input_shape: tuple[int, ...], learning_rate: float | None = None, seed: int = 0
+    preset: str,
+    build: Build,
+    *,
+    input_shape: tuple[int, ...],
+    learning_rate: float | None = None,
+    seed: int = 0,
+    keep_weights: bool = False,
 ) -> TrainingStep:
     """Makes a network and all that its training needs.
 
@@ -51,6 +59,8 @@ def prepare(
         input_shape: of one example.
         learning_rate: of the weights; by default the preset's own.
         seed: of the weights, which are all drawn anew, and of every random rounding.
+        keep_weights: whether the weights of `build()` stay as they are, in place of being drawn anew. Stores that the
+            preset replaces hand them on (`WeightStore.assign`).
 
     Raises:
         RecipeError: there is no such preset.
@@ -60,37 +70,62 @@ def prepare(
         near = near_match(preset, presets)
         raise RecipeError(f"there is no preset {preset!r}{near}; there are: {', '.join(presets)}")
     options = {} if learning_rate is None else {"learning_rate": learning_rate}
-    return presets[preset](build, input_shape, seed=seed, **options)
+    return presets[preset](build, input_shape, seed=seed, keep_weights=keep_weights, **options)
 
 
-def standard(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 1e-2, seed: int = 0) -> TrainingStep:
+def standard(
+    build: Build,
+    input_shape: tuple[int, ...],
+    *,
+    learning_rate: float = 1e-2,
+    seed: int = 0,
+    keep_weights: bool = False,
+) -> TrainingStep:
     """Float32 throughout: latent weights, batch norm, gradients and Adam. Only binary activations are kept as bits.
 
     Source: Courbariaux et al. 2016, arXiv 1602.02830.
     """
     model = build()
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    if not keep_weights:
+        initialize(model, generator=torch.Generator().manual_seed(seed))
     for store in model.modules():
         if isinstance(store, LatentStore):
             store.limit = 1.0
-    return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=learning_rate))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return TrainingStep(model=model, optimizer=torch.optim.Adam(trained, lr=learning_rate))
 
 
-def edge(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 3e-3, seed: int = 0) -> TrainingStep:
+def edge(
+    build: Build,
+    input_shape: tuple[int, ...],
+    *,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+    keep_weights: bool = False,
+) -> TrainingStep:
     """Blocks that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
 
     After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits. Their
     sign gradient has a factor 1 / sqrt(N), which is left out: Adam is invariant to it. Norms, scales and real weights
     have their own learning rate.
     """
-    model, rounding = _binary_network(build, partial(AccumulatorStore, dtype=torch.float16), seed)
+    model, rounding = _binary_network(build, partial(AccumulatorStore, dtype=torch.float16), seed, keep_weights)
     accumulators, others = _parameters(model)
-    groups = [{"params": accumulators}, {"params": others, "lr": _NORM_RATE}]
+    groups = [{"params": others, "lr": _NORM_RATE}]
+    if accumulators:
+        groups.insert(0, {"params": accumulators})
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
     return TrainingStep(model=model, optimizer=optimizer, generators={"rounding": rounding})
 
 
-def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float = 2e-2, seed: int = 0) -> TrainingStep:
+def edge_min(
+    build: Build,
+    input_shape: tuple[int, ...],
+    *,
+    learning_rate: float = 2e-2,
+    seed: int = 0,
+    keep_weights: bool = False,
+) -> TrainingStep:
     """One int8 accumulator a weight, without optimizer state; blocks that keep bits; slices that step in backward.
 
     A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
@@ -101,7 +136,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
     whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
     gradients came before it have been stepped already.
     """
-    model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed)
+    model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed, keep_weights)
     accumulators, others = _parameters(model)
     in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
     bounded = {id(parameter) for parameter in in_bounds}
@@ -124,7 +159,7 @@ def edge_min(build: Build, input_shape: tuple[int, ...], *, learning_rate: float
 
 
 def _binary_network(
-    build: Build, store: Callable[..., AccumulatorStore], seed: int
+    build: Build, store: Callable[..., AccumulatorStore], seed: int, keep_weights: bool
 ) -> tuple[nn.Module, torch.Generator]:
     """A network of accumulators with packed sign gradients and integer ones, whose blocks recompute their products; and
     the generator of its roundings."""
@@ -136,15 +171,18 @@ def _binary_network(
         model = build()
     for module in model.modules():
         if isinstance(module, BinaryLayer):
-            latent = module.store.quantizer
+            old, latent = module.store, module.store.quantizer
             if latent is not None and latent.serves_accumulators:
-                module.store = accumulators(module.store.shape, quantizer=latent)
+                module.store = accumulators(old.shape, quantizer=latent)
             elif latent is not None and latent.is_sign:  # a scale, which the norm takes away
-                module.store = accumulators(module.store.shape)
+                module.store = accumulators(old.shape)
+            if keep_weights and module.store is not old:
+                module.store.assign(old.trained_value())
             module.grad_quantizer = Int8Gradient(generator=rounding)
         if isinstance(module, BinaryBlock):
             module.recompute = True
-    initialize(model, generator=torch.Generator().manual_seed(seed))
+    if not keep_weights:
+        initialize(model, generator=torch.Generator().manual_seed(seed))
     widen_inputs(model)
     _name_what_keeps_more(model)
     return model, rounding
@@ -165,16 +203,17 @@ def _name_what_keeps_more(model: nn.Module) -> None:
 
 
 def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The accumulators, and all others."""
+    """The accumulators, and all others that are trained."""
     parameters = list(model.parameters())
     return (
         [parameter for parameter in parameters if is_accumulator(parameter)],
-        [parameter for parameter in parameters if not is_accumulator(parameter)],
+        [parameter for parameter in parameters if parameter.requires_grad],
     )
 
 
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Examples whose products are `_SLICE_ELEMENTS` in the layer that has most of them, or `_SLICE_TOTAL` together."""
+    """Examples whose products are `_SLICE_ELEMENTS` in the layer that has most of them, or `_SLICE_TOTAL` together; at
+    least `_SMALLEST_SLICE`."""
     sizes = []
 
     def measure(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -190,4 +229,4 @@ def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     for hook in hooks:
         hook.remove()
     largest, total = max(sizes, default=1), max(sum(sizes), 1)
-    return max(1, min(_SLICE_ELEMENTS // largest, _SLICE_TOTAL // total))
+    return max(_SMALLEST_SLICE, min(_SLICE_ELEMENTS // largest, _SLICE_TOTAL // total))

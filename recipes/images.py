@@ -1,16 +1,20 @@
 """A binary network on your own pictures: any folder with a folder of each class."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
+import torch
 from torch import nn
 
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
-from bnn.errors import DataError, RecipeError
-from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
+from bnn.errors import DataError, RecipeError, near_match
+from bnn.models import binarynet, cnv, initialize, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
+from bnn.models.freezing import freeze as frozen
+from bnn.models.torchvision_networks import PREFIX, torchvision_network
 from bnn.presets import Preset, prepare
 from bnn.training import Precision, Run, warmup_cosine
+from bnn.training.start import take_weights, weights_of
 
 # Each with what the height and width of its images are multiples of, and their least.
 _MODELS = {
@@ -59,7 +63,7 @@ def data(
 def recipe(
     data: Dataset,
     *,
-    model: Literal["resnet8", "resnet18", "resnet20", "resnete18", "vgg_small", "binarynet", "cnv", "mlp"] = "resnet8",
+    model: str = "resnet8",
     preset: Preset = "standard",
     epochs: int = 60,
     batch_size: int = 32,
@@ -68,6 +72,8 @@ def recipe(
     crop: bool = True,
     precision: Precision = "float32",
     validation: float = 0.1,
+    start: Path | None = None,
+    freeze: str | None = None,
     seed: int = 0,
 ) -> Run:
     """Trains a binary network on a folder of pictures.
@@ -76,7 +82,8 @@ def recipe(
 
     Args:
         data: see the function `data`.
-        model: the network; see `bnn models`.
+        model: the network: resnet8, resnet18, resnet20, resnete18, vgg_small, binarynet, cnv or mlp of `bnn models`; or
+            torchvision:NAME, a classifier of torchvision with binary layers, as torchvision:resnet18.
         preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -85,19 +92,37 @@ def recipe(
         crop: whether pictures are moved at random, by up to an eighth of their size.
         precision: of the products; bfloat16 is several times as fast on some processors.
         validation: part of the training images to hold out.
+        start: a run's directory or a model file (.bnnz) whose weights the layers of the same name and shape begin with;
+            the others, such as a head for other classes, are drawn.
+        freeze: the last layer that is not trained any more, by its name, or how many layers with weights are not; with
+            `start`.
         seed: of the weights, the order of the images, the augmentation, the division and the validation split.
     """
     if data.num_classes < 2:
         raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
-    make, step_size, least = _MODELS[model]
-    _, height, _ = data.image_shape
-    if height % step_size or height < least:
-        raise RecipeError(f"{model} takes images of multiples of {step_size} pixels from {least} on, not {height}")
-    network: partial[nn.Module] = partial(make, input_shape=data.image_shape, classes=data.num_classes)
-    step = prepare(preset, network, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
+    if freeze is not None and start is None:
+        raise RecipeError("drawn weights are not worth freezing: say with --start what to begin with")
+    network, notes = _network(model, data), []
+
+    def build() -> nn.Module:
+        made = network()
+        if start is None:
+            return made
+        initialize(made, generator=torch.Generator().manual_seed(seed))
+        notes.append(str(take_weights(made, weights_of(start), str(start))))
+        return made if freeze is None else frozen(made, freeze, input_shape=data.image_shape)
+
+    step = prepare(
+        preset,
+        build,
+        input_shape=data.image_shape,
+        learning_rate=learning_rate,
+        seed=seed,
+        keep_weights=start is not None,
+    )
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
-        augment.insert(0, RandomCrop(padding=max(1, height // 8)))
+        augment.insert(0, RandomCrop(padding=max(1, data.image_shape[1] // 8)))
     return Run(
         **vars(step) | {"precision": precision},
         data=data,
@@ -107,4 +132,21 @@ def recipe(
         validation=validation,
         schedule=warmup_cosine(epochs),
         augment=augment,
+        notes=notes,
     )
+
+
+def _network(name: str, data: Dataset) -> Callable[[], nn.Module]:
+    """Makes the network for the images and classes of the data."""
+    if name.startswith(PREFIX):
+        own_name = name.removeprefix(PREFIX)
+        return lambda: torchvision_network(own_name, input_shape=data.image_shape, classes=data.num_classes).network
+    if name not in _MODELS:
+        raise RecipeError(
+            f"there is no network {name!r}{near_match(name, _MODELS)}; there are: {', '.join(_MODELS)}, {PREFIX}NAME"
+        )
+    make, step_size, least = _MODELS[name]
+    _, height, _ = data.image_shape
+    if height % step_size or height < least:
+        raise RecipeError(f"{name} takes images of multiples of {step_size} pixels from {least} on, not {height}")
+    return partial(make, input_shape=data.image_shape, classes=data.num_classes)

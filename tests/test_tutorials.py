@@ -49,6 +49,7 @@ def test_all_pages_are_known():
         "own-pictures",
         "own-residual-network",
         "quick-start",
+        "your-network",
     ]
     assert [page.stem for page in TUTORIALS] == names
 

@@ -162,7 +162,8 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
 
     log = RunLog()
     trainer.callbacks.append(log)
-    Console().print(Text(start_line(trainer)), soft_wrap=True)
+    for line in (start_line(trainer), *trainer.run.notes):
+        Console().print(Text(line), soft_wrap=True)
     try:
         summary = take_all_steps()
     except (BnnError, KeyboardInterrupt, MemoryError) as error:

@@ -149,6 +149,8 @@ def _argument(module: nn.Module, name: str, parameter: inspect.Parameter, where:
         return parameter.default
     if isinstance(value, nn.Module):
         return describe(value, f"{where}.{name}".lstrip("."))
+    if isinstance(value, dict):  # of modules by name
+        return {"parts": {key: describe(part, f"{where}.{key}".lstrip(".")) for key, part in value.items()}}
     return _json(value, module, name, where)
 
 
@@ -202,15 +204,20 @@ def _with_parts(
 
 def _arguments(cls: type[nn.Module], given: Any, classes: Mapping[str, type[nn.Module]], depth: int) -> dict[str, Any]:
     takes = inspect.signature(cls).parameters
-    arguments = {
-        name: _built(value, classes, depth + 1) if isinstance(value, dict) and "class" in value else _value(value)
-        for name, value in _dict(given).items()
-    }
+    arguments = {name: _argument_value(value, classes, depth) for name, value in _dict(given).items()}
     if any(name in _LEFT_OUT or name not in takes for name in arguments):
         raise FormatError(f"{cls.__name__} does not take the arguments {', '.join(arguments)}")
     if issubclass(cls, bnn.quantizers.gradients.GradientQuantizer) and "generator" in takes:
         arguments["generator"] = torch.Generator()
     return arguments
+
+
+def _argument_value(value: Any, classes: Mapping[str, type[nn.Module]], depth: int) -> Any:
+    if isinstance(value, dict) and "class" in value:
+        return _built(value, classes, depth + 1)
+    if isinstance(value, dict) and value.keys() == {"parts"}:
+        return {name: _built(part, classes, depth + 1) for name, part in _dict(value["parts"]).items()}
+    return _value(value)
 
 
 def _value(value: Any) -> Any:

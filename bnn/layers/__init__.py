@@ -10,6 +10,7 @@ from bnn.layers.binary_norm import BinaryNorm
 from bnn.layers.block import BinaryBlock
 from bnn.layers.blur import BlurPool2d
 from bnn.layers.conv import BinaryConv2d
+from bnn.layers.graph import Graph
 from bnn.layers.half_turn import HalfTurn
 from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
@@ -27,6 +28,7 @@ __all__ = [
     "BinaryLinear",
     "BinaryNorm",
     "BlurPool2d",
+    "Graph",
     "HalfTurn",
     "L1BatchNorm",
     "MaxPool2d",

@@ -37,6 +37,8 @@ class Run(TrainingStep):
     augment: Sequence[Augmentation] = ()
     callbacks: Sequence[Callback] = ()
     """What the method does at each step or epoch, such as a schedule of its own."""
+    notes: Sequence[str] = ()
+    """Lines for whoever starts it, such as which weights it begins with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,14 +1,34 @@
 """Beginning a training with the weights of another."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from bnn.codec import load_tensors
+from bnn.errors import CheckpointError
 from bnn.training import checkpoint, directory
 from bnn.training.finite import first_not_finite
 from bnn.training.snapshot import Snapshot, restore_module
+from bnn.weights import WeightStore
 
 _MODEL = "model."
+_WEIGHT = ".store.weight"
+
+
+class Taken(NamedTuple):
+    """Which layers begin with weights of another training, and which do not."""
+
+    taken: list[str]
+    new: list[str]
+    """Their names, with both shapes where these differ."""
+
+    def __str__(self) -> str:
+        new = f"; new: {', '.join(self.new)}" if self.new else ""
+        return f"{len(self.taken)} layers begin with the weights that they had{new}"
 
 
 def start_from(run: Path, model: nn.Module) -> None:
@@ -21,10 +41,72 @@ def start_from(run: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: there is no checkpoint, none is finite, or it is of another network; nothing has been changed.
     """
-
-    def refusal(snapshot: Snapshot) -> str | None:
-        name = first_not_finite(snapshot.tensors)
-        return None if name is None else f"its {name} is not finite"
-
-    tensors = checkpoint.load(run / directory.CHECKPOINTS, refusal=refusal).tensors
+    tensors = checkpoint.load(run / directory.CHECKPOINTS, refusal=_not_finite).tensors
     restore_module(model, {key.removeprefix(_MODEL): x for key, x in tensors.items() if key.startswith(_MODEL)})
+
+
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """What there is to start from in a run's directory or a model file, by name.
+
+    Of a run these are the tensors of its model file, and in place of the levels of binary weights what is trained.
+
+    Raises:
+        CheckpointError: the run has no checkpoint.
+        CodecError: the file cannot be read.
+    """
+    if not path.is_dir():
+        return load_tensors(path)
+    tensors = load_tensors(path / directory.MODEL)
+    trained = {
+        key.removeprefix(_MODEL): x
+        for key, x in checkpoint.load(path / directory.CHECKPOINTS, refusal=_not_finite).tensors.items()
+    }
+    for name, x in tensors.items():
+        own = trained.get(name)
+        if name.endswith(_WEIGHT) and own is not None and own.shape == x.shape:
+            tensors[name] = own
+    return tensors
+
+
+def take_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> Taken:
+    """Gives the layers of a model the weights of the same name and shape.
+
+    Args:
+        model: may be of another preset, or have layers that the other network has not.
+        weights: see `weights_of`.
+        source: where they are from, for errors.
+
+    Raises:
+        CheckpointError: not one layer fits.
+    """
+    taken, new = [], []
+    stores = {name: module for name, module in model.named_modules() if isinstance(module, WeightStore)}
+    inside = {f"{name}.{key}" for name, store in stores.items() for key in store.state_dict()}
+    others = {name: x for name, x in model.state_dict(keep_vars=True).items() if name not in inside}
+    wanted = {f"{name}.weight": store.shape for name, store in stores.items()}
+    wanted |= {name: tuple(x.shape) for name, x in others.items()}
+    for name, shape in wanted.items():
+        given = weights.get(name)
+        if given is not None and tuple(given.shape) == tuple(shape):
+            taken.append(name)
+        elif not name.endswith("num_batches_tracked"):
+            new.append(name if given is None else f"{name} ({_size(given.shape)} there, {_size(shape)} here)")
+    with torch.no_grad():
+        for name in taken:
+            if name in others:
+                others[name].copy_(weights[name])
+            else:
+                stores[name.removesuffix(".weight")].assign(weights[name])
+    layers = list(dict.fromkeys(name.rpartition(".")[0] for name in taken))
+    if not layers:
+        raise CheckpointError(f"no layer of {source} fits the network: not one has the name and shape of a layer of it")
+    return Taken(layers, new)
+
+
+def _not_finite(snapshot: Snapshot) -> str | None:
+    name = first_not_finite(snapshot.tensors)
+    return None if name is None else f"its {name} is not finite"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -136,12 +136,22 @@ class AccumulatorStore(WeightStore):
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws from a normal distribution of standard deviation gain / sqrt(fan-in)."""
-        deviation = self.gain / math.sqrt(math.prod(self.shape[1:]))
         for part in self._parts(self.weight.detach()):
-            values = torch.empty_like(part, dtype=torch.float32).normal_(std=deviation, generator=generator)
+            values = torch.empty_like(part, dtype=torch.float32).normal_(std=self._deviation, generator=generator)
             if self.quantizer is not None and self.quantizer.centers:
                 values -= values.mean(_filter_dims(values), keepdim=True)
             part.copy_(encode(values, None) if part.dtype is torch.int8 else values)
+
+    def assign(self, values: Tensor) -> None:
+        """The values times what gives them the magnitude of drawn ones, a mean square of gain^2 / fan-in.
+
+        int8 codes are taken as they are.
+        """
+        codes = values.dtype is torch.int8
+        scale = 1.0 if codes else self._deviation / float(values.float().square().mean().sqrt().clamp_(min=1e-12))
+        for part, of_values in zip(self._parts(self.weight.detach()), self._parts(values), strict=True):
+            real = decode(of_values) * scale
+            part.copy_(encode(real, None) if part.dtype is torch.int8 else real.clamp_(-1, 1))
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -159,6 +169,11 @@ class AccumulatorStore(WeightStore):
         reach = quantizer.reach(variance, magnitude) if quantizer.projects else torch.ones_like(mean)
         for part, *of_filters in zip(parts, self._parts(mean), self._parts(reach), strict=True):
             _move_(part, *of_filters)
+
+    @property
+    def _deviation(self) -> float:
+        """Standard deviation of drawn values."""
+        return self.gain / math.sqrt(math.prod(self.shape[1:]))
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         """Views of a few rows each of [out, ...]: float32 values of them all would take more than all of training."""

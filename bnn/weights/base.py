@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.errors import RecipeError
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 
@@ -69,6 +70,14 @@ class WeightStore(nn.Module):
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws new weights."""
         raise NotImplementedError
+
+    def assign(self, values: Tensor) -> None:
+        """Begins with other weights: real values of the weight's shape, of which the signs and their order count.
+
+        Raises:
+            RecipeError: the store cannot take real values.
+        """
+        raise RecipeError(f"a {type(self).__name__} cannot begin with the weights of another network")
 
     def project_(self) -> None:
         """Projects the trained parameter, in place, as the method requires. Called after every update."""

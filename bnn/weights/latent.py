@@ -11,6 +11,7 @@ from bnn.bits import in_memory_order
 from bnn.errors import RecipeError
 from bnn.quantizers import Quantizer, Sign
 from bnn.quantizers.gradients import GradientQuantizer, quantize_gradient
+from bnn.weights.accumulator import decode
 from bnn.weights.base import WeightStore
 
 
@@ -71,6 +72,15 @@ class LatentStore(WeightStore):
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws from a normal distribution of standard deviation 1 / sqrt(fan-in)."""
         nn.init.normal_(self.weight, std=1 / math.sqrt(math.prod(self.shape[1:])), generator=generator)
+
+    def assign(self, values: Tensor) -> None:
+        """The values as they are; but levels, which have one magnitude, get that of drawn weights."""
+        with torch.no_grad():
+            self.weight.copy_(decode(values))
+            size = self.weight.abs()
+            if torch.equal(size, size.mean().expand_as(size)):
+                self.weight.div_(size.mean() * math.sqrt(math.prod(self.shape[1:])))
+        self.project_()
 
     def project_(self) -> None:
         """Clips the latent weight to the limit, then lets the quantizer move it."""

@@ -95,6 +95,19 @@ SAMPLES = [
         bnn.layers.OffsetBatchNorm(4, eps=1e-3, momentum=0.2),
         rectifies=True,
     ),
+    bnn.layers.Graph(
+        {"a.0": nn.Linear(3, 4), "class": nn.ReLU()},
+        [
+            ("%y", "part", "a.0", ("%x",)),
+            ("%z", "method", "reshape", ("%y", (-1, 2)), ()),
+            ("%s", "function", "slice", (0, None, 2), ()),
+            ("%p", "function", "operator.getitem", ("%z", (0, "%s")), ()),
+            ("%r", "function", "torch.cat", (("%p", "%p"),), (("dim", 0),)),
+            ("%q", "part", "class", ("%r",), ()),
+        ],
+        "%q",
+        frozen=1,
+    ),
 ]
 MODELS = [binarynet, cnv, gxnor_cnn, gxnor_vgg, mlp, resnet8, resnet18, resnet20, vgg7, vgg_small]
 MODELS += [partial(resnete18, classes=3), *(released.build for released in RELEASED.values())]
@@ -198,6 +211,26 @@ BLOCK = "bnn.models.resnet_cifar._Block"
         {"class": "bnn.layers.BinaryLinear", "arguments": {**LINEAR["arguments"], "store": LINEAR}},
         {"class": "bnn.layers.BinaryBlock", "arguments": {"product": LINEAR, "norm": 5, "pool": LINEAR}},
         {"class": "bnn.layers.BinaryBlock", "arguments": {"product": {"class": "torch.nn.Flatten", "arguments": {}}}},
+        *(
+            {
+                "class": "bnn.layers.Graph",
+                "arguments": {"parts": {"parts": {"a": LINEAR}}, "calls": calls, "output": "%y"},
+            }
+            for calls in (
+                [["%y", "part", "b", ["%x"]]],
+                [["%y", "function", "os.system", ["true"]]],
+                [["%y", "method", "__reduce__", ["%x"]]],
+                [["%y", "part", "a", ["%z"]]],
+                [["%x", "part", "a", ["%x"]]],
+                [["%z", "part", "a", ["%x"]]],
+                [["y"]],
+                5,
+            )
+        ),
+        {
+            "class": "bnn.layers.Graph",
+            "arguments": {"parts": {"parts": {"train": LINEAR}}, "calls": [], "output": "%x"},
+        },
         {"class": "torch.nn.Sequential", "parts": {"a.b": LINEAR}},
         {"class": "torch.nn.Sequential", "parts": {"forward": LINEAR}},
         {"class": "torch.nn.Sequential", "parts": [LINEAR]},

@@ -1,15 +1,20 @@
 """The recipe for pictures of one's own: what it does with any folder, and how it refuses others."""
 
 import re
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import bnn
 from bnn.cli import main
 from bnn.data import RandomCrop, RandomFlip
 from bnn.errors import DataError, RecipeError
+from bnn.training import Trainer
 from bnn.training.recipe import find_recipe, load_recipe
 from bnn.weights import AccumulatorStore, LatentStore, named_stores
 
@@ -63,6 +68,58 @@ def test_sizes_that_do_not_fit_the_network(model, size, message, folder):
 def test_every_size_that_is_said_to_fit_does(model, folder):
     size = {"mlp": 3, "cnv": 33}.get(model, 16)
     assert IMAGES(data_dir=folder, image_size=size, model=model).data.image_shape == (3, size, size)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
+def test_a_network_of_torchvision_is_trained_and_predicts(folder):
+    run = IMAGES(data_dir=folder, image_size=32, model="torchvision:squeezenet1_1", preset="edge-min", epochs=1)
+    Trainer(run, folder.parent / "run").fit()
+    (guess,), *_ = bnn.load(folder.parent / "run" / "model.bnnz").predict([folder / "dark" / "0.png"])
+    assert guess.name in ("dark", "bright")
+    with pytest.raises(RecipeError, match="torchvision has no classifier 'resnet19', but there is 'resnet18'"):
+        IMAGES(data_dir=folder, image_size=32, model="torchvision:resnet19")
+
+
+@pytest.fixture
+def trained(folder) -> Path:
+    Trainer(IMAGES(data_dir=folder, image_size=16, model="resnet8", preset="edge-min", epochs=1), folder / "run").fit()
+    return Path(shutil.move(folder / "run", folder.parent / "run"))
+
+
+def test_a_training_begins_with_the_weights_of_another_of_other_classes_and_preset(folder, trained):
+    shutil.copytree(folder / "dark", folder / "darker")
+    options = {"data_dir": folder, "image_size": 16, "model": "resnet8", "epochs": 1}
+    first = bnn.load(trained / "model.bnnz").network[1].first.product.store.read().dense()
+    for preset in ("edge-min", "edge", "standard"):
+        for start in (trained, trained / "model.bnnz"):
+            run = IMAGES(start=start, preset=preset, **options)
+            assert torch.equal(run.model[1].first.product.store.read().dense(), first)
+            (line,) = run.notes
+            assert line.endswith("; new: 7.weight (2x64 there, 3x64 here), 7.bias (2 there, 3 here)")
+    run = IMAGES(start=trained, freeze="2", preset="edge-min", **options)
+    assert run.model.frozen == 3
+    Trainer(run, folder.parent / "tuned").fit()
+    model = bnn.load(folder.parent / "tuned" / "model.bnnz")
+    assert torch.equal(model.network.parts["1"].first.product.store.read().dense(), first)
+    again = IMAGES(start=folder.parent / "tuned", preset="edge-min", **options)
+    assert torch.equal(again.model[1].first.product.store.read().dense(), first)
+
+
+def test_starts_that_do_not_fit_are_one_line(folder, trained, capsys):
+    words = ["--image-size", "16", "--freeze", "2"]
+    assert "say with --start what to begin with" in refused_start(words, folder, capsys)
+    other = ["--image-size", "16", "--model", "mlp", "--start", str(trained)]
+    assert "not one has the name and shape" in refused_start(other, folder, capsys)
+    words += ["--start", str(trained), "--freeze", "7"]
+    assert "nothing is left to train" in refused_start(words, folder, capsys)
+
+
+def refused_start(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["train", "images", "--data-dir", str(folder), *words, "--out", str(folder.parent / "no")]) == 1
+    assert not (folder.parent / "no").exists()
+    errors = capsys.readouterr().err
+    assert re.fullmatch(r"bnn: [^\n]+\n", errors)
+    return errors
 
 
 def test_one_class_is_none_to_tell_apart(folder):

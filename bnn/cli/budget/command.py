@@ -23,7 +23,7 @@ def budget(arguments: list[str]) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a network of `bnn models`, or path/to/file.py:NAME of a function, class or module",
+        help="a network of `bnn models`, torchvision:NAME, or path/to/file.py:NAME of a function, class or module",
     )
     parser.add_argument("--input", type=parse_shape, metavar="C,H,W", help="shape of one example")
     parser.add_argument("--batch", type=int, default=100, metavar="N", help="examples a step (default 100)")

@@ -16,6 +16,7 @@ from torch import nn
 from bnn.cli.arguments import require_choice
 from bnn.errors import BnnError, RunError, UsageError, first_line
 from bnn.models import networks
+from bnn.models.torchvision_networks import PREFIX, require_network, torchvision_network
 from bnn.training.execute import execute, is_python_file
 
 
@@ -60,25 +61,34 @@ def find_network(name: str, input_shape: tuple[int, ...] | None) -> NetworkBuild
     """A network of `bnn.models`, or one of the user's file.
 
     Args:
-        name: of the function, or path/to/file.py:name of a function, a class or a module that is ready. The file is
+        name: of the function; or torchvision:NAME, a classifier of torchvision with binary layers; or
+            path/to/file.py:name of a function, a class or a module that is ready. The file is
             executed.
         input_shape: of one example; a network of `bnn.models` has one by default.
 
     Raises:
         UsageError: there is no such network, or the shape is missing.
+        DataError: torchvision is not installed.
         RecipeError: the file fails.
     """
     if name.endswith(".py"):
         raise UsageError(f"say which function of {name} makes the network, as in {name}:build")
+    if name.startswith(PREFIX):
+        require_network(name.removeprefix(PREFIX))
+        return NetworkBuilder(name, partial(_of_torchvision, name.removeprefix(PREFIX)), input_shape or (3, 224, 224))
     path, colon, function_name = name.rpartition(":")
     if colon:
         if input_shape is None:
             raise UsageError(f"say what {name} takes: --input with the shape of one example, as in --input 3,32,32")
         return NetworkBuilder(name, _function_of_file(Path(path), function_name), input_shape)
     builders = networks()
-    require_choice("network", name, [*builders, "path/to/file.py:function"])
+    require_choice("network", name, [*builders, f"{PREFIX}NAME", "path/to/file.py:function"])
     default = inspect.signature(builders[name]).parameters["input_shape"].default
     return NetworkBuilder(name, builders[name], input_shape or default)
+
+
+def _of_torchvision(name: str, *, input_shape: tuple[int, int, int]) -> nn.Module:
+    return torchvision_network(name, input_shape=input_shape).network
 
 
 def _function_of_file(path: Path, name: str) -> Callable[..., Any]:

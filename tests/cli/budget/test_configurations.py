@@ -7,6 +7,7 @@ from bnn.cli.budget.configurations import (
     CONFIGURATIONS,
     OPTIMIZERS,
     PRESETS,
+    TINY_SHAPE,
     TrainingConfiguration,
     check_configuration,
     step_on_cpu,
@@ -81,7 +82,7 @@ def test_tiny_steps_can_be_taken():
     for preset in PRESETS:
         tiny = tiny_step(TrainingConfiguration(preset, "adam", 500))
         before = [parameter.detach().clone() for parameter in tiny.model.parameters()]
-        tiny.take(torch.randn(2, 1, 2, 2), torch.tensor([0, 1]))
+        tiny.take(torch.randn(2, *TINY_SHAPE), torch.tensor([0, 1]))
         changed = [not torch.equal(*pair) for pair in zip(before, tiny.model.parameters(), strict=True)]
         assert any(changed), preset
 

@@ -1,8 +1,10 @@
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from bnn.cli.budget.networks import NetworkBuilder, find_network
-from bnn.errors import RunError, UsageError
+from bnn.errors import RecipeError, RunError, UsageError
 
 MY_MODEL = """
 import torch
@@ -61,6 +63,16 @@ def test_a_module_that_is_ready_is_copied(my_model):
     assert not first.weight.is_meta
     assert first is not second
     assert torch.equal(first.weight, second.weight)
+
+
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
+def test_networks_of_torchvision_are_named():
+    network = find_network("torchvision:resnet18", (3, 32, 32))
+    model = network.build_on_meta()
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+    assert find_network("torchvision:vgg11", None).input_shape == (3, 224, 224)
+    with pytest.raises(RecipeError, match="but there is 'resnet18'"):
+        find_network("torchvision:resnet19", None)
 
 
 def test_what_is_refused(my_model):
