@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bnn.cli.budget.command import budget
+from bnn.cli.export import export
 from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
 from bnn.cli.program import run_program
@@ -31,6 +32,7 @@ commands:
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
+  bnn export RUN -o DIR        a run's network, or one in a file, as --format c or onnx
   bnn --version                the package's version
 """
 
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "compress": compress,
             "decompress": decompress,
             "inspect": inspect,
+            "export": export,
         },
         arguments,
         help_text=_HELP,

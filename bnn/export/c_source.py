@@ -307,7 +307,7 @@ class _Writer:
             (
                 f"const char *const {self.name}_class_names[{upper}_CLASSES] = {{\n{_wrapped(names)}\n}};",
                 "",
-                f"void {self.name}_run(const {self._input_type} *example, float *logits) {{",
+                f"void {self.name}_run(const {self.name}_element *example, float *logits) {{",
                 "    int i;",
                 "    input = example;",
                 *(f"    {call}" for call in self.calls),
@@ -337,11 +337,14 @@ class _Writer:
 #define {upper}_CHANNELS {x.channels}
 #define {upper}_CLASSES {self.program.output.channels}
 
+typedef {self._input_type} {self.name}_element;
+
 extern const char *const {self.name}_class_names[{upper}_CLASSES];
 
-/* The logits of one example: {what}, in the order of height, width, channels. Its memory is static: one call at a
-   time. Compile it without contraction of products and sums (-std=c99 or -ffp-contract=off). */
-void {self.name}_run(const {self._input_type} *example, float *logits);
+/* The logits of one example: {what}, in the order of height, width, channels.
+   Its memory is static: one call at a time. Compile it without contraction of products and sums:
+   -std=c99 or -ffp-contract=off. */
+void {self.name}_run(const {self.name}_element *example, float *logits);
 
 /* The class of the largest logit. */
 int {self.name}_best(const float *logits);
@@ -375,7 +378,7 @@ def _are_short(steps: Iterable[Step]) -> bool:
 
 
 def _weight(step: Product) -> Tensor:
-    """A weight as it lies in memory: words of each tap where both operands are bits, words of each output, or floats."""
+    """A weight as it lies in memory: words of each tap for sums of bits, of each output for others, or floats."""
     if step.weight.dtype is not torch.bool:
         return step.weight
     return _words(step.weight if step.is_binary else step.weight.flatten(1))

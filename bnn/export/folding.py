@@ -68,8 +68,8 @@ def _absorbed(product: Product, step: Step, made: set[int]) -> Product | None:
 def _thresholds(product: Product, operations: Sequence[Elementwise]) -> Thresholds | None:
     """Where the sign of monotone operations changes, found by evaluating them; None where they are not monotone.
 
-    Each operation is rounded, and rounding is monotone, too: there is one place where the sign changes. A formula for it
-    would differ where a rounding decides.
+    Each operation is rounded, and rounding is monotone, too: there is one place where the sign changes. A formula
+    would give another one where a rounding decides.
     """
     if any(isinstance(o, AddValue) or (isinstance(o, PReLU) and bool((o.slope < 0).any())) for o in operations):
         return None

@@ -34,6 +34,7 @@ from bnn.export.program import (
     Window,
 )
 from bnn.layers.base import BinaryLayer
+from bnn.ops import geometry
 from bnn.ops.batch_norm import affine
 
 
@@ -78,9 +79,9 @@ class Values:
         self.steps.append(Signs(x, out))
         return out
 
-    def pooled(self, x: Value, pool: nn.Module, step: type[MaxPool | AveragePool], result_size: tuple[int, int]) -> Value:
-        """The value of a pooling."""
-        out = self.new(x.kind, *result_size, x.channels)
+    def pooled(self, x: Value, pool: nn.Module, step: type[MaxPool | AveragePool], size: tuple[int, int]) -> Value:
+        """The value of a pooling, of this height and width."""
+        out = self.new(x.kind, *size, x.channels)
         self.steps.append(step(x, out, _pool_window(pool)))
         return out
 
@@ -117,29 +118,36 @@ def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | Non
 
 def _weight_and_window(layer: nn.Module, x: Value) -> tuple[Tensor, Window]:
     """[outputs, kernel height, kernel width, channels], bool where it is binary, and where its taps lie."""
-    if isinstance(layer, BinaryLayer):
-        if not layer.store.is_binary:
-            raise Unsupported("its weight is not binary")
-        with torch.no_grad():
-            weight = layer.store.read().dense(torch.bool)  # type: ignore[attr-defined]
-        geometry = layer.window
-    else:
-        weight = layer.weight.detach().float()  # type: ignore[union-attr, operator]
-        geometry = layer if isinstance(layer, nn.Conv2d) else None
-        if geometry is not None and (geometry.padding_mode != "zeros" or isinstance(geometry.padding, str)):
-            raise Unsupported("it is not padded by a number of zeros")
-    if geometry is None:
+    weight, window = _weight(layer), _geometry(layer)
+    if window is None:
         # The elements of an image go through a linear layer in the order of torch's flattening.
         by_pixels = weight.view(len(weight), x.channels, x.height, x.width).permute(0, 2, 3, 1)
         return by_pixels.contiguous(), Window((x.height, x.width))
-    if isinstance(geometry, nn.Conv2d):
-        stride, padding, dilation, groups = geometry.stride, geometry.padding, geometry.dilation, geometry.groups
-    else:
-        stride, padding, dilation, groups = geometry.for_torch
+    stride, padding, dilation, groups = window.for_torch
     if groups != 1:
         raise Unsupported(f"it has {groups} groups")
     kernel = (weight.shape[2], weight.shape[3])
-    return weight.permute(0, 2, 3, 1).contiguous(), Window(kernel, tuple(stride), tuple(padding), tuple(dilation))  # type: ignore[arg-type]
+    return weight.permute(0, 2, 3, 1).contiguous(), Window(kernel, stride, padding, dilation)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    if not isinstance(layer, BinaryLayer):
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        return weight.detach().float()
+    if not layer.store.is_binary:
+        raise Unsupported("its weight is not binary")
+    with torch.no_grad():
+        return layer.store.read().dense(torch.bool)  # type: ignore[attr-defined, no-any-return]
+
+
+def _geometry(layer: nn.Module) -> geometry.Window | None:
+    """The window of a convolution; None of a linear layer."""
+    if not isinstance(layer, nn.Conv2d):
+        return layer.window if isinstance(layer, bnn.layers.BinaryConv2d) else None
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        raise Unsupported("it is not padded by a number of zeros")
+    return geometry.Window.of(stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups)
 
 
 def _factors(layer: nn.Module) -> list[Tensor]:
@@ -151,7 +159,7 @@ def _factors(layer: nn.Module) -> list[Tensor]:
 def _scaled(layer: nn.Module) -> list[Elementwise]:
     """What follows the sums of a layer: its scales and its bias."""
     bias = layer.bias
-    return [*map(Mul, _factors(layer)), *([] if bias is None else [Add(bias.detach())])]  # type: ignore[union-attr, operator, list-item]
+    return [*map(Mul, _factors(layer)), *([Add(bias.detach())] if isinstance(bias, Tensor) else [])]
 
 
 def _layer(layer: nn.Module, values: Values, result: Tensor, x: Value) -> Value:
@@ -175,7 +183,7 @@ def _block(
     turned = None
     if pool is not None and factors:
         # By a negative factor, the smallest product is the largest: the kernels of such channels are negated.
-        turned = math.prod(factors) < 0  # type: ignore[assignment]
+        turned = math.prod(factors, start=torch.ones(1)) < 0
     out = _product(layer, values, x, turned=turned)
     if pool is not None:
         size = _pooled_size(out, _pool_window(pool))
@@ -215,15 +223,15 @@ def _fused_norm(block: bnn.layers.BinaryBlock, factors: list[Tensor], turned: Te
 
 def _of_norm(norm: nn.Module) -> tuple[bool, list[Elementwise]]:
     """The operations of a norm, and whether signs are taken behind them."""
-    if type(norm) is bnn.layers.BinaryNorm:
+    if isinstance(norm, bnn.layers.BinaryNorm):
         threshold = norm.running_mean - norm.bias * (norm.running_deviation + norm.eps)
         return True, [Add(-threshold.detach())]
-    if type(norm) is bnn.layers.L1BatchNorm:
+    if isinstance(norm, bnn.layers.L1BatchNorm):
         operations: list[Elementwise] = [Add(-norm.running_mean), Div(norm.running_deviation + norm.eps)]
         if norm.weight is not None and norm.bias is not None:
             operations += [Mul(norm.weight.detach()), Add(norm.bias.detach())]
         return False, operations
-    if type(norm) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+    if not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
         raise Unsupported(f"its norm is a {type(norm).__name__}")
     if norm.running_mean is None or norm.running_var is None:
         raise Unsupported("its norm has no running statistics")

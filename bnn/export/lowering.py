@@ -5,20 +5,17 @@ The steps round where evaluation with the package's kernels rounds: see `bnn.lay
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from bnn.bits import BitTensor
 from bnn.codec import Model
 from bnn.export.errors import ExportError
 from bnn.export.folding import folded
 from bnn.export.layers import LAYERS, Unsupported, Values, append_pad
-from bnn.export.program import Add, AddValue, Mul, Normalize, Program, Step, Value
+from bnn.export.program import AddValue, Normalize, Program, Value
 
 
 def program_of(model: Model, input_shape: tuple[int, ...] | None = None) -> Program:
@@ -48,7 +45,7 @@ def program_of(model: Model, input_shape: tuple[int, ...] | None = None) -> Prog
         x = values.new("float32", height, width, channels)
         values.steps.append(Normalize(source, x, scale, shift))
     output = _lowered(model.network, torch.zeros(1, *shape), x, values)
-    program = Program(source, tuple(values.steps), output, model.classes)
+    program = Program(source, shape, tuple(values.steps), output, model.classes)
     try:
         return folded(program)
     except ArithmeticError as error:
@@ -140,7 +137,8 @@ def _item(values: Values, result: Any, x: Any, index: Any) -> Any:
 
 
 def _sum(values: Values, result: Tensor, x: Any, other: Any) -> Value:
-    if not isinstance(x, Value) or not isinstance(other, Value) or x.size != other.size or "bits" in (x.kind, other.kind):
+    both = isinstance(x, Value) and isinstance(other, Value)
+    if not both or x.size != other.size or "bits" in (x.kind, other.kind):
         raise Unsupported("a sum of other things than two images of floats")
     return values.mapped(x, [AddValue(other)], result)
 

@@ -140,7 +140,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Product:
-    """out = tail(max over pool of the convolution of x): a linear layer is one whose kernel is as large as its image."""
+    """out = tail(max over pool of the convolution of x); a linear layer has a kernel as large as its image."""
 
     x: Value
     out: Value
@@ -230,6 +230,8 @@ class Program:
     """The steps of a network, from its input to its logits."""
 
     input: Value
+    input_shape: tuple[int, ...]
+    """(C, H, W), or (features,), of one example as the network takes it."""
     steps: tuple[Step, ...]
     output: Value
     """float32, one pixel of as many channels as there are classes."""
