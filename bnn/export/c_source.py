@@ -166,7 +166,9 @@ class _Writer:
         out, channels = step.out, len(step.weight)
         if isinstance(step.tail, Thresholds):
             least = self._constant(f"least_{number}", step.tail.least)
-            inverted = self._constant(f"inverted_{number}", _words(step.tail.inverted[None])[0])
+            inverted = "0"
+            if step.tail.inverted.any():
+                inverted = self._constant(f"inverted_{number}", _words(step.tail.inverted[None])[0])
             take = "take_whole_signs" if step.is_binary else "take_real_signs"
             words = -(-channels // WORD_BITS)
             finish = [f"    {take}({least}, {inverted}, {channels}, {self._place(out)} + pixel * {words});"]

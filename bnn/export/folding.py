@@ -60,13 +60,14 @@ def _absorbed(product: Product, step: Step, made: set[int]) -> Product | None:
         if product.out not in others:
             return replace(product, out=step.out, tail=(*product.tail, *step.operations))
     if isinstance(step, Signs):
-        thresholds = _thresholds(product, product.tail)
-        return None if thresholds is None else replace(product, out=step.out, tail=thresholds)
+        return _with_thresholds(replace(product, out=step.out), product.tail)
     return None
 
 
-def _thresholds(product: Product, operations: Sequence[Elementwise]) -> Thresholds | None:
-    """Where the sign of monotone operations changes, found by evaluating them; None where they are not monotone.
+def _with_thresholds(product: Product, operations: Sequence[Elementwise]) -> Product | None:
+    """The product with the place where the sign of monotone operations changes; None where they are not monotone.
+
+    The place is found by evaluating them.
 
     Each operation is rounded, and rounding is monotone, too: there is one place where the sign changes. A formula
     would give another one where a rounding decides.
@@ -100,7 +101,18 @@ def _thresholds(product: Product, operations: Sequence[Elementwise]) -> Threshol
         beyond = sign(middle) ^ inverted
         least = torch.where(searching & beyond, middle, least)
         below = torch.where(searching & ~beyond, middle, below)
-    return Thresholds(least if product.is_binary else value(least), inverted)
+    weight = product.weight
+    if product.pool is None:
+        # A sum below its threshold is a negative sum above that of the other sign.
+        least = torch.where(inverted, 1 - least, least)
+        weight = _turned(weight, inverted)
+        inverted = torch.zeros_like(inverted)
+    return replace(product, weight=weight, tail=Thresholds(least if product.is_binary else value(least), inverted))
+
+
+def _turned(weight: Tensor, which: Tensor) -> Tensor:
+    by_outputs = which.view(-1, 1, 1, 1)
+    return weight ^ by_outputs if weight.dtype is torch.bool else torch.where(by_outputs, -weight, weight)
 
 
 def _ends(channels: int, largest: int) -> tuple[Tensor, Tensor]:

@@ -146,7 +146,7 @@ static void take_whole_signs(const threshold *least, const uint32_t *inverted, i
     for (i = 0; i < channels; i += 32) {
         uint32_t word = 0;
         for (j = 0; j < 32 && i + j < channels; ++j) word |= (uint32_t)(whole_sums[i + j] >= least[i + j]) << j;
-        out[i / 32] = word ^ inverted[i / 32];
+        out[i / 32] = inverted ? word ^ inverted[i / 32] : word;
     }
 }
 
@@ -156,7 +156,7 @@ static void take_real_signs(const float *least, const uint32_t *inverted, int ch
     for (i = 0; i < channels; i += 32) {
         uint32_t word = 0;
         for (j = 0; j < 32 && i + j < channels; ++j) word |= (uint32_t)(real_sums[i + j] >= least[i + j]) << j;
-        out[i / 32] = word ^ inverted[i / 32];
+        out[i / 32] = inverted ? word ^ inverted[i / 32] : word;
     }
 }
 
