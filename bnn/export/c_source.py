@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import string
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -39,6 +40,7 @@ from bnn.export.program import (
 
 _ARRAYS = {"bits": ("words", "uint32_t", 4), "float32": ("reals", "float", 4), "bfloat16": ("halves", "uint16_t", 2)}
 _ONE = Window((1, 1))
+_HARMLESS = string.ascii_letters + string.digits + " _-.,:()"
 
 
 @dataclass(frozen=True)
@@ -400,8 +402,8 @@ def _float(value: float) -> str:
 
 
 def _text(text: str) -> str:
-    """A string of C; what is neither a letter, a digit nor harmless is told by its bytes."""
-    plain = "".join(chr(b) if chr(b).isalnum() or chr(b) in " _-.,:()" else f"\\{b:03o}" for b in text.encode()[:200])
+    """A string of C; what is not harmless everywhere is told by its bytes."""
+    plain = "".join(chr(b) if chr(b) in _HARMLESS else f"\\{b:03o}" for b in text.encode()[:200])
     return f'"{plain}"'
 
 

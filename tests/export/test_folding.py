@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnn.export.folding import folded
@@ -66,6 +66,7 @@ def sign_of(step: Product, numbers):
 
 
 @pytest.mark.parametrize("pool", [False, True])
+@settings(max_examples=30)
 @given(operations=OPERATIONS)
 def test_a_sign_of_whole_numbers(pool, operations):
     (step,) = folded(chain(operations, pool=pool)).steps
@@ -76,6 +77,7 @@ def test_a_sign_of_whole_numbers(pool, operations):
     assert not pool or bool(step.weight.all())
 
 
+@settings(max_examples=30)
 @given(operations=OPERATIONS)
 def test_a_sign_of_floats_beside_its_threshold(operations):
     program = chain(operations, pool=True, kind="float32")
