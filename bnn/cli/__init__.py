@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnn.cli.bench.command import bench
 from bnn.cli.budget.command import budget
 from bnn.cli.export import export
 from bnn.cli.files import compress, decompress, inspect
@@ -32,6 +33,7 @@ commands:
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
+  bnn bench RUN                time of an image here, beside plain torch, onnxruntime and C
   bnn export RUN -o DIR        a run's network, or one in a file, as --format c or onnx
   bnn --version                the package's version
 """
@@ -61,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "decompress": decompress,
             "inspect": inspect,
             "export": export,
+            "bench": bench,
         },
         arguments,
         help_text=_HELP,
