@@ -81,7 +81,6 @@ def test_ten_thousand_inputs_under_sanitizers(build, tmp_path):
         torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
 
 
-
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["standard", "edge", "edge-min"])
 @pytest.mark.parametrize(

@@ -26,9 +26,9 @@ from bnn.export.program import (
 
 TAPS, CHANNELS = 50, 4
 NUMBERS = torch.arange(-TAPS, TAPS + 1)
-VALUES = st.lists(
-    st.floats(-8, 8, width=32) | st.integers(-3, 3).map(float), min_size=CHANNELS, max_size=CHANNELS
-).map(torch.tensor)
+VALUES = st.lists(st.floats(-8, 8, width=32) | st.integers(-3, 3).map(float), min_size=CHANNELS, max_size=CHANNELS).map(
+    torch.tensor
+)
 OPERATIONS = st.lists(
     st.one_of(
         VALUES.map(Mul),

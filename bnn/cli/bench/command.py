@@ -30,7 +30,9 @@ def bench(arguments: list[str]) -> None:
     )
     parser.add_argument("model", metavar="RUN|FILE", type=Path, help="directory of a run, or a model file (.bnnz)")
     parser.add_argument("--batch-size", type=int, default=64, help="of the throughput (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of each way but C, which has one (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each way but C, which has one (default: %(default)s)"
+    )
     parser.add_argument(
         "--input-shape", metavar="SHAPE", type=parse_shape, help="of one example, where the model does not say it"
     )
@@ -80,7 +82,10 @@ def _ways(options: argparse.Namespace, model: Model, shape: tuple[int, ...]) -> 
     def onnx() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             export_onnx(model, Path(folder) / "onnx", input_shape=shape)
-            exported = {"file": str(Path(folder) / "onnx" / "network.onnx"), "is_bytes": model.preprocessing is not None}
+            exported = {
+                "file": str(Path(folder) / "onnx" / "network.onnx"),
+                "is_bytes": model.preprocessing is not None,
+            }
             return measured("onnxruntime", **exported, **of_all)
 
     def c() -> dict[str, Any]:

@@ -57,31 +57,37 @@ def measured_c(directory: Path, compiler: str, example_bytes: int) -> Figures:
     if done.returncode != 0:
         raise RunError(f"{compiler} does not compile the export: {(done.stderr.strip().splitlines() or [''])[-1]}")
 
-    def run(count: int) -> tuple[float, int | None]:
-        content = bytes(range(256)) * (count * example_bytes // 256 + 1)
-        with subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-            assert process.stdin is not None
-            start = time.perf_counter()
-            process.stdin.write(content[: count * example_bytes])
-            process.stdin.flush()
-            peak = _peak_bytes(process.pid)
-            process.stdin.close()
-            process.wait()
-        return time.perf_counter() - start, peak
+    def wall_s(count: int) -> float:
+        start = time.perf_counter()
+        subprocess.run([str(program)], input=bytes(count * example_bytes), stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - start
 
     count = 1
-    while (found := run(count))[0] < _ENOUGH_S / 4 and count < 1 << 16:
+    while wall_s(count) < _ENOUGH_S / 4 and count < 1 << 16:
         count *= 2
     # What starting takes is in both.
-    each = [(run(2 * count)[0] - run(count)[0]) / count for _ in range(_LEAST_CALLS)]
-    latency = max(statistics.median(each), 1e-9)
-    return {"latency_s": latency, "images_per_s": 1 / latency, "process_bytes": found[1]}
+    latency = max(statistics.median((wall_s(2 * count) - wall_s(count)) / count for _ in range(_LEAST_CALLS)), 1e-9)
+    peak = _peak_of_program(program, bytes(example_bytes))
+    return {"latency_s": latency, "images_per_s": 1 / latency, "process_bytes": peak}
+
+
+def _peak_of_program(program: Path, example: bytes) -> int | None:
+    """The peak of a program that waits for more examples."""
+    with subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stdin is not None
+        process.stdin.write(example)
+        process.stdin.flush()
+        peak, before = _peak_bytes(process.pid), None
+        while peak != before:
+            time.sleep(0.2)
+            peak, before = _peak_bytes(process.pid), peak
+    return peak
 
 
 def main(text: str) -> None:
     """Prints the figures of a task as JSON."""
     task = json.loads(text)
-    run = {"bnn": _bnn, "torch": _torch, "onnxruntime": _onnxruntime}[task["way"]](task)
+    run: Callable[[int], object] = {"bnn": _bnn, "torch": _torch, "onnxruntime": _onnxruntime}[task["way"]](task)
     latency = _median_s(run, 1)
     peak = _peak_bytes("self")
     batch = int(task["batch"])
