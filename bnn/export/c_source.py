@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from bnn.export.c_text import float_text, kernels_of, string_text, words_of, wrapped
 from bnn.export.memory import WORD_BITS, array_sizes, placed
 from bnn.export.program import (
     Add,
@@ -40,7 +38,6 @@ from bnn.export.program import (
 
 _ARRAYS = {"bits": ("words", "uint32_t", 4), "float32": ("reals", "float", 4), "bfloat16": ("halves", "uint16_t", 2)}
 _ONE = Window((1, 1))
-_HARMLESS = string.ascii_letters + string.digits + " _-.,:()"
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class _Writer:
         arrays, ram_bytes = self._arrays()
         code = "\n".join((*self.code, self._public()))
         body = "\n".join((*arrays, *self.constants))
-        kernels = _kernels(code)
+        kernels = kernels_of(code)
         types = [f"typedef {self.threshold_type} threshold;"] if "threshold *" in kernels else []
         types += ["typedef float (*real_reader)(int);", "typedef void (*real_writer)(int, float);"] * (
             "real_reader" in kernels
@@ -134,12 +131,12 @@ class _Writer:
         flat = values.flatten().tolist()
         self.constant_bytes += width * len(flat)
         if kind == "float":
-            texts = [_float(x) for x in flat]
+            texts = [float_text(x) for x in flat]
         elif kind == "uint32_t":
             texts = [f"0x{x & 0xFFFFFFFF:08x}u" for x in flat]
         else:
             texts = [str(x) for x in flat]
-        self.constants.append(f"static const {kind} {name}[{len(flat)}] = {{\n{_wrapped(texts)}\n}};")
+        self.constants.append(f"static const {kind} {name}[{len(flat)}] = {{\n{wrapped(texts)}\n}};")
         return name
 
     def _step(self, number: int, step: Step) -> None:
@@ -170,7 +167,7 @@ class _Writer:
             least = self._constant(f"least_{number}", step.tail.least)
             inverted = "0"
             if step.tail.inverted.any():
-                inverted = self._constant(f"inverted_{number}", _words(step.tail.inverted[None])[0])
+                inverted = self._constant(f"inverted_{number}", words_of(step.tail.inverted[None])[0])
             take = "take_whole_signs" if step.is_binary else "take_real_signs"
             words = -(-channels // WORD_BITS)
             finish = [f"    {take}({least}, {inverted}, {channels}, {self._place(out)} + pixel * {words});"]
@@ -244,8 +241,8 @@ class _Writer:
                 case MulAdd(factor, term):
                     lines.append(f"y = fmaf(y, {array(factor, 'factor')}, {array(term, 'term')});")
                 case Clamp(low, high):
-                    lines += [f"if (y < {_float(low)}) y = {_float(low)};"] * math.isfinite(low)
-                    lines += [f"if (y > {_float(high)}) y = {_float(high)};"] * math.isfinite(high)
+                    lines += [f"if (y < {float_text(low)}) y = {float_text(low)};"] * math.isfinite(low)
+                    lines += [f"if (y > {float_text(high)}) y = {float_text(high)};"] * math.isfinite(high)
                 case PReLU(slope):
                     lines.append(f"if (y < 0) y *= {array(slope, 'slope')};")
                 case Rounded(dtype):
@@ -305,11 +302,11 @@ class _Writer:
 
     def _public(self) -> str:
         classes, output = self.program.output.channels, self.program.output
-        names = [_text(name) for name in self.program.classes] or [f'"{number}"' for number in range(classes)]
+        names = [string_text(name) for name in self.program.classes] or [f'"{number}"' for number in range(classes)]
         upper = self.name.upper()
         return "\n".join(
             (
-                f"const char *const {self.name}_class_names[{upper}_CLASSES] = {{\n{_wrapped(names)}\n}};",
+                f"const char *const {self.name}_class_names[{upper}_CLASSES] = {{\n{wrapped(names)}\n}};",
                 "",
                 f"void {self.name}_run(const {self.name}_element *example, float *logits) {{",
                 "    int i;",
@@ -360,22 +357,6 @@ int {self.name}_best(const float *logits);
 _HEADERS = {"math": r"\b(fmaf|INFINITY)\b", "string": r"\bmemcpy\b"}
 
 
-def _kernels(code: str) -> str:
-    """The parts of kernels.c that code refers to, and what these refer to, in the order of the file."""
-    text = files("bnn.export").joinpath("kernels.c").read_text(encoding="utf-8")
-    parts = re.split(r"/\*\*\* (\w+) \*/\n", text)
-    named = dict(zip(parts[1::2], parts[2::2], strict=True))
-    words = {name: rf"\b{'struct layer' if name == 'layer_type' else name}\b" for name in named}
-    taken: set[str] = set()
-    while True:
-        known = code + "".join(named[name] for name in taken)
-        more = {name for name in named if name not in taken and re.search(words[name], known)}
-        if not more:
-            break
-        taken |= more
-    return "\n".join(part for name, part in named.items() if name in taken)
-
-
 def _are_short(steps: Iterable[Step]) -> bool:
     tails = [step.tail for step in steps if isinstance(step, Product) and step.is_binary]
     return all(int(tail.least.abs().max()) < 1 << 15 for tail in tails if isinstance(tail, Thresholds))
@@ -385,34 +366,4 @@ def _weight(step: Product) -> Tensor:
     """A weight as it lies in memory: words of each tap for sums of bits, of each output for others, or floats."""
     if step.weight.dtype is not torch.bool:
         return step.weight
-    return _words(step.weight if step.is_binary else step.weight.flatten(1))
-
-
-def _words(bits: Tensor) -> Tensor:
-    """bool [..., n] to the words of the last dimension, int32 [..., ceil(n / 32)], the first bit lowest."""
-    missing = -bits.shape[-1] % WORD_BITS
-    padded = torch.nn.functional.pad(bits, (0, missing)).numpy()
-    packed = np.packbits(padded, axis=-1, bitorder="little")
-    return torch.from_numpy(packed.view("<u4").astype(np.int64)).to(torch.int32)
-
-
-def _float(value: float) -> str:
-    """A float32, exactly."""
-    return f"{value.hex()}f"
-
-
-def _text(text: str) -> str:
-    """A string of C; what is not harmless everywhere is told by its bytes."""
-    plain = "".join(chr(b) if chr(b) in _HARMLESS else f"\\{b:03o}" for b in text.encode()[:200])
-    return f'"{plain}"'
-
-
-def _wrapped(texts: Sequence[str]) -> str:
-    """Elements of an array, some in each line."""
-    return "\n".join(_lines(texts))
-
-
-def _lines(texts: Sequence[str]) -> Iterator[str]:
-    step = max(1, 116 // (max(map(len, texts), default=1) + 2))
-    for start in range(0, len(texts), step):
-        yield "    " + ", ".join(texts[start : start + step]) + ","
+    return words_of(step.weight if step.is_binary else step.weight.flatten(1))
