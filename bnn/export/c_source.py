@@ -85,6 +85,7 @@ class _Writer:
         )
         includes = [f'#include "{self.name}.h"', "", "#include <stddef.h>"]
         includes += [f"#include <{header}.h>" for header, words in _HEADERS.items() if re.search(words, kernels + code)]
+        includes += ["", "/* An int has to hold 32 bits. */", "typedef char int_is_wide[sizeof(int) >= 4 ? 1 : -1];"]
         source = "\n".join((*includes, "", *types, body, kernels, code, ""))
         return Source(self._header(), source, ram_bytes, self.constant_bytes)
 

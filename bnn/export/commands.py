@@ -120,8 +120,9 @@ def write_directory(directory: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
-        raise ExportError(f"{name!r} cannot begin the names of C: give a word of small letters, digits and _")
+    # The example has a main of its own.
+    if name == "main" or not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+        raise ExportError(f"{name!r} cannot begin the names of C: give another word of small letters, digits and _")
 
 
 def _read(template: str) -> str:

@@ -1,16 +1,22 @@
 """`bnn export`: of a run and of a file, in one line what it takes, in one line what is wrong."""
 
+import importlib.util
 import json
+import re
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 import bnn as package
 from bnn.data import digits
-from tests.cli.command_line import assert_one_line
+from tests.cli.command_line import ROOT, assert_one_line
 from tests.export.networks import needs_gcc
+
+PAGE = ROOT / "docs" / "export.md"
 
 
 @needs_gcc
@@ -34,6 +40,23 @@ def test_onnx_of_a_run(bnn, finished):
     assert "opset 18" in output
     model = onnx.load("onnx/digits.onnx")
     assert {prop.key: json.loads(prop.value) for prop in model.metadata_props} == {"classes": list("0123456789")}
+
+
+@needs_gcc
+def test_the_commands_of_the_page_do_what_it_says(bnn, finished):
+    lines = re.findall(
+        r"^bnn (export|bench) runs/digits([^#\n]*)", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert [command for command, _ in lines] == ["export", "export", "bench"]
+    for command, options in lines[:1] if importlib.util.find_spec("onnx") is None else lines[:2]:
+        code, _, errors = bnn(command, "run", *shlex.split(options))
+        assert (code, errors) == (0, "")
+    code_of_page = re.search(r"```c\n(.*?)```", page, flags=re.DOTALL)[1]
+    head, calls = code_of_page.split("\n\nnetwork_run")
+    program = f"{head}\n#include <stdio.h>\nint main(void) {{\nnetwork_run{calls}return 0;\n}}\n"
+    Path("digits-c/main.c").write_text(program)
+    subprocess.run(["make", "-C", "digits-c", "CC=gcc"], check=True, capture_output=True)
+    assert subprocess.run(["digits-c/classify"], capture_output=True, check=True).stdout.strip().isdigit()
 
 
 def test_what_is_wrong_is_one_line(bnn, finished):

@@ -66,6 +66,7 @@ class Branching(nn.Module):
         (small(), {"input_shape": (3, 8, 8)}, "cannot be followed"),
         (small(precision="bfloat16"), {"input_shape": SHAPE}, "bfloat16"),
         (small(), {"input_shape": SHAPE, "name": "two words"}, "'two words'"),
+        (small(), {"input_shape": SHAPE, "name": "main", "example": True}, "'main' cannot begin"),
         (Model(Branching()), {"input_shape": (3,)}, "cannot be followed"),
         (Model(nn.Sequential(BinaryConv2d(2, 3, 3))), {"input_shape": SHAPE}, "row of float32 logits"),
     ],
