@@ -44,9 +44,8 @@ def test_onnx_of_a_run(bnn, finished):
 
 @needs_gcc
 def test_the_commands_of_the_page_do_what_it_says(bnn, finished):
-    lines = re.findall(
-        r"^bnn (export|bench) runs/digits([^#\n]*)", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE
-    )
+    page = PAGE.read_text(encoding="utf-8")
+    lines = re.findall(r"^bnn (export|bench) runs/digits([^#\n]*)", page, flags=re.MULTILINE)
     assert [command for command, _ in lines] == ["export", "export", "bench"]
     for command, options in lines[:1] if importlib.util.find_spec("onnx") is None else lines[:2]:
         code, _, errors = bnn(command, "run", *shlex.split(options))
