@@ -64,7 +64,6 @@ class Branching(nn.Module):
     [
         (small(), {}, "--input-shape 3,32,32"),
         (small(), {"input_shape": (3, 8, 8)}, "cannot be followed"),
-        (small(precision="bfloat16"), {"input_shape": SHAPE}, "bfloat16"),
         (small(), {"input_shape": SHAPE, "name": "two words"}, "'two words'"),
         (small(), {"input_shape": SHAPE, "name": "main", "example": True}, "'main' cannot begin"),
         (Model(Branching()), {"input_shape": (3,)}, "cannot be followed"),
@@ -76,6 +75,11 @@ def test_what_cannot_be_exported_is_one_line(model, options, reason, tmp_path):
         export_c(model, tmp_path / "c", **options)
     assert "\n" not in str(error.value)
     assert files(tmp_path) == []
+
+
+def test_products_in_bfloat16_become_those_of_float32_with_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="of bfloat16, those of an export of float32"):
+        export_c(small(precision="bfloat16"), tmp_path / "c", input_shape=SHAPE)
 
 
 def test_a_norm_with_nan_is_refused(tmp_path):
