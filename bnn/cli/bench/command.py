@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +68,9 @@ def bench(arguments: list[str]) -> None:
 
 
 def _ways(options: argparse.Namespace, model: Model, shape: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+    import shutil
+    import tempfile
+
     from bnn.cli.bench.measure import measured, measured_c
     from bnn.export import ExportError
     from bnn.export.commands import export_c, export_onnx
