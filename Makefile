@@ -60,7 +60,7 @@ setup: $(READY)
 # Made anew when what is installed, or the kernels that are built, change.
 $(READY): pyproject.toml constraints.txt CMakeLists.txt $(wildcard bnn/native/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,report,tensorboard,zoo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[data,report,tensorboard,zoo,export,dev]'
 	touch $@
 
 # larq's pins exclude this package's own dependencies, so it lives apart. Python 3.9 to 3.11.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnn.cli.bench.command import bench
 from bnn.cli.budget.command import budget
+from bnn.cli.export import export
 from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
 from bnn.cli.program import run_program
@@ -32,6 +34,8 @@ commands:
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
+  bnn bench RUN                time of an image here, beside plain torch, onnxruntime and C
+  bnn export RUN -o DIR        a run's network, or one in a file, as --format c or onnx
   bnn zoo list|import|verify   the networks of larq-zoo, and their weights from its files
   bnn --version                the package's version
 """
@@ -60,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "compress": compress,
             "decompress": decompress,
             "inspect": inspect,
+            "export": export,
+            "bench": bench,
             "zoo": zoo,
         },
         arguments,

@@ -1,0 +1,1 @@
+"""`bnn bench`: how quickly a trained network answers here."""

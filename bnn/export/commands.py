@@ -1,0 +1,129 @@
+"""What `bnn export` does: a model becomes a directory of files, which is whole or not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from bnn.codec import Model
+from bnn.export.c_source import c_source
+from bnn.export.errors import ExportError
+from bnn.export.lowering import program_of
+from bnn.export.program import Product, Program
+
+
+def export_c(
+    model: Model,
+    directory: Path,
+    *,
+    name: str = "network",
+    example: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+) -> str:
+    """Writes a model as C99.
+
+    Args:
+        model: see `program_of`.
+        directory: new or empty.
+        name: of the files, and what the public names begin with.
+        example: whether a program and a Makefile are written, too.
+        input_shape: see `program_of`.
+
+    Returns:
+        A line on what it takes.
+
+    Raises:
+        ExportError: the name is no identifier, layers cannot be exported, or the directory cannot be written.
+    """
+    _check_name(name)
+    check_directory(directory)
+    program = program_of(model, input_shape)
+    source = c_source(program, name=name)
+    texts = {f"{name}.h": source.header, f"{name}.c": source.source}
+    if example:
+        what = "uint8 pixels" if program.input.kind == "uint8" else "float32 values"
+        words = {"name": name, "NAME": name.upper(), "what": f"{program.input.size} {what}"}
+        for file, template in (("main.c", "example_main.c"), ("Makefile", "example.mk")):
+            texts[file] = Template(_read(template)).substitute(words)
+    write_directory(directory, {file: text.encode() for file, text in texts.items()})
+    return (
+        f"{binary_weights(program):,} binary weights; flash: {source.constant_bytes:,} bytes of constants, and the"
+        f" code; RAM: {source.ram_bytes:,} bytes, and the stack"
+    )
+
+
+def export_onnx(
+    model: Model, directory: Path, *, name: str = "network", input_shape: tuple[int, ...] | None = None
+) -> str:
+    """Writes a model as ONNX; as `export_c` otherwise.
+
+    Raises:
+        ExportError: the package onnx is not installed; or as of `export_c`.
+    """
+    _check_name(name)
+    check_directory(directory)
+    try:
+        from bnn.export.onnx_model import OPSET, onnx_model
+    except ModuleNotFoundError as error:
+        raise ExportError(f"ONNX cannot be written ({error}): pip install 'bnn-edge[export]'") from None
+    program = program_of(model, input_shape)
+    content = onnx_model(program, name=name).SerializeToString()
+    write_directory(directory, {f"{name}.onnx": content})
+    return f"{binary_weights(program):,} binary weights; opset {OPSET}; {len(content):,} bytes"
+
+
+def binary_weights(program: Program) -> int:
+    """Weights of one bit."""
+    return sum(step.weight.numel() for step in program.steps if isinstance(step, Product) and not _is_real(step))
+
+
+def _is_real(step: Product) -> bool:
+    return step.weight.dtype.is_floating_point
+
+
+def check_directory(directory: Path) -> None:
+    """Refuses a directory that has something in it.
+
+    Raises:
+        ExportError: it is not empty, or a file.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ExportError(f"{directory} is not an empty directory: name another one with -o")
+
+
+def write_directory(directory: Path, contents: Mapping[str, bytes]) -> None:
+    """Writes files beside the directory and then puts them in its place.
+
+    Raises:
+        ExportError: it cannot be written, or is not empty; nothing is left then.
+    """
+    check_directory(directory)
+    temporary = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        temporary.chmod(0o755)
+        os.replace(temporary, directory)
+    except OSError as error:
+        raise ExportError(f"{directory} cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_name(name: str) -> None:
+    # The example has a main of its own.
+    if name == "main" or not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
+        raise ExportError(f"{name!r} cannot begin the names of C: give another word of small letters, digits and _")
+
+
+def _read(template: str) -> str:
+    return files("bnn.export").joinpath(template).read_text(encoding="utf-8")

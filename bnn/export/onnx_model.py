@@ -1,0 +1,234 @@
+"""A program as an ONNX model of standard operators, opset 18, whose binary weights take one bit each.
+
+ONNX has no type of one bit: weights lie packed in bytes, which the graph's first nodes unpack. Runtimes that fold
+constants do so once. Bits are floats of ±1 there, in (N, C, H, W) order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from bnn.export.program import (
+    Add,
+    AddValue,
+    AveragePool,
+    Clamp,
+    Div,
+    Elementwise,
+    Map,
+    MaxPool,
+    Mul,
+    MulAdd,
+    Normalize,
+    PadChannels,
+    PReLU,
+    Product,
+    Program,
+    Rounded,
+    Signs,
+    Step,
+    Thresholds,
+    Value,
+    Window,
+)
+
+OPSET = 18
+_IR_VERSION = 8  # the first that has this opset
+
+
+def onnx_model(program: Program, *, name: str = "network") -> onnx.ModelProto:
+    """A program as a model whose input `image` is [N, ...], uint8 pixels or float32, and its output `logits`.
+
+    Args:
+        program: see `bnn.export.program`.
+        name: of the graph.
+    """
+    return _Graph(program).model(name)
+
+
+class _Graph:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.names: dict[Value, str] = {}
+        self.bits: list[tuple[str, npt.NDArray[np.bool_]]] = []
+        self._count = 0
+
+    def model(self, name: str) -> onnx.ModelProto:
+        program = self.program
+        kind = TensorProto.UINT8 if program.input.kind == "uint8" else TensorProto.FLOAT
+        source = helper.make_tensor_value_info("image", kind, ["N", *program.input_shape])
+        sink = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", program.output.channels])
+        x = "image"
+        if len(program.input_shape) == 1:
+            x = self._node("Unsqueeze", x, self._constant(np.array([2, 3])))
+        self.names[program.input] = x
+        for step in program.steps:
+            self.names[step.out] = self._step(step)
+        self.nodes.append(helper.make_node("Flatten", [self.names[program.output]], ["logits"], axis=1))
+        nodes = [*(self._unpacked() if self.bits else []), *self.nodes]
+        graph = helper.make_graph(nodes, name, [source], [sink], self.initializers)
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="bnn-edge")
+        if program.classes:
+            helper.set_model_props(model, {"classes": json.dumps(program.classes)})
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        self._count += 1
+        name = f"v{self._count}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def _constant(self, values: npt.NDArray[Any]) -> str:
+        self._count += 1
+        name = f"c{self._count}"
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+    def _of_channels(self, values: Tensor) -> str:
+        """A value of each channel, which broadcasts over images; one for all where they are the same."""
+        same = bool((values == values[0]).all())
+        return self._constant((values[:1] if same else values).numpy().reshape(1, -1, 1, 1))
+
+    def _scalar(self, value: float) -> str:
+        return self._constant(np.array(value, np.float32))
+
+    def _step(self, step: Step) -> str:
+        x = self.names[step.x]
+        match step:
+            case Product():
+                return self._finished(self._product(step, x), step)
+            case Map():
+                return self._elementwise(x, step.operations)
+            case Normalize():
+                floats = self._node("Cast", x, to=TensorProto.FLOAT)
+                return self._elementwise(floats, (Mul(step.scale), Add(step.shift)))
+            case Signs():
+                return self._sign(self._node("GreaterOrEqual", x, self._scalar(0.0)))
+            case MaxPool():
+                return self._node("MaxPool", x, **_pooling(step.window))
+            case AveragePool():
+                return self._average(step, x)
+            case PadChannels():
+                behind = step.out.channels - step.x.channels - step.before
+                pads = self._constant(np.array([0, step.before, 0, 0, 0, behind, 0, 0]))
+                return self._node("Pad", x, pads, self._scalar(0.0))
+
+    def _product(self, step: Product, x: str) -> str:
+        """The sums, pooled."""
+        window = step.window
+        if step.unpooled == (1, 1) and window.padding == (0, 0) and window.kernel == (step.x.height, step.x.width):
+            by_rows = step.weight.permute(0, 3, 1, 2).flatten(1)
+            flat = self._node("Flatten", x, axis=1)
+            product = self._node("Gemm", flat, self._weight(by_rows), transB=1)
+            out = self._node("Unsqueeze", product, self._constant(np.array([2, 3])))
+        else:
+            options = {"strides": window.stride, "pads": window.padding * 2, "dilations": window.dilation}
+            out = self._node("Conv", x, self._weight(step.weight.permute(0, 3, 1, 2)), **options)
+        return out if step.pool is None else self._node("MaxPool", out, **_pooling(step.pool))
+
+    def _weight(self, weight: Tensor) -> str:
+        """A weight as floats, of bits by unpacking them."""
+        if weight.dtype is not torch.bool:
+            return self._constant(weight.contiguous().numpy())
+        name = f"weight{len(self.bits)}"
+        self.bits.append((name, weight.contiguous().numpy()))
+        return name
+
+    def _unpacked(self) -> list[onnx.NodeProto]:
+        """The nodes that make every weight of bits, from one array."""
+        begun, self.nodes = self.nodes, []
+        sizes = [bits.size for _, bits in self.bits]
+        packed = np.packbits(np.concatenate([bits.reshape(-1) for _, bits in self.bits]), bitorder="little")
+        shifted = self._node(
+            "BitShift",
+            self._constant(packed.reshape(-1, 1)),
+            self._constant(np.arange(8, dtype=np.uint8).reshape(1, 8)),
+            direction="RIGHT",
+        )
+        bits = self._node("BitwiseAnd", shifted, self._constant(np.array(1, np.uint8)))
+        # 0 and 1 to 255 and 1, which are -1 and +1 of int8.
+        levels = self._node("Sub", self._node("Add", bits, bits), self._constant(np.array(1, np.uint8)))
+        signs = self._node("Cast", self._node("Cast", levels, to=TensorProto.INT8), to=TensorProto.FLOAT)
+        flat = self._node("Reshape", signs, self._constant(np.array([-1])))
+        parts = [f"{name}_flat" for name, _ in self.bits]
+        rest = packed.size * 8 - sum(sizes)
+        ends = self._constant(np.array([*sizes, *([rest] if rest else [])]))
+        self.nodes.append(helper.make_node("Split", [flat, ends], [*parts, *(["rest"] if rest else [])], axis=0))
+        for part, (name, values) in zip(parts, self.bits, strict=True):
+            self.nodes.append(helper.make_node("Reshape", [part, self._constant(np.array(values.shape))], [name]))
+        unpacking, self.nodes = self.nodes, begun
+        return unpacking
+
+    def _finished(self, y: str, step: Product) -> str:
+        if not isinstance(step.tail, Thresholds):
+            return self._elementwise(y, step.tail)
+        least = step.tail.least
+        if least.dtype is torch.int64 and int(least.abs().max()) < 1 << 15:
+            least = least.short()
+        floats = self._of_channels(least)
+        if least.dtype is not torch.float32:
+            floats = self._node("Cast", floats, to=TensorProto.FLOAT)
+        bits = self._node("GreaterOrEqual", y, floats)
+        if step.tail.inverted.any():
+            bits = self._node("Xor", bits, self._of_channels(step.tail.inverted))
+        return self._sign(bits)
+
+    def _sign(self, bits: str) -> str:
+        return self._node("Where", bits, self._scalar(1.0), self._scalar(-1.0))
+
+    def _elementwise(self, y: str, operations: Iterable[Elementwise]) -> str:
+        for operation in operations:
+            match operation:
+                case Mul(factor):
+                    y = self._node("Mul", y, self._of_channels(factor))
+                case Add(term):
+                    y = self._node("Add", y, self._of_channels(term))
+                case Div(divisor):
+                    y = self._node("Div", y, self._of_channels(divisor))
+                case MulAdd(factor, term):
+                    # Rounded once, as the network is evaluated.
+                    wide = self._node("Cast", y, to=TensorProto.DOUBLE)
+                    wide = self._node("Mul", wide, self._of_channels(factor.double()))
+                    wide = self._node("Add", wide, self._of_channels(term.double()))
+                    y = self._node("Cast", wide, to=TensorProto.FLOAT)
+                case Clamp(low, high):
+                    bounds = [self._scalar(end) if math.isfinite(end) else "" for end in (low, high)]
+                    y = self._node("Clip", y, *bounds)
+                case PReLU(slope):
+                    y = self._node("PRelu", y, self._constant(slope.numpy().reshape(-1, 1, 1)))
+                case Rounded(dtype):
+                    y = self._rounded(y, dtype)
+                case AddValue(value):
+                    y = self._node("Add", y, self.names[value])
+        return y
+
+    def _rounded(self, y: str, dtype: str) -> str:
+        narrow = TensorProto.FLOAT16 if dtype == "float16" else TensorProto.BFLOAT16
+        return self._node("Cast", self._node("Cast", y, to=narrow), to=TensorProto.FLOAT)
+
+    def _average(self, step: AveragePool, x: str) -> str:
+        options = _pooling(step.window)
+        # Windows that reach beyond the image have the mean of what lies in it.
+        for end, (size, out) in enumerate(((step.x.height, step.out.height), (step.x.width, step.out.width))):
+            reach = (out - 1) * step.window.stride[end] + step.window.kernel[end]
+            options["pads"][2 + end] = max(0, reach - size)
+        y = self._node("AveragePool", x, **options)
+        return self._rounded(y, "bfloat16") if step.out.kind == "bfloat16" else y
+
+
+def _pooling(window: Window) -> dict[str, Any]:
+    return {"kernel_shape": window.kernel, "strides": window.stride, "pads": [*window.padding, *window.padding]}

@@ -1,0 +1,96 @@
+"""Generated C gives what the network gives: every sign before the head, and so its logits."""
+
+import platform
+import subprocess
+
+import pytest
+import torch
+
+from bnn.export import c_source, program_of
+from bnn.export.program import Map, Product, Signs, Thresholds
+from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, vgg_small
+from tests.export.networks import compiled, examples, logits_of, needs_gcc, network, of_parts, plain
+
+pytestmark = needs_gcc
+SHAPE = (3, 16, 16)
+# Without it, x86-64 has no instruction that counts ones.
+POPCOUNT = ("-mpopcnt",) if platform.machine() == "x86_64" else ()
+SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def narrow_resnet8():
+    return resnet8(input_shape=SHAPE, classes=5, width=6)
+
+
+@pytest.mark.parametrize(("preset", "flags"), [("standard", POPCOUNT), ("edge-min", SANITIZED)])
+def test_signs_of_a_chain_are_exact_to_the_last_bit(preset, flags, tmp_path):
+    model = network(plain, SHAPE, preset=preset)
+    given, logits = examples(model, SHAPE, 50)
+    assert len(set(logits.argmax(1).tolist())) > 1
+    program = compiled(model, tmp_path / "c", *flags)
+    # A single sign would change whole numbers before the last norm.
+    assert torch.equal(logits_of(program, given), logits)
+    early = subprocess.run([program], input=b"x" * 800, capture_output=True, check=False)
+    assert early.returncode == 1
+    assert early.stdout.count(b"\n") == 1
+    assert b"after 32 of its bytes" in early.stderr
+
+
+@pytest.mark.parametrize(("preset", "flags"), [("standard", POPCOUNT), ("edge-min", ("-DWITHOUT_POPCOUNT",))])
+def test_a_residual_network(preset, flags, tmp_path):
+    model = network(narrow_resnet8, SHAPE, preset=preset, pixels=False)
+    given, logits = examples(model, SHAPE, 50)
+    program = compiled(model, tmp_path / "c", *flags, shape=SHAPE)
+    torch.testing.assert_close(logits_of(program, given), logits, rtol=0, atol=1e-5)
+
+
+def test_layers_outside_of_blocks(tmp_path):
+    model = network(of_parts, SHAPE, preset="standard")
+    given, logits = examples(model, SHAPE, 50)
+    torch.testing.assert_close(logits_of(compiled(model, tmp_path / "c"), given), logits, rtol=0, atol=1e-5)
+
+
+def test_a_chain_has_thresholds_alone_before_its_head():
+    program = program_of(network(plain, SHAPE, preset="edge-min"))
+    products = [step for step in program.steps if isinstance(step, Product)]
+    assert all(isinstance(step.tail, Thresholds) for step in products[:-1])
+    assert not [step for step in program.steps if isinstance(step, Map | Signs)]
+    source = c_source(program).source
+    assert "malloc" not in source
+    assert "float sum" in source  # of the first layer, and of no other
+    assert source.count("sum_reals_of_bits, finish_") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [plain, narrow_resnet8, of_parts], ids=lambda build: build.__name__)
+def test_ten_thousand_inputs_under_sanitizers(build, tmp_path):
+    model = network(build, SHAPE, preset="standard" if build is of_parts else "edge-min")
+    given, logits = examples(model, SHAPE, 10_000)
+    found = logits_of(compiled(model, tmp_path / "c", *SANITIZED), given)
+    if build is plain:
+        assert torch.equal(found, logits)
+    else:
+        torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["standard", "edge", "edge-min"])
+@pytest.mark.parametrize(
+    ("build", "shape", "count"),
+    [
+        (mlp, (1, 28, 28), 1000),
+        (cnv, (3, 32, 32), 200),
+        (binarynet, (3, 32, 32), 50),
+        (resnet20, (3, 32, 32), 200),
+        (resnet18, (3, 32, 32), 20),
+        (vgg_small, (3, 32, 32), 50),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_networks_of_the_package(build, shape, count, preset, tmp_path):
+    model = network(build, shape, preset=preset)
+    given, logits = examples(model, shape, count)
+    found = logits_of(compiled(model, tmp_path / "c", "-O2", *POPCOUNT), given)
+    if build in (mlp, cnv, binarynet):
+        assert torch.equal(found, logits)
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
