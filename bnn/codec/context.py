@@ -127,7 +127,8 @@ def effort(size: int, lanes: int, levels: int, distances: int) -> float:
         distances: how many the contexts have.
     """
     steps = math.ceil(size / lanes)
-    updates = sum(1 for _ in _blocks(steps)) * levels ** (distances + 1) / 16
+    places: int = levels ** (distances + 1)
+    updates = sum(1 for _ in _blocks(steps)) * places / 16
     return updates + min(_effort_of_steps(size, lanes, levels, distances), _effort_of_symbols(size, distances))
 
 

@@ -10,6 +10,7 @@ encoder runs backwards, and the decoder gives the symbols in their order. All la
 each step, those of the lanes that need one, in the order of the lanes.
 """
 
+from array import array
 from bisect import bisect_right
 
 import numpy as np
@@ -92,7 +93,7 @@ class SymbolDecoder:
     def __init__(self, payload: bytes, *, lanes: int) -> None:
         _check_length(payload, lanes)
         self._state: list[int] = np.frombuffer(payload, "<u4", lanes).tolist()
-        self._words = memoryview(np.frombuffer(payload, "<u2", offset=4 * lanes).astype(np.int64))
+        self._words = array("H", np.frombuffer(payload, "<u2", offset=4 * lanes).astype(np.uint16).tobytes())
         self._next = 0
         _check_range(min(self._state, default=_LOWEST))
 

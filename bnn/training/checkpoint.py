@@ -89,6 +89,7 @@ def save(directory: Path, snapshot: Snapshot) -> Path:
             "state": snapshot.state,
             "tensors": tensors.name,
             "tensors_sha256": digest,
+            "tensors_bytes": new_tensors.stat().st_size,
         }
         _write(new_manifest, [_sealed(fields)])
         _rename(new_tensors, tensors)
@@ -186,15 +187,14 @@ def _verified(manifest: Path) -> tuple[dict[str, Any], Path]:
     name = _tensors_name(step, str(digest))
     # Nothing but a name that can belong to this manifest is ever opened.
     named = _NAME.fullmatch(name) and fields.get("tensors") == name
-    if (
-        not named
-        or type(fields.get("step")) is not int
-        or fields["step"] != step
-        or not isinstance(fields.get("state"), dict)
-    ):
+    counted = type(fields.get("step")) is int and fields["step"] == step
+    if not named or not counted or not isinstance(fields.get("state"), dict):
         raise _DamagedError(f"{manifest} is damaged: it does not describe a checkpoint of step {step}")
     tensors = manifest.with_name(name)
     try:
+        size = tensors.stat().st_size
+        if fields.get("tensors_bytes", size) != size:
+            raise _DamagedError(f"{tensors} is damaged: it has {size} bytes and not those of the checkpoint")
         if _sha256(tensors) != digest:
             raise _DamagedError(f"{tensors} is damaged: its SHA-256 is wrong")
     except PermissionError as error:

@@ -5,7 +5,6 @@ A checkpoint's seal finds damage. It does not say that a trainer wrote it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +43,17 @@ def check_progress(state: Mapping[str, Any], trainer: Trainer) -> None:
     sums, best, last = (_dict(run.get(name), name) for name in ("sums", "best", "last_record"))
     _number(sums.get("loss"), "sums.loss")
     _number(best.get("validation_accuracy"), "best.validation_accuracy")
-    for part, whole, name in (("correct", sums, "sums"), ("examples", sums, "sums"), ("epoch", best, "best")):
-        _count(whole.get(part), f"{name}.{part}")
+    for part in ("correct", "examples"):
+        _count(sums.get(part), f"sums.{part}")
+    _count(best.get("epoch"), "best.epoch")
     for name in ("train_loss", "train_accuracy") if run["epoch"] else ():
         _number(last.get(name), f"last_record.{name}")
     kept = _dict(run.get("callbacks"), "callbacks")
     for callback in trainer.callbacks:
         name = type(callback).__name__
-        part = _dict(kept.get(name, {}), name)
+        own = _dict(kept.get(name, {}), name)
         try:
-            callback.check(trainer, part)
+            callback.check(trainer, own)
         except (LookupError, TypeError, ValueError, AttributeError, BnnError) as error:
             raise CheckpointError(f"the checkpoint's state of {name} is not one that it has kept: {error!r}") from None
 
@@ -123,13 +123,17 @@ def _check_state(
 
 def _is_like(value: Any, own: Any) -> bool:
     """Whether a JSON value could be what becomes of an optimizer's option: numbers may move with a schedule."""
-    if isinstance(own, (list, tuple)):  # decays, which stay below 1
-        return _is_list(value, len(own)) and all(_is_like(v, o) and (v < 1 or o >= 1) for v, o in zip(value, own))
+    if isinstance(own, (list, tuple)):
+        return _is_list(value, len(own)) and all(map(_is_decay, value, own))
     if not isinstance(own, (int, float)) or isinstance(own, bool):
         return type(value) is type(own) and bool(value == own)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and (value >= 0 or own < 0)
+    return abs(value) < _MOST and (value >= 0 or own < 0)
+
+
+def _is_decay(value: Any, own: Any) -> bool:
+    return _is_like(value, own) and (not isinstance(value, (int, float)) or value < 1 or own >= 1)
 
 
 def _is_list(value: Any, length: int) -> bool:
@@ -155,7 +159,8 @@ def require_numbers(*values: Any) -> None:
 
 
 def _number(value: Any, name: str) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    # An epoch whose steps were all skipped has NaN.
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) >= _MOST:
         raise CheckpointError(f"the checkpoint does not hold a training state: {name} is {_short(value)}")
 
 

@@ -219,5 +219,5 @@ def test_no_file_has_more_tensors_than_its_bytes_could_name():
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[" * 300 + "]" * 300, "\ud800", "NaN"])
 def test_a_description_that_is_no_json_object_or_nested_deeply(text):
     described = text.encode(errors="surrogatepass")
-    with pytest.raises(FormatError, match="^the description is damaged: [^\n]+$"):
+    with pytest.raises(FormatError, match=r"^the description is damaged: [^\n]+$"):
         from_bytes(sealed(record(), bytes(8), description=described))

@@ -139,7 +139,7 @@ def test_what_is_no_file_is_not_waited_for(path: Path) -> None:
         os.mkfifo(taken)
         if taken != path:
             cached_images(path, SHAPE, Decoder())
-    with pytest.raises(DataError, match="cannot write the image cache .*it is not a regular file"):
+    with pytest.raises(DataError, match=r"cannot write the image cache .*it is not a regular file"):
         cached_images(path, SHAPE, Decoder())
 
 

@@ -28,7 +28,7 @@ from bnn.errors import UsageError
 from bnn.reports.budget import print_budget, print_candidates, print_measured
 
 _CAPTION = "Tensors of one step on the CPU at the moment when they take most, predicted: see docs/cost.md."
-_FIT_CAPTION = "Needed by the process above what Python and torch take, allocator and objects included, predicted: see docs/cost.md."
+_FIT_CAPTION = "Needed by the process beside Python and torch, allocator and objects included: see docs/cost.md."
 
 
 class PredictedBudget:
@@ -63,7 +63,7 @@ class PredictedBudget:
             return
         console = Console()
         title = f"{options.model}, batch of {options.batch}, {optimizer}; MiB"
-        others = {
+        others: dict[str, list[float]] = {
             "saved for backward": [step.saved_bytes for step in predicted.values()],
             "needed by the process": [step.process_bytes for step in predicted.values()],
         }
