@@ -85,7 +85,7 @@ def of_a_run(chance: Random, folder: Path) -> None:
     """Damages a file of a run, and has a command use it."""
     shutil.copytree(interrupted(), "run")
     (command,) = chance.choices(list(COMMANDS), [4, 3, 4, 1])
-    files = [path for path in Path("run").rglob("*") if path.is_file()]
+    files = [path for path in Path("run").rglob("*") if path.is_file() and path.stat().st_size]
     path, damage = chance.choice(files), chance.choice([*DAMAGES, *_OFTEN])
     DAMAGES[damage](path, chance)
     others = {other: other.read_bytes() for other in files if other != path}
