@@ -66,7 +66,7 @@ _COMMANDS = [
         ("budget", "mlp", "--no-measure"),
         ("--input=3,8,8", "--batch=20", "--preset=edge-min", "--optimizer=sgd", "--mode=paper", "--json", "--slice=5"),
     ),
-    _Command("bnn", ("budget", "mlp", "--fit=2MiB"), ("--optimizer=bop", "--preset=edge", "--mode=paper", "--json")),
+    _Command("bnn", ("budget", "mlp", "--fit=2MiB", "--mode=paper"), ("--optimizer=bop", "--preset=edge", "--json")),
     _Command("bnn", ("report", "run"), ("-o=page.html", "--strict")),
     _Command("bnn", ("models",)),
     _Command("bnn", ("compress", "run", "-o", "new.bnnz"), ("--floats=float16", "--floats=bfloat16")),
