@@ -110,7 +110,11 @@ SAMPLES = [
     ),
 ]
 MODELS = [binarynet, cnv, gxnor_cnn, gxnor_vgg, mlp, resnet8, resnet18, resnet20, vgg7, vgg_small]
-MODELS += [partial(resnete18, classes=3), *(released.build for released in RELEASED.values())]
+MODELS += [partial(resnete18, classes=3)]
+# Each class of the zoo's units.
+MODELS += [
+    RELEASED[name].build for name in ("quicknet_small", "birealnet", "dorefanet", "meliusnet22", "real_to_binary_net")
+]
 
 
 def plain(module: nn.Module) -> str:

@@ -42,6 +42,7 @@ def test_a_step_of_whole_images_in_the_least_memory(name):
     assert (set(layers) <= fused) == (name in IN_BITS)
 
 
+@pytest.mark.slow
 def test_a_rectified_network_is_kept_in_bits():
     model, loss, warned = one_step("quicknet_small", 32, 5)
     assert loss < 100
