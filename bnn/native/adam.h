@@ -16,15 +16,17 @@ inline Octet root_of(Octet v) {
 #endif
 }
 
-// Finite floats within the range of float16, each rounded up in magnitude where the lowest 13 bits of its random word
-// are large enough: as probable as it is far from the neighbour below.
+// Floats within the range of float16, each rounded up in magnitude where the lowest 13 bits of its random word are
+// large enough: as probable as it is far from the neighbour below. What is not finite becomes NaN, so that it is found.
 inline void store_at_random(Float16* to, Octet v, Words random, int64_t count) {
     const Words word = (Words)v, sign = word >> 16 & 0x8000, size = word & 0x7FFFFFFF;
     const Mask tiny = if_negative((Mask)size - 0x38800000);
     // Either way a step of float16 is 2^13: of the float's own bits, or below 2^-14, of whole 2^-37.
     const Mask steps = __builtin_convertvector(select(tiny, (Octet)size) * 0x1p37f, Mask);
     const Words fine = (Words)choose(tiny, steps, (Mask)(size - 0x38000000));
-    const HalfWords halves = __builtin_convertvector(sign | (fine + (random & 0x1FFF)) >> 13, HalfWords);
+    const Words rounded = sign | (fine + (random & 0x1FFF)) >> 13;
+    const Mask lost = if_negative(0x7F7FFFFF - (Mask)size);
+    const HalfWords halves = __builtin_convertvector((Words)choose(lost, Mask{} + 0x7E00, (Mask)rounded), HalfWords);
     std::memcpy(static_cast<void*>(to), &halves, count * sizeof(Float16));
 }
 

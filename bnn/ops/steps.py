@@ -15,6 +15,7 @@ from bnn.random.lowbias32 import random_bits
 
 _MIN_NORMAL = 2.0**-14
 _RANDOM_BITS = 13  # by which float32's mantissa is longer than float16's
+_NAN = 0x7E00  # of float16
 _EXPONENT_OFFSET = 112 << 23  # between the biases of float32's and float16's exponents
 
 
@@ -79,10 +80,10 @@ def adam_by_signs(
     magnitude with the probability (|x| - |below|) / (|above| - |below|), a multiple of 2^-13. It holds below 2^-14
     too, but for what |x| has beyond 2^-37, which is cut off. The 13 random bits are those of the hashes 2i and 2i + 1
     of `seed` for element i in the order of memory: for the weight the lowest and for the mean the highest of the
-    first, for the root the lowest of the second.
+    first, for the root the lowest of the second. What is not finite stays so, as NaN.
 
     Args:
-        weight: float16 [rows, n], contiguous and finite; changed in place.
+        weight: float16 [rows, n], contiguous; changed in place.
         mean: the running mean of the gradient, likewise.
         root: the root of the running mean of its square, likewise; at least 0.
         signs: packed [rows, ceil(n / 8)]: the signs of the gradient.
@@ -118,6 +119,7 @@ def _to_float16(x: Tensor, random: Tensor) -> Tensor:
     steps = (size * 2.0 ** (24 + _RANDOM_BITS)).long()
     fine = torch.where(size < _MIN_NORMAL, steps, size.view(torch.int32).long() - _EXPONENT_OFFSET)
     halves = fine + (random & (1 << _RANDOM_BITS) - 1) >> _RANDOM_BITS
+    halves = torch.where(x.isfinite(), halves, _NAN)
     return halves.to(torch.int16).view(torch.float16).copysign(x)
 
 

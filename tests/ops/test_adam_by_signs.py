@@ -63,6 +63,21 @@ class TestNative:
         torch.ops.bnn.adam_by_signs(*stepped, signs, *OPTIONS.values())
         assert equal_bits(stepped, expected)
 
+    @pytest.mark.parametrize("of", [0, 1, 2])
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_what_is_not_finite_is_found_afterwards(self, of, value):
+        *tensors, signs = operands(2, 21)
+        tensors[of][0, 3] = tensors[of][1, 20] = value
+        if of == 0 and value == math.inf:
+            tensors[1][tensors[0].isinf()] = math.nan  # by itself it would be clamped to 1
+        expected = copies(tensors)
+        steps.adam_by_signs(*expected, signs, *OPTIONS.values())
+        torch.ops.bnn.adam_by_signs(*tensors, signs, *OPTIONS.values())
+        for stepped, specified in zip(tensors, expected, strict=True):
+            assert torch.allclose(stepped, specified, rtol=0, atol=0, equal_nan=True)
+        lost = torch.stack([x.isnan() for x in tensors]).any(dim=0)
+        assert lost.nonzero().tolist() == [[0, 3], [1, 20]]
+
     def test_every_number_of_float16(self):
         """Decays near 1 leave means near where they are; without a rate weights stay."""
         every = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16)
