@@ -68,7 +68,7 @@ class Batches:
         self.augment = tuple(augment)
         self.device = torch.device(device)
         self._split = _on_device(split, self.device)
-        self._scale, self._shift = (x.to(self.device) for x in scale_and_shift(split.images, mean, std))
+        self._scale, self._shift = (x.to(self.device) for x in scale_and_shift(split.images[:0], mean, std))
 
     def __len__(self) -> int:
         """Batches an epoch."""
