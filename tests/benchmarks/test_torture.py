@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from random import Random
@@ -82,9 +83,7 @@ def test_other_kinds_are_refused(capsys):
 
 
 def storage(folder: Path, fault: str, at: int, chance) -> Storage:
-    attic = folder.parent / "attic"
-    attic.mkdir(exist_ok=True)
-    return Storage(folder, fault, at, chance, attic)
+    return Storage(folder, fault, at, chance, Path(tempfile.mkdtemp(dir=folder.parent)))
 
 
 @pytest.fixture
