@@ -279,7 +279,7 @@ KINDS = (
         "model files with right seals and a changed table, payload or description, or up to 10,000 tensors: read, built"
         " and run within 5 s and 256 MiB",
         model_file,
-        short=60,
+        short=40,
         long=10_000,
         before=trained,
     ),
@@ -288,14 +288,14 @@ KINDS = (
         "checkpoints with right seals, whose state or tensors are of other types, sizes and names, or nested 100,000"
         " deep: all restored or nothing",
         manifest,
-        short=40,
+        short=20,
         long=10_000,
     ),
     Kind(
         "configurations",
         "`config.json` with values of other types and ranges: `eval`, `compress`, `train --resume`",
         configuration,
-        short=30,
+        short=20,
         long=10_000,
         before=trained,
     ),
@@ -304,7 +304,7 @@ KINDS = (
         "`metrics.jsonl`, `summary.json` and `ledger.json` with values of other types and ranges: read for the report,"
         " and some pages made",
         figures,
-        short=30,
+        short=20,
         long=10_000,
         before=trained,
     ),

@@ -43,7 +43,7 @@ KINDS = (
         "kills",
         "kills and losses of power in the midst of a write: checkpoints, trainings, model files, image caches, pages",
         trial,
-        short=25,
+        short=16,
         before=trained,
         long=1000,
     ),

@@ -115,7 +115,7 @@ KINDS = (
         "nans",
         "NaN, infinity and 1e30 in a weight, statistic, moment, gradient, input or rate at a random step, every preset",
         trial,
-        short=20,
+        short=10,
         long=1000,
     ),
 )

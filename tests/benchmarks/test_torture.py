@@ -148,7 +148,7 @@ def test_a_loss_of_power_takes_what_was_not_forced_to_disk(forced, folder):
         return 0
 
     found = set()
-    for seed in range(20):
+    for seed in range(12):
         assert status_of(forked(lambda seed=seed: act(seed))) == -signal.SIGKILL
         found.add((folder / "old").read_bytes())
         (folder / "old").write_bytes(b"old")
@@ -165,7 +165,7 @@ def test_the_torture_finds_a_write_that_is_not_atomic(monkeypatch):
         kill_at_a_change(write.act, chance, folder)
         write.check()
 
-    assert run(kind_of(trial), range(20), processes=1).broken
+    assert run(kind_of(trial), range(12), processes=1).broken
 
 
 def test_mutations_differ_and_are_repeated(chance):
