@@ -99,7 +99,7 @@ def _group(saved: Any, own: Mapping[str, Any], optimizer: torch.optim.Optimizer)
             raise CheckpointError(f"the checkpoint's optimizer has {saved.get(key)!r} as {key}, and here {value!r}")
     group = {key: tuple(value) if isinstance(own.get(key), tuple) else value for key, value in saved.items()}
     try:
-        getattr(optimizer, "check_group", lambda group: None)(group)
+        getattr(optimizer, "check_group", lambda group: None)({**own, **group})
     except ValueError as error:
         raise CheckpointError(f"the checkpoint's optimizer options are out of their range: {error}") from None
     return group
