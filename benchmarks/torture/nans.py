@@ -64,7 +64,7 @@ class Poison(Callback):
         if floating:
             chosen = self._chance.choice(floating)
             with torch.no_grad():
-                chosen.view(-1)[self._chance.randrange(chosen.numel())] = self._value
+                chosen[tuple(self._chance.randrange(size) for size in chosen.shape)] = self._value
 
 
 def trial(chance: Random, folder: Path) -> None:
