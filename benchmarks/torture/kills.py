@@ -43,7 +43,7 @@ KINDS = (
         "kills",
         "kills and losses of power in the midst of a write: checkpoints, trainings, model files, image caches, pages",
         trial,
-        short=16,
+        short=12,
         before=trained,
         long=1000,
     ),
