@@ -159,7 +159,7 @@ KINDS = (
         of_a_run,
         short=8,
         before=lambda: (trained(), interrupted()),
-        long=2000,
+        long=1000,
     ),
     Kind("caches", "the same of a file of the image cache, then its images", of_a_cache, short=10, long=1000),
 )

@@ -72,6 +72,6 @@ KINDS = (
         trial,
         short=3,
         before=trained,
-        long=300,
+        long=200,
     ),
 )

@@ -96,6 +96,6 @@ KINDS = (
         f"{_EXAMPLES} texts or values that hypothesis makes for one of {len(PARSERS)} parsers",
         trial,
         short=3,
-        long=1000,
+        long=300,
     ),
 )
