@@ -29,7 +29,7 @@ KINDS = (
         f"three steps of {', '.join(_NETWORKS)} under a preset in the memory that `bnn budget --fit` asks for, as"
         " RLIMIT_DATA",
         trial,
-        short=1,
+        short=0,
         long=100,
     ),
 )

@@ -1,6 +1,7 @@
 """Files of someone who means harm: each is refused in one line or read, in bounded time and memory, and nothing of it
 is executed. Seals are right, so that all that lies behind them is met."""
 
+import copy
 import hashlib
 import json
 import shutil
@@ -47,21 +48,25 @@ def mutated_json(value: Any, chance: Random) -> Any:
     for _ in range(chance.choice([1, 1, 2, 3])):
         places = list(_places(value))
         if not places:
-            return chance.choice(_ODD)
+            return _odd(chance)
         owner, key = chance.choice(places)
         match chance.randrange(6):
             case 0:
                 del owner[key]
             case 1 if isinstance(owner, dict):
-                owner[chance.choice(["", "x", "version", str(key) + " "])] = chance.choice(_ODD)
+                owner[chance.choice(["", "x", "version", str(key) + " "])] = _odd(chance)
             case 2:
                 other, name = chance.choice(places)
                 owner[key] = json.loads(json.dumps(other[name]))
             case 3 if isinstance(owner[key], (int, float)) and not isinstance(owner[key], bool):
                 owner[key] = chance.choice([-owner[key], owner[key] + 1, owner[key] * 1.5, str(owner[key]), -1])
             case _:
-                owner[key] = chance.choice(_ODD)
+                owner[key] = _odd(chance)
     return value
+
+
+def _odd(chance: Random) -> Any:
+    return copy.deepcopy(chance.choice(_ODD))
 
 
 def _places(value: Any) -> Any:
@@ -274,7 +279,7 @@ KINDS = (
         "model files with right seals and a changed table, payload or description, or up to 10,000 tensors: read, built"
         " and run within 5 s and 256 MiB",
         model_file,
-        short=60,
+        short=40,
         long=10_000,
         before=trained,
     ),
@@ -283,14 +288,14 @@ KINDS = (
         "checkpoints with right seals, whose state or tensors are of other types, sizes and names, or nested 100,000"
         " deep: all restored or nothing",
         manifest,
-        short=40,
+        short=20,
         long=10_000,
     ),
     Kind(
         "configurations",
         "`config.json` with values of other types and ranges: `eval`, `compress`, `train --resume`",
         configuration,
-        short=30,
+        short=20,
         long=10_000,
         before=trained,
     ),
@@ -299,7 +304,7 @@ KINDS = (
         "`metrics.jsonl`, `summary.json` and `ledger.json` with values of other types and ranges: read for the report,"
         " and some pages made",
         figures,
-        short=30,
+        short=20,
         long=10_000,
         before=trained,
     ),

@@ -20,11 +20,12 @@ def trial(chance: Random, folder: Path) -> None:
     if chance.random() < 0.25:
         killed(write.act, after_s=_LONGEST_S * chance.random() ** 2)
     else:
-        _kill_at_a_change(write.act, chance, folder)
+        kill_at_a_change(write.act, chance, folder)
     write.check()
 
 
-def _kill_at_a_change(act: Callable[[], object], chance: Random, folder: Path) -> None:
+def kill_at_a_change(act: Callable[[], object], chance: Random, folder: Path) -> None:
+    """Writes in another process, which is killed, or loses its power, at one of its changes to the disk."""
     with tempfile.TemporaryDirectory(prefix="torture-attic-", dir=folder.parent) as attic:
         at = 1 + int(_MOST_CHANGES ** chance.random())
         storage = Storage(folder, chance.choice(["kill", "power"]), at, chance, Path(attic))
@@ -42,7 +43,7 @@ KINDS = (
         "kills",
         "kills and losses of power in the midst of a write: checkpoints, trainings, model files, image caches, pages",
         trial,
-        short=25,
+        short=12,
         before=trained,
         long=1000,
     ),

@@ -64,7 +64,7 @@ class Poison(Callback):
         if floating:
             chosen = self._chance.choice(floating)
             with torch.no_grad():
-                chosen.view(-1)[self._chance.randrange(chosen.numel())] = self._value
+                chosen[tuple(self._chance.randrange(size) for size in chosen.shape)] = self._value
 
 
 def trial(chance: Random, folder: Path) -> None:
@@ -115,7 +115,7 @@ KINDS = (
         "nans",
         "NaN, infinity and 1e30 in a weight, statistic, moment, gradient, input or rate at a random step, every preset",
         trial,
-        short=20,
+        short=10,
         long=1000,
     ),
 )

@@ -70,8 +70,8 @@ KINDS = (
         "outputs",
         "commands whose standard output or errors are full, closed, or read in part",
         trial,
-        short=6,
+        short=3,
         before=trained,
-        long=300,
+        long=200,
     ),
 )

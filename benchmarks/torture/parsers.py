@@ -95,7 +95,7 @@ KINDS = (
         "parsers",
         f"{_EXAMPLES} texts or values that hypothesis makes for one of {len(PARSERS)} parsers",
         trial,
-        short=10,
-        long=1000,
+        short=3,
+        long=300,
     ),
 )

@@ -65,7 +65,7 @@ KINDS = (
         "resume",
         "runs of every preset, optimizer and device interrupted one to five times, at every kind of moment",
         trial,
-        short=14,
+        short=8,
         long=500,
     ),
 )

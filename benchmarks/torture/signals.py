@@ -110,7 +110,7 @@ KINDS = (
         "SIGINT, SIGTERM or SIGHUP to `bnn train` at a random moment, in three of ten from the first line of the"
         " package on; then it is resumed or started again",
         trial,
-        short=3,
+        short=1,
         before=trained,
         long=300,
     ),

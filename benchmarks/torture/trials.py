@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -192,6 +193,7 @@ def _work(kind: Kind, seeds: list[int], connection: Connection) -> None:
             os.dup2(nowhere.fileno(), stream)
     with open(1, "w", closefd=False) as out, open(2, "w", buffering=1, closefd=False) as errors:
         sys.stdout, sys.stderr = out, errors
+        warnings.simplefilter("default")  # a test runner may have made them errors
         for seed in seeds:
             began = _cpu_s()
             line = attempt(kind, seed)

@@ -58,4 +58,4 @@ def _train(make: partial[Trainer], said: Path) -> int:
     return 0
 
 
-KINDS = (Kind("twice", "two or three processes that start or resume one run at once", trial, short=4, long=200),)
+KINDS = (Kind("twice", "two or three processes that start or resume one run at once", trial, short=2, long=200),)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> CachedImages | None:
             f"the image cache {path} cannot be read ({error.strerror}): make it readable, or set BNN_CACHE to another"
             " folder"
         ) from error
-    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError, TokenError):  # of numpy's header
         return None
     return CachedImages(images=images, mean=mean, std=std, damaged=damaged)
 

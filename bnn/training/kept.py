@@ -1,5 +1,6 @@
 """`KeptStates`: the checkpoints of a run, of which none is of a state that has gone bad."""
 
+import math
 from pathlib import Path
 
 from torch import nn
@@ -72,4 +73,13 @@ class KeptStates:
 
     def _fault(self, snapshot: Snapshot) -> str | None:
         name = first_not_finite(snapshot.tensors, but=self._unbounded)
-        return None if name is None else f"its {name} is not finite"
+        if name is not None:
+            return f"its {name} is not finite"
+        # Whether a state that is loaded is one of an optimizer is checked where it is restored.
+        optimizer = snapshot.state.get("optimizer")
+        groups = optimizer.get("groups") if isinstance(optimizer, dict) else None
+        for group in groups if isinstance(groups, list) else ():
+            rate = group.get("lr") if isinstance(group, dict) else None
+            if isinstance(rate, float) and not math.isfinite(rate):
+                return f"its learning rate is {rate}"
+        return None
