@@ -18,7 +18,7 @@ def print_models(console: Console) -> None:
         padding=(0, 1, 0, 0),
         caption="MMAC: million multiply-accumulates of one image's forward pass, and those of ±1 with ±1 among them.",
     )
-    table.add_column("model")
+    table.add_column("model", overflow="fold")
     for column in ("input", "weights", "binary", "bits/weight", "MMAC", "±1 MMAC"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, build in networks().items():
