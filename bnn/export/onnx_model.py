@@ -61,6 +61,7 @@ class _Graph:
         self.program = program
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self.names: dict[Value, str] = {}
         self.bits: list[tuple[str, npt.NDArray[np.bool_]]] = []
         self._count = 0
@@ -93,10 +94,12 @@ class _Graph:
         return name
 
     def _constant(self, values: npt.NDArray[Any]) -> str:
-        self._count += 1
-        name = f"c{self._count}"
-        self.initializers.append(numpy_helper.from_array(values, name))
-        return name
+        """The name of an array; equal ones are there once."""
+        content = (values.dtype.str, values.shape, values.tobytes())
+        if content not in self.constants:
+            self.constants[content] = f"c{len(self.constants)}"
+            self.initializers.append(numpy_helper.from_array(values, self.constants[content]))
+        return self.constants[content]
 
     def _of_channels(self, values: Tensor) -> str:
         """A value of each channel, which broadcasts over images; one for all where they are the same."""
