@@ -36,6 +36,10 @@ class RunError(BnnError):
     """A run's directory cannot be used."""
 
 
+class DistributedError(BnnError):
+    """Processes that train together are not alike, or one of them is missing."""
+
+
 class NonFiniteError(BnnError, ValueError):
     """A NaN reached a place where it would silently become an ordinary value, such as a sign bit."""
 
