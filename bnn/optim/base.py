@@ -243,20 +243,34 @@ class LowBitOptimizer(torch.optim.Optimizer):
         return None
 
     def _step_by_signs(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
-        """Steps an accumulator in one pass of the kernels, if its gradient is packed signs and they have one for it."""
-        if not isinstance(gradient, BitTensor) or gradient.stride() != parameter.stride():
+        """Steps an accumulator in one pass of the kernels, if they have one for its gradient: signs or their sums."""
+        is_signs = isinstance(gradient, BitTensor)
+        if not (is_signs or gradient.dtype is torch.int8) or gradient.stride() != parameter.stride():
             return False
         state, size = self.state[parameter], self.sign_step(group)
         if size is not None and parameter.dtype is torch.int8:
             _, codes = in_memory_order(parameter.detach())
             least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
-            functions.step_by_signs(codes, gradient.packed, CODES_PER_UNIT * size, least, seed)
+            step = (CODES_PER_UNIT * size, least, seed)
+            if isinstance(gradient, BitTensor):
+                functions.step_by_signs(codes, gradient.packed, *step)
+            else:
+                _step_by_votes(codes, in_memory_order(gradient)[1], *step)
             return True
+        if not isinstance(gradient, BitTensor):
+            return False
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
             return False
         weight, *stored = (in_memory_order(tensor)[1] for tensor in tensors)
         return self.update_by_signs(weight, gradient.packed, stored, group, state["step"], seed)
+
+
+def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:
+    """`step_by_signs` by the signs of int8 sums; where these are 0, codes stay as they are."""
+    before = codes.clone()
+    functions.step_by_signs(codes, functions.pack(votes), *step)
+    codes.copy_(torch.where(votes == 0, before, codes))
 
 
 def _undecorated(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,73 @@
+"""Several processes train what one trains, bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+
+from bnn.distributed import Count, Exact
+from bnn.errors import DistributedError
+from bnn.presets import prepare
+from bnn.training import TrainingStep
+from bnn.weights import is_accumulator
+from tests.distributed import steps
+from tests.distributed.processes import results_of
+
+# Mode, preset, network and slice size of a batch of 24.
+QUICK = ("exact edge network 0", "exact edge-min mlp 10", "count edge network 12", "count standard mlp 12")
+CASES = (
+    "exact edge network 0",
+    "exact edge-min network 10",
+    "exact edge-min mlp 0",
+    "count edge network 6",
+    "count standard network 6",
+    "count standard mlp 6",
+    "count gxnor gxnor 6",
+    "count junctions gxnor 6",
+)
+
+
+def assert_ranks_equal_one(cases: list[str], ranks: int, folder) -> None:
+    one = {}
+    for case in cases:
+        one |= {f"{case}: {name}": tensor for name, tensor in steps.trained(*case.split()).items()}
+    for found in results_of(steps.many, *cases, ranks=ranks, folder=folder):
+        assert found.keys() == one.keys()
+        assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
+
+
+def test_two_ranks_are_one_process(tmp_path):
+    assert_ranks_equal_one([f"{case} 3" for case in QUICK], 2, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_any_number_of_ranks_is_one_process_after_twenty_steps(tmp_path, ranks):
+    # Slices that ranks have whole are as many for each.
+    cases = [case for case in CASES if ranks != 3 or case.startswith("exact")]
+    assert_ranks_equal_one([f"{case} 20" for case in cases], ranks, tmp_path)
+
+
+def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(tmp_path):
+    # With several slices a rank, edge-min steps more than once a batch; here once.
+    (found, _) = results_of(steps.many, "count edge-min mlp 0 3", ranks=2, folder=tmp_path)
+    one = prepare("edge-min", steps.NETWORKS["mlp"], input_shape=steps.SHAPE)
+    for parameter in one.model.parameters():
+        if is_accumulator(parameter):
+            parameter._hooks.clear()  # those that step in backward
+    one.exchange, one.slice_size = Count(), 12
+    torch.manual_seed(0)
+    for x, labels in steps.batches(3):
+        one.take(x, labels)
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(found[f"count edge-min mlp 0 3: model {name}"], tensor), name
+
+
+def test_a_network_with_statistics_outside_of_blocks_shares_no_slice():
+    step = prepare("standard", steps.network, input_shape=steps.SHAPE)
+    step.exchange = Exact()
+    with pytest.raises(DistributedError, match="outside of the blocks that keep bits; take --exchange count"):
+        step.take(*next(steps.batches(1)))
+    wide = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(128, 5))
+    step = TrainingStep(model=wide, optimizer=torch.optim.SGD(wide.parameters(), lr=0.1), exchange=Exact())
+    with pytest.raises(DistributedError, match="0 is a BatchNorm2d outside"):
+        step.take(*next(steps.batches(1)))
