@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import bnn
 from bnn.cli.arguments import ArgumentParser
 from bnn.cli.program import asks_for_help
-from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, named_recipe
+from bnn.cli.ranks import add_exchange_options, is_first, is_one_of_several, joined, mode_of, own_directory
+from bnn.cli.trainer import add_recipe_option, arguments_of_run, device_named, make_trainer, named_recipe
 from bnn.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ options of every run:
   --out DIR                    the run's directory (default: runs/RECIPE-TIME)
   --device DEVICE              cpu, cuda, mps, or auto: cuda if there is one (default)
   --tensorboard                write a TensorBoard log as well
+  --exchange MODE              how processes that torchrun starts share each batch: exact, count (default) or vote
+  --patience SECONDS           after which a process that does not answer is taken for lost (default: 20)
   -h, --help                   this text; behind a RECIPE: its own options, too
 
 SIGTERM and Ctrl-C save the state and leave; --resume goes on from there.
@@ -59,20 +62,31 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
         group.add_argument("--out", type=str, help="the run's directory (default: runs/RECIPE-TIME)")
         group.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
         group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+        add_exchange_options(group)
     except (ValueError, argparse.ArgumentError) as error:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
     values = parse_arguments(parser, arguments)
     out, device, tensorboard = values.pop("out"), values.pop("device"), values.pop("tensorboard")
+    mode, patience_s = mode_of(values.pop("exchange")), values.pop("patience")
+    if out is None and is_one_of_several():
+        raise UsageError("name the directory of a run that several processes train: --out DIR")
     directory = Path(out or f"runs/{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}")
-    trainer = make_trainer(lambda: build(recipe, values), directory, device, tensorboard=tensorboard)
-    trainer.recipe = recipe.content
-    trainer.configuration = {
-        "recipe": recipe.name,
-        "recipe_sha256": recipe.sha256,
-        "arguments": values_to_json(values),
-        "device": device,
-    }
-    _finish(trainer, trainer.fit)
+    with own_directory(directory) as place:
+        trainer = make_trainer(
+            lambda: joined(build(recipe, values), mode, patience_s, device_named(device)),
+            place,
+            device,
+            tensorboard=tensorboard,
+        )
+        trainer.recipe = recipe.content
+        trainer.configuration = {
+            "recipe": recipe.name,
+            "recipe_sha256": recipe.sha256,
+            "arguments": values_to_json(values),
+            "device": device,
+            **({} if mode is None else {"exchange": mode}),
+        }
+        _finish(trainer, trainer.fit)
 
 
 def _resume(arguments: list[str]) -> None:
@@ -82,6 +96,7 @@ def _resume(arguments: list[str]) -> None:
     parser.add_argument("--data-dir", type=Path, help="where the data are now")
     parser.add_argument("--device", help="cpu, cuda, mps or auto (default: as the run began)")
     parser.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
+    add_exchange_options(parser)
     add_recipe_option(parser)
     options = parser.parse_args(arguments)
     _say_that_torch_is_loading()
@@ -97,13 +112,22 @@ def _resume(arguments: list[str]) -> None:
         raise UsageError(f"the recipe {recipe.name} has no option --{name.replace('_', '-')}")
     values = values_from_json(recipe, {**kept, **changes})
     device = options.device or configuration.get("device", "auto")
-    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, tensorboard=options.tensorboard)
-    trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
-    _finish(trainer, trainer.resume)
+    mode = mode_of(options.exchange, kept=configuration.get("exchange"))
+    with own_directory(options.resume, resumes=True) as place:
+        trainer = make_trainer(
+            lambda: joined(build(recipe, values), mode, options.patience, device_named(device)),
+            place,
+            device,
+            tensorboard=options.tensorboard,
+        )
+        trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
+        if mode is not None:
+            trainer.configuration["exchange"] = mode
+        _finish(trainer, trainer.resume)
 
 
 def _say_that_torch_is_loading() -> None:
-    if "torch" not in sys.modules:
+    if "torch" not in sys.modules and is_first():
         print(f"bnn {bnn.__version__}: loading torch", flush=True)
 
 
@@ -114,5 +138,8 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
     from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
 
+    if not is_first():
+        take_all_steps()
+        return
     Console().print(Text(start_line(trainer)), soft_wrap=True)
     print_summary(Console(), take_all_steps(), trainer.out)

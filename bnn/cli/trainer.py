@@ -142,16 +142,26 @@ def make_trainer(make_run: Callable[[], Run], directory: Path, device: str, *, t
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, SpeedMeter, StorageMeter
+    from bnn.cost.meters import EnergyMeter, ExchangeMeter, FloatComparison, MemoryMeter, SpeedMeter, StorageMeter
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
 
-    meters: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), SpeedMeter(), FloatComparison()]
+    run = make_run()
+    if run.exchange is not None and run.exchange.ranks.rank:  # the first speaks for all
+        return Trainer(run, directory, device=device_named(device))
+    meters: list[Callback] = [
+        StorageMeter(),
+        MemoryMeter(),
+        EnergyMeter(),
+        SpeedMeter(),
+        FloatComparison(),
+        ExchangeMeter(),
+    ]
     callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
-    return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)
+    return Trainer(run, directory, device=device_named(device), callbacks=callbacks)
 
 
 def device_named(name: str) -> torch.device:

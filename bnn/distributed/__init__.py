@@ -3,7 +3,7 @@
 from bnn.distributed.exact import Exact
 from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchanged, exchanging
 from bnn.distributed.modes import MODES, exchange_of
-from bnn.distributed.ranks import Ranks, is_one_of_several, join, leave
+from bnn.distributed.ranks import Ranks, join, leave
 from bnn.distributed.votes import Count, Vote
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "exchange_of",
     "exchanged",
     "exchanging",
-    "is_one_of_several",
     "join",
     "leave",
 ]

@@ -29,6 +29,11 @@ class Exact(Exchange):
     shares_slices = True
     part = Part(0, range(0), 0)
 
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """The mode: any number of ranks goes on."""
+        return {"exchange": self.mode}
+
     def begin_part(self, part: Part) -> None:
         """Goes on to some rows of a slice."""
         self.part = part

@@ -56,6 +56,11 @@ class Exchange:
         self.ranks = ranks or Ranks()
         self._seed = self._draws = 0
 
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What makes a training another one; a checkpoint keeps it."""
+        return {"exchange": self.mode, "ranks": self.ranks.size}
+
     def begin_step(self, seed: int) -> None:
         """Begins a step, whose coins are those of a seed that all ranks share."""
         self._seed, self._draws = seed, 0

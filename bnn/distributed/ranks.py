@@ -117,11 +117,6 @@ class Ranks:
             ) from None
 
 
-def is_one_of_several() -> bool:
-    """Whether this process was started as one of several ranks, as by torchrun."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def join(*, device: torch.device | str = "cpu", patience_s: float = PATIENCE_S) -> Ranks:
     """Meets the other ranks, if this process was started as one of several, by gloo or on CUDA by NCCL.
 
@@ -132,7 +127,7 @@ def join(*, device: torch.device | str = "cpu", patience_s: float = PATIENCE_S) 
     Raises:
         DistributedError: not all of them come.
     """
-    if is_one_of_several() and not torch_distributed.is_initialized():
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not torch_distributed.is_initialized():
         backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
         to_meet = timedelta(seconds=_TIMES_TO_MEET * patience_s)
         try:

@@ -37,6 +37,8 @@ class StepResult:
     """Mean over the batch."""
     correct: int
     """Examples whose largest logit is that of their label."""
+    examples: int
+    """Of the batch, on all ranks."""
 
 
 @dataclass(kw_only=True)
@@ -154,7 +156,7 @@ class TrainingStep:
                 correct += part.correct
         except NonFiniteError:
             return None
-        return StepResult(loss, correct)
+        return StepResult(loss, correct, len(labels))
 
     def _accumulate_slice(
         self, x: Tensor, labels: Tensor, share: float, before_backward: Callable[[Tensor], None]
@@ -166,7 +168,7 @@ class TrainingStep:
         if not math.isfinite(loss):
             raise NonFiniteError("the loss is not finite")
         part.backward()  # type: ignore[no-untyped-call]
-        return StepResult(loss, count_correct(logits, labels))
+        return StepResult(loss, count_correct(logits, labels), len(labels))
 
     def _accumulate_shared(
         self, exchange: Exchange, x: Tensor, labels: Tensor, before_backward: Callable[[Tensor], None]
@@ -218,9 +220,8 @@ class TrainingStep:
                 parameter.grad = gradient
         if buffers:
             _restore(buffers, exchange.of_buffers(before, made))
-        return StepResult(
-            exchange.loss_of(losses, joint), int(ranks.sum_(torch.tensor([correct], device=ranks.device)))
-        )
+        correct = int(ranks.sum_(torch.tensor([correct], device=ranks.device)))
+        return StepResult(exchange.loss_of(losses, joint), correct, joint)
 
     def _accumulate_part(
         self,

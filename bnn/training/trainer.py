@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bnn.codec import described, save
 from bnn.data import Batches, Split, hold_out
+from bnn.distributed import Ranks
 from bnn.errors import CheckpointError, Interrupted, RunError, TrainingStopped
 from bnn.training import checkpoint, directory
 from bnn.training.callback import Callback
 from bnn.training.interruption import Interruption
 from bnn.training.machine import machine
 from bnn.training.run import Run
+from bnn.training.shared import check_alike, own_batches, sums_of_batches
 from bnn.training.snapshot import capture, restore
 from bnn.training.step import count_correct, model_errors
 
@@ -159,7 +162,9 @@ class Trainer:
             callback.restore(self, state["callbacks"].get(type(callback).__name__, {}))
 
     def save(self) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint, on the first of several ranks."""
+        if not self.is_writer:
+            return
         state = {
             "identity": self.run.identity,
             "epoch": self.epoch,
@@ -177,11 +182,13 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def save_model(self) -> None:
-        """Writes the network as a model file, with what evaluating it and predicting by it needs.
+        """Writes the network as a model file, with what evaluating it and predicting by it needs; on the first rank.
 
         Raises:
             CodecError: it cannot be written.
         """
+        if not self.is_writer:
+            return
         about = described(
             self.run.model,
             preprocessing=self.run.data.preprocessing,
@@ -206,6 +213,16 @@ class Trainer:
                 )
 
     @property
+    def _ranks(self) -> Ranks | None:
+        """The processes that train this run together; None where it is one that shares nothing."""
+        return None if self.run.exchange is None else self.run.exchange.ranks
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process keeps the run's state: of several ranks the first does."""
+        return self._ranks is None or self._ranks.rank == 0
+
+    @property
     def wall_s(self) -> float:
         """Seconds spent in training so far, those before an interruption included."""
         return self._wall_s + time.monotonic() - self._started_at
@@ -214,6 +231,8 @@ class Trainer:
 
     def _fit(self) -> dict[str, Any]:
         self._started_at = self._saved_at = time.monotonic()
+        if self._ranks is not None:
+            check_alike(self, self._ranks)
         try:
             self._each("on_fit_begin")
             while self.epoch < self.run.epochs:
@@ -235,9 +254,9 @@ class Trainer:
                 self._count_skip()
             else:
                 self._skips_in_a_row = 0
-                self._sums["loss"] += result.loss * len(y)
+                self._sums["loss"] += result.loss * result.examples
                 self._sums["correct"] += result.correct
-                self._sums["examples"] += len(y)
+                self._sums["examples"] += result.examples
                 self._each("on_step_end", result.loss)
             self._save_if_due()
 
@@ -308,15 +327,15 @@ class Trainer:
     def _evaluate(self, batches: Batches) -> tuple[float, float]:
         model = self.run.model
         model.eval()
-        loss, correct, examples = 0.0, 0, 0
+        found = []
         with torch.no_grad():
-            for x, y in batches.epoch(0):
-                with model_errors(x):
-                    logits, mean = self.run.forward(x, y)
-                    loss += mean.item() * len(y)
-                correct += count_correct(logits, y)
-                examples += len(y)
+            for x, y in own_batches(batches, self._ranks):
+                if len(y):
+                    with model_errors(x):
+                        logits, mean = self.run.forward(x, y)
+                    found.append((mean.item() * len(y), count_correct(logits, y), len(y)))
                 self._leave_if_interrupted()
+        loss, correct, examples = sums_of_batches(found, self._ranks)
         return loss / examples, correct / examples
 
     # --- what the loop needs ----------------------------------------------------------------------------------------
@@ -331,7 +350,13 @@ class Trainer:
             shuffle=shuffle,
             augment=self.run.augment if shuffle else (),
             device=self.device,
+            share=self._own_rows if shuffle and self.run.exchange is not None else None,
         )
+
+    def _own_rows(self, batch_size: int) -> Tensor:
+        """The rows of a batch that this rank takes."""
+        assert self.run.exchange is not None
+        return self.run.exchange.rows(batch_size, self.run.slice_count(batch_size))
 
     def _set_learning_rate(self) -> None:
         if self.run.schedule is not None:
@@ -345,6 +370,8 @@ class Trainer:
         self._leave_if_interrupted()
 
     def _leave_if_interrupted(self) -> None:
+        if self._ranks is not None:  # which leave after the same step
+            self._interruption.signal_number = int(self._ranks.agree(self._interruption.signal_number or 0)) or None
         if self._interruption.signal_number is None:
             return
         self.save()
