@@ -148,7 +148,7 @@ def exchanged(gradient: Tensor) -> Tensor:
     if _exchange is not None:
         return _exchange.of_accumulator(gradient)
     size = Ranks().size
-    if size > 1:
+    if size > 1 and not gradient.is_meta:  # on shapes alone nothing is trained
         raise DistributedError(
             f"this is one of {size} processes, and nothing exchanges the gradients of accumulators, which wrappers such"
             " as DistributedDataParallel do not see: every process would train another network; start `torchrun"

@@ -1,8 +1,10 @@
 """Several processes train what one trains, bit for bit."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bnn.distributed import Count, Exact
 from bnn.errors import DistributedError
@@ -12,8 +14,8 @@ from bnn.weights import is_accumulator
 from tests.distributed import steps
 from tests.distributed.processes import results_of
 
-# Mode, preset, network and slice size of a batch of 24.
-QUICK = ("exact edge network 0", "exact edge-min mlp 10", "count edge network 12", "count standard mlp 12")
+# Mode, way of training, network, slice size of a batch of 24, and steps.
+QUICK = ("exact edge network 0 3", "exact edge-min mlp 10 3", "count edge network 12 3", "count standard mlp 12 3")
 CASES = (
     "exact edge network 0",
     "exact edge-min network 10",
@@ -26,30 +28,40 @@ CASES = (
 )
 
 
-def assert_ranks_equal_one(cases: list[str], ranks: int, folder) -> None:
-    one = {}
+def of_one_process(cases: Sequence[str]) -> dict[str, Tensor]:
+    found = {}
     for case in cases:
-        one |= {f"{case}: {name}": tensor for name, tensor in steps.trained(*case.split()).items()}
-    for found in results_of(steps.many, *cases, ranks=ranks, folder=folder):
-        assert found.keys() == one.keys()
-        assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
-
-
-def test_two_ranks_are_one_process(tmp_path):
-    assert_ranks_equal_one([f"{case} 3" for case in QUICK], 2, tmp_path)
+        found |= {f"{case}: {name}": tensor for name, tensor in steps.trained(*case.split()).items()}
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_any_number_of_ranks_is_one_process_after_twenty_steps(tmp_path, ranks):
     # Slices that ranks have whole are as many for each.
-    cases = [case for case in CASES if ranks != 3 or case.startswith("exact")]
-    assert_ranks_equal_one([f"{case} 20" for case in cases], ranks, tmp_path)
+    cases = [f"{case} 20" for case in CASES if ranks != 3 or case.startswith("exact")]
+    one = of_one_process(cases)
+    for found in results_of(steps.many, *cases, ranks=ranks, folder=tmp_path):
+        assert found.keys() == one.keys()
+        assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
 
 
-def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(tmp_path):
-    # With several slices a rank, edge-min steps more than once a batch; here once.
-    (found, _) = results_of(steps.many, "count edge-min mlp 0 3", ranks=2, folder=tmp_path)
+VOTES = "count edge-min mlp 0 3"
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory) -> list[dict[str, Tensor]]:
+    return results_of(steps.many, *QUICK, VOTES, ranks=2, folder=tmp_path_factory.mktemp("ranks"))
+
+
+def test_two_ranks_are_one_process(of_two_ranks):
+    one = of_one_process(QUICK)
+    for found in of_two_ranks:
+        assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
+
+
+def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(of_two_ranks):
+    # Where a rank has several slices, edge-min steps as often; here once.
     one = prepare("edge-min", steps.NETWORKS["mlp"], input_shape=steps.SHAPE)
     for parameter in one.model.parameters():
         if is_accumulator(parameter):
@@ -59,7 +71,7 @@ def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(tmp_pa
     for x, labels in steps.batches(3):
         one.take(x, labels)
     for name, tensor in one.model.state_dict().items():
-        assert torch.equal(found[f"count edge-min mlp 0 3: model {name}"], tensor), name
+        assert torch.equal(of_two_ranks[0][f"{VOTES}: model {name}"], tensor), name
 
 
 def test_a_network_with_statistics_outside_of_blocks_shares_no_slice():
