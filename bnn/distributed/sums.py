@@ -84,11 +84,13 @@ def signs_of_sums(ranks: Ranks, sums: Tensor, *, largest: int, seed: int) -> Ten
     rows, n = sums.shape
     columns = -(-n // 8) * 8
     dtype = next(dtype for dtype in (torch.int8, torch.int16, torch.int32, torch.int64) if largest <= _most(dtype))
-    filled = sums.new_full((rows, columns), -1, dtype=dtype)  # whose bits are clear, as those past a row's end are
-    filled[:, :n] = sums
-    shares = _shares(filled.view(-1), 8 * ranks.size).view(ranks.size, -1)
-    of_all = ranks.swap(shares.view(torch.uint8)).view(dtype)
-    total = of_all.sum(0, dtype=torch.int64 if dtype is torch.int64 else torch.int32)
+    whole = sums.to(dtype)
+    if columns != n:  # the bits past a row's end are clear
+        whole = torch.cat((whole, whole.new_full((rows, columns - n), -1)), dim=1)
+    shares = _shares(whole.view(-1), 8 * ranks.size).view(ranks.size, -1)
+    total, *others = ranks.swap(shares.view(torch.uint8)).view(dtype)
+    for other in others:
+        total += other  # within `largest`, as is each sum on the way
     zeros = (total == 0).nonzero()[:, 0]
     places = zeros + ranks.rank * len(total)
     coins = random_bits_at(places // columns * n + places % columns, seed) >> 31
@@ -102,7 +104,9 @@ def majority(ranks: Ranks, packed: Tensor, *, seed: int) -> Tensor:
     """The packed signs that most ranks have, of which each rank counts a share; a coin where they are divided."""
     shares = packed.new_zeros((ranks.size, -(-packed.numel() // ranks.size)))
     shares.view(-1)[: packed.numel()] = packed.view(-1)
-    votes = functions.unpack(ranks.swap(shares), 8 * shares.shape[1], torch.int8).sum(0, dtype=torch.int32)
+    votes, *others = functions.unpack(ranks.swap(shares), 8 * shares.shape[1], torch.int8)
+    for other in others:
+        votes += other
     ties = (votes == 0).nonzero()[:, 0]
     most = votes > 0
     most[ties] = (random_bits_at(ties + ranks.rank * len(votes), seed) >> 31) > 0
@@ -116,4 +120,6 @@ def _most(dtype: torch.dtype) -> int:
 def _shares(flat: Tensor, count: int) -> Tensor:
     """[count, n / count], with zeros at the end."""
     missing = -len(flat) % count
+    if not missing:
+        return flat.view(count, -1)
     return torch.cat((flat, flat.new_zeros(missing))).view(count, -1)
