@@ -1,7 +1,7 @@
 """Speed and traffic of ranks that share each batch: torchrun --nproc-per-node 2 -m benchmarks.ranks --exchange count.
 
-Random images, BinaryNet, one warm-up step; the median of the steps that follow, on the slowest rank. Without torchrun and
-`--exchange` it is one process. OMP_NUM_THREADS gives the threads of a rank.
+Random images, BinaryNet, one warm-up step; the median of the steps that follow, on the slowest rank. Without torchrun
+and `--exchange` it is one process. OMP_NUM_THREADS gives the threads of a rank.
 """
 
 from __future__ import annotations

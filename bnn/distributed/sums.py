@@ -107,10 +107,11 @@ def majority(ranks: Ranks, packed: Tensor, *, seed: int) -> Tensor:
     votes, *others = functions.unpack(ranks.swap(shares), 8 * shares.shape[1], torch.int8)
     for other in others:
         votes += other
-    ties = (votes == 0).nonzero()[:, 0]
-    most = votes > 0
-    most[ties] = (random_bits_at(ties + ranks.rank * len(votes), seed) >> 31) > 0
-    return ranks.gather(functions.pack(most[None])).view(-1)[: packed.numel()].view(packed.shape)
+    # Ties are many, and a byte of coins serves eight.
+    generator = torch.Generator(packed.device).manual_seed(seed + ranks.rank)
+    coins = torch.empty((1, shares.shape[1]), dtype=torch.uint8, device=packed.device).random_(generator=generator)
+    most = functions.pack((votes > 0)[None]) | functions.pack((votes == 0)[None]) & coins
+    return ranks.gather(most).view(-1)[: packed.numel()].view(packed.shape)
 
 
 def _most(dtype: torch.dtype) -> int:
