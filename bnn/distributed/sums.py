@@ -33,7 +33,7 @@ def in_order(ranks: Ranks, of_parts: Sequence[Sequence[Tensor]]) -> list[Tensor]
         for other in others:
             total += other
         sizes = [sums[i].numel() for i in chosen]
-        for i, flat in zip(chosen, ranks.gather(total).view(-1)[: sum(sizes)].split(sizes), strict=True):
+        for i, flat in zip(chosen, torch.split(ranks.gather(total).view(-1)[: sum(sizes)], sizes), strict=True):
             sums[i] = flat.view(sums[i].shape)
     return sums
 

@@ -56,7 +56,8 @@ class Count(Exchange):
         votes = functions.unpack(of_all[0], columns, torch.int8)
         for packed in of_all[1:]:
             votes += functions.unpack(packed, columns, torch.int8)
-        return votes.view(-1).as_strided(signs.shape, signs.stride())
+        flat: Tensor = votes.view(-1)
+        return flat.as_strided(signs.shape, signs.stride())
 
     def of_parameters(self, of_parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Their sums, in the order of the slices."""

@@ -6,7 +6,7 @@ summed by `bnn.distributed.Exact`. Random numbers are keyed by the example's row
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ _LARGEST = 127
 def passes_in_use() -> Passes:
     """Those of the exchange that is in use."""
     exchange = current_exchange()
-    return JointPasses(exchange) if exchange is not None and exchange.shares_slices else _WHOLE
+    return JointPasses(cast(Exact, exchange)) if exchange is not None and exchange.shares_slices else _WHOLE
 
 
 class JointPasses(Passes):
@@ -43,7 +43,7 @@ class JointPasses(Passes):
         """Of a real input an example at a time: libraries choose the order of a sum by the size of the batch."""
         if isinstance(x, BitTensor):
             return product(x, weight, plan)
-        parts, choices, shapes = zip(*(product(row, weight, plan) for row in x.split(1)), strict=True)
+        parts, choices, shapes = zip(*(product(row, weight, plan) for row in torch.split(x, 1)), strict=True)
         all_choices = None if plan.pool is None else torch.cat(choices, dim=1)
         y = torch.cat([part.movedim(1, -1) for part in parts]).movedim(-1, 1)
         return y, all_choices, torch.Size((len(x), *shapes[0][1:]))
@@ -60,7 +60,7 @@ class JointPasses(Passes):
             of_examples[:, 0] = y.flatten(1)
         else:
             moments = torch.zeros((len(y), 2, y.shape[1]))
-            for image, (mean, variance) in zip(y.split(1), moments, strict=True):
+            for image, (mean, variance) in zip(torch.split(y, 1), moments, strict=True):
                 # A momentum of 1 leaves the example's own; the variance is the estimate of more than it.
                 _bnn.batch_statistics(image, None, None, None, 1.0, mean, variance, 1.0)
             of_examples[:, :2] = moments
@@ -133,15 +133,15 @@ class JointPasses(Passes):
             of_x.append(of_input)
             of_weight.append(of_weights)
         return (
-            torch.cat(of_x) if needs[0] else None,
-            self.exchange.sum_of(torch.stack(of_weight)).to(weight.dtype) if needs[1] else None,
+            torch.cat(cast(list[Tensor], of_x)) if needs[0] else None,
+            self.exchange.sum_of(torch.stack(cast(list[Tensor], of_weight))).to(weight.dtype) if needs[1] else None,
         )
 
     def _own_sums(self, q: Tensor, x: BitTensor, weight: BitTensor, window: Window | None) -> Tensor:
         """Whole numbers in float32, of so many examples at a time that they are exact."""
         one = torch.ones((), device=q.device)
         rows = max(1, _EXACT_IN_FLOAT32 // (_LARGEST * q[0, 0].numel()))
-        parts = zip(q.split(rows), x.split(rows), strict=True)
+        parts = zip(torch.split(q, rows), torch.split(x, rows), strict=True)
         first, *others = (products.weight_gradient(a, one, b, weight, window, None) for a, b in parts)
         if not others:
             return first
@@ -155,7 +155,7 @@ class JointPasses(Passes):
             return self.exchange.whole_sums(q, x).to(x.dtype) * scale
         of_examples = [
             _bnn.real_conv2d_backward_weight(a, b, weight.shape, window)
-            for a, b in zip(q.split(1), x.split(1), strict=True)
+            for a, b in zip(torch.split(q, 1), torch.split(x, 1), strict=True)
         ]
         sums = self.exchange.sum_of(torch.stack(of_examples)).to(x.dtype)
         return sums.contiguous(memory_format=torch.channels_last).mul_(scale)

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from bnn.training.trainer import Trainer
 
 
-def check_alike(trainer: Trainer, ranks: Ranks) -> None:
-    """Refuses ranks that do not train the same.
+def check_alike(trainer: Trainer) -> None:
+    """Refuses ranks that do not train the same, or cannot share a batch.
 
     Raises:
         DistributedError: on every rank, with what differs.
     """
     run, configuration = trainer.run, trainer.configuration
+    if run.exchange is None:
+        return
+    ranks = run.exchange.ranks
     own = {
         **versions(),
         "recipe": configuration.get("recipe_sha256"),
         **{name: value for name, value in configuration.get("arguments", {}).items() if name != "data_dir"},
         **run.identity,
-        "exchange": run.exchange and run.exchange.mode,
+        "exchange": run.exchange.mode,
         "training data": _digest_of_split(run.data.train),
         "test data": _digest_of_split(run.data.test),
         "step": trainer.step,
@@ -45,6 +48,7 @@ def check_alike(trainer: Trainer, ranks: Ranks) -> None:
                     f"ranks 0 and {rank} differ in their {name}: {first[name]} and {other.get(name)}; start all with"
                     " the same release, recipe, options and data"
                 )
+    run.exchange.parts(run.batch_size, run.slice_count(run.batch_size))
 
 
 def own_batches(batches: Batches, ranks: Ranks | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -200,7 +200,7 @@ class TrainingStep:
         adds_up = exchange.adds_up_parameters and ranks.size > 1  # one process adds up in backward
         of_parts, losses, correct = [], [], 0
         try:
-            for part, x_part, labels_part in zip(parts, x.split(sizes), labels.split(sizes), strict=True):
+            for part, x_part, labels_part in zip(parts, torch.split(x, sizes), torch.split(labels, sizes), strict=True):
                 _restore(buffers, before)
                 exchange.begin_part(part)
                 with model_errors(x_part), self._draws_of(part.number, seed):
@@ -238,7 +238,9 @@ class TrainingStep:
             # The loss of an example, and its gradient, must not depend on how many others are here.
             with products_of(self.precision, x.device):
                 logits = self.model(x).float()
-            losses = torch.stack([self.loss(*row) for row in zip(logits.split(1), labels.split(1), strict=True)])
+            losses = torch.stack(
+                [self.loss(*row) for row in zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)]
+            )
             before_backward(losses.mean())
             of_loss = losses * (torch.tensor(share) / part.examples).item()
         else:

@@ -95,12 +95,14 @@ class Trainer:
 
         Raises:
             RunError: the directory is not empty or cannot be written.
+            DistributedError: the ranks that train together are not alike, or one of them is lost.
             TrainingStopped: three steps in a row had no finite loss and gradient.
             Interrupted: a signal came; the state is saved.
             CheckpointError: a checkpoint cannot be written.
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
         with self._interruption:
+            check_alike(self)
             directory.create(self.out)
             if self.recipe is not None:
                 directory.replace_file(self.out / directory.RECIPE, self.recipe)
@@ -118,6 +120,7 @@ class Trainer:
         """
         with self._interruption:
             self.load()
+            check_alike(self)
             configuration = directory.read_configuration(self.out)
             self._check_data(configuration)
             if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
@@ -231,8 +234,6 @@ class Trainer:
 
     def _fit(self) -> dict[str, Any]:
         self._started_at = self._saved_at = time.monotonic()
-        if self._ranks is not None:
-            check_alike(self, self._ranks)
         try:
             self._each("on_fit_begin")
             while self.epoch < self.run.epochs:

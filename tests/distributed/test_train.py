@@ -82,6 +82,7 @@ def test_a_batch_that_ranks_do_not_divide_and_options_that_differ_are_one_line_o
         assert "ranks 0 and 1 differ in their seed: 0 and 1" in line
     for line in lines_of(indivisible):
         assert "2 ranks do not divide a batch of 33" in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
