@@ -13,13 +13,13 @@ from bnn.distributed.sums import in_order, majority
 from bnn.errors import DistributedError
 from bnn.ops import functions
 
-_MOST_SLICES = 127  # whose signs int8 counts
+_MOST_IN_INT8 = 127
 
 
 class Count(Exchange):
     """The gradients of the slices add up, as in one process that takes these slices one after the other.
 
-    Of an accumulator whose gradient is signs these are votes, and their sum is int8; it is 0 where the ranks are
+    Of an accumulator whose gradient is signs these are votes, and their sum is whole; it is 0 where the ranks are
     divided, and such a weight stays where it is. All other gradients are summed in the order of the slices, of which a
     rank keeps those of its own until then. A batch norm sees a slice at a time, and running statistics become the mean
     of what each slice makes of them.
@@ -28,23 +28,25 @@ class Count(Exchange):
     mode: Mode = "count"
     averages_buffers = True
     adds_up_parameters = True
+    _votes_dtype = torch.int8
 
     def parts(self, batch_size: int, slices: int) -> list[Part]:
         """Whole slices, equally many of each rank: at least `slices` in all."""
         self.check_divides(batch_size)
         each = -(-slices // self.ranks.size)
-        most = min(batch_size, _MOST_SLICES)
-        if each * self.ranks.size > most:
+        if each * self.ranks.size > batch_size:
             raise DistributedError(
-                f"a batch of {batch_size} is cut into at most {most} slices, and not {each * self.ranks.size}: take"
-                " fewer ranks or larger slices"
+                f"a batch of {batch_size} cannot be cut into {each * self.ranks.size} slices: take fewer ranks or"
+                " larger slices"
             )
+        # Those of all slices of a batch add up, unless each of a rank's is stepped by.
+        self._votes_dtype = torch.int8 if each * self.ranks.size <= _MOST_IN_INT8 else torch.int16
         first = each * self.ranks.rank
         own = cut(range(batch_size), each * self.ranks.size)[first : first + each]
         return [Part(first + i, rows, len(rows)) for i, rows in enumerate(own)]
 
     def of_accumulator(self, gradient: Tensor) -> Tensor:
-        """The sum of the ranks' gradients: of signs int8."""
+        """The sum of the ranks' gradients: of signs int8, or int16 where a batch has more slices than that counts."""
         self.ranks.agree()
         if isinstance(gradient, BitTensor):
             return self.of_signs(gradient)
@@ -53,7 +55,7 @@ class Count(Exchange):
     def of_signs(self, signs: BitTensor) -> Tensor:
         """What the ranks' signs come to."""
         of_all, columns = self.ranks.gather(signs.packed), _columns(signs)
-        votes = functions.unpack(of_all[0], columns, torch.int8)
+        votes = functions.unpack(of_all[0], columns, torch.int8).to(self._votes_dtype)
         for packed in of_all[1:]:
             votes += functions.unpack(packed, columns, torch.int8)
         flat: Tensor = votes.view(-1)

@@ -83,6 +83,10 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """
         return None
 
+    def ignores_scale(self, group: dict[str, Any]) -> bool:
+        """Whether an update is the same for every positive multiple of the gradient."""
+        return False
+
     def hysteresis(self, group: dict[str, Any]) -> float:
         """The least magnitude, in 0..1, of an accumulator whose sign a step has just changed."""
         return 0.0
@@ -244,8 +248,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
     def _step_by_signs(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
         """Steps an accumulator in one pass of the kernels, if they have one for its gradient: signs or their sums."""
-        is_signs = isinstance(gradient, BitTensor)
-        if not (is_signs or gradient.dtype is torch.int8) or gradient.stride() != parameter.stride():
+        is_votes = not gradient.is_floating_point() and self.ignores_scale(group)
+        if not (isinstance(gradient, BitTensor) or is_votes) or gradient.stride() != parameter.stride():
             return False
         state, size = self.state[parameter], self.sign_step(group)
         if size is not None and parameter.dtype is torch.int8:
@@ -267,9 +271,9 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
 
 def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:
-    """`step_by_signs` by the signs of int8 sums; where these are 0, codes stay as they are."""
+    """`step_by_signs` by the signs of whole numbers; where these are 0, codes stay as they are."""
     before, moves = codes.clone(), (votes != 0).view(torch.int8).neg_()
-    functions.step_by_signs(codes, functions.pack(votes), *step)
+    functions.step_by_signs(codes, functions.pack(votes > 0), *step)
     # By bits, which takes a fifth of the time of `torch.where`.
     codes.bitwise_xor_(before).bitwise_and_(moves).bitwise_xor_(before)
 
