@@ -59,7 +59,7 @@ def results_of(
     targets = [folder / f"{function.__name__}-{rank}-of-{ranks}" for rank in range(ranks)]
     call = ["-c", _CALL, function.__module__, function.__name__]
     running = start([[*call, str(target), *arguments] for target in targets])
-    errors = [process.communicate(timeout=300)[1] for process in running]
+    errors = [process.communicate(timeout=900)[1] for process in running]
     for process, error in zip(running, errors, strict=True):
         assert process.returncode == 0, error
     return [load_file(target) for target in targets]
