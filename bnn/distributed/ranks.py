@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -153,4 +154,5 @@ def leave() -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0][:200]
+    """Of torch's error, without the place in its source."""
+    return re.sub(r"^\[[^\]]*\] ", "", str(error).split("\n")[0]).split(". ")[0]
