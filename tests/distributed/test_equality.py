@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bnn.distributed import Count, Exact
+from bnn.distributed import Count, Exact, Ranks, exchange_of
 from bnn.errors import DistributedError
 from bnn.presets import prepare
 from bnn.training import TrainingStep
@@ -72,6 +72,18 @@ def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(of_two
         one.take(x, labels)
     for name, tensor in one.model.state_dict().items():
         assert torch.equal(of_two_ranks[0][f"{VOTES}: model {name}"], tensor), name
+
+
+@pytest.mark.parametrize("mode", ["exact", "count", "vote"])
+def test_every_row_of_a_batch_is_one_rank_s_and_a_batch_that_ranks_do_not_divide_is_refused(mode):
+    exchange = exchange_of(mode, Ranks())
+    exchange.ranks.size = 3
+    rows = []
+    for exchange.ranks.rank in range(3):
+        rows += exchange.rows(24, 5).tolist()
+    assert sorted(rows) == list(range(24))
+    with pytest.raises(DistributedError, match="3 ranks do not divide a batch of 25: take a batch of 24"):
+        exchange.parts(25, 1)
 
 
 def test_a_network_with_statistics_outside_of_blocks_shares_no_slice():

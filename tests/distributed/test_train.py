@@ -74,6 +74,7 @@ def has_trained(run: Path) -> bool:
     return (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text())
 
 
+@pytest.mark.slow
 def test_a_batch_that_ranks_do_not_divide_and_options_that_differ_are_one_line_on_every_rank(tmp_path):
     out = ["--out", str(tmp_path / "run")]
     unlike = start([[*TRAIN, *DIGITS, *out, "--seed", seed] for seed in ("0", "1")])
