@@ -42,6 +42,10 @@ class AlreadyComplete(RunError):
     exit_code = 0
 
 
+class DistributedError(BnnError):
+    """Processes that train together are not alike, or one of them is missing."""
+
+
 class NonFiniteError(BnnError, ValueError):
     """A NaN reached a place where it would silently become an ordinary value, such as a sign bit."""
 

@@ -13,7 +13,14 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "Makefile"]
 # What stands for a value of the reader's.
 VALUES = {"DATA": ".", "S": "0", "P": "edge", "V": "recu", "$variant": "recu", "$seed": "0"}
-OF_EVERY_RUN = {"--out": 1, "--device": 1, "--tensorboard": 0, "--profile-memory": 0}
+OF_EVERY_RUN = {
+    "--out": 1,
+    "--device": 1,
+    "--tensorboard": 0,
+    "--profile-memory": 0,
+    "--exchange": 1,
+    "--patience": 1,
+}
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:

@@ -15,7 +15,16 @@ import bnn
 from bnn.cli.arguments import ArgumentParser
 from bnn.cli.output import outlived_output
 from bnn.cli.program import asks_for_help
-from bnn.cli.trainer import add_recipe_option, arguments_of_run, make_trainer, moved_data, named_recipe, new_folder
+from bnn.cli.ranks import add_exchange_options, is_first, is_one_of_several, joined, mode_of, own_directory
+from bnn.cli.trainer import (
+    add_recipe_option,
+    arguments_of_run,
+    device_named,
+    make_trainer,
+    moved_data,
+    named_recipe,
+    new_folder,
+)
 from bnn.errors import BnnError, RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +41,8 @@ options of every run:
   --device DEVICE              cpu, cuda, mps, or auto: cuda if there is one (default)
   --tensorboard                write a TensorBoard log as well
   --profile-memory             keep the process's memory over time, for the report
+  --exchange MODE              how processes that torchrun starts share each batch: exact, count (default) or vote
+  --patience SECONDS           after which a process that does not answer is taken for lost (default: 20)
   -h, --help                   this text; behind a RECIPE: its own options, too
 
 SIGTERM, SIGHUP and Ctrl-C save the state and leave; --resume goes on from there.
@@ -74,23 +85,31 @@ def _start(recipe_name: str, arguments: list[str]) -> None:
         group.add_argument("--device", type=str, default="auto", help="cpu, cuda, mps, or auto: cuda if there is one")
         group.add_argument("--tensorboard", action="store_true", help="write a TensorBoard log as well")
         group.add_argument("--profile-memory", action="store_true", help="keep the process's memory over time")
+        add_exchange_options(group)
     except (ValueError, argparse.ArgumentError) as error:
         raise RecipeError(f"{recipe.path} has a parameter of the name of an option of every run: {error}") from None
     values = parse_arguments(parser, arguments)
     out, device = values.pop("out"), values.pop("device")
     meters = {name: values.pop(name) for name in ("tensorboard", "profile_memory")}
+    mode, patience_s = mode_of(values.pop("exchange")), values.pop("patience")
+    if out is None and is_one_of_several():
+        raise UsageError("name the directory of a run that several processes train: --out DIR")
     kept = values_to_json(values)
     # From the values that a resumed run will have, whose paths are absolute.
     values = values_from_json(recipe, kept)
     name = f"{recipe.path.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    with nullcontext(Path(out)) if out is not None else new_folder(Path("runs"), name) as directory:
-        trainer = make_trainer(lambda: build(recipe, values), directory, device, **meters)
+    folder = nullcontext(Path(out)) if out is not None else new_folder(Path("runs"), name)
+    with folder as directory, own_directory(directory) as place:
+        trainer = make_trainer(
+            lambda: joined(build(recipe, values), mode, patience_s, device_named(device)), place, device, **meters
+        )
         trainer.recipe = recipe.content
         trainer.configuration = {
             "recipe": recipe.name,
             "recipe_sha256": recipe.sha256,
             "arguments": kept,
             "device": device,
+            **({} if mode is None else {"exchange": mode}),
         }
         _finish(trainer, trainer.fit)
 
@@ -108,6 +127,7 @@ def _resume(arguments: list[str]) -> None:
         help="go on with another release, torch, number of threads or instruction set, though results then differ",
     )
     parser.add_argument("--profile-memory", action="store_true", help="keep the process's memory over time")
+    add_exchange_options(parser)
     add_recipe_option(parser)
     options = parser.parse_args(arguments)
     _say_that_torch_is_loading()
@@ -129,10 +149,16 @@ def _resume(arguments: list[str]) -> None:
     values = values_from_json(recipe, {**kept, **changes})
     device = options.device or configuration.get("device", "auto")
     meters = {"tensorboard": options.tensorboard, "profile_memory": options.profile_memory}
-    trainer = make_trainer(lambda: build(recipe, values), options.resume, device, **meters)
-    trainer.recipe = recipe.content
-    trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
-    _finish(trainer, partial(trainer.resume, allow_changes=options.allow_changes))
+    mode = mode_of(options.exchange, kept=configuration.get("exchange"))
+    with own_directory(options.resume, resumes=True) as place:
+        trainer = make_trainer(
+            lambda: joined(build(recipe, values), mode, options.patience, device_named(device)), place, device, **meters
+        )
+        trainer.recipe = recipe.content
+        trainer.configuration = {**configuration, "arguments": {**kept, **changes}}
+        if mode is not None:
+            trainer.configuration["exchange"] = mode
+        _finish(trainer, partial(trainer.resume, allow_changes=options.allow_changes))
 
 
 def _take_threads_of(configuration: dict[str, Any]) -> None:
@@ -148,7 +174,7 @@ def _take_threads_of(configuration: dict[str, Any]) -> None:
 
 
 def _say_that_torch_is_loading() -> None:
-    if "torch" not in sys.modules:
+    if "torch" not in sys.modules and is_first():
         print(f"bnn {bnn.__version__}: loading torch", flush=True)
 
 
@@ -160,6 +186,9 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
     from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
 
+    if not is_first():
+        take_all_steps()
+        return
     log = RunLog()
     trainer.callbacks.append(log)
     for line in (start_line(trainer), *trainer.run.notes):

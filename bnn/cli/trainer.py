@@ -187,18 +187,36 @@ def make_trainer(
     """
     from rich.console import Console
 
-    from bnn.cost.meters import EnergyMeter, FloatComparison, MemoryMeter, MemoryProfile, SpeedMeter, StorageMeter
+    from bnn.cost.meters import (
+        EnergyMeter,
+        ExchangeMeter,
+        FloatComparison,
+        MemoryMeter,
+        MemoryProfile,
+        SpeedMeter,
+        StorageMeter,
+    )
     from bnn.reports.progress import ProgressBar
     from bnn.reports.tensorboard import TensorBoard
     from bnn.training import Callback, Trainer
 
-    meters: list[Callback] = [StorageMeter(), MemoryMeter(), EnergyMeter(), SpeedMeter(), FloatComparison()]
+    run = make_run()
+    if run.exchange is not None and run.exchange.ranks.rank:  # the first speaks for all
+        return Trainer(run, directory, device=device_named(device))
+    meters: list[Callback] = [
+        StorageMeter(),
+        MemoryMeter(),
+        EnergyMeter(),
+        SpeedMeter(),
+        FloatComparison(),
+        ExchangeMeter(),
+    ]
     callbacks = [*meters, ProgressBar(Console())]
     if tensorboard:
         callbacks.append(TensorBoard())
     if profile_memory:
         callbacks.append(MemoryProfile())
-    return Trainer(make_run(), directory, device=device_named(device), callbacks=callbacks)
+    return Trainer(run, directory, device=device_named(device), callbacks=callbacks)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`Batches`: shuffled, augmented and normalised batches, without worker processes."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Batches:
         shuffle: bool = False,
         augment: Sequence[Augmentation] = (),
         device: torch.device | str = "cpu",
+        share: Callable[[int], Tensor] | None = None,
     ) -> None:
         """Prepares the batches; pixels are read in `epoch`.
 
@@ -49,6 +50,7 @@ class Batches:
             augment: applied in this order to the uint8 images.
             device: where the batches are wanted. An accelerator gets a copy of the split's pixels once where these
                 take at most 1 GiB.
+            share: which rows, int64, of a batch of so many to load, where several processes share each; None: all.
 
         Raises:
             DataError: an argument is out of its range.
@@ -67,6 +69,7 @@ class Batches:
         self.shuffle = shuffle
         self.augment = tuple(augment)
         self.device = torch.device(device)
+        self._share = share
         self._split = _on_device(split, self.device)
         self._scale, self._shift = (x.to(self.device) for x in scale_and_shift(split.images[:0], mean, std))
 
@@ -102,6 +105,8 @@ class Batches:
         else:
             order = torch.arange(n, device=device)
         for positions in torch.split(order, self.batch_size)[first_batch : len(self)]:
+            if self._share is not None:
+                positions = positions[self._share(len(positions)).to(device)]
             images, labels = self._split[positions]
             images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
             for number, augmentation in enumerate(self.augment):

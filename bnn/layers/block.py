@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Literal, cast, overload
 
 import torch
@@ -12,6 +13,7 @@ from bnn.bits import BitTensor, cat_rows, slice_rows
 from bnn.layers import products
 from bnn.layers.base import BinaryLayer
 from bnn.layers.conv import BinaryConv2d
+from bnn.layers.joint import passes_in_use
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.pool import MaxPool2d
 from bnn.layers.recomputed import Plan, Recomputed, Turned, finish, product, product_shape, quantized, row_slices
@@ -154,6 +156,7 @@ class BinaryBlock(nn.Module):
             output_steps=self.output_steps,
             grad_quantizer=None if product is None else product.grad_quantizer,
             weight_quantizer=None if product is None else product.store.gradient_quantizer,
+            passes=passes_in_use(),
         )
 
     @overload
@@ -245,3 +248,19 @@ class BinaryBlock(nn.Module):
             return weight, scale
         # The factor comes before the pooling: by a negative one, the smallest product is the largest.
         return Turned.apply(weight, scale < 0), scale.abs()  # type: ignore[no-untyped-call]
+
+
+def obstacle_to_sharing(model: nn.Module) -> str | None:
+    """Why ranks cannot share a slice that goes through a network, bit for bit; None where they can.
+
+    All parameters and statistics have to be in blocks that recompute their product.
+    """
+    in_blocks: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if module in in_blocks:
+            continue
+        if isinstance(module, BinaryBlock) and module.is_fused:
+            in_blocks.update(module.modules())
+        elif next(chain(module.parameters(recurse=False), module.buffers(recurse=False)), None) is not None:
+            return f"{name} is a {type(module).__name__} outside of the blocks that keep bits"
+    return None

@@ -48,6 +48,8 @@ class Plan(NamedTuple):
     """Of the gradient of a binary product."""
     weight_quantizer: GradientQuantizer | None
     """Of the gradient of a binary weight."""
+    passes: Passes
+    """Over the slice of the batch that goes through the block."""
 
     @property
     def clamps(self) -> bool:
@@ -61,6 +63,36 @@ class Plan(NamedTuple):
         if self.output_steps is not None:
             return self.output_steps.slopes
         return _PASSES_INSIDE if self.clamps else _PASSES_ALL
+
+
+class Passes:
+    """The passes of a block whose results depend on all examples of a slice, or on where it is cut.
+
+    These are of a slice that is here as a whole; those of one that several ranks share are in `bnn.layers.joint`. The
+    arguments are those of the operations and functions of the same names.
+    """
+
+    def product(self, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, torch.Size]:  # noqa: D102
+        return product(x, weight, plan)
+
+    def values_a_channel(self, y: Tensor) -> int:
+        """How many values the statistics of a channel are of."""
+        return y.numel() // max(1, y.shape[1])
+
+    def batch_statistics(self, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return _bnn.batch_statistics(*arguments)  # type: ignore[no-any-return]
+
+    def norm_gradient_terms(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # noqa: D102
+        return _bnn.norm_gradient_terms(*arguments)  # type: ignore[no-any-return]
+
+    def norm_gradient_integers(self, *arguments: Any) -> Integers:  # noqa: D102
+        return _bnn.norm_gradient_integers(*arguments)  # type: ignore[no-any-return]
+
+    def weight_gradient(self, *arguments: Any) -> Tensor:  # noqa: D102
+        return products.weight_gradient(*arguments)
+
+    def real_gradients(self, *arguments: Any) -> tuple[Tensor | None, Tensor | None]:  # noqa: D102
+        return real_gradients(*arguments)
 
 
 class Recomputed(torch.autograd.Function):
@@ -87,12 +119,13 @@ class Recomputed(torch.autograd.Function):
         operand, input_codes = quantized(x, plan)
         if isinstance(weight, BitTensor):
             weight = products.in_rows(weight)
-        y, _, _ = product(operand, weight, plan)
-        if y.numel() <= y.shape[1]:
+        passes = plan.passes
+        y, _, _ = passes.product(operand, weight, plan)
+        if passes.values_a_channel(y) < 2:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         norm = plan.norm
         running = (norm.running_mean, norm.running_var, norm.momentum)
-        moments, affine = _bnn.batch_statistics(y, scale, gamma, beta, norm.eps, *running)
+        moments, affine = passes.batch_statistics(y, scale, gamma, beta, norm.eps, *running)
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         out, codes = finish(y, affine[0], affine[1], x if adds_input else shortcut, plan)
         ctx.save_for_backward(operand, input_codes, weight, scale, gamma, moments, codes)
@@ -101,15 +134,15 @@ class Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: D102
-        plan, (grad, of_input) = ctx.plan, grads
+        plan, passes, (grad, of_input) = ctx.plan, ctx.plan.passes, grads
         if grad is None:  # of the two results only the input was used
             return of_input, *[None] * 8
         operand, input_codes, weight, scale, gamma, moments, codes = ctx.saved_tensors
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
         slopes = plan.output_slopes
-        y, choices, shape = product(operand, weight, plan)
+        y, choices, shape = passes.product(operand, weight, plan)
         of_norm = (grad, codes, slopes, y)
-        terms, bound, of_parameters = _bnn.norm_gradient_terms(*of_norm, moments, scale, gamma, plan.norm.eps)
+        terms, bound, of_parameters = passes.norm_gradient_terms(*of_norm, moments, scale, gamma, plan.norm.eps)
         adds_input = ctx.adds_input and needs_x
         passed = None
         if needs_shortcut or (adds_input and not len(input_codes)):
@@ -124,7 +157,7 @@ class Recomputed(torch.autograd.Function):
             grad_x = grad_weight = None
             if needs_weight:
                 sign = plan.weight_quantizer
-                grad_weight = products.weight_gradient(*for_weight, operand, weight, plan.window, sign)
+                grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, sign)
             del for_weight
             if needs_x:
                 grad_x = products.input_gradient(
@@ -138,8 +171,8 @@ class Recomputed(torch.autograd.Function):
                     outside=outside,
                 )
         else:
-            needs = (needs_x, needs_weight)
-            grad_x, grad_weight = _real_gradients((*of_norm, terms), operand, weight, choices, shape, plan, needs)
+            needs, of_product = (needs_x, needs_weight), (operand, weight, choices, shape, plan)
+            grad_x, grad_weight = passes.real_gradients((*of_norm, terms), *of_product, needs)
             if grad_x is not None and base is not None:
                 grad_x = grad_x + base
         if grad_x is not None:
@@ -158,7 +191,7 @@ def _integers(
     assert quantizer is not None
 
     def integers(largest: int) -> Integers:
-        q, scale = _bnn.norm_gradient_integers(*of_norm, largest, quantizer.seed())
+        q, scale = plan.passes.norm_gradient_integers(*of_norm, largest, quantizer.seed())
         if plan.rectifies:
             q.mul_(of_norm[3] > 0)
         return q if choices is None else _bnn.max_pool2d_scatter(q, choices, shape, plan.pool), scale
@@ -278,7 +311,7 @@ def _in_rows(bits: Tensor, shape: torch.Size) -> BitTensor:
     return BitTensor(bits, shape, (rows, channels, *pixels), torch.bfloat16)
 
 
-def _real_gradients(
+def real_gradients(
     of_norm: tuple[Any, ...],
     x: Tensor,
     weight: Tensor,

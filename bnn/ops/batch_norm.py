@@ -59,11 +59,27 @@ def batch_statistics(
     last = y.movedim(1, -1).flatten(0, -2).float()
     mean = last.double().mean(0)
     variance = (last * last).double().mean(0) - mean.square()
-    mean, variance = mean.float(), variance.clamp_(min=0).float().double()
+    return statistics_of(mean, variance, len(last), scale, gamma, beta, eps, running_mean, running_var, momentum)
+
+
+def statistics_of(
+    mean: Tensor,
+    variance: Tensor,
+    count: int,
+    scale: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    eps: float,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """What `batch_statistics` makes of the mean and variance of `count` values a channel, float64 [C] each."""
+    mean, variance = mean.float(), variance.clamp(min=0).float().double()
     a = torch.ones_like(variance) if scale is None else scale.double()
     variance = variance * a.square()
     inverse = variance.add(eps).rsqrt().float()
-    for running, of_batch in ((running_mean, mean * a), (running_var, variance * (len(last) / (len(last) - 1)))):
+    for running, of_batch in ((running_mean, mean * a), (running_var, variance * (count / (count - 1)))):
         running.copy_(momentum * of_batch + (1 - momentum) * running.double())
     return torch.stack((mean, inverse)), torch.stack(affine(mean, inverse, scale, gamma, beta))
 
@@ -216,19 +232,30 @@ def norm_gradient_terms(
     passed = _passed(grad, codes, slopes).flatten(0, -2)
     centred = y.movedim(1, -1).float().flatten(0, -2) - moments[0]
     sum_, along = passed.double().sum(0), (passed * centred).double().sum(0)
+    terms, centre, of_parameters = gradient_terms_of(sum_, along, len(passed), moments, scale, gamma, eps)
+    bounds = terms[0].abs() * passed.abs().amax(0) + terms[1].abs() * centred.abs().amax(0) + centre.abs()
+    return terms, bounds.amax() if len(bounds) else bounds.new_zeros(()), of_parameters
+
+
+def gradient_terms_of(
+    sum_: Tensor, along: Tensor, count: int, moments: Tensor, scale: Tensor | None, gamma: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `norm_gradient_terms` makes of sum(g) and sum(g (y - mean)) of `count` values a channel, float64 [C] each.
+
+    Returns:
+        The terms; the gradient where g is 0 and y is the mean, float32 [C]; the gradients of scale, gamma and beta.
+    """
     # As it is rounded: of a variance of 0, its square times eps is not always 1.
-    varies = moments[1] < torch.full((), eps, dtype=torch.float64, device=y.device).rsqrt().float()
+    varies = moments[1] < torch.full((), eps, dtype=torch.float64, device=moments.device).rsqrt().float()
     mean, inverse = moments.double()
     a = torch.ones_like(mean) if scale is None else scale.double()
     weight = torch.ones_like(mean) if gamma is None else gamma.double()
     of_grad = weight * a * inverse
-    of_y = -of_grad * (a * inverse).square() * along / len(passed)
-    of_mean = -of_grad * sum_ / len(passed)
-    terms, centre = torch.stack((of_grad, of_y, of_mean - of_y * mean)), of_mean
-    terms, centre = (torch.where(varies, x, 0).float() for x in (terms, centre))
-    bounds = terms[0].abs() * passed.abs().amax(0) + terms[1].abs() * centred.abs().amax(0) + centre.abs()
+    of_y = -of_grad * (a * inverse).square() * along / count
+    of_mean = -of_grad * sum_ / count
+    terms = torch.stack((of_grad, of_y, of_mean - of_y * mean))
     of_parameters = torch.stack((weight * eps * inverse**3 * along, a * inverse * along, sum_)).float()
-    return terms, bounds.amax() if len(bounds) else mean.new_zeros((), dtype=torch.float32), of_parameters
+    return torch.where(varies, terms, 0).float(), torch.where(varies, of_mean, 0).float(), of_parameters
 
 
 @operation(

@@ -65,6 +65,10 @@ class Adam(LowBitOptimizer):
         """The learning rate where both decays are 0: g / sqrt(g^2) is the sign."""
         return float(group["lr"]) if not any(group["betas"]) else None
 
+    def ignores_scale(self, group: dict[str, Any]) -> bool:
+        """Where both decays are 0."""
+        return not any(group["betas"])
+
     def hysteresis(self, group: dict[str, Any]) -> float:
         """`hysteresis_steps` learning rates, at most 1."""
         return min(1.0, float(group["hysteresis_steps"] * group["lr"]))

@@ -95,6 +95,10 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """
         return None
 
+    def ignores_scale(self, group: dict[str, Any]) -> bool:
+        """Whether an update is the same for every positive multiple of the gradient."""
+        return False
+
     def hysteresis(self, group: dict[str, Any]) -> float:
         """The least magnitude, in 0..1, of an accumulator whose sign a step has just changed."""
         return 0.0
@@ -274,20 +278,35 @@ class LowBitOptimizer(torch.optim.Optimizer):
         return None
 
     def _step_by_signs(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
-        """Steps an accumulator in one pass of the kernels, if its gradient is packed signs and they have one for it."""
-        if not isinstance(gradient, BitTensor) or gradient.stride() != parameter.stride():
+        """Steps an accumulator in one pass of the kernels, if they have one for its gradient: signs or their sums."""
+        is_votes = not gradient.is_floating_point() and self.ignores_scale(group)
+        if not (isinstance(gradient, BitTensor) or is_votes) or gradient.stride() != parameter.stride():
             return False
         state, size = self.state[parameter], self.sign_step(group)
         if size is not None and parameter.dtype is torch.int8:
             _, codes = in_memory_order(parameter.detach())
             least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
-            functions.step_by_signs(codes, gradient.packed, CODES_PER_UNIT * size, least, seed)
+            step = (CODES_PER_UNIT * size, least, seed)
+            if isinstance(gradient, BitTensor):
+                functions.step_by_signs(codes, gradient.packed, *step)
+            else:
+                _step_by_votes(codes, in_memory_order(gradient)[1], *step)
             return True
+        if not isinstance(gradient, BitTensor):
+            return False
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
             return False
         weight, *stored = (in_memory_order(tensor)[1] for tensor in tensors)
         return self.update_by_signs(weight, gradient.packed, stored, group, state["step"], seed)
+
+
+def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:
+    """`step_by_signs` by the signs of whole numbers; where these are 0, codes stay as they are."""
+    before, moves = codes.clone(), (votes != 0).view(torch.int8).neg_()
+    functions.step_by_signs(codes, functions.pack(votes > 0), *step)
+    # By bits, which takes a fifth of the time of `torch.where`.
+    codes.bitwise_xor_(before).bitwise_and_(moves).bitwise_xor_(before)
 
 
 def _undecorated(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -314,11 +333,11 @@ def _check_finite(numbered: Iterable[tuple[int, Tensor]]) -> None:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every element of some floating tensors is finite, and so small that a sum of their squares is.
+    """Whether every element of some tensors is finite, and so small that a sum of their squares is.
 
-    A larger one, above 1.8e19, would leave a mean square infinite for good.
+    A larger one, above 1.8e19, would leave a mean square infinite for good. Whole numbers always are.
     """
-    filled = [x for x in tensors if x.numel()]
+    filled = [x for x in tensors if x.numel() and x.is_floating_point()]
     if not filled:
         return True
     # One pass, and no tensor of truth values.

@@ -18,7 +18,11 @@ def hash_key(seed: int) -> int:
 
 def random_bits(seed: int, count: int, device: torch.device) -> Tensor:
     """int64 [count] of 32 random bits; they repeat after 2**32 elements."""
-    index = torch.arange(count, device=device)
+    return random_bits_at(torch.arange(count, device=device), seed)
+
+
+def random_bits_at(index: Tensor, seed: int) -> Tensor:
+    """The elements of `random_bits` at int64 indices."""
     return cast(Tensor, _mix(index * 0x9E3779B9 & _MASK ^ hash_key(seed)))
 
 

@@ -9,6 +9,9 @@ order of an epoch                                0, seed, epoch        position 
 augmentation k, from 0                           1 + k, seed, epoch    position in the split
 roundings of a parameter's step                  seed, index           step
 transitions of a discrete weight's step          seed, index, 1        step
+draws of a slice, where ranks share a batch      step's, generator, 2  slice
+rounding of an example's gradient, likewise      operation's, 0, 3     row of the batch
+coins of divided ranks                           step's, 0, 4          use in the step
 
 A step seeds a generator, or an operation that is random by a hash, with its number; so it does no harm that keys of
 steps can be those of examples, such as (0, 0, 1). Whoever changes a key changes the results of every training.
@@ -25,6 +28,9 @@ from bnn.random.hashing import random_integer, random_integers, shuffled
 _ORDER = 0
 _FIRST_AUGMENTATION = 1
 _TRANSITIONS = 1
+_SLICES = 2
+_EXAMPLES = 3
+_COINS = 4
 
 
 def hold_out_order(n: int, *, seed: int) -> Tensor:
@@ -66,6 +72,27 @@ def rounding_seed(*, seed: int, index: int, step: int) -> int:
 def transition_seed(*, seed: int, index: int, step: int) -> int:
     """The seed of the transitions in one step of one discrete weight; as `rounding_seed`."""
     return random_integer(step, seed, index, _TRANSITIONS)
+
+
+def slice_seed(*, seed: int, generator: int, number: int) -> int:
+    """The seed of a generator for a slice of a batch, whichever rank takes it.
+
+    Args:
+        seed: of the step.
+        generator: which of the step's generators, from 0.
+        number: of the slice in the batch, from 0.
+    """
+    return random_integer(number, seed, generator, _SLICES)
+
+
+def example_seed(*, seed: int, row: int) -> int:
+    """The seed of an operation on one example, which is a row of the joint batch, by the seed of that on all."""
+    return random_integer(row, seed, 0, _EXAMPLES)
+
+
+def coin_seed(*, seed: int, draw: int) -> int:
+    """The seed of the coins where ranks are divided, by that of the step and the number of the draw in it."""
+    return random_integer(draw, seed, 0, _COINS)
 
 
 def generator_like(x: Tensor, seed: int) -> torch.Generator:

@@ -66,6 +66,9 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         }
         rows += [("", f"{energy(other_J)} (prices: {name})") for name, other_J in others.items()]
     rows.append(("time", f"{summary['wall_s']:.1f} s for {summary['steps']:,} steps, {summary['epochs']} epochs"))
+    if summary.get("sent_bytes_a_step") is not None:
+        sent = f"{summary['sent_bytes_a_step'] / 1e6:,.3f} MB a step sent by each of {summary['ranks']}"
+        rows.append((f"exchange {summary['exchange']}, counted", sent))
     if summary.get("images_per_s"):
         rows.append(("speed, measured", f"{summary['images_per_s']:,.0f} examples/s in training steps"))
     if summary["skipped_steps"]:

@@ -60,3 +60,22 @@ def threads_of(configuration: Mapping[str, Any]) -> int | None:
     if not isinstance(text, str) or not re.fullmatch("[1-9][0-9]{0,3}", text):
         return None
     return int(text)
+
+
+def check_data(began: Any, now: Mapping[str, Any], run: Path) -> None:
+    """Refuses other data than those that a run began with.
+
+    Args:
+        began: the description in the run's configuration.
+        now: of the data that there are, see `bnn.data.Dataset.described`.
+        run: the directory.
+
+    Raises:
+        RunError: they differ.
+    """
+    for name in ("name", "image_shape", "classes", "train_images"):
+        if isinstance(began, dict) and began.get(name) != now[name]:
+            raise RunError(
+                f"the data are not those that {run} began with: their {name.replace('_', ' ')} is {now[name]}"
+                f" and was {began.get(name)}"
+            )

@@ -67,4 +67,5 @@ class Run(TrainingStep):
             "precision": self.precision,
             "seed": self.seed,
             "validation": self.validation,
+            **({} if self.exchange is None else self.exchange.identity),
         }

@@ -7,7 +7,7 @@ benchmarks all call it, and so can a training loop of your own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import get_args
@@ -17,10 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.errors import NonFiniteError, RecipeError, first_line
+from bnn.distributed import Exchange, Part, exchanging
+from bnn.errors import DistributedError, NonFiniteError, RecipeError, first_line
+from bnn.layers.block import obstacle_to_sharing
 from bnn.layers.precision import Precision, products_of
 from bnn.optim.base import all_finite
-from bnn.weights import WeightStore
+from bnn.random.streams import draw_seed, slice_seed
+from bnn.weights import WeightStore, is_accumulator
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of logits and labels, a mean over the batch."""
@@ -34,6 +37,8 @@ class StepResult:
     """Mean over the batch."""
     correct: int
     """Examples whose largest logit is that of their label."""
+    examples: int
+    """Of the batch, on all ranks."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +70,8 @@ class TrainingStep:
     """
     generators: Mapping[str, torch.Generator] = field(default_factory=dict)
     """Generators that the model or optimizer draws from in training; checkpoints keep their states."""
+    exchange: Exchange | None = None
+    """What becomes of the gradients where several ranks share each batch; None: one process has it all."""
 
     def __post_init__(self) -> None:
         if self.slice_size is not None and self.slice_size < 1:
@@ -91,7 +98,7 @@ class TrainingStep:
         before the one that is not finite have been stepped already.
 
         Args:
-            x: the batch; the model is in training mode.
+            x: the batch, or with an exchange this rank's rows of it; the model is in training mode.
             labels: int64 [B].
             slices: how many slices to process, from the first; by default all.
             before_backward: called with the loss of each slice, whose graph is then at its largest.
@@ -106,14 +113,18 @@ class TrainingStep:
         """
         # Such as running statistics, which a forward pass changes.
         buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        result = self._accumulate(x, labels, slices, before_backward)
+        with exchanging(self.exchange):
+            if self.exchange is None:
+                result = self._accumulate(x, labels, slices, before_backward)
+            else:
+                result = self._accumulate_shared(self.exchange, x, labels, before_backward)
+        if result is not None and not _finite_gradients(self.optimizer):
+            result = None
         if result is not None and not self._update(before_update):
             result = None
         self.optimizer.zero_grad(set_to_none=True)
         if result is None:
-            with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+            _restore([buffer for buffer, _ in buffers], [before for _, before in buffers])
         return result
 
     def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +143,7 @@ class TrainingStep:
     def _accumulate(
         self, x: Tensor, labels: Tensor, slices: int | None, before_backward: Callable[[Tensor], None]
     ) -> StepResult | None:
-        """The gradients; None where they or the loss are not finite."""
+        """The gradients; None where the loss is not finite."""
         count = self.slice_count(len(labels))
         parts = list(zip(x.tensor_split(count), labels.tensor_split(count), strict=True))
         loss, correct = 0.0, 0
@@ -145,7 +156,7 @@ class TrainingStep:
                 correct += part.correct
         except NonFiniteError:
             return None
-        return StepResult(loss, correct) if _finite_gradients(self.optimizer) else None
+        return StepResult(loss, correct, len(labels))
 
     def _accumulate_slice(
         self, x: Tensor, labels: Tensor, share: float, before_backward: Callable[[Tensor], None]
@@ -157,7 +168,110 @@ class TrainingStep:
         if not math.isfinite(loss):
             raise NonFiniteError("the loss is not finite")
         part.backward()  # type: ignore[no-untyped-call]
-        return StepResult(loss, count_correct(logits, labels))
+        return StepResult(loss, count_correct(logits, labels), len(labels))
+
+    def _accumulate_shared(
+        self, exchange: Exchange, x: Tensor, labels: Tensor, before_backward: Callable[[Tensor], None]
+    ) -> StepResult | None:
+        """The gradients of a batch that ranks share; None, on all of them, where one's loss or gradient is not finite.
+
+        Raises:
+            DistributedError: the rows are not those of the exchange, or another rank is lost.
+        """
+        ranks = exchange.ranks
+        if exchange.shares_slices and (obstacle := obstacle_to_sharing(self.model)) is not None:
+            raise DistributedError(
+                f"ranks cannot share the slices of this network bit for bit: {obstacle}; take --exchange count"
+            )
+        # That of the first rank, whatever the others' generators have been used for; float64 holds 52 bits.
+        drawn = draw_seed(torch.default_generator) >> 10
+        seed = int(ranks.agree(0.0 if ranks.rank else drawn))
+        joint = int(ranks.sum_(torch.tensor([len(labels)], device=ranks.device)))
+        parts = exchange.parts(joint, self.slice_count(joint))
+        sizes = [len(part.rows) for part in parts]
+        if sum(sizes) != len(labels):
+            raise DistributedError(
+                f"rank {ranks.rank} has {len(labels)} of the {joint} examples of a batch, and not its {sum(sizes)}:"
+                " take the rows that the exchange names"
+            )
+        exchange.begin_step(seed)
+        buffers = list(self.model.buffers()) if exchange.averages_buffers else []
+        before, made = [buffer.clone() for buffer in buffers], []
+        adds_up = exchange.adds_up_parameters and ranks.size > 1  # one process adds up in backward
+        of_parts, losses, correct = [], [], 0
+        try:
+            for part, x_part, labels_part in zip(parts, torch.split(x, sizes), torch.split(labels, sizes), strict=True):
+                _restore(buffers, before)
+                exchange.begin_part(part)
+                with model_errors(x_part), self._draws_of(part.number, seed):
+                    of_part, hits = self._accumulate_part(exchange, part, joint, x_part, labels_part, before_backward)
+                losses.append(of_part)
+                correct += hits
+                made.append([buffer.clone() for buffer in buffers])
+                if adds_up:
+                    of_parts.append(self._take_gradients())
+            ranks.agree()
+        except NonFiniteError:
+            ranks.leave_step()
+            return None
+        if adds_up:
+            gradients = exchange.of_parameters([list(part.values()) for part in of_parts])
+            for parameter, gradient in zip(of_parts[0], gradients, strict=True):
+                parameter.grad = gradient
+        if buffers:
+            _restore(buffers, exchange.of_buffers(before, made))
+        correct = int(ranks.sum_(torch.tensor([correct], device=ranks.device)))
+        return StepResult(exchange.loss_of(losses, joint), correct, joint)
+
+    def _accumulate_part(
+        self,
+        exchange: Exchange,
+        part: Part,
+        joint: int,
+        x: Tensor,
+        labels: Tensor,
+        before_backward: Callable[[Tensor], None],
+    ) -> tuple[Tensor, int]:
+        """Gradients of some rows; their part of the loss of the joint batch, float64 [1] or [rows], and hits."""
+        share = part.examples / joint
+        if exchange.shares_slices:
+            # The loss of an example, and its gradient, must not depend on how many others are here.
+            with products_of(self.precision, x.device):
+                logits = self.model(x).float()
+            losses = torch.stack(
+                [self.loss(*row) for row in zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)]
+            )
+            before_backward(losses.mean())
+            of_loss = losses * (torch.tensor(share) / part.examples).item()
+        else:
+            logits, mean = self.forward(x, labels)
+            before_backward(mean)
+            of_loss = (mean * share)[None]
+        if not of_loss.isfinite().all():
+            raise NonFiniteError("the loss is not finite")
+        of_loss.sum().backward()  # type: ignore[no-untyped-call]
+        return of_loss.detach().double(), count_correct(logits, labels)
+
+    def _take_gradients(self) -> dict[Tensor, Tensor]:
+        """The gradients of the parameters that are no accumulators, which no longer have them."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if not is_accumulator(p)]
+        taken = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+        for parameter in taken:
+            parameter.grad = None
+        return taken
+
+    @contextmanager
+    def _draws_of(self, number: int, seed: int) -> Iterator[None]:
+        """While it is entered, all generators draw what belongs to a slice of the batch, whichever rank has it."""
+        generators = [torch.default_generator, *self.generators.values()]
+        states = [generator.get_state() for generator in generators]
+        for i, generator in enumerate(generators):
+            generator.manual_seed(slice_seed(seed=seed, generator=i, number=number))
+        try:
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
     def _update(self, before_update: Callable[[], None]) -> bool:
         """Steps the optimizer; False where it, or what comes before it, refuses a gradient that is not finite."""
@@ -181,6 +295,12 @@ class TrainingStep:
 def count_correct(logits: Tensor, labels: Tensor) -> int:
     """Examples whose largest logit is that of their label."""
     return int((logits.argmax(dim=1) == labels).sum())
+
+
+@torch.no_grad()
+def _restore(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for buffer, value in zip(buffers, values, strict=True):
+        buffer.copy_(value)
 
 
 def _finite_gradients(optimizer: torch.optim.Optimizer) -> bool:

@@ -14,28 +14,23 @@ import torch
 
 from bnn.codec import described, save
 from bnn.data import Batches, Split, hold_out
-from bnn.errors import (
-    AlreadyComplete,
-    BnnError,
-    CheckpointError,
-    Interrupted,
-    NonFiniteError,
-    RunError,
-    TrainingStopped,
-)
+from bnn.distributed import Ranks
+from bnn.errors import AlreadyComplete, BnnError, CheckpointError, Interrupted, NonFiniteError, TrainingStopped
 from bnn.training import directory
 from bnn.training.callback import Callback
-from bnn.training.changes import noting_changes
+from bnn.training.changes import check_data, noting_changes
 from bnn.training.checks import check_progress
 from bnn.training.interruption import Interruption
 from bnn.training.kept import KeptStates
 from bnn.training.lock import locked
 from bnn.training.machine import machine
 from bnn.training.run import Run
+from bnn.training.shared import check_alike, own_batches, own_rows, sums_of_batches
 from bnn.training.snapshot import capture, restore
 from bnn.training.step import count_correct, model_errors
 
 _SKIPS_TO_STOP = 3
+_PROGRESS = ("epoch", "batch", "skipped", "_sums", "_best", "_last_record")  # of a training, in its checkpoints
 _EVALUATION_BATCH = 250
 
 
@@ -105,12 +100,14 @@ class Trainer:
 
         Raises:
             RunError: the directory is not empty, cannot be written, or another process trains in it.
+            DistributedError: the ranks that train together are not alike, or one of them is lost.
             TrainingStopped: three steps in a row, an evaluation or the state were not finite.
             Interrupted: a signal came; the state is saved.
             CheckpointError: a checkpoint cannot be written.
             RecipeError: model, loss and data do not fit each other, or a batch does not fit into memory.
         """
         with self._interruption:
+            check_alike(self)
             directory.create(self.out)
             with locked(self.out):
                 directory.create(self.out)  # another process may have been here in between
@@ -132,9 +129,11 @@ class Trainer:
         configuration = directory.read_configuration(self.out)
         with self._interruption, locked(self.out):
             if not directory.has_begun(self.out):
+                check_alike(self)
                 return self._begin({**configuration, **self.configuration})
             self.load()
-            self._check_data(configuration)
+            check_alike(self)
+            check_data(configuration.get("data"), self.run.data.described(), self.out)
             if self.epoch == self.run.epochs and (self.out / directory.SUMMARY).exists():
                 done = f"all of its {self.epoch} epochs are done; --epochs takes more"
                 raise AlreadyComplete(f"{self.out} is complete: {done}")
@@ -174,34 +173,23 @@ class Trainer:
             )
         state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
         self.step, self._skips_in_a_row = snapshot.step, 0
-        for name in (
-            "epoch",
-            "batch",
-            "skipped",
-            "_sums",
-            "_best",
-            "_last_record",
-            "_wall_s",
-        ):
+        for name in (*_PROGRESS, "_wall_s"):
             setattr(self, name, state[name.lstrip("_")])
         for callback in self.callbacks:
             callback.restore(self, state["callbacks"].get(type(callback).__name__, {}))
 
     def save(self) -> None:
-        """Writes a checkpoint.
+        """Writes a checkpoint, on the first of several ranks.
 
         Raises:
             TrainingStopped: the state is not finite; nothing has been written.
             CheckpointError: it cannot be written.
         """
+        if not self.is_writer:
+            return
         state = {
             "identity": self.run.identity,
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "skipped": self.skipped,
-            "sums": self._sums,
-            "best": self._best,
-            "last_record": self._last_record,
+            **{name.lstrip("_"): getattr(self, name) for name in _PROGRESS},
             "wall_s": self.wall_s,
             "callbacks": {type(callback).__name__: callback.state() for callback in self.callbacks},
         }
@@ -210,11 +198,13 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def save_model(self) -> None:
-        """Writes the network as a model file, with what evaluating it and predicting by it needs.
+        """Writes the network as a model file, with what evaluating it and predicting by it needs; on the first rank.
 
         Raises:
             CodecError: it cannot be written.
         """
+        if not self.is_writer:
+            return
         about = described(
             self.run.model,
             preprocessing=self.run.data.preprocessing,
@@ -228,15 +218,15 @@ class Trainer:
         own = {"data": self.run.data.described(), "versions": directory.versions()}
         directory.write_json(self.out / directory.CONFIGURATION, {"version": directory.VERSION, **values, **own})
 
-    def _check_data(self, configuration: Mapping[str, Any]) -> None:
-        """Refuses other data than those that the run began with."""
-        kept, own = configuration.get("data"), self.run.data.described()
-        for name in ("name", "image_shape", "classes", "train_images"):
-            if isinstance(kept, dict) and kept.get(name) != own[name]:
-                raise RunError(
-                    f"the data are not those that {self.out} began with: their {name.replace('_', ' ')} is {own[name]}"
-                    f" and was {kept.get(name)}"
-                )
+    @property
+    def _ranks(self) -> Ranks | None:
+        """The processes that train this run together; None where it is one that shares nothing."""
+        return None if self.run.exchange is None else self.run.exchange.ranks
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process keeps the run's state: of several ranks the first does."""
+        return self._ranks is None or self._ranks.rank == 0
 
     @property
     def wall_s(self) -> float:
@@ -269,9 +259,9 @@ class Trainer:
             else:
                 self._skips_in_a_row = 0
                 self._kept.note_finite_step()
-                self._sums["loss"] += result.loss * len(y)
+                self._sums["loss"] += result.loss * result.examples
                 self._sums["correct"] += result.correct
-                self._sums["examples"] += len(y)
+                self._sums["examples"] += result.examples
                 self._each("on_step_end", result.loss)
             self._save_if_due()
 
@@ -342,18 +332,18 @@ class Trainer:
     def _evaluate(self, batches: Batches) -> tuple[float, float]:
         model = self.run.model
         model.eval()
-        loss, correct, examples = 0.0, 0, 0
+        found = []
         with torch.no_grad():
-            for x, y in batches.epoch(0):
-                try:
-                    with model_errors(x):
-                        logits, mean = self.run.forward(x, y)
-                except NonFiniteError as error:
-                    self._stop(f"{error}, in the evaluation after step {self.step}")
-                loss += mean.item() * len(y)
-                correct += count_correct(logits, y)
-                examples += len(y)
+            for x, y in own_batches(batches, self._ranks):
+                if len(y):
+                    try:
+                        with model_errors(x):
+                            logits, mean = self.run.forward(x, y)
+                    except NonFiniteError as error:
+                        self._stop(f"{error}, in the evaluation after step {self.step}")
+                    found.append((mean.item() * len(y), count_correct(logits, y), len(y)))
                 self._leave_if_interrupted()
+        loss, correct, examples = sums_of_batches(found, self._ranks)
         return loss / examples, correct / examples
 
     # --- what the loop needs ----------------------------------------------------------------------------------------
@@ -368,6 +358,7 @@ class Trainer:
             shuffle=shuffle,
             augment=self.run.augment if shuffle else (),
             device=self.device,
+            share=own_rows(self.run) if shuffle else None,
         )
 
     def _set_learning_rate(self) -> None:
@@ -382,6 +373,8 @@ class Trainer:
         self._leave_if_interrupted()
 
     def _leave_if_interrupted(self) -> None:
+        if self._ranks is not None:  # which leave after the same step
+            self._interruption.signal_number = int(self._ranks.agree(self._interruption.signal_number or 0)) or None
         if self._interruption.signal_number is None:
             return
         try:

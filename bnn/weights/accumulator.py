@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnn.bits import BitTensor, in_memory_order
+from bnn.distributed import exchanged
 from bnn.errors import RecipeError
 from bnn.ops import functions
 from bnn.quantizers import Quantizer
@@ -49,7 +50,14 @@ class Accumulator(nn.Parameter):
     _hooks: OrderedDict[int, Callable[[Tensor], None]]
 
     def accumulate(self, gradient: Tensor) -> None:
-        """Adds a gradient of the parameter's shape and any floating dtype, then calls the hooks."""
+        """Adds a gradient of the parameter's shape and any floating dtype, then calls the hooks.
+
+        Where several ranks train the network, it is first exchanged with theirs (`bnn.distributed`).
+
+        Raises:
+            DistributedError: there are several ranks and no exchange.
+        """
+        gradient = exchanged(gradient)
         self.grad = gradient if self.grad is None else self.grad + gradient
         for hook in list(self._hooks.values()):
             hook(self)
@@ -129,7 +137,17 @@ class AccumulatorStore(WeightStore):
         self.initialize()
 
     def read(self) -> Tensor:
-        """The signs, as a `BitTensor`."""
+        """The signs, as a `BitTensor`.
+
+        Raises:
+            RecipeError: a wrapper has put another parameter in the accumulators' place, as `fully_shard` does.
+        """
+        if not is_accumulator(self.weight):
+            raise RecipeError(
+                f"the accumulators of a weight of {list(self.shape)} have become a {type(self.weight).__name__}, which"
+                " takes no gradient of signs: leave fully_shard and other wrappers that replace parameters out, and"
+                " start several processes by `torchrun --nproc-per-node N -m bnn train RECIPE`"
+            )
         # The leaf that autograd needs in place of the accumulators, which cannot have a gradient of their own.
         leaf = torch.zeros((), device=self.weight.device, requires_grad=True)
         return _Signs.apply(leaf, self.weight, self.gradient_quantizer)  # type: ignore[no-any-return, no-untyped-call]

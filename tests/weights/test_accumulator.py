@@ -402,3 +402,23 @@ def test_a_latent_store_s_quantizer_can_be_taken_over(quantizer):
     store = AccumulatorStore(latent.shape, quantizer=latent.quantizer)
     assert repr(store.quantizer) == repr(quantizer)
     assert (store.levels, store.storage_bits, store.scales) == (latent.levels, latent.storage_bits, latent.scales)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
+def test_sums_of_signs_step_as_signs_do_and_not_where_they_are_zero(dtype, generator):
+    start = torch.randint(-128, 128, (40, 50), dtype=torch.int8, generator=generator)
+    votes = torch.randint(-1, 2, (40, 50), dtype=dtype, generator=generator) * 2
+    by_votes, by_signs = Accumulator(start.clone()), Accumulator(start.clone())
+    by_votes.accumulate(votes)
+    by_signs.accumulate(BitTensor.from_dense(votes > 0))
+    for parameter in (by_votes, by_signs):
+        Adam([parameter], lr=0.1, betas=(0.0, 0.0), seed=3).step()
+    assert torch.equal(by_votes, torch.where(votes == 0, start, by_signs))
+    assert not torch.equal(by_votes, start)
+
+
+def test_a_step_that_grows_with_the_gradient_grows_with_the_sum_of_signs():
+    parameter = Accumulator(torch.full((4, 4), 100, dtype=torch.int8))
+    parameter.accumulate(torch.full((4, 4), 2, dtype=torch.int8))
+    SGD([parameter], lr=10 / 128).step()
+    assert torch.equal(parameter, torch.full((4, 4), 80, dtype=torch.int8))

@@ -4,11 +4,12 @@ from bnn.cost.meters.beside_float import FloatComparison
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
 from bnn.cost.meters.memory_profile import MemoryProfile
-from bnn.cost.meters.summary import EnergyMeter, MemoryMeter, SpeedMeter, StorageMeter
+from bnn.cost.meters.summary import EnergyMeter, ExchangeMeter, MemoryMeter, SpeedMeter, StorageMeter
 from bnn.cost.meters.weights import WeightMeter
 
 __all__ = [
     "EnergyMeter",
+    "ExchangeMeter",
     "FloatComparison",
     "GatedXnorMeter",
     "MemoryMeter",

@@ -76,6 +76,37 @@ class SpeedMeter(Callback):
         summary["images_per_s"] = self._images / self._wall_s if self._wall_s else None
 
 
+class ExchangeMeter(Callback):
+    """Adds `exchange`, `ranks` and `sent_bytes_a_step`, what a rank sends in a step, where several train together.
+
+    Bytes are counted as `bnn.distributed.Ranks` says, and are those of the steps since the run began or was resumed.
+    """
+
+    def on_fit_begin(self, trainer: Trainer) -> None:
+        """Starts to count."""
+        self._sent = self._steps = 0
+
+    def on_epoch_begin(self, trainer: Trainer) -> None:
+        """What evaluation has sent is not counted."""
+        if trainer.run.exchange is not None:
+            self._sent_before, self._step_before = trainer.run.exchange.ranks.sent_bytes, trainer.step
+
+    def on_step_end(self, trainer: Trainer, loss: float) -> None:
+        """Counts the bytes of a step."""
+        if trainer.run.exchange is not None:
+            sent = trainer.run.exchange.ranks.sent_bytes
+            self._sent += sent - self._sent_before
+            self._steps += trainer.step - self._step_before
+            self._sent_before, self._step_before = sent, trainer.step
+
+    def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
+        """Adds the mean."""
+        exchange = trainer.run.exchange
+        if exchange is not None:
+            summary["exchange"], summary["ranks"] = exchange.mode, exchange.ranks.size
+            summary["sent_bytes_a_step"] = round(self._sent / self._steps) if self._steps else None
+
+
 class MemoryMeter(Callback):
     """Adds `peak_rss_mib`, the measured peak resident memory of the process, and on CUDA `peak_device_mib`.
 

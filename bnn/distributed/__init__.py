@@ -1,0 +1,24 @@
+"""Several processes, the ranks of `torch.distributed`, that train one network."""
+
+from bnn.distributed.exact import Exact
+from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchanged, exchanging
+from bnn.distributed.modes import MODES, exchange_of
+from bnn.distributed.ranks import Ranks, join, leave
+from bnn.distributed.votes import Count, Vote
+
+__all__ = [
+    "MODES",
+    "Count",
+    "Exact",
+    "Exchange",
+    "Mode",
+    "Part",
+    "Ranks",
+    "Vote",
+    "current_exchange",
+    "exchange_of",
+    "exchanged",
+    "exchanging",
+    "join",
+    "leave",
+]

@@ -1,0 +1,88 @@
+"""`Exact`: ranks take some rows of every slice, and form each sum over a slice together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bnn.distributed.exchange import Exchange, Mode, Part, cut
+from bnn.distributed.sums import of_examples, signs_of_sums
+from bnn.errors import DistributedError
+
+_LARGEST_FACTOR = 127  # of the integers that gradients are rounded to
+
+
+class Exact(Exchange):
+    """Every sum over a slice is formed over the rows of all ranks, so that their number changes no bit.
+
+    The statistics of norms, the scale of integer gradients and the integer sums of weight gradients are those of the
+    slice; random numbers are keyed by the row of the joint batch; sums of real numbers are exact in units that all
+    ranks share. Gradients that blocks form (`bnn.layers.joint`) are therefore those of all ranks already.
+
+    Attributes:
+        part: what goes through the network now.
+    """
+
+    mode: Mode = "exact"
+    shares_slices = True
+    part = Part(0, range(0), 0)
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """The mode: any number of ranks goes on."""
+        return {"exchange": self.mode}
+
+    def begin_part(self, part: Part) -> None:
+        """Goes on to some rows of a slice."""
+        self.part = part
+
+    def parts(self, batch_size: int, slices: int) -> list[Part]:
+        """Of each slice some rows."""
+        self.check_divides(batch_size)
+        size, rank = self.ranks.size, self.ranks.rank
+        if slices * size > batch_size:
+            raise DistributedError(
+                f"{size} ranks cannot share each of the {slices} slices of a batch of {batch_size}: take fewer ranks or"
+                " a larger slice"
+            )
+        joint = cut(range(batch_size), slices)
+        return [Part(number, cut(rows, size)[rank], len(rows)) for number, rows in enumerate(joint)]
+
+    def loss_of(self, losses: Sequence[Tensor], examples: int) -> float:
+        """The same bits for any number of ranks."""
+        return float(of_examples(self.ranks, torch.cat(list(losses)), examples=examples))
+
+    def sum_of(self, x: Tensor) -> Tensor:
+        """The sum of values of this rank's examples, [rows, ...], over the slice: float64 [...]."""
+        return of_examples(self.ranks, x, examples=self.part.examples)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The largest magnitude on all ranks of a float tensor: float32 []."""
+        low, high = x.aminmax()
+        largest = self.ranks.agree(float(torch.maximum(-low, high)))
+        return torch.tensor(largest, dtype=torch.float32, device=x.device)
+
+    def whole_sums(self, q: Tensor, x: Tensor) -> Tensor:
+        """q [rows, O] transposed times x [rows, K] over the slice: float64 [O, K], the same for any number of ranks.
+
+        Args:
+            q: int8.
+            x: real numbers, which are rounded to units so small that products with `q` add up exactly.
+        """
+        bound = float(self.largest(x))
+        unit = 2.0 ** (torch.tensor(bound).frexp().exponent.item() - 44 + self.part.examples.bit_length())
+        return self.ranks.sum_(q.t().double() @ (x.double() / unit).round_()) * unit
+
+    def signs_of(self, sums: Tensor, *, terms: int, seed: int) -> Tensor:
+        """The packed signs of integer weight gradients, summed over the ranks.
+
+        Args:
+            sums: of this rank, float [rows, n] of whole numbers.
+            terms: that an element adds up for each example.
+            seed: of the signs of zeros.
+        """
+        self.ranks.agree()
+        largest = _LARGEST_FACTOR * terms * self.part.examples
+        return signs_of_sums(self.ranks, sums, largest=largest, seed=seed)

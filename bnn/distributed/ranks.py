@@ -1,0 +1,158 @@
+"""`Ranks`: the processes of a training, and what they tell each other."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as torch_distributed
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from bnn.errors import DistributedError, NonFiniteError
+
+PATIENCE_S = 20.0
+"""Seconds that a rank waits for the others before it takes them for lost."""
+_TIMES_TO_MEET = 10
+
+
+class Ranks:
+    """The processes of a training, of which this is number `rank` of `size`; a single process has itself alone.
+
+    All ranks call the same methods in the same order. A rank that cannot go on with a step says so by `leave_step`; the
+    others learn it when they next `agree`, so that all of them leave the step together.
+
+    Args:
+        device: of the tensors that are exchanged.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: how many there are.
+        sent_bytes: what this rank has sent, counted as the usual algorithms send it: a sum in a ring, everything else
+            straight to whom it is for.
+    """
+
+    def __init__(self, *, device: torch.device | str = "cpu") -> None:
+        joined = torch_distributed.is_available() and torch_distributed.is_initialized()
+        self.rank = torch_distributed.get_rank() if joined else 0
+        self.size = torch_distributed.get_world_size() if joined else 1
+        self.device = torch.device(device)
+        self.sent_bytes = 0
+        self._has_left = False
+
+    # --- collectives ------------------------------------------------------------------------------------------------
+
+    def sum_(self, x: Tensor) -> Tensor:
+        """Puts the sum over the ranks into a contiguous tensor. Of whole numbers that its dtype holds it is exact."""
+        if self.size > 1:
+            self._call(lambda: torch_distributed.all_reduce(x))
+            self._count(2 * x.nbytes * (self.size - 1) / self.size)
+        return x
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The tensors of all ranks, of one shape: [ranks, ...]."""
+        if self.size == 1:
+            return x[None]
+        of_all = x.new_empty((self.size, *x.shape))
+        self._call(lambda: torch_distributed.all_gather(list(of_all), x.contiguous()))
+        self._count(x.nbytes * (self.size - 1))
+        return of_all
+
+    def swap(self, x: Tensor) -> Tensor:
+        """Row r of the result [ranks, ...] is what rank r has in the row of this rank."""
+        if self.size == 1:
+            return x
+        of_all = torch.empty_like(x)
+        self._call(lambda: torch_distributed.all_to_all_single(of_all, x))
+        self._count(x.nbytes * (self.size - 1) / self.size)
+        return of_all
+
+    def agree(self, value: float = 0.0) -> float:
+        """The largest of the ranks' values, once all of them go on.
+
+        Raises:
+            NonFiniteError: a rank has left the step, or its value is not finite.
+        """
+        finite = math.isfinite(value)
+        largest, self._has_left = self._largest(value if finite else 0.0, leaves=not finite)
+        if self._has_left:
+            raise NonFiniteError("the loss or a gradient of one of the ranks is not finite: lower the learning rate")
+        return largest
+
+    def leave_step(self) -> None:
+        """Tells the others, if they do not know it yet, that this rank cannot go on with the step."""
+        if not self._has_left:
+            self._largest(0.0, leaves=True)
+        self._has_left = False
+
+    def _largest(self, value: float, *, leaves: bool) -> tuple[float, bool]:
+        if self.size == 1:
+            return value, leaves
+        both = torch.tensor([value, float(leaves)], dtype=torch.float64, device=self.device)
+        self._call(lambda: torch_distributed.all_reduce(both, op=torch_distributed.ReduceOp.MAX))
+        self._count(2 * both.nbytes * (self.size - 1) / self.size)
+        largest, any_leaves = both.tolist()
+        return largest, bool(any_leaves)
+
+    def texts(self, text: str) -> list[str]:
+        """The texts of all ranks."""
+        raw = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        length = int(self.agree(len(raw)))
+        padded = torch.cat((raw, raw.new_zeros(length - len(raw))))
+        return [bytes(row.tolist()).rstrip(b"\0").decode() for row in self.gather(padded)]
+
+    def _count(self, sent: float) -> None:
+        self.sent_bytes += int(sent)
+
+    def _call(self, collective: Callable[[], object]) -> None:
+        try:
+            collective()
+        except RuntimeError as error:
+            raise DistributedError(
+                f"rank {self.rank} of {self.size} cannot reach the others any more, one has ended or does not answer"
+                f" ({_first_line(error)}); the state is kept: start all ranks again with --resume"
+            ) from None
+
+
+def join(*, device: torch.device | str = "cpu", patience_s: float = PATIENCE_S) -> Ranks:
+    """Meets the other ranks, if this process was started as one of several, by gloo or on CUDA by NCCL.
+
+    Args:
+        device: to train on.
+        patience_s: that a rank waits for the others in a step, and a tenth of what it waits for them to start.
+
+    Raises:
+        DistributedError: not all of them come.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not torch_distributed.is_initialized():
+        backend = "nccl" if torch.device(device).type == "cuda" else "gloo"
+        to_meet = timedelta(seconds=_TIMES_TO_MEET * patience_s)
+        try:
+            store, rank, size = next(iter(rendezvous("env://", timeout=to_meet)))
+            store.set(f"bnn rank {rank}", "is here")
+            store.wait([f"bnn rank {other}" for other in range(size)], to_meet)
+            torch_distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=patience_s)
+            )
+        except (RuntimeError, ValueError) as error:
+            raise DistributedError(
+                f"not all of the {os.environ['WORLD_SIZE']} ranks have come to {os.environ.get('MASTER_ADDR')}:"
+                f"{os.environ.get('MASTER_PORT')} within {to_meet.total_seconds():.0f} s ({_first_line(error)}): start"
+                " all of them, with the same address"
+            ) from None
+    return Ranks(device=device)
+
+
+def leave() -> None:
+    """Ends the group."""
+    if torch_distributed.is_available() and torch_distributed.is_initialized():
+        torch_distributed.destroy_process_group()
+
+
+def _first_line(error: Exception) -> str:
+    """Of torch's error, without the place in its source."""
+    return re.sub(r"^\[[^\]]*\] ", "", str(error).split("\n")[0]).split(". ")[0]
