@@ -176,15 +176,7 @@ class Trainer:
             )
         state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
         self.step, self._skips_in_a_row = snapshot.step, 0
-        for name in (
-            "epoch",
-            "batch",
-            "skipped",
-            "_sums",
-            "_best",
-            "_last_record",
-            "_wall_s",
-        ):
+        for name in ("epoch", "batch", "skipped", "_sums", "_best", "_last_record", "_wall_s"):
             setattr(self, name, state[name.lstrip("_")])
         for callback in self.callbacks:
             callback.restore(self, state["callbacks"].get(type(callback).__name__, {}))
