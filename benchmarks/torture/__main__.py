@@ -13,6 +13,7 @@ import torch
 import bnn
 from benchmarks.machine import processor
 from benchmarks.torture import (
+    arguments,
     budgets,
     disks,
     flips,
@@ -28,7 +29,7 @@ from benchmarks.torture import (
 )
 from benchmarks.torture.trials import Kind, Outcome, run
 
-MODULES = (kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, soak, budgets)
+MODULES = (kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, arguments, soak, budgets)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 
 

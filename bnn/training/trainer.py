@@ -141,6 +141,8 @@ class Trainer:
             self.configuration = noting_changes(merged, self.out, step=self.step, allowed=allow_changes)
             self._write_configuration(self.configuration)
             directory.drop_metrics_after(self.out, epoch=self.epoch)
+            if self.epoch and not self.batch:
+                self.save_model()  # a kill may have come between the epoch's checkpoint and its model
             return self._fit()
 
     def _begin(self, configuration: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import pytest
 from benchmarks.torture.__main__ import KINDS, main, table
 from benchmarks.torture.faults import FAULTS, Storage
 from benchmarks.torture.hostile import mutated_json, text_of
-from benchmarks.torture.kills import kill_at_a_change
 from benchmarks.torture.trials import Broken, Kind, attempt, forked, run, status_of
 from benchmarks.torture.writes import a_model_file
 from bnn import files
@@ -162,10 +161,15 @@ def test_the_torture_finds_a_write_that_is_not_atomic(monkeypatch):
 
     def trial(chance, folder):
         write = a_model_file(chance, folder)
-        kill_at_a_change(write.act, chance, folder)
+
+        def act() -> int:
+            with Storage(folder, "kill", 2, chance, Path(tempfile.mkdtemp(dir=folder.parent))).watched():
+                return bool(write.act()) and 0
+
+        assert status_of(forked(act)) == -signal.SIGKILL
         write.check()
 
-    assert run(kind_of(trial), range(12), processes=1).broken
+    assert run(kind_of(trial), range(4), processes=1).broken
 
 
 def test_mutations_differ_and_are_repeated(chance):

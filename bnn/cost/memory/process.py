@@ -7,9 +7,9 @@ _MODULE_BYTES = 1 << 14
 # What the C library holds beyond the tensors, as part of them: holes, and the workspaces of kernels. Of what has been
 # freed it keeps much, unless it is told not to (`bnn.training.allocator`). The most that was needed under a limit of
 # the process's memory: 1.14 times the tensors under `edge-min` and 1.10 under `edge`, objects included, and 1.72 under
-# `standard`; benchmarks/records.md.
+# `standard`; by benchmarks/memory_limit.py. Of the smallest networks 3.1 MiB were needed.
 _HOLDING_LITTLE, _OTHERWISE = 1 / 8, 3 / 4
-_OTHERWISE_BYTES = 4 << 20
+_HOLDING_LITTLE_BYTES, _OTHERWISE_BYTES = 7 << 19, 4 << 20
 
 
 def process_bytes(tensor_bytes: float, *, modules: int) -> float:
@@ -22,5 +22,8 @@ def process_bytes(tensor_bytes: float, *, modules: int) -> float:
             preset of the step has been prepared: it says whether the process is to hold little memory.
         modules: of the network.
     """
-    held = _HOLDING_LITTLE * tensor_bytes if RESULTS.is_kept else _OTHERWISE * tensor_bytes + _OTHERWISE_BYTES
+    if RESULTS.is_kept:
+        held = max(_HOLDING_LITTLE * tensor_bytes, _HOLDING_LITTLE_BYTES)
+    else:
+        held = _OTHERWISE * tensor_bytes + _OTHERWISE_BYTES
     return tensor_bytes + held + modules * _MODULE_BYTES
