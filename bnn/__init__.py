@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bnn.codec import load
     from bnn.errors import BnnError
     from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
-    from bnn.models import binarize
+    from bnn.models.conversion import binarize
     from bnn.quantizers import ApproxSign, Quantizer, ReCU, ScaledSign, Sign, Ternary
     from bnn.training import Run, Trainer, TrainingStep
     from bnn.weights import LatentStore, WeightStore
@@ -23,7 +23,7 @@ _HOMES = {
     "codec": ("load",),
     "errors": ("BnnError",),
     "layers": ("BinaryBlock", "BinaryConv2d", "BinaryLinear", "BinaryNorm", "L1BatchNorm", "MaxPool2d", "RPReLU"),
-    "models": ("binarize",),
+    "models.conversion": ("binarize",),
     "quantizers": ("ApproxSign", "Quantizer", "ReCU", "ScaledSign", "Sign", "Ternary"),
     "training": ("Run", "Trainer", "TrainingStep"),
     "weights": ("LatentStore", "WeightStore"),

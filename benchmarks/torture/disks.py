@@ -31,7 +31,7 @@ KINDS = (
         "disks",
         "disks that are full, fail or become read-only in the midst of a write",
         trial,
-        short=10,
+        short=6,
         before=trained,
         long=1000,
     ),

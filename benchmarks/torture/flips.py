@@ -157,9 +157,9 @@ KINDS = (
         "a file of a run flipped, cut, longer, of 3 GiB, missing, or a pipe, a folder, a link, a device in its place;"
         " then `eval`, `compress`, `train --resume` or `report`",
         of_a_run,
-        short=8,
+        short=5,
         before=lambda: (trained(), interrupted()),
         long=1000,
     ),
-    Kind("caches", "the same of a file of the image cache, then its images", of_a_cache, short=10, long=1000),
+    Kind("caches", "the same of a file of the image cache, then its images", of_a_cache, short=6, long=1000),
 )

@@ -43,7 +43,7 @@ KINDS = (
         "kills",
         "kills and losses of power in the midst of a write: checkpoints, trainings, model files, image caches, pages",
         trial,
-        short=12,
+        short=8,
         before=trained,
         long=1000,
     ),

@@ -95,7 +95,7 @@ KINDS = (
         "parsers",
         f"{_EXAMPLES} texts or values that hypothesis makes for one of {len(PARSERS)} parsers",
         trial,
-        short=3,
+        short=2,
         long=300,
     ),
 )

@@ -65,7 +65,7 @@ KINDS = (
         "resume",
         "runs of every preset, optimizer and device interrupted one to five times, at every kind of moment",
         trial,
-        short=8,
+        short=5,
         long=500,
     ),
 )

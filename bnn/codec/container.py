@@ -84,8 +84,6 @@ def write(path: Path, entries: Sequence[Entry], description: Mapping[str, Any] |
     Raises:
         CodecError: the file cannot be written.
     """
-    if path.exists() and not path.is_file():  # such as a device, which would be replaced
-        raise CodecError(f"{path} is no ordinary file: name another one")
     content = to_bytes(entries, description)
     try:
         with files.replacing(path) as file:

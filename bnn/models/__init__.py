@@ -10,7 +10,6 @@ from torch import nn
 
 from bnn.models.binarynet import binarynet
 from bnn.models.cnv import cnv
-from bnn.models.conversion import binarize
 from bnn.models.gxnor_cnn import gxnor_cnn, gxnor_vgg
 from bnn.models.mlp import mlp
 from bnn.models.resnet_cifar import resnet8, resnet18, resnet20
@@ -45,7 +44,6 @@ def initialize(model: nn.Module, *, generator: torch.Generator) -> None:
 
 
 __all__ = [
-    "binarize",
     "binarynet",
     "birealnet18",
     "cnv",

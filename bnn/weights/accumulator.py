@@ -142,7 +142,7 @@ class AccumulatorStore(WeightStore):
         Raises:
             RecipeError: a wrapper has put another parameter in the accumulators' place, as `fully_shard` does.
         """
-        if not is_accumulator(self.weight):
+        if not is_accumulator(self.weight) and not self.weight.is_meta:  # as where shapes alone are counted
             raise RecipeError(
                 f"the accumulators of a weight of {list(self.shape)} have become a {type(self.weight).__name__}, which"
                 " takes no gradient of signs: leave fully_shard and other wrappers that replace parameters out, and"

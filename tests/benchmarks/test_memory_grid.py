@@ -43,6 +43,7 @@ def test_rows_of_the_table():
 
 
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
+@pytest.mark.slow
 def test_a_step_of_the_grid(tmp_path, monkeypatch, capsys):
     words = ["--models", "mlp", "--presets", "edge-min", "--batches", "3", "--json", str(tmp_path / "grid.json")]
     monkeypatch.setattr(sys, "argv", ["memory_grid", *words])

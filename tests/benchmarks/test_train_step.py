@@ -35,6 +35,7 @@ def measured(tmp_path_factory):
     return done, json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_json_has_what_was_measured(measured):
     _, report = measured
     assert report["task"]["model"] == "mlp"
@@ -55,6 +56,7 @@ def test_json_has_what_was_measured(measured):
     assert report["ratios"]["standard"]["torch"]["saved"] > 2
 
 
+@pytest.mark.slow
 def test_tables_name_contestants_and_ratios(measured):
     done, report = measured
     for text in ("mlp, batch 4, 1 thread", "above start", "standard", "torch / standard", "401,940"):
@@ -62,6 +64,7 @@ def test_tables_name_contestants_and_ratios(measured):
     assert f"{report['ratios']['standard']['torch']['saved']:.2f}" in done.stdout
 
 
+@pytest.mark.slow
 def test_who_cannot_run_is_left_out_with_a_line(measured):
     done, report = measured
     assert done.stderr.splitlines() == [
@@ -130,6 +133,7 @@ def test_a_library_counts_with_the_fastest_of_its_modes(monkeypatch, capsys, tmp
     assert len(compiled) == 8
 
 
+@pytest.mark.slow
 def test_inference_is_told_in_images_a_second(tmp_path):
     file = tmp_path / "out.json"
     small = ("--model", "mlp", "--batch", "1", "--warmup", "1", "--steps", "2", "--inference", "--against", "torch")

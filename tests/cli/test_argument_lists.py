@@ -50,6 +50,8 @@ def complaint(words: ArgumentList, place: Path) -> str:
     lines = [line for line in errors.splitlines() if not line.startswith(f"{words.program}: warning: ")]
     if status not in (0, 1, 2):
         return f"status {status}: {errors}"
+    if status == 0:  # `--resume` of a complete run has nothing left to do
+        lines = [line for line in lines if " is complete: " not in line]
     if not (lines == [] if status == 0 else len(lines) == 1 and re.match(rf"{words.program}: \S", lines[0])):
         return f"status {status} with the errors {errors!r}"
     if any(Path(name).name.startswith(".") for name in after):
@@ -137,7 +139,8 @@ def test_what_is_no_ordinary_file_is_not_replaced(words, furnished, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
     status, errors = call(ArgumentList("bnn", words))
-    assert (status, errors) == (1, "bnn: pipe is no ordinary file: name another one\n")
+    assert status == 1
+    assert errors.startswith("bnn: pipe cannot be written: ")
     assert Path("pipe").is_fifo()
 
 

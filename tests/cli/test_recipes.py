@@ -52,7 +52,7 @@ def test_a_recipe_goes_by_its_name_anywhere(call):
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
-        (("train", "digit"), 1, "digit is not a recipe, but there is 'digits': name one of binary, "),
+        (("train", "digit"), 1, "digit is not a recipe, but there is 'digits': name one of arrays, binary, "),
         (("train", "recipes/mnst.py"), 1, "recipes/mnst.py is not a recipe, but there is 'mnist'"),
         (("train", "zzz"), 1, "zzz is not a recipe: name one of"),
         (("recipes", "copy"), 2, "name the recipe to copy"),

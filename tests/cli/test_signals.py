@@ -132,7 +132,7 @@ def moments(count: int, seed: int) -> list[tuple[signal.Signals, float]]:
     return [(random.choice((signal.SIGINT, signal.SIGTERM)), random.uniform(0, WALL_S)) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("number", "delay_s"), [(signal.SIGINT, 0.0), *moments(5, seed=0)])
+@pytest.mark.parametrize(("number", "delay_s"), [(signal.SIGINT, 0.0), *moments(3, seed=0)])
 def test_a_signal_at_any_moment_is_one_line(number, delay_s, slow, bnn):
     ends_well(number, delay_s, "run")
     goes_on("run", bnn)

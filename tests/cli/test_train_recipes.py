@@ -24,7 +24,7 @@ from tests.cli.command_line import assert_one_line, recipe
         ("def recipe(): return 5", ["must return a bnn.training.Run, not int"]),
         ("def recipe(): return None", ["must return a bnn.training.Run, not NoneType"]),
         ("def recipe(): return {}['x']", ["mine.py: KeyError: 'x'"]),
-        ("def recipe(): raise RuntimeError('first\\nsecond')", ["mine.py: RuntimeError: first second"]),
+        ("def recipe(): raise RuntimeError('first\\nsecond')", ["mine.py: RuntimeError: first\n"]),
         ("def recipe(): return Path('gone').read_text()", ["mine.py: FileNotFoundError", "gone"]),
         ("def recipe(): raise MemoryError", ["out of memory"]),
         ("def recipe(x: int = 1, /): return run()", ["mine.py: TypeError"]),
@@ -45,7 +45,7 @@ def test_recipe_that_cannot_be_used(source, parts, bnn):
 @pytest.mark.parametrize("path", ["gone.py", ".", "notes.txt"])
 def test_recipe_that_is_no_file(path, bnn):
     Path("notes.txt").write_text("")
-    assert_one_line(bnn("train", path), f"{path} is not a recipe", "name one of binary, ")
+    assert_one_line(bnn("train", path), f"{path} is not a recipe", "name one of arrays, binary, ")
 
 
 def test_recipe_without_a_required_option(bnn):

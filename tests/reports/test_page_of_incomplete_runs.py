@@ -55,7 +55,7 @@ def test_what_a_run_may_lack(run):
     [
         ({"arguments": {"depth": 3}}, "does not fit"),
         ({"arguments": {"hidden_layers": 0}}, "--hidden-layers is at least 1"),
-        ({"data": {"name": "x"}}, "the description of the data is damaged"),
+        ({"data": {"name": "x"}}, "the description of the .* is damaged"),
     ],
 )
 def test_without_its_recipe_a_page_says_why_it_has_no_layers(run, configuration, reason):

@@ -11,7 +11,7 @@ from tests.reports.pages import change, refused, report
     ("name", "content", "message"),
     [
         ("config.json", None, "is not the directory of a run"),
-        ("config.json", "{", "config.json cannot be read"),
+        ("config.json", "{", "config.json is damaged"),
         ("metrics.jsonl", None, "metrics.jsonl has no line yet"),
         ("metrics.jsonl", "", "metrics.jsonl has no line yet"),
         ("metrics.jsonl", "{}\n", "metrics.jsonl, line 1, is damaged"),

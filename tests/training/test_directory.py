@@ -106,7 +106,7 @@ def test_metrics_are_forced_to_disk_with_their_name(tmp_path, monkeypatch):
 
 
 def test_a_start_that_was_killed_before_its_configuration_leaves_an_empty_directory(tmp_path):
-    for name in ("lock", "lock.json", ".config.json.new"):
+    for name in ("lock", "lock.json", ".bnn-0123456789abcdef.new"):
         (tmp_path / name).touch()
     create(tmp_path)
     (tmp_path / "config.json").touch()
