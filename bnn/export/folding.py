@@ -88,7 +88,9 @@ def _with_thresholds(product: Product, operations: Sequence[Elementwise]) -> Pro
     def sign(number: Tensor) -> Tensor:
         y = applied(operations, value(number))
         if y.isnan().any():
-            raise ArithmeticError("a factor or term of its norm is no finite number")
+            raise ArithmeticError(
+                "a factor or term of its norm is no finite number, or its product goes beyond its dtype"
+            )
         return y >= 0
 
     at_low, at_high = sign(low), sign(high)

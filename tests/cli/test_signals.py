@@ -46,7 +46,9 @@ def slow(bnn) -> str:
     return path
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_signal_ends_the_process_with_its_state_kept(number, code, slow, bnn, monkeypatch):
     monkeypatch.setenv("PAUSE_S", "0.1")
     process = subprocess.Popen(

@@ -81,7 +81,12 @@ def test_a_sign_of_whole_numbers(pool, operations):
 @given(operations=OPERATIONS)
 def test_a_sign_of_floats_beside_its_threshold(operations):
     program = chain(operations, pool=True, kind="float32")
-    (step,) = folded(program).steps
+    try:
+        (step,) = folded(program).steps
+    except ArithmeticError:  # as 2 x 65504 in float16 times 0
+        largest = torch.full((CHANNELS,), 65504.0)
+        assert any(applied(operations, end).isnan().any() for end in (largest, -largest))
+        return
     least = step.tail.least
     for y in (least, torch.nextafter(least, torch.full_like(least, -torch.inf))):
         inside = y.abs() < 65504

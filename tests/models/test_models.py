@@ -171,7 +171,8 @@ def test_a_training_step_reaches_every_parameter(build, generator):
         assert parameter.grad.any(), name
 
 
-@pytest.mark.parametrize("build", WEIGHTS)
+# Of the largest networks one.
+@pytest.mark.parametrize("build", [build for build in WEIGHTS if build not in (resnet18, resnete18, gxnor_vgg)])
 def test_initialize_depends_on_the_generator_alone(build):
     model = build(**SMALL[build])
     drawn = {name: weight for name, weight in model.state_dict().items() if weight.dim() > 1}

@@ -88,6 +88,7 @@ def test_digits_reaches_its_accuracy(words, accuracy, tmp_path, capsys):
 
 
 @pytest.mark.skipif("BNN_DATA" not in os.environ, reason="set BNN_DATA to a folder with MNIST/raw")
+@pytest.mark.slow
 def test_mnist_trains_an_epoch(tmp_path):
     words = ["--data-dir", os.environ["BNN_DATA"], "--epochs", "1", "--out", str(tmp_path / "run")]
     assert main(["train", str(ROOT / "recipes" / "mnist.py"), *words]) == 0

@@ -83,6 +83,7 @@ def test_schemes(hwsim, tmp_path):
     assert float(table[1]["pedestal"]) > 0.05 > float(table[1]["wanted"])
 
 
+@pytest.mark.slow
 def test_accuracy_from_training_to_figure(hwsim, tmp_path):
     """In processes of their own; one value is refused by the recipe, and the command goes on later."""
     recipe, out = tmp_path / "tiny.py", tmp_path / "out"
@@ -146,6 +147,7 @@ def test_bad_words_are_one_line(hwsim, tmp_path, monkeypatch, words, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_runs_as_a_module(tmp_path):
     words = [*SWITCHING, "--models", "butler", "--out", str(tmp_path)]
     ran = subprocess.run([sys.executable, "-m", "hwsim", *words], capture_output=True, text=True, check=True)
