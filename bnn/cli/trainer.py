@@ -264,6 +264,6 @@ def device_named(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError, OverflowError) as error:
         raise RunError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return device

@@ -19,6 +19,7 @@ import bnn.layers
 import bnn.quantizers
 import bnn.quantizers.gradients
 from bnn.codec.errors import FormatError
+from bnn.errors import first_line
 from bnn.models import resnet_cifar, resnet_imagenet
 from bnn.models.zoo import densenets, meliusnet, quicknets, real_to_binary
 
@@ -116,7 +117,9 @@ def build(description: Any, classes: Mapping[str, type[nn.Module]] | None = None
     except FormatError:
         raise
     except Exception as error:  # constructors refuse their arguments in whichever way
-        raise FormatError(f"the network's description cannot be built: {type(error).__name__}: {error}") from None
+        raise FormatError(
+            f"the network's description cannot be built: {type(error).__name__}: {first_line(error)}"
+        ) from None
 
 
 def _parts(module: nn.Module, where: str) -> dict[str, Any]:

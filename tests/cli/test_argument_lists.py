@@ -52,7 +52,12 @@ def complaint(words: ArgumentList, place: Path) -> str:
         return f"status {status}: {errors}"
     if status == 0:  # `--resume` of a complete run has nothing left to do
         lines = [line for line in lines if " is complete: " not in line]
-    if not (lines == [] if status == 0 else len(lines) == 1 and re.match(rf"{words.program}: \S", lines[0])):
+    most = 5 if words.words[:1] == ("sweep",) else 1  # each run of a sweep says why it failed
+    if not (
+        lines == []
+        if status == 0
+        else 0 < len(lines) <= most and all(re.match(rf"{words.program}: \S", line) for line in lines)
+    ):
         return f"status {status} with the errors {errors!r}"
     if any(Path(name).name.startswith(".") for name in after):
         return f"a temporary file is left: {sorted(after)}"

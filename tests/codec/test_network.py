@@ -235,6 +235,7 @@ BLOCK = "bnn.models.resnet_cifar._Block"
             "class": "bnn.layers.Graph",
             "arguments": {"parts": {"parts": {"train": LINEAR}}, "calls": [], "output": "%x"},
         },
+        {**LINEAR, "arguments": {"in_features": 10**30, "out_features": 3}},
         {"class": "torch.nn.Sequential", "parts": {"a.b": LINEAR}},
         {"class": "torch.nn.Sequential", "parts": {"forward": LINEAR}},
         {"class": "torch.nn.Sequential", "parts": [LINEAR]},
