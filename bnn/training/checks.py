@@ -46,7 +46,8 @@ def check_progress(state: Mapping[str, Any], trainer: Trainer) -> None:
     for part in ("correct", "examples"):
         _count(sums.get(part), f"sums.{part}")
     _count(best.get("epoch"), "best.epoch")
-    for name in ("train_loss", "train_accuracy") if run["epoch"] else ():
+    validated = () if trainer.validation_batches is None else ("validation_loss", "validation_accuracy")
+    for name in ("train_loss", "train_accuracy", *validated) if run["epoch"] else ():
         _number(last.get(name), f"last_record.{name}")
     kept = _dict(run.get("callbacks"), "callbacks")
     for callback in trainer.callbacks:

@@ -53,6 +53,7 @@ class Trainer:
         step: batches done since the start; skipped ones count.
         skipped: steps skipped for a loss or gradient that was not finite.
         batches: the training batches.
+        validation_batches: those of the validation split; None for none.
         configuration: JSON values that the directory is to keep besides, such as how the run was started.
         recipe: content of the recipe's file, of which the directory is to keep a copy; None for none.
     """
@@ -85,7 +86,7 @@ class Trainer:
         run.model.to(self.device)
         train, validation = hold_out(run.data.train, fraction=run.validation, seed=run.seed)
         self.batches = self._batches(train, shuffle=True)
-        self._validation = self._batches(validation) if len(validation) else None
+        self.validation_batches = self._batches(validation) if len(validation) else None
         self._base_rates = [float(group["lr"]) for group in run.optimizer.param_groups]
         self._interruption = Interruption()
         self._generators = {"torch": torch.default_generator, **run.generators}
@@ -288,8 +289,8 @@ class Trainer:
             "train_loss": self._sums["loss"] / examples,
             "train_accuracy": self._sums["correct"] / examples,
         }
-        if self._validation is not None:
-            record["validation_loss"], record["validation_accuracy"] = self._evaluate(self._validation)
+        if self.validation_batches is not None:
+            record["validation_loss"], record["validation_accuracy"] = self._evaluate(self.validation_batches)
             if record["validation_accuracy"] > self._best["validation_accuracy"]:
                 self._best = {"validation_accuracy": record["validation_accuracy"], "epoch": self.epoch + 1}
         record |= {"skipped": self.skipped, "wall_s": self.wall_s}
@@ -319,7 +320,7 @@ class Trainer:
             "device": self.device.type,
             "wall_s": self.wall_s,
         }
-        if self._validation is not None:
+        if self.validation_batches is not None:
             summary["validation_accuracy"] = self._last_record["validation_accuracy"]
             summary["best_validation_accuracy"] = self._best["validation_accuracy"]
             summary["best_validation_epoch"] = self._best["epoch"]

@@ -94,6 +94,17 @@ def test_every_wrong_value_is_refused_before_anything_is_restored_or_taken(name,
     shutil.rmtree(out)
 
 
+def test_figures_of_the_last_epoch_that_a_summary_needs_are_there(tmp_path):
+    make, out = RUNS["adam"], tmp_path / "run"
+    trainer(make, out).fit()
+    manifest = max((out / "checkpoints").glob("*.json"))
+    fields = unsealed(manifest.read_bytes())
+    for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+        state = changed(fields["state"], ("run", "last_record", name), MISSING)
+        manifest.write_bytes(sealed({**fields, "state": state}))
+        assert f"last_record.{name}" in (refusal(trainer(make, out)) or "")
+
+
 def low_bit(dtype: torch.dtype) -> tuple[torch.nn.Module, Adam]:
     model = BinaryLinear(8, 4)
     optimizer = Adam(model.parameters(), state_dtype=dtype)
