@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from bnn.errors import RunError
+from bnn.errors import RunError, UsageError
 from hwsim.cli.sweep_options import add_study, listed
 from hwsim.studies.accuracy import RESULTS, results
 from hwsim.studies.accuracy import sweep as train_each
@@ -33,6 +33,8 @@ def add_parser(studies: Any) -> None:
 
 def accuracy(options: argparse.Namespace, figures: ModuleType) -> None:
     """Trains, and writes the table and the figure."""
+    if not options.over:  # argparse makes an empty list of `--over=--`
+        raise UsageError("name an option of the recipe, as in --over spread")
     failed = train_each(
         options.recipe,
         options.over,

@@ -46,6 +46,8 @@ def complaint(words: ArgumentList, place: Path) -> str:
     """What is wrong with what a command did in its folder; nothing if all is well."""
     before = contents(place)
     status, errors = call(words)
+    if not words.words:
+        return ""  # the help
     after = contents(place)
     lines = [line for line in errors.splitlines() if not line.startswith(f"{words.program}: warning: ")]
     if status not in (0, 1, 2):

@@ -144,7 +144,7 @@ def test_validation_images_are_never_trained_on_and_are_the_same_every_epoch(tmp
 def test_validation_split_depends_on_the_seed_alone(tmp_path):
     def held(seed: int, name: str) -> list[int]:
         trainer = Trainer(adam_run(seed=seed), tmp_path / name)
-        return trainer._validation._split.rows.tolist()
+        return trainer.validation_batches._split.rows.tolist()
 
     assert held(3, "a") == held(3, "b")
     assert held(3, "c") != held(4, "d")

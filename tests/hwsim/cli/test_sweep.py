@@ -135,6 +135,7 @@ def test_accuracy_from_training_to_figure(hwsim, tmp_path):
             "invalid list of",
         ),
         (("sweep", "accuracy", "R", "--over", "stuck", "--values", "0", "--out", "O"), "R is not a recipe"),
+        (("sweep", "accuracy", "R", "--over=--", "--values", "0", "--out", "O"), "name an option of the recipe"),
     ],
 )
 def test_bad_words_are_one_line(hwsim, tmp_path, monkeypatch, words, message):
