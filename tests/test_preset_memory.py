@@ -27,7 +27,7 @@ def figures(preset, *, model, batch):
     ("preset", "batch", "most_mib"),
     [
         ("edge-min", 107, 55),
-        ("edge", 100, 180),
+        pytest.param("edge", 100, 180, marks=pytest.mark.slow),
         pytest.param("edge-min", 100, 55, marks=pytest.mark.slow),
         pytest.param("edge-min", 2, 30, marks=pytest.mark.slow),
         pytest.param("edge", 3, 100, marks=pytest.mark.slow),

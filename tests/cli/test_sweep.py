@@ -62,6 +62,7 @@ def test_an_interrupted_run_of_the_user_s_own_recipe_goes_on(in_this_process, bn
     assert "page: all/report.html" in output
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_summed_up(bnn):
     path = recipe("""
 def recipe(*, seed: int = 0, fails: bool = False):
