@@ -125,6 +125,7 @@ def test_a_network_may_have_infinite_constants(tmp_path):
         return made
 
     Trainer(run(), tmp_path / "run").fit()
+    assert list((tmp_path / "run" / "checkpoints").glob("*.json"))
     Trainer(run(), tmp_path / "run").load()
 
 
