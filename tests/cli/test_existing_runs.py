@@ -56,6 +56,7 @@ RESUMED = {
     "an unknown argument": (lambda c: {**c, "arguments": {**c["arguments"], "colour": 1}}, ["does not fit", "colour"]),
     "a wrong value": (lambda c: {**c, "arguments": {**c["arguments"], "epochs": "x"}}, ["does not fit", "epochs"]),
     "device of another type": (lambda c: {**c, "device": [1]}, ["device [1] cannot be used here"]),
+    "device of a long number": (lambda c: {**c, "device": 10**30}, ["cannot be used here"]),
     "another width": (lambda c: {**c, "arguments": {**c["arguments"], "width": 17}}, ["belongs to another"]),
     "other data": (
         lambda c: {**c, "data": {**c["data"], "classes": ["a", "b"]}},
