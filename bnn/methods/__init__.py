@@ -1,6 +1,8 @@
-"""Published methods of training, one a file: callbacks, terms of the loss, training steps."""
+"""Published methods of training, one a file: callbacks, terms of the loss, training steps, optimizers."""
 
+from bnn.methods.bgd import BGD
 from bnn.methods.compressibility import Compressibility
+from bnn.methods.foo_vb import FOOVB
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
 from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
@@ -10,6 +12,8 @@ from bnn.methods.recu import TauSchedule
 from bnn.methods.ternarize import Ternarize
 
 __all__ = [
+    "BGD",
+    "FOOVB",
     "AdaptiveGradientScaling",
     "Compressibility",
     "HoyerSquare",
