@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bnn.cost.memory.resident import resident_bytes
+from bnn.cost.memory.resident import rss_bytes
 from bnn.data import Batches
 from bnn.data.shards import sharded, write_shards
 
@@ -67,7 +67,7 @@ def measured(batches: Iterator[torch.Tensor]) -> tuple[float, float, float]:
     began_s = time.perf_counter()
     for batch in batches:
         images += len(batch)
-        memory_MiB = resident_bytes() / 2**20
+        memory_MiB = rss_bytes() / 2**20
         first_MiB = first_MiB or memory_MiB
     return images / (time.perf_counter() - began_s), first_MiB, memory_MiB
 
