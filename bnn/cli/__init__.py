@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bnn.cli.bench.command import bench
 from bnn.cli.budget.command import budget
+from bnn.cli.data import data
 from bnn.cli.export import export
 from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
@@ -37,6 +38,7 @@ commands:
   bnn bench RUN                time of an image here, beside plain torch, onnxruntime and C
   bnn export RUN -o DIR        a run's network, or one in a file, as --format c or onnx
   bnn zoo list|import|verify   the networks of larq-zoo, and their weights from its files
+  bnn data shard|inspect       a large folder of pictures as shards, which training decodes as it goes
   bnn --version                the package's version
 """
 
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "export": export,
             "bench": bench,
             "zoo": zoo,
+            "data": data,
         },
         arguments,
         help_text=_HELP,

@@ -1,8 +1,8 @@
 """Labelled images as uint8 tensors, or arrays of float32: `Split`, `Dataset`, and what normalises them."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -51,6 +51,9 @@ class Split:
     """int64 [n], one for each example."""
     rows: Tensor | None = None
     """int64 [n]: example i is `images[rows[i]]`; None: example i is `images[i]`, and n is N."""
+    random_parts: Callable[[Tensor, Tensor], Tensor] | None = None
+    """Of images that are decoded as they are read: from rows of the storage and a random integer in 0..2**63-1 for
+    each, both int64 [b], to a random part of each image, uint8 [b, C, H, W], which training sees in their place."""
 
     def __post_init__(self) -> None:
         if (self.images.dtype, len(self.images.shape)) != (torch.uint8, 4) and not self._is_of_arrays():
@@ -84,8 +87,21 @@ class Split:
         Returns:
             Images, as in the storage [b, C, ...], and labels, int64 [b].
         """
-        rows = positions if self.rows is None else self.rows[positions]
-        return self.images[rows], self.labels[positions]
+        return self.images[self._rows(positions)], self.labels[positions]
+
+    def drawn(self, positions: Tensor, random: Tensor) -> tuple[Tensor, Tensor]:
+        """As indexing, with a random part of each image where the split has `random_parts`.
+
+        Args:
+            positions: int64 [b], each in 0..n-1.
+            random: int64 [b], uniform in 0..2**63-1.
+        """
+        if self.random_parts is None:
+            return self[positions]
+        return self.random_parts(self._rows(positions), random), self.labels[positions]
+
+    def _rows(self, positions: Tensor) -> Tensor:
+        return positions if self.rows is None else self.rows[positions]
 
 
 @dataclass(frozen=True)
@@ -276,7 +292,7 @@ def histogram_statistics(histogram: Tensor) -> tuple[tuple[float, ...], tuple[fl
 def _part(split: Split, positions: Tensor) -> Split:
     positions = positions.sort().values
     rows = positions if split.rows is None else split.rows[positions]
-    return Split(images=split.images, labels=split.labels[positions], rows=rows)
+    return replace(split, labels=split.labels[positions], rows=rows)
 
 
 def _describe(tensor: Images) -> str:

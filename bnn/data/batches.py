@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -45,8 +46,9 @@ class Batches:
             mean: what to subtract from each channel; uint8 pixels are scaled to 0..1 first.
             std: what to divide each channel by afterwards; positive.
             seed: 0..2**63-1, of the order and of the augmentation.
-            shuffle: a new order each epoch, in which every batch is full: the incomplete last one is dropped unless
-                it is the only one. Without it the order is the split's and the last batch may be smaller.
+            shuffle: as in training: a new order each epoch, in which every batch is full: the incomplete last one is
+                dropped unless it is the only one; and of each image a random part where the split has such. Without it
+                the order is the split's and the last batch may be smaller.
             augment: applied in this order to the uint8 images.
             device: where the batches are wanted. An accelerator gets a copy of the split's pixels once where these
                 take at most 1 GiB.
@@ -96,7 +98,9 @@ class Batches:
             raise DataError(f"the epoch must be at least 0, got {epoch}")
         if not 0 <= first_batch <= len(self):
             raise DataError(f"the first batch must be in 0..{len(self)}, got {first_batch}")
-        return self._iterate(epoch, first_batch)
+        batches = self._iterate(epoch, first_batch)
+        # Decoding takes about as long as a step of a small network.
+        return batches if self._split.random_parts is None else _one_ahead(batches)
 
     def _iterate(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         n, device = len(self._split), self._split.images.device
@@ -107,7 +111,9 @@ class Batches:
         for positions in torch.split(order, self.batch_size)[first_batch : len(self)]:
             if self._share is not None:
                 positions = positions[self._share(len(positions)).to(device)]
-            images, labels = self._split[positions]
+            # Its number is behind those of the augmentations, so that these stay as they are.
+            drawn = augmentation_numbers(positions, number=len(self.augment), seed=self.seed, epoch=epoch)
+            images, labels = self._split.drawn(positions, drawn) if self.shuffle else self._split[positions]
             images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
             for number, augmentation in enumerate(self.augment):
                 random = augmentation_numbers(positions, number=number, seed=self.seed, epoch=epoch)
@@ -115,9 +121,18 @@ class Batches:
             yield normalized(images, self._scale, self._shift), labels
 
 
+def _one_ahead(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same batches, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
+
+
 def _on_device(split: Split, device: torch.device) -> Split:
     image_bytes = math.prod(split.images.shape[1:]) * split.images.dtype.itemsize
-    if device.type == "cpu" or len(split) * image_bytes > _ON_DEVICE_BYTES:
+    if device.type == "cpu" or split.random_parts is not None or len(split) * image_bytes > _ON_DEVICE_BYTES:
         return split
     images = split.images[slice(None) if split.rows is None else split.rows]
     return Split(images=images.to(device), labels=split.labels.to(device))

@@ -5,37 +5,23 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bnn.data.arrays import Dataset, Split, divide_classes, split_statistics
 from bnn.data.image_cache import CachedImages, Chunk, cached_images, default_cache_dir
+from bnn.data.listing import Listing, list_images
 from bnn.data.preprocessing import decode_image, require_pillow, undecodable
 from bnn.errors import DataError
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _CHUNK_BYTES = 2**23
 _MAX_THREADS = 4
 # Part of every cache's key; to be raised whenever the same files would be decoded to other pixels.
 _DECODING = "upright; crop the centre; resize, bilinear; 2"
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class _Listing:
-    """The images of one folder, class by class, each class in the order of the file names."""
-
-    folder: Path
-    classes: tuple[str, ...]
-    files: list[str]
-    labels: Tensor
-    digest: str
-    """SHA-256 of the paths, sizes and modification times."""
 
 
 def image_folder(
@@ -90,7 +76,7 @@ def image_folder(
     tested = root / "test" if (root / "test").is_dir() else root / "val"
     divided = tested.is_dir() or test_part is None
     whole = root / "train" if divided or (root / "train").is_dir() else root
-    listings = [_list_images(folder) for folder in ([whole, tested] if divided else [whole])]
+    listings = [list_images(folder) for folder in ([whole, tested] if divided else [whole])]
     if listings[0].classes != listings[-1].classes:
         odd = sorted(set(listings[0].classes) ^ set(listings[-1].classes))
         raise DataError(f"{whole} and {tested} must have the same classes; only one of them has {odd[0]}")
@@ -141,65 +127,12 @@ def labelled_images(
     if not root.is_dir():
         raise DataError(f"there is no folder {root}: point --data-dir at a folder with <class>/<image>")
     folders = [root / part for part in ("test", "val") if (root / part).is_dir()]
-    listing = _list_images(folders[0] if folders else root)
+    listing = list_images(folders[0] if folders else root)
     directory = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     return _undamaged(listing, _decoded(listing, image_shape, directory, None), skip=skip_damaged), listing.classes
 
 
-def _list_images(folder: Path) -> _Listing:
-    try:
-        return _listed(folder)
-    except OSError as error:
-        raise DataError(f"cannot read {error.filename}: {error.strerror}") from error
-
-
-def _listed(folder: Path) -> _Listing:
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: images are looked for in train/<class> and test/<class>")
-    entries = [entry for entry in os.scandir(folder) if entry.name[0] != "."]
-    dangling = sorted(entry.path for entry in entries if _dangles(entry))
-    if dangling:
-        raise DataError(f"{dangling[0]} is a link to nothing: mend or delete it")
-    classes = sorted(entry.name for entry in entries if entry.is_dir())
-    if not classes:
-        raise DataError(f"{folder} has no class folders: images are looked for in {folder}/<class>/<image>")
-    files: list[str] = []
-    labels: list[int] = []
-    empty: list[str] = []
-    # The whole path counts: archives may give all their files one time, and bitmaps of one shape have one size.
-    digest = hashlib.sha256(os.fsencode(folder.resolve()))
-    for label, name in enumerate(classes):
-        images = [entry for entry in os.scandir(folder / name) if _is_image(entry)]
-        if not images:
-            empty.append(str(folder / name))
-        for entry in sorted(images, key=lambda image: image.name):
-            facts = entry.stat(follow_symlinks=not _dangles(entry))
-            files.append(f"{name}/{entry.name}")
-            labels.append(label)
-            digest.update(os.fsencode(f"\0{files[-1]}\0{facts.st_size}\0{facts.st_mtime_ns}"))
-    if empty:
-        what = "has" if len(empty) == 1 else "have"
-        raise DataError(f"{', '.join(empty)} {what} no images ({', '.join(_SUFFIXES)}): add some or delete the folder")
-    return _Listing(
-        folder=folder,
-        classes=tuple(classes),
-        files=files,
-        labels=torch.tensor(labels),
-        digest=digest.hexdigest(),
-    )
-
-
-def _is_image(entry: os.DirEntry[str]) -> bool:
-    """A link to nothing is one, too: a picture that is damaged."""
-    named = entry.name[0] != "." and entry.name.lower().endswith(_SUFFIXES)
-    return named and (entry.is_file() or _dangles(entry))
-
-
-def _dangles(entry: os.DirEntry[str]) -> bool:
-    return entry.is_symlink() and not os.path.exists(entry.path)
-
-
-def _undamaged(listing: _Listing, cache: CachedImages, *, skip: bool) -> Split:
+def _undamaged(listing: Listing, cache: CachedImages, *, skip: bool) -> Split:
     """The images that could be decoded."""
     if not cache.damaged:
         return Split(images=cache.images, labels=listing.labels)
@@ -216,7 +149,7 @@ def _undamaged(listing: _Listing, cache: CachedImages, *, skip: bool) -> Split:
     return Split(images=cache.images, labels=listing.labels[rows], rows=rows)
 
 
-def _divided(split: Split, listing: _Listing, test_part: float, seed: int) -> tuple[Split, Split]:
+def _divided(split: Split, listing: Listing, test_part: float, seed: int) -> tuple[Split, Split]:
     """Sets a part of each class aside for testing."""
     for name, images in zip(listing.classes, split.labels.bincount(minlength=len(listing.classes)), strict=True):
         if images < 2:
@@ -227,7 +160,7 @@ def _divided(split: Split, listing: _Listing, test_part: float, seed: int) -> tu
 
 
 def _decoded(
-    listing: _Listing, image_shape: tuple[int, ...], directory: Path, progress: Progress | None
+    listing: Listing, image_shape: tuple[int, ...], directory: Path, progress: Progress | None
 ) -> CachedImages:
     size = "x".join(map(str, image_shape))
     key = hashlib.sha256(f"{_DECODING}\0{size}\0{listing.digest}".encode()).hexdigest()
@@ -238,7 +171,7 @@ def _decoded(
 
 
 def _decode(
-    listing: _Listing, image_shape: tuple[int, ...], damaged: dict[int, str], progress: Progress | None
+    listing: Listing, image_shape: tuple[int, ...], damaged: dict[int, str], progress: Progress | None
 ) -> Iterator[Chunk]:
     """Yields the images in chunks, uint8 [n, C, H, W]; a chunk's memory is used again for the next."""
     require_pillow()

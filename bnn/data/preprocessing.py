@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from bnn.data.array_files import read_values
 from bnn.errors import DataError
 from bnn.files import require_regular
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 Reads = Literal["pictures", "arrays"]
 
 MOST_VALUES = 1 << 24
 """Of an example."""
 _LONGEST_NAME = 1000
+_ORIENTATION = 0x0112  # the EXIF tag
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -170,23 +174,12 @@ def decode_image(path: Path, image_shape: tuple[int, ...]) -> Pixels:
     Raises:
         DataError: it cannot be decoded; the message is the reason, without the path.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     channels, height, width = image_shape
-    try:
-        require_regular(path)
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits a channel")
-            # A palette with transparency can only become RGB by way of RGBA.
-            image = ImageOps.exif_transpose(file.convert("RGBA") if "transparency" in file.info else file)
-            # Others have no way to grey of their own.
-            image = image.convert("RGB") if image.mode != "L" else image
-            image = image.convert("RGB" if channels == 3 else "L")
-    # Decoders of damaged files raise nearly everything: OSError, SyntaxError, struct.error, IndexError, ...
-    except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DataError(" ".join(reason.replace(f" '{path}'", "").split()) or type(error).__name__) from error
+    image, _ = open_picture(path)
+    if channels == 1:
+        image = image.convert("L")
     if image.size != (width, height):
         # Cropped before it is resized: a picture may be very long.
         scale = min(image.width / width, image.height / height)
@@ -195,6 +188,29 @@ def decode_image(path: Path, image_shape: tuple[int, ...]) -> Pixels:
         image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def open_picture(path: Path) -> tuple[PIL.Image.Image, bool]:
+    """A picture upright and in RGB, and whether its file is a JPEG of just these pixels.
+
+    Raises:
+        DataError: it cannot be decoded; the message is the reason, without the path.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        require_regular(path)
+        with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits a channel")
+            as_it_is = (file.format, file.mode) == ("JPEG", "RGB") and file.getexif().get(_ORIENTATION, 1) == 1
+            # A palette with transparency can only become RGB by way of RGBA.
+            image = ImageOps.exif_transpose(file.convert("RGBA") if "transparency" in file.info else file)
+            return image.convert("RGB"), as_it_is
+    # Decoders of damaged files raise nearly everything: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise DataError(" ".join(reason.replace(f" '{path}'", "").split()) or type(error).__name__) from error
 
 
 def undecodable(reasons: Mapping[Any, str], *, total: int) -> str:

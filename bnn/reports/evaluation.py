@@ -10,12 +10,14 @@ from rich.text import Text
 from bnn.training.evaluation import Evaluation, wilson_interval
 
 _WIDEST_MATRIX = 20
+_FEW_CLASSES = 10
 
 
 def evaluation_figures(found: Evaluation) -> dict[str, Any]:
     """All figures as JSON values; intervals are Wilson's, of 95 %."""
     return {
         "accuracy": found.accuracy,
+        "accuracy_top_5": found.within_5 / found.images,
         "interval_95": list(wilson_interval(found.correct, found.images)),
         "loss": found.loss,
         "images": found.images,
@@ -41,9 +43,11 @@ def print_evaluation(found: Evaluation, when: str, *, confusion: bool = False) -
         confusion: whether to print the classes, and what was taken for what, as well.
     """
     low, high = wilson_interval(found.correct, found.images)
+    # Of few classes it says next to nothing.
+    top_5 = f" ({100 * found.within_5 / found.images:.2f} % within five)" if len(found.classes) > _FEW_CLASSES else ""
     print(
-        f"test accuracy {100 * found.accuracy:.2f} %, loss {found.loss:.4f}, {when}; {found.images:,} examples, 95 %"
-        f" interval {100 * low:.2f} to {100 * high:.2f} %"
+        f"test accuracy {100 * found.accuracy:.2f} %{top_5}, loss {found.loss:.4f}, {when}; {found.images:,} examples,"
+        f" 95 % interval {100 * low:.2f} to {100 * high:.2f} %"
     )
     if not confusion:
         return

@@ -25,6 +25,8 @@ class Evaluation:
     """int64 [classes, classes]: images of the class of the row that were taken for the class of the column."""
     loss: float
     """Mean cross-entropy."""
+    within_5: int
+    """Images whose class is among those of the five largest logits."""
 
     @property
     def images(self) -> int:
@@ -66,7 +68,7 @@ def evaluate(model: Model, split: Split, *, device: torch.device | str = "cpu") 
     if int(split.labels.max()) >= len(classes):
         raise DataError(f"the model has {len(classes)} classes, the data have label {int(split.labels.max())}")
     model.to(device)
-    confusion, loss = torch.zeros(len(classes), len(classes), dtype=torch.int64), 0.0
+    confusion, loss, within_5 = torch.zeros(len(classes), len(classes), dtype=torch.int64), 0.0, 0
     batches = Batches(split, batch_size=_BATCH, mean=takes.mean, std=takes.std, device=device)
     with torch.no_grad():
         for x, labels in batches.epoch(0):
@@ -76,9 +78,11 @@ def evaluate(model: Model, split: Split, *, device: torch.device | str = "cpu") 
                     f"the network gives {list(logits.shape)} and not a logit of each of {len(classes)} classes"
                 )
             loss += F.cross_entropy(logits, labels).item() * len(labels)
+            largest = logits.topk(min(5, len(classes))).indices
+            within_5 += int((largest == labels[:, None]).sum())
             pairs = labels.cpu() * len(classes) + logits.argmax(dim=1).cpu()
             confusion += torch.bincount(pairs, minlength=len(classes) ** 2).view_as(confusion)
-    return Evaluation(classes, confusion, loss / len(split))
+    return Evaluation(classes, confusion, loss / len(split), within_5)
 
 
 def wilson_interval(correct: int, images: int, *, z: float = _QUANTILE_95) -> tuple[float, float]:
