@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from bnn.errors import UsageError, near_match, near_options
@@ -23,6 +23,13 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # noqa: D102
+        # Of `--` as the value of an option argparse makes an empty list, whatever the option's type.
+        for word in args or ():
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: it has no value")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:  # noqa: D102
         near = near_options(message, self._option_string_actions)

@@ -33,7 +33,7 @@ def add_parser(studies: Any) -> None:
 
 def accuracy(options: argparse.Namespace, figures: ModuleType) -> None:
     """Trains, and writes the table and the figure."""
-    if not options.over:  # argparse makes an empty list of `--over=--`
+    if not options.over:
         raise UsageError("name an option of the recipe, as in --over spread")
     failed = train_each(
         options.recipe,

@@ -59,8 +59,8 @@ def sweep(
         train: gets the arguments after `bnn train`, and gives the exit status.
 
     Returns:
-        What is to be said of runs that failed: their folders' names and exit statuses. `accuracy.csv` has the others; if
-        there is none, it is not written.
+        What is to be said of runs that failed: their folders' names and exit statuses. `accuracy.csv` has the others,
+        if there are any.
 
     Raises:
         UsageError: an option or a value does not fit the recipe; nothing has been trained.
