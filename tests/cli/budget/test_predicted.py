@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bnn.cli.budget import predicted
+from bnn.cli.budget import needed, predicted
 from bnn.cli.budget.command import budget
 from bnn.errors import RunError, UsageError
 from bnn.ops import cpu
@@ -111,9 +111,33 @@ def test_what_fits_is_what_the_step_takes(command):
         "batch_size": 64,
         "slice_size": 64,
         "total_bytes": step["process_bytes"],
+        "is_measured": False,
     }
     rows = [line.split() for line in command(*words, "--fit", "1GiB").splitlines()]
     assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows
+
+
+def test_what_is_measured_decides_what_fits(command, monkeypatch):
+    asked = []
+
+    def measured(network, configuration):
+        asked.append(configuration.slice_size)
+        return 2**31 if configuration.slice_size == 20 else 2**20
+
+    monkeypatch.setattr(needed, "measure_needed", measured)
+    words = (*MLP, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")
+    rows = [line.split() for line in command(*words).splitlines()]
+    assert asked == [20, 10]
+    assert ["edge", "adam", "20", "10", "1.00", "*"] in rows
+
+
+def test_what_this_machine_cannot_measure_is_predicted(command, monkeypatch):
+    monkeypatch.setattr(needed, "available_bytes", lambda: 10_000)
+    with pytest.warns(UserWarning, match="^edge is predicted alone: this machine cannot measure it$"):
+        (candidate,) = as_json(command, *MLP, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")[
+            "candidates"
+        ]
+    assert not candidate["is_measured"]
 
 
 def test_nothing_fits(command, my_model):
@@ -146,7 +170,7 @@ def test_mistakes_are_one_line(command, my_model):
     with pytest.raises(RunError, match=r"1 \(Branches\) cannot run on the shape of one 4 example: .*shapes alone"):
         command(f"{my_model}:branches", "--input", "4")
     with pytest.raises(UsageError, match="leave out --slice"):
-        command("mlp", "--fit", "1GiB", "--measure")
+        command("mlp", "--fit", "1GiB", "--slice", "4")
 
 
 def test_a_step_that_does_not_fit_here_is_not_taken(capsys, monkeypatch):
