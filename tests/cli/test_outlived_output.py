@@ -37,6 +37,7 @@ def test_a_training_goes_on_without_its_output(lost, bnn, monkeypatch):
     assert [line[:9] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2", "complete:"]
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_closed_behind_the_first_line(in_an_empty_folder):
     words = [*BNN, "train", DIGITS, *QUICK, "--out", "run"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -71,16 +71,17 @@ def test_table_and_json_carry_the_same_figures(command):
         assert sum(variable["bytes"] for variable in preset["variables"]) == preset["total_mib"] * 2**20
 
 
-def test_options_reach_the_step(command):
-    def variables(*words):
-        found = as_json(command, *MLP, "--preset", "edge", *words)
-        return {(v["name"], v["bits"]): v["elements"] for v in found["presets"]["edge"]["variables"]}
+def test_options_reach_the_step(command, my_model):
+    def step(*words):
+        small = (f"{my_model}:small", "--input", "3,4,4", "--batch", "20", "--preset", "edge")
+        found = as_json(command, *small, *words)["presets"]["edge"]
+        return found["saved_bytes"], {(v["name"], v["bits"]): v["elements"] for v in found["variables"]}
 
-    weights = variables()["latent weights", 16]
-    assert variables()["optimizer state", 16] >= 2 * weights
-    assert weights <= variables("--optimizer", "sgd")["optimizer state", 16] < 2 * weights
-    saved = [as_json(command, *MLP, *words)["presets"]["edge"]["saved_bytes"] for words in ((), ("--slice", "10"))]
-    assert saved[1] < saved[0]
+    saved_bytes, variables = step()
+    weights = variables["latent weights", 16]
+    assert variables["optimizer state", 16] >= 2 * weights
+    assert weights <= step("--optimizer", "sgd")[1]["optimizer state", 16] < 2 * weights
+    assert step("--slice", "10")[0] < saved_bytes
 
 
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
