@@ -6,8 +6,8 @@ from bnn.ops.memory import RESULTS
 _MODULE_BYTES = 1 << 14
 # What the C library holds beyond the tensors: holes, the workspaces of kernels, and the code that oneDNN makes for
 # layers. Of what has been freed it keeps much, unless it is told not to (`bnn.training.allocator`): holes between
-# tensors of many sizes then take up to 0.9 times as much as these. Both are above the need of each network that was
-# tried under a limit of the process's memory (benchmarks/records.md), as `least_private_bytes` measures it.
+# tensors then take up to as much as these. Both are above the need of each network that was tried under a limit of the
+# process's memory (benchmarks/records.md), as `least_private_bytes` measures it.
 _HOLDING_LITTLE, _OTHERWISE = 1 / 16, 1.0
 _HOLDING_LITTLE_BYTES, _OTHERWISE_BYTES = 7 << 19, 6 << 20
 
