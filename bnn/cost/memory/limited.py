@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import resource
 import sys
@@ -14,7 +16,7 @@ from bnn.cost.memory.measured import random_batch
 from bnn.training import TrainingStep
 
 # Python collects what refers to itself every few steps, and holds most shortly before.
-_LEAST_STEPS, _MOST_STEPS, _TRIED_S = 3, 20, 3.0
+_LEAST_STEPS, _MOST_STEPS, _TRIED_S = 3, 20, 5.0  # of the processor's time
 _TIGHTER = 0.98
 # Python takes memory for its objects in pieces of 1 MiB, of which one process may need one more than another.
 _MARGIN_BYTES = 1 << 20
@@ -84,9 +86,9 @@ def _grown_bytes(make: Callable[[], TrainingStep], input_shape: tuple[int, ...],
 
 def _take_steps(step: TrainingStep, input_shape: tuple[int, ...], batch_size: int) -> None:
     x, labels = random_batch(input_shape, batch_size)
-    until = time.monotonic() + _TRIED_S
+    until = time.process_time() + _TRIED_S
     for number in range(_MOST_STEPS):
-        if number >= _LEAST_STEPS and time.monotonic() > until:
+        if number >= _LEAST_STEPS and time.process_time() > until:
             break
         step.take(x, labels)
 
@@ -99,6 +101,7 @@ def in_a_copy(work: Callable[[], object]) -> object:
     def send() -> None:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
+        _give_back_memory()
         sending.send(work())
 
     process = context.Process(target=send)
@@ -110,6 +113,14 @@ def in_a_copy(work: Callable[[], object]) -> object:
         return None
     finally:
         process.join()
+
+
+def _give_back_memory() -> None:
+    """Gives back what the process has left over, which would serve the work and differs from process to process."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _status_bytes(field: str) -> int:
