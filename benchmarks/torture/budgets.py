@@ -47,5 +47,6 @@ KINDS = (
         trial,
         short=0,
         long=100,
+        limit_s=300,
     ),
 )
