@@ -18,8 +18,8 @@ from bnn.training import TrainingStep
 # Python collects what refers to itself every few steps, and holds most shortly before.
 _LEAST_STEPS, _MOST_STEPS, _TRIED_S = 3, 20, 5.0  # of the processor's time
 _TIGHTER = 0.98
-# Python takes memory for its objects in pieces of 1 MiB, of which one process may need one more than another.
-_MARGIN_BYTES = 1 << 20
+# Python takes memory for its objects in pieces of 1 MiB, of which one process may need more than another.
+_MARGIN_BYTES = 2 << 20
 _STATUS = Path("/proc/self/status")
 
 
@@ -28,7 +28,7 @@ def least_private_bytes(
 ) -> float | None:
     """The private memory by which a process has to be able to grow from before a network is made, to take steps of it.
 
-    With 5 % less, and with 2 MiB less where that is more, they could not be taken.
+    With 5 % less, and with 3 MiB less where that is more, they could not be taken.
 
     Pages of files, such as the libraries' code, are not in it. What is tried are copies of this process, which has
     loaded what libraries load at first use, and computes on one thread (`torch.set_num_threads(1)`): others are not
