@@ -8,8 +8,8 @@ _MODULE_BYTES = 1 << 14
 # layers. Of what has been freed it keeps much, unless it is told not to (`bnn.training.allocator`): holes between
 # tensors then take up to as much as these. Both are above the need of each network that was tried under a limit of the
 # process's memory (benchmarks/records.md), as `least_private_bytes` measures it.
-_HOLDING_LITTLE, _OTHERWISE = 1 / 16, 1.0
-_HOLDING_LITTLE_BYTES, _OTHERWISE_BYTES = 7 << 19, 6 << 20
+_HOLDING_LITTLE, _OTHERWISE = 1 / 32, 1.0
+_HOLDING_LITTLE_BYTES, _OTHERWISE_BYTES = 5 << 20, 6 << 20
 
 
 def process_bytes(tensor_bytes: float, *, modules: int) -> float:
@@ -24,7 +24,7 @@ def process_bytes(tensor_bytes: float, *, modules: int) -> float:
         modules: of the network.
     """
     if RESULTS.is_kept:
-        held = max(_HOLDING_LITTLE * tensor_bytes, _HOLDING_LITTLE_BYTES)
+        held = _HOLDING_LITTLE * tensor_bytes + _HOLDING_LITTLE_BYTES
     else:
         held = _OTHERWISE * tensor_bytes + _OTHERWISE_BYTES
     return tensor_bytes + held + modules * _MODULE_BYTES

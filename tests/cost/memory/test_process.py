@@ -56,7 +56,7 @@ def test_a_step_is_taken_in_what_it_is_said_to_need_and_not_in_less(steps):
 def test_what_is_kept_tells_the_presets_apart(monkeypatch):
     monkeypatch.setattr(RESULTS, "is_kept", True)
     little = process_bytes(64 << 20, modules=64)
-    assert little == (68 << 20) + (1 << 20)
-    assert process_bytes(8 << 10, modules=0) == (8 << 10) + 3.5 * 2**20, "of the smallest a constant"
+    assert little == (71 << 20) + (1 << 20)
+    assert process_bytes(0, modules=0) == 5 << 20, "of the smallest a constant"
     monkeypatch.setattr(RESULTS, "is_kept", False)
     assert process_bytes(64 << 20, modules=64) > little
