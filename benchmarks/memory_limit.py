@@ -1,33 +1,24 @@
-"""The least memory under which a step is taken, beside what `bnn budget --fit` asks for.
+"""The least memory under which steps are taken, beside what `bnn budget` predicts.
 
 python -m benchmarks.memory_limit resnet20 --preset edge-min --batch 100
 
 The system enforces the limit: RLIMIT_DATA, on all private memory of the process that can be written to. Each try is a
-process of its own, which takes three steps. Linux; one thread.
+process of its own, which takes 3 to 20 steps. Linux; one thread.
 """
 
 import argparse
-import os
-import resource
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 
-from bnn.cli.budget.configurations import (
-    TINY_BATCH,
-    TINY_SHAPE,
-    TrainingConfiguration,
-    step_on_cpu,
-    step_on_meta,
-    tiny_step,
-)
+from bnn.cli.budget.configurations import TrainingConfiguration, load_libraries, step_on_cpu, step_on_meta
 from bnn.cli.budget.networks import NetworkBuilder, find_network
-from bnn.cost.memory.measured import random_batch
+from bnn.cost.memory.limited import in_a_copy, least_private_bytes, takes_steps_within
 from bnn.cost.memory.predicted import StepMemory, predict_step
+from bnn.training import TrainingStep
 
 _MIB = 2**20
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -38,39 +29,36 @@ class Task:
     configuration: TrainingConfiguration
 
     def predicted(self) -> StepMemory:
-        """What `bnn budget` says of it."""
-        step = step_on_meta(self.network, self.configuration)
-        return predict_step(step, input_shape=self.network.input_shape, batch_size=self.configuration.batch_size)
+        """What `bnn budget` says of it; this process is as it was afterwards."""
+        memory = in_a_copy(self._predict)
+        assert isinstance(memory, StepMemory)
+        return memory
 
     def fits(self, limit_bytes: float) -> bool:
-        """Whether three steps are taken by a process that may get so much memory after it has loaded what it needs."""
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                self._take_within(limit_bytes)
-                status = 0
-            except (MemoryError, RuntimeError):
-                pass
-            finally:
-                os._exit(status)
-        return os.waitpid(child, 0)[1] == 0
+        """Whether steps are taken by a process that may get so much memory after it has loaded what it needs."""
+        return takes_steps_within(limit_bytes, self._make, **self._shape())
 
-    def _take_within(self, limit_bytes: float) -> None:
-        (held,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmData:"))
-        most = int(1024 * int(held.split()[1]) + limit_bytes)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-        step = step_on_cpu(self.network, self.configuration)
-        x, labels = random_batch(self.network.input_shape, self.configuration.batch_size)
-        for _ in range(3):
-            step.take(x, labels)
+    def least_bytes(self) -> float:
+        """What `bnn budget --fit --measure` says of it, measured in copies of this process."""
+        least = least_private_bytes(self._make, **self._shape())
+        assert least is not None, "the limit is one of Linux"
+        return least
+
+    def _predict(self) -> StepMemory:
+        return predict_step(step_on_meta(self.network, self.configuration), **self._shape())
+
+    def _make(self) -> TrainingStep:
+        return step_on_cpu(self.network, self.configuration)
+
+    def _shape(self) -> dict[str, Any]:
+        return {"input_shape": self.network.input_shape, "batch_size": self.configuration.batch_size}
 
 
 def task(model: str, preset: str, batch_size: int, slice_size: int | None = None) -> Task:
     """A step of a network of `bnn.models`, after one of a tiny network, which loads what the libraries need."""
     torch.set_num_threads(1)
     configuration = TrainingConfiguration(preset, "adam", batch_size, slice_size)
-    tiny_step(configuration).take(*random_batch(TINY_SHAPE, TINY_BATCH))
+    load_libraries(configuration)
     return Task(find_network(model, None), configuration)
 
 
@@ -84,13 +72,8 @@ def main() -> None:
     options = parser.parse_args()
     measured = task(options.model, options.preset, options.batch, options.slice)
     memory = measured.predicted()
-    enough, too_little = memory.process_bytes, 0.8 * memory.table.total_bytes
-    while not measured.fits(enough):
-        too_little, enough = enough, 1.2 * enough
-    while enough - too_little > 0.01 * enough:
-        middle = (enough + too_little) / 2
-        enough, too_little = (middle, too_little) if measured.fits(middle) else (enough, middle)
-    figures = {"tensors": memory.table.total_bytes, "asked for": memory.process_bytes, "least": enough}
+    least = measured.least_bytes()
+    figures = {"tensors": memory.table.total_bytes, "predicted": memory.process_bytes, "least": least}
     print(
         options.model, options.preset, *(f"{name} {value / _MIB:.2f} MiB" for name, value in figures.items()), sep=", "
     )

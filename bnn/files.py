@@ -37,6 +37,13 @@ def open_regular(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
+def open_to_append(path: Path) -> IO[str]:
+    """Opens a regular file, or makes one, to add text to its end; raises as `open_regular`."""
+    if path.exists():
+        require_regular(path)
+    return path.open("a", encoding="utf-8")
+
+
 def read_bytes(path: Path, *, limit_bytes: int) -> bytes:
     """Reads a regular file of at most `limit_bytes`.
 

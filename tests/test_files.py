@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnn.files import parse_json, read_bytes, read_json, remove_left_behind, replacing, sealed, unsealed
@@ -74,6 +74,7 @@ def test_what_json_may_be():
         parse_json(b"[NaN]", finite=True)
 
 
+@settings(max_examples=50)
 @given(st.dictionaries(st.text().filter(lambda key: key != "sha256"), VALUES), st.data())
 def test_a_seal_finds_every_change(fields, data):
     content = sealed(fields)

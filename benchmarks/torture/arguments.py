@@ -11,12 +11,14 @@ from benchmarks.torture.trials import Kind, quiet, require, scratch
 from tests.cli.argument_lists import argument_lists, furnish
 from tests.cli.test_argument_lists import complaint
 
+_ROOT = Path(__file__).parents[2]
+
 
 @cache
 def _furnished() -> Path:
     """A folder with what the lists name, not to be changed."""
     folder, here = Path(tempfile.mkdtemp(dir=scratch())), Path.cwd()
-    os.environ["BNN_CACHE"] = str(folder / "cache")
+    os.environ |= {"BNN_CACHE": str(folder / "cache"), "PYTHONPATH": str(_ROOT)}  # of the processes of sweeps
     (folder / "place").mkdir()
     os.chdir(folder / "place")
     try:

@@ -48,7 +48,7 @@ class Poison(Callback):
         elif self._place == "buffer":
             self._poison(list(trainer.run.model.buffers()))
         elif self._place == "moment":
-            self._poison(trainer.run.states())
+            self._poison([x for x in trainer.run.states() if x.dim()])  # not torch's count of steps
         elif self._place == "learning rate":
             for group in trainer.run.optimizer.param_groups:
                 group["lr"] = self._value

@@ -95,7 +95,7 @@ KINDS = (
         "parsers",
         f"{_EXAMPLES} texts or values that hypothesis makes for one of {len(PARSERS)} parsers",
         trial,
-        short=2,
+        short=1,
         long=300,
     ),
 )

@@ -204,9 +204,6 @@ def a_compression(chance: Random, folder: Path) -> Write:
         if words[0] == "decompress" and sorted(_files(Path("tensors"))) == ["model.json", "model.safetensors"]:
             json.loads(Path("tensors/model.json").read_text())
             return
-        if words[0] == "decompress" and Path("tensors/model.safetensors").exists():
-            # Killed, or read-only, between its two files: docs/reliability.md promises nothing then.
-            shutil.rmtree("tensors")
         try:
             run_quietly(words)
         except BnnError as error:

@@ -24,6 +24,14 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
 
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:  # noqa: D102
+        words = None if args is None else list(args)
+        # Of `--` as the value of an option argparse makes an empty list, whatever the option's type.
+        for word in words or ():
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"argument {word[:-3]}: it has no value")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:  # noqa: D102
         near = near_options(message, self._option_string_actions)
         raise UsageError(f"{message}{near}; see `{self.prog} --help`")

@@ -44,31 +44,46 @@ def decompress(path: Path, directory: Path, *, memory_limit_bytes: int = MEMORY_
 
     Args:
         path: of the model file.
-        directory: made if missing; empty.
+        directory: made if missing; empty, or with one of these very files, which a kill between the two leaves.
         memory_limit_bytes: what the tensors may take together.
 
     Raises:
-        CodecError: the directory is not empty or cannot be written, or the model file cannot be read.
+        CodecError: the directory has other files or cannot be written, or the model file cannot be read.
     """
     entries = read_within(path, memory_limit_bytes)
     tensors = {entry.name: decode(entry) for entry in entries}
     description = json.dumps(_describe(path, entries), indent=2) + "\n"
-    tensors_path, description_path = directory / TENSORS, directory / DESCRIPTION
     try:
+        contents = {directory / TENSORS: to_safetensors(tensors), directory / DESCRIPTION: description.encode()}
         directory.mkdir(parents=True, exist_ok=True)
         files.remove_left_behind(directory)
-        if any(directory.iterdir()):
+        there = list(directory.iterdir())
+        if len(there) > 1 or not all(_holds(found, contents.get(found)) for found in there):
             raise CodecError(f"{directory} is not empty: name another folder with -o")
-        with files.replacing(tensors_path) as file:
-            file.write(to_safetensors(tensors))
-        with files.replacing(description_path) as file:
-            file.write(description.encode())
+        _write_both(*contents.items())
     except (OSError, SafetensorError) as error:
-        # The folder has to be empty for another try.
-        with suppress(OSError):
-            tensors_path.unlink(missing_ok=True)
         reason = error.strerror if isinstance(error, OSError) else None
         raise CodecError(f"{directory} cannot be written: {reason or error}") from None
+
+
+def _holds(path: Path, content: bytes | None) -> bool:
+    """Whether a file is there with just this content."""
+    if content is None or not path.is_file() or path.stat().st_size != len(content):
+        return False
+    return files.read_bytes(path, limit_bytes=len(content)) == content
+
+
+def _write_both(one: tuple[Path, bytes], other: tuple[Path, bytes]) -> None:
+    """Writes two files, of which neither has its name before all of both is written."""
+    try:
+        with files.replacing(one[0]) as file, files.replacing(other[0]) as last:
+            file.write(one[1])
+            file.flush()
+            last.write(other[1])
+    except OSError:
+        with suppress(OSError):
+            other[0].unlink(missing_ok=True)
+        raise
 
 
 def inspect(

@@ -99,7 +99,7 @@ def print_measured(
 
 
 def print_candidates(console: Console, candidates: Sequence[Candidate], *, title: str, caption: str) -> None:
-    """Prints what fits into a memory, in the order given."""
+    """Prints what fits into a memory, in the order given; a star stands behind what has been measured."""
     table = _table()
     table.add_column("preset")
     table.add_column("optimizer")
@@ -110,7 +110,7 @@ def print_candidates(console: Console, candidates: Sequence[Candidate], *, title
     table.add_column("MiB", justify="right")
     for candidate in candidates:
         slices = [str(candidate.slice_size)] if with_slices else []
-        size = _mib(candidate.total_bytes)
+        size = _mib(candidate.total_bytes) + " *" * candidate.is_measured
         table.add_row(candidate.preset, candidate.optimizer, str(candidate.batch_size), *slices, size)
     _print(console, title, table, caption)
 

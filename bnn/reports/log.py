@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bnn.files import open_to_append
 from bnn.reports.progress import epoch_line
 from bnn.reports.start import start_line
 from bnn.training import Callback, Trainer
@@ -34,5 +35,5 @@ class RunLog(Callback):
     def write(self, text: str) -> None:
         """Adds a line; none before the training has begun, when the directory may be another's."""
         if self._path is not None:
-            with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            with suppress(OSError), open_to_append(self._path) as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S} {' '.join(text.split())}\n")

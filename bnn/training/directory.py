@@ -146,7 +146,7 @@ def append_metrics(directory: Path, record: dict[str, Any]) -> None:
         RunError: the file cannot be written.
     """
     with writing(directory / METRICS):
-        with (directory / METRICS).open("a", encoding="utf-8") as file:
+        with files.open_to_append(directory / METRICS) as file:
             file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())

@@ -207,7 +207,8 @@ def parse_arguments(parser: jsonargparse.ArgumentParser, arguments: Sequence[str
     try:
         return vars(parser.parse_args(list(arguments)))
     except jsonargparse.ArgumentError as error:
-        message = str(error).replace("<class '", "").replace("'>", "").replace("Parser key", "option")
+        message = " ".join(str(error).split())  # of what was typed, too
+        message = message.replace("<class '", "").replace("'>", "").replace("Parser key", "option")
         near = near_options(message, parser._option_string_actions)
         raise UsageError(f"{message}{near}; see `{parser.prog} --help`") from None
 

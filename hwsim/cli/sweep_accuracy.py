@@ -33,7 +33,7 @@ def add_parser(studies: Any) -> None:
 
 def accuracy(options: argparse.Namespace, figures: ModuleType) -> None:
     """Trains, and writes the table and the figure."""
-    if not options.over:  # argparse makes an empty list of `--over=--`
+    if not options.over:
         raise UsageError("name an option of the recipe, as in --over spread")
     failed = train_each(
         options.recipe,
@@ -43,13 +43,13 @@ def accuracy(options: argparse.Namespace, figures: ModuleType) -> None:
         recipe_arguments=options.recipe_arguments,
         out=options.out,
     )
-    path, table = options.out / RESULTS, results(options.out)
-    if table["test_accuracy"]:
+    path = options.out / RESULTS
+    table = results(options.out) if path.exists() else {}
+    if table.get("test_accuracy"):
         picture = options.out / f"accuracy-{next(iter(table))}.{options.format}"
         epochs = " or ".join(sorted({str(number) for number in table["epochs"]}))
         figures.accuracy(table, picture, title=f"{options.recipe.stem}, epochs: {epochs}")
         print(path, picture, sep="\n")
     if failed:
-        raise RunError(
-            f"these runs failed: {', '.join(failed)}; {path} has the others, and the same command tries these again"
-        )
+        others = f"{path} has the others, and " if path.exists() else ""
+        raise RunError(f"these runs failed: {', '.join(failed)}; {others}the same command tries these again")

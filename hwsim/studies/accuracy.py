@@ -59,7 +59,8 @@ def sweep(
         train: gets the arguments after `bnn train`, and gives the exit status.
 
     Returns:
-        What is to be said of runs that failed: their folders' names and exit statuses. `results` has the others.
+        What is to be said of runs that failed: their folders' names and exit statuses. `accuracy.csv` has the others,
+        if there are any.
 
     Raises:
         UsageError: an option or a value does not fit the recipe; nothing has been trained.
@@ -83,7 +84,10 @@ def sweep(
                 status = train([str(recipe.path), *options, "--out", str(folder)])
             if status or not (folder / SUMMARY).exists():
                 failed.append(f"{name} (exit status {status})")
-        write_csv(out / RESULTS, results(out))
+        if any(out.glob(f"*/{SUMMARY}")):
+            write_csv(out / RESULTS, results(out))
+    if not any(out.glob(f"*/{CONFIGURATION}")):
+        (out / SWEEP).unlink()  # the folder is free for another sweep
     return failed
 
 

@@ -112,7 +112,7 @@ def no_endless_command() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("number", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [40, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("trainings_in_this_process", "no_endless_command")
 def test_no_argument_list_ends_in_a_traceback_or_leaves_half_a_result(number, furnished, tmp_path, monkeypatch):
     seed = int(os.environ.get("BNN_SEED", 0))

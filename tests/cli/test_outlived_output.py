@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from bnn.cli.program import run_program
+from bnn.reports.log import RunLog
 from tests.cli.command_line import BNN, DIGITS, QUICK, results
 
 
@@ -37,6 +39,7 @@ def test_a_training_goes_on_without_its_output(lost, bnn, monkeypatch):
     assert [line[:9] for line in lines[1:]] == ["epoch 1/2", "epoch 2/2", "complete:"]
 
 
+@pytest.mark.slow
 def test_a_pipe_that_is_closed_behind_the_first_line(in_an_empty_folder):
     words = [*BNN, "train", DIGITS, *QUICK, "--out", "run"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -44,6 +47,16 @@ def test_a_pipe_that_is_closed_behind_the_first_line(in_an_empty_folder):
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == ("", 0)
     assert Path("run/summary.json").exists()
+
+
+def test_a_log_that_is_a_pipe_which_nobody_reads_holds_nothing_up(tmp_path):
+    os.mkfifo(tmp_path / "log.txt")
+    log = RunLog()
+    log._path = tmp_path / "log.txt"
+    writing = Thread(target=log.write, args=["a line"], daemon=True)
+    writing.start()
+    writing.join(5)
+    assert not writing.is_alive()
 
 
 def test_what_ends_a_training_is_in_its_log(bnn):

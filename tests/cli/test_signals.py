@@ -70,7 +70,11 @@ def test_signal_ends_the_process_with_its_state_kept(number, code, slow, bnn, mo
 
 
 @pytest.mark.parametrize(
-    ("disk_bytes", "message"), [(2000, "cannot save the checkpoint"), (10, "run/metrics.jsonl cannot be written")]
+    ("disk_bytes", "message"),
+    [
+        (2000, "cannot save the checkpoint"),
+        pytest.param(10, "run/metrics.jsonl cannot be written", marks=pytest.mark.slow),
+    ],
 )
 def test_full_disk_is_one_line_and_the_run_goes_on_later(disk_bytes, message, slow, bnn, monkeypatch):
     monkeypatch.setenv("DISK_BYTES", str(disk_bytes))

@@ -29,6 +29,12 @@ def test_another_digits_file_is_used(bnn):
     assert "data/digits.npz" in output
 
 
+def test_a_folder_of_other_data_is_not_passed_over_in_silence(bnn):
+    Path("pets/cat").mkdir(parents=True)
+    assert_one_line(bnn("train", DIGITS, *QUICK, "--data-dir", "pets", "--out", "run"), "digits.npz", "pets")
+    assert not Path("run").exists()
+
+
 def test_labels_out_of_range_name_the_file(bnn):
     saved_digits(test_labels=digits().test.labels.numpy() + 5)
     assert_one_line(bnn("train", DIGITS, "--data-dir", "data", "--out", "run"), "data/digits.npz", "label 14")

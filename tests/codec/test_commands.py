@@ -99,6 +99,43 @@ def test_decompress_on_a_full_disk_can_be_tried_again(writes, path, tmp_path, mo
     assert len(list((tmp_path / "out").iterdir())) == 2
 
 
+def test_decompress_on_a_disk_that_turns_read_only_between_its_files_can_be_done_again(path, tmp_path, monkeypatch):
+    out, renamed = tmp_path / "out", []
+    replace = os.replace
+
+    def read_only(*names: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def replace_once(source: Path, target: Path) -> None:
+        if renamed:
+            read_only()
+        renamed.append(target.name)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_once)
+        patch.setattr(os, "unlink", read_only)
+        with pytest.raises(CodecError, match="out cannot be written: Read-only file system"):
+            commands.decompress(path, out)
+    assert renamed == ["model.json"]
+    assert (out / "model.json").exists()
+    commands.decompress(path, out)
+    assert sorted(file.name for file in out.iterdir()) == ["model.json", "model.safetensors"]
+    with pytest.raises(CodecError, match="out is not empty"):
+        commands.decompress(path, out)
+
+
+def test_decompress_takes_no_other_description_for_its_own(path, tmp_path):
+    out = tmp_path / "out"
+    commands.decompress(path, out)
+    (out / "model.safetensors").unlink()
+    mine = (out / "model.json").read_text().replace("784", "785")
+    (out / "model.json").write_text(mine)
+    with pytest.raises(CodecError, match="out is not empty"):
+        commands.decompress(path, out)
+    assert (out / "model.json").read_text() == mine
+
+
 def test_a_file_that_takes_too_much_memory_is_not_compressed(path, tmp_path, console):
     with pytest.raises(MemoryLimitError, match="raise the limit"):
         commands.compress(console, path, tmp_path / "again.bnnz", memory_limit_bytes=1000)

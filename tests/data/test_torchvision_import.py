@@ -9,13 +9,14 @@ from bnn.errors import DataError
 
 SHADOWED = """
 import sys
-sys.path.insert(0, sys.argv[1])
 from bnn.data.torchvision_import import import_torchvision_datasets
 from bnn.errors import DataError
-try:
-    import_torchvision_datasets()
-except DataError as error:
-    print(error)
+for folder in sys.argv[1:]:
+    sys.path.insert(0, folder)
+    try:
+        import_torchvision_datasets()
+    except DataError as error:
+        print(error)
 """
 
 
@@ -40,13 +41,14 @@ def test_missing_torchvision_tells_how_to_install_it(monkeypatch: pytest.MonkeyP
         import_torchvision_datasets()
 
 
-@pytest.mark.parametrize(
-    "statement", ["raise RuntimeError('built for another torch')", "raise ImportError('libcudart.so')"]
-)
-def test_a_broken_torchvision_is_told_in_one_line(tmp_path_factory: pytest.TempPathFactory, statement: str) -> None:
-    folder = tmp_path_factory.mktemp("broken")
-    (folder / "torchvision.py").write_text(statement)
-    command = [sys.executable, "-c", SHADOWED, str(folder)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert told.startswith("torchvision does not work beside torch")
-    assert told.count("\n") == 1
+def test_a_broken_torchvision_is_told_in_one_line(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folders = []
+    for statement in ("raise RuntimeError('built for another torch')", "raise ImportError('libcudart.so')"):
+        folders.append(tmp_path_factory.mktemp("broken"))
+        (folders[-1] / "torchvision.py").write_text(statement)
+    command = [sys.executable, "-c", SHADOWED, *map(str, folders)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(told) == 2
+    for line, reason in zip(told, ("built for another torch", "libcudart.so"), strict=True):
+        assert line.startswith("torchvision does not work beside torch")
+        assert reason in line

@@ -44,7 +44,8 @@ def budget(arguments: list[str]) -> None:
     parser.add_argument(
         "--measure",
         action=argparse.BooleanOptionalAction,
-        help="take a few steps and measure memory and time (default, but for --fit and --mode paper)",
+        help="take steps and measure memory and time; with --fit, the memory that is needed (default, but for --fit and"
+        " --mode paper)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)

@@ -6,17 +6,15 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from bnn.cli.budget.configurations import (
-    TINY_BATCH,
-    TINY_SHAPE,
-    TrainingConfiguration,
-    step_on_cpu,
-    tiny_step,
-)
+import torch
+
+from bnn.cli.budget.configurations import TrainingConfiguration, load_libraries, step_on_cpu
 from bnn.cli.budget.networks import NetworkBuilder, find_network
-from bnn.cost.memory.measured import measure_resident, measure_step, measure_time, random_batch
+from bnn.cost.memory.limited import least_private_bytes
+from bnn.cost.memory.measured import measure_resident, measure_step, measure_time
 from bnn.cost.memory.resident import PeakResident, peak_rss_bytes
 from bnn.errors import BnnError, RunError
 
@@ -32,7 +30,20 @@ def measure(network: NetworkBuilder, configuration: TrainingConfiguration) -> di
     Raises:
         RunError: the step fails, such as for want of memory.
     """
-    task = {"model": network.name, "input": network.input_shape, "configuration": asdict(configuration)}
+    return _measured(network, configuration, "figures")
+
+
+def measure_needed(network: NetworkBuilder, configuration: TrainingConfiguration) -> float | None:
+    """`bnn.cost.memory.limited.least_private_bytes` of a step in a fresh process, on one thread.
+
+    Raises:
+        RunError: the step fails, such as for want of memory.
+    """
+    return _measured(network, configuration, "needed")["needed_bytes"]
+
+
+def _measured(network: NetworkBuilder, configuration: TrainingConfiguration, what: str) -> dict[str, float | None]:
+    task = {"model": network.name, "input": network.input_shape, "configuration": asdict(configuration), "what": what}
     done = subprocess.run(
         [sys.executable, "-m", "bnn.cli.budget.measure", json.dumps(task)], capture_output=True, text=True
     )
@@ -48,13 +59,20 @@ def main(text: str) -> None:
     task = json.loads(text)
     network = find_network(task["model"], tuple(task["input"]))
     configuration = TrainingConfiguration(**task["configuration"])
-    tiny_step(configuration).take(*random_batch(TINY_SHAPE, TINY_BATCH))
+    shape: dict[str, Any] = {"input_shape": network.input_shape, "batch_size": configuration.batch_size}
+    needed_alone = task["what"] == "needed"
+    if needed_alone:
+        torch.set_num_threads(1)
+    load_libraries(configuration)
+    if needed_alone:
+        needed_bytes = least_private_bytes(partial(step_on_cpu, network, configuration), **shape)
+        print(json.dumps({"needed_bytes": needed_bytes}))
+        return
     try:
         resident = PeakResident()
     except OSError:
         resident = None
     step = step_on_cpu(network, configuration)
-    shape: dict[str, Any] = {"input_shape": network.input_shape, "batch_size": configuration.batch_size}
     risen = measure_resident(step, resident, **shape) if resident else None
     figures = {"resident_bytes": risen, "process_bytes": peak_rss_bytes(), "step_s": measure_time(step, **shape)}
     print(json.dumps({**figures, **asdict(measure_step(step, **shape))}))

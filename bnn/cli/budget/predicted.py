@@ -6,7 +6,7 @@ import argparse
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from bnn.cli.budget.configurations import (
     step_on_meta,
 )
 from bnn.cli.budget.measure import measure
+from bnn.cli.budget.needed import NeededMemory
 from bnn.cli.budget.networks import NetworkBuilder
 from bnn.cli.budget.output import MIB, nothing_fits, print_json
 from bnn.cost.memory.budget import largest_slices, slice_sizes
@@ -28,7 +29,10 @@ from bnn.errors import UsageError
 from bnn.reports.budget import print_budget, print_candidates, print_measured
 
 _CAPTION = "Tensors of one step on the CPU at the moment when they take most, predicted: see docs/cost.md."
-_FIT_CAPTION = "Needed by the process beside Python and torch, allocator and objects included: see docs/cost.md."
+_FIT_CAPTION = (
+    "Needed by the process beside Python and torch, allocator and objects included: see docs/cost.md. * measured on one"
+    " thread."
+)
 
 
 class PredictedBudget:
@@ -40,8 +44,8 @@ class PredictedBudget:
 
     def __init__(self, network: NetworkBuilder, options: argparse.Namespace) -> None:
         check_configuration(options.preset, options.optimizer)
-        if options.fit is not None and (options.slice or options.measure):
-            raise UsageError("--fit looks for slices itself and predicts: leave out --slice and --measure")
+        if options.fit is not None and options.slice:
+            raise UsageError("--fit looks for slices itself: leave out --slice")
         self._network = network
         self._options = options
 
@@ -80,12 +84,15 @@ class PredictedBudget:
             RunError: nothing fits.
         """
         options = self._options
+        needed = NeededMemory(self._network, is_measured=bool(options.measure))
         totals = {
-            (preset, optimizer): cache(partial(self._total_bytes, preset, optimizer))
+            (preset, optimizer): partial(needed.total_bytes, preset, optimizer)
             for preset, optimizer in CONFIGURATIONS
             if options.preset in (None, preset) and options.optimizer in (None, optimizer)
         }
-        candidates = largest_slices(totals, options.fit, batch_size=options.batch)
+        find = partial(largest_slices, totals, options.fit, batch_size=options.batch)
+        with Console(stderr=True).status("predicting and measuring" if options.measure else "predicting"):
+            candidates = needed.checked(find)
         if not candidates:
             smallest = slice_sizes(options.batch)[0]
             least_bytes, pair = min((total(smallest, smallest), pair) for pair, total in totals.items())
@@ -111,10 +118,6 @@ class PredictedBudget:
     def _predict(self, configuration: TrainingConfiguration) -> StepMemory:
         step = step_on_meta(self._network, configuration)
         return predict_step(step, input_shape=self._network.input_shape, batch_size=configuration.batch_size)
-
-    def _total_bytes(self, preset: str, optimizer: str, batch_size: int, slice_size: int) -> float:
-        configuration = TrainingConfiguration(preset, optimizer, batch_size, slice_size)
-        return self._predict(configuration).process_bytes
 
 
 def _as_json(step: StepMemory, measured: dict[str, float | None] | None) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Candidate:
     total_bytes: float
     slice_size: int | None = None
     """The most examples at once; None: this was not looked at."""
+    is_measured: bool = False
+    """Whether the bytes are measured, and not predicted."""
 
 
 def largest_batches(

@@ -7,17 +7,17 @@ from bnn.cli.budget.configurations import (
     CONFIGURATIONS,
     OPTIMIZERS,
     PRESETS,
-    TINY_SHAPE,
     TrainingConfiguration,
     check_configuration,
+    load_libraries,
     step_on_cpu,
     step_on_meta,
-    tiny_step,
 )
 from bnn.cli.budget.networks import NetworkBuilder, find_network
 from bnn.cost.memory.predicted import predict_step
 from bnn.errors import RunError, UsageError
 from bnn.optim.base import LowBitOptimizer
+from bnn.training import TrainingStep
 from bnn.weights import Accumulator
 
 PLAIN = TrainingConfiguration("standard", "adam", 6)
@@ -78,13 +78,19 @@ def test_slices_are_the_preset_s_unless_they_are_given():
     assert step("edge-min", "adam").slice_size == 43 * 128 * 32 * 32 // 256
 
 
-def test_tiny_steps_can_be_taken():
-    for preset in PRESETS:
-        tiny = tiny_step(TrainingConfiguration(preset, "adam", 500))
-        before = [parameter.detach().clone() for parameter in tiny.model.parameters()]
-        tiny.take(torch.randn(2, *TINY_SHAPE), torch.tensor([0, 1]))
-        changed = [not torch.equal(*pair) for pair in zip(before, tiny.model.parameters(), strict=True)]
-        assert any(changed), preset
+@pytest.mark.parametrize("preset", PRESETS)
+def test_libraries_are_loaded_by_a_step_of_the_preset(preset, monkeypatch):
+    changed = []
+    take = TrainingStep.take
+
+    def noted(step, x, labels):
+        before = [parameter.detach().clone() for parameter in step.model.parameters()]
+        take(step, x, labels)
+        changed.append(any(not torch.equal(*pair) for pair in zip(before, step.model.parameters(), strict=True)))
+
+    monkeypatch.setattr(TrainingStep, "take", noted)
+    load_libraries(TrainingConfiguration(preset, "adam", 500))
+    assert changed == [True]
 
 
 def test_what_does_not_go_together():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bnn.cli.budget import predicted
+from bnn.cli.budget import needed, predicted
 from bnn.cli.budget.command import budget
 from bnn.errors import RunError, UsageError
 from bnn.ops import cpu
@@ -71,16 +71,17 @@ def test_table_and_json_carry_the_same_figures(command):
         assert sum(variable["bytes"] for variable in preset["variables"]) == preset["total_mib"] * 2**20
 
 
-def test_options_reach_the_step(command):
-    def variables(*words):
-        found = as_json(command, *MLP, "--preset", "edge", *words)
-        return {(v["name"], v["bits"]): v["elements"] for v in found["presets"]["edge"]["variables"]}
+def test_options_reach_the_step(command, my_model):
+    def step(*words):
+        small = (f"{my_model}:small", "--input", "3,4,4", "--batch", "20", "--preset", "edge")
+        found = as_json(command, *small, *words)["presets"]["edge"]
+        return found["saved_bytes"], {(v["name"], v["bits"]): v["elements"] for v in found["variables"]}
 
-    weights = variables()["latent weights", 16]
-    assert variables()["optimizer state", 16] >= 2 * weights
-    assert weights <= variables("--optimizer", "sgd")["optimizer state", 16] < 2 * weights
-    saved = [as_json(command, *MLP, *words)["presets"]["edge"]["saved_bytes"] for words in ((), ("--slice", "10"))]
-    assert saved[1] < saved[0]
+    saved_bytes, variables = step()
+    weights = variables["latent weights", 16]
+    assert variables["optimizer state", 16] >= 2 * weights
+    assert weights <= step("--optimizer", "sgd")[1]["optimizer state", 16] < 2 * weights
+    assert step("--slice", "10")[0] < saved_bytes
 
 
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
@@ -111,15 +112,39 @@ def test_what_fits_is_what_the_step_takes(command):
         "batch_size": 64,
         "slice_size": 64,
         "total_bytes": step["process_bytes"],
+        "is_measured": False,
     }
     rows = [line.split() for line in command(*words, "--fit", "1GiB").splitlines()]
     assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows
 
 
+def test_what_is_measured_decides_what_fits(command, monkeypatch):
+    asked = []
+
+    def measured(network, configuration):
+        asked.append(configuration.slice_size)
+        return 2**31 if configuration.slice_size == 20 else 2**20
+
+    monkeypatch.setattr(needed, "measure_needed", measured)
+    words = (*MLP, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")
+    rows = [line.split() for line in command(*words).splitlines()]
+    assert asked == [20, 10]
+    assert ["edge", "adam", "20", "10", "1.00", "*"] in rows
+
+
+def test_what_this_machine_cannot_measure_is_predicted(command, monkeypatch):
+    monkeypatch.setattr(needed, "available_bytes", lambda: 10_000)
+    with pytest.warns(UserWarning, match="^edge is predicted alone: this machine cannot measure it$"):
+        (candidate,) = as_json(command, *MLP, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")[
+            "candidates"
+        ]
+    assert not candidate["is_measured"]
+
+
 def test_nothing_fits(command, my_model):
     with pytest.raises(RunError) as caught:
         command(f"{my_model}:small", "--input", "3,4,4", "--batch", "8", "--preset", "edge", "--fit", "4KiB")
-    assert "my_model.py:small fits into 0.00 MiB: the least is 3.65 MiB" in str(caught.value)
+    assert "my_model.py:small fits into 0.00 MiB: the least is 5.15 MiB" in str(caught.value)
     assert "of edge with adam and a batch of 2" in str(caught.value)
 
 
@@ -146,7 +171,7 @@ def test_mistakes_are_one_line(command, my_model):
     with pytest.raises(RunError, match=r"1 \(Branches\) cannot run on the shape of one 4 example: .*shapes alone"):
         command(f"{my_model}:branches", "--input", "4")
     with pytest.raises(UsageError, match="leave out --slice"):
-        command("mlp", "--fit", "1GiB", "--measure")
+        command("mlp", "--fit", "1GiB", "--slice", "4")
 
 
 def test_a_step_that_does_not_fit_here_is_not_taken(capsys, monkeypatch):

@@ -135,7 +135,9 @@ def test_accuracy_from_training_to_figure(hwsim, tmp_path):
             "invalid list of",
         ),
         (("sweep", "accuracy", "R", "--over", "stuck", "--values", "0", "--out", "O"), "R is not a recipe"),
-        (("sweep", "accuracy", "R", "--over=--", "--values", "0", "--out", "O"), "name an option of the recipe"),
+        (("sweep", "accuracy", "R", "--over=", "--values", "0", "--out", "O"), "name an option of the recipe"),
+        (("sweep", "accuracy", "R", "--over=--", "--values", "0", "--out", "O"), "argument --over: it has no value"),
+        (("switching", "--voltage-V=--", "--pulse-width-s=2e-9"), "argument --voltage-V: it has no value"),
     ],
 )
 def test_bad_words_are_one_line(hwsim, tmp_path, monkeypatch, words, message):
