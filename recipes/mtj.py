@@ -9,6 +9,7 @@ from bnn.data import Dataset, load_dataset
 from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 from hwsim.devices import junctions
+from hwsim.devices.device_file import read_device
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
@@ -37,6 +38,7 @@ def recipe(
     m: float | None = 3.0,
     scheme: SchemeName = "read-first",
     junction: Literal["consistent", "paper", "ut_austin"] = "consistent",
+    device_file: Path | None = None,
     overdrive: float = 3.0,
     spread: float = 0.0,
     stuck: float = 0.0,
@@ -62,6 +64,7 @@ def recipe(
         m: steepness of the tanh that gives the probability of a transition; null keeps every step on average.
         scheme: how a probability becomes pulses.
         junction: see docs/hwsim.md; the figures of paper are recalled and not verified.
+        device_file: a device of one's own in the junction's place, a TOML file as `hwsim fit` writes it.
         overdrive: current of a pulse over the critical current.
         spread: relative deviation, from junction to junction, of resistance, magnetoresistance, barrier and critical
             current each; the pulses are made for the mean.
@@ -76,7 +79,7 @@ def recipe(
     augment = gxnor_augmentation(dataset, shift=shift)
     store = partial(
         DeviceStore,
-        device=getattr(junctions, junction)(),
+        device=read_device(device_file) if device_file else getattr(junctions, junction)(),
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
         nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )
