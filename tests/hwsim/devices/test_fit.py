@@ -65,7 +65,7 @@ def test_another_law_shows_in_the_residuals():
 
 
 def test_one_direction_and_a_known_pace():
-    measured = [one for one in counts(TRUTH, 3, points=31, signs=(1,))]
+    measured = list(counts(TRUTH, 3, points=31, signs=(1,)))
     width_s = measured[10].pulse_width_s
     fit = fit_junction([one for one in measured if one.pulse_width_s == width_s], TRUTH, fit_pace=False)
     assert fit.fitted == ("energy_barrier_J", "critical_current_A")

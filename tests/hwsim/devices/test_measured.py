@@ -87,7 +87,7 @@ def test_counts_are_read_and_weigh_by_their_trials(read):
         table = read(counts)
     assert table.probability[0].tolist() == pytest.approx([0.2, 0.2])
     # The same fractions of many more pulses contradict each other.
-    with pytest.raises(ValueError, match="table.csv:3: the probability is .* by more than the noise of 30000 trials"):
+    with pytest.raises(ValueError, match=r"table.csv:3: the probability is .* by more than the noise of 30000 trials"):
         read(counts.replace("30,100", "3000,10000").replace("50,300", "5000,30000"))
 
 

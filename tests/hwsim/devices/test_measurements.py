@@ -34,7 +34,7 @@ def test_counts_and_fractions_say_the_same(read):
         (HEADER + "0.5,1e-9,1.5,100\n", "counts.csv:2: switched is 1.5, and a count is a whole number"),
         (HEADER + "0.5,1e-9,1,0\n", "counts.csv:2: trials is 0"),
         (HEADER + "-500,1e-9,1,100\n", "counts.csv:2: voltage_V is -500, outside 0.001..20; look at its unit"),
-        (HEADER + "0.05,1e-9,1,100\n12,1e-9,1,100\n", "counts.csv:3: voltage_V is 12 and in line 2 0.05: units are mixed"),
+        (HEADER + "0.05,1e-9,1,100\n12,1e-9,1,100\n", "voltage_V is 12 and in line 2 0.05: units are mixed"),
         (HEADER + "0.5,1,1,100\n", "counts.csv:2: pulse_width_s is 1, outside 1e-13..0.01; look at its unit"),
         (HEADER + "0,1e-9,1,100\n", "counts.csv:2: voltage_V is 0"),
     ],
