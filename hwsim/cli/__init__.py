@@ -14,6 +14,7 @@ commands:
   hwsim fit COUNTS.csv -o DEVICE   a junction's constants from counts of switching: device file and figure
   hwsim sweep switching [options]  a probability over pulse width, overdrive, voltage or temperature: CSV and figure
   hwsim sweep schemes [options]    what each write scheme makes of a step
+  hwsim sweep energy [options]     a training step in CMOS beside one on tiles, under each price table
   hwsim sweep accuracy RECIPE ...  trainings over an option of a recipe, such as spread, stuck or temperature-K
 """
 
