@@ -30,6 +30,10 @@ PARTS = (
 """Of a step's energy, in the order in which figures show them."""
 
 
+_MAX_BITS = 12
+"""Of a converter whose width is not limited."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Circuit:
     """What surrounds the cells.
@@ -101,7 +105,7 @@ class ArrayUse:
             active: mean size of the inputs, 0..1.
             input_bits: of what drives the lines; -1, 0 and +1 are switches.
         """
-        bits = 8 if tiles.adc_bits is None else tiles.adc_bits
+        bits = tiles.adc_bits or _MAX_BITS
         line_J = tiles.size * circuit.cell_pitch_m * circuit.wire_F_per_m * circuit.supply_V**2
         driver_J = 0.0 if input_bits <= 2 else circuit.conversion_J(input_bits)
         return {
@@ -213,18 +217,16 @@ def step_energy(
         store = layer.store
         assert isinstance(store, DeviceStore)
         forward, transposed = array_uses(layer, count, tiles)
-        uses = [
-            (forward, active, count.input_bits if tiles.dac_bits is None else min(count.input_bits, tiles.dac_bits))
-        ]
+        uses = [(forward, active, min(count.input_bits, tiles.dac_bits or _MAX_BITS))]
         _remove(cmos, name, "multiply-accumulate", "forward")
         _remove(cmos, name, "read", "forward", bits=count.weight_bits, elements=count.weights)
         if backward and count.needs_input_gradient:
-            uses.append((transposed, gradient_active, 8 if tiles.dac_bits is None else tiles.dac_bits))
+            uses.append((transposed, gradient_active, tiles.dac_bits or _MAX_BITS))
             cmos -= to_inputs
             gradients_of_inputs -= to_inputs
             _remove(cmos, name, "read", "backward", bits=count.weight_bits, elements=count.weights)
         for use, mean_size, bits in uses:
-            parts = use.energy_J(store.device, tiles, circuit, active=mean_size, input_bits=min(bits, 12))
+            parts = use.energy_J(store.device, tiles, circuit, active=mean_size, input_bits=bits)
             for part, joules in parts.items():
                 energy_J[part] += joules
             seconds += use.seconds(circuit)

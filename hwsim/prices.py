@@ -48,8 +48,8 @@ def junction_prices(
     """A table for networks whose ternary weights are cells.
 
     A forward product of two operands of at most two bits is a read of a cell, and a weight that is written is a pulsed
-    cell, which takes no move to or from memory; a read before it is priced as one more. Everything else keeps its price, backward products with it: their
-    gradients are floats, which no cell can take; `array_energy` prices a step whose gradients go through the tiles.
+    cell, which takes no move to or from memory; a read before it is one more. Everything else keeps its price, backward
+    products with it, whose gradients are floats: `array_energy` prices a step whose gradients go through the cells.
 
     Args:
         device: the nominal junction.

@@ -34,9 +34,8 @@ def counted() -> tuple[nn.Module, Ledger]:
         BinaryLinear(80, 30, store=store, input_quantizer=ternary),
     )
     optimizer = DST(Adam(model.parameters(), lr=1e-2))
-    F.cross_entropy(
-        model(torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))), torch.tensor([0, 1])
-    ).backward()
+    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    F.cross_entropy(model(x), torch.tensor([0, 1])).backward()
     optimizer.step()
     return model, count_step(model, optimizer, SHAPE, batch_size=4)
 
