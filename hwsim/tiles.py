@@ -147,10 +147,12 @@ def fast_normal_numbers(like: Tensor, generator: torch.Generator) -> Tensor:
 @cache
 def _quantiles(dtype: torch.dtype, place: torch.device) -> Tensor:
     middles = (torch.arange(2**15, dtype=torch.float64) + 0.5) / 2**15
-    return torch.special.ndtri(middles).to(place, dtype)
+    quantiles: Tensor = torch.special.ndtri(middles)
+    return quantiles.to(place, dtype)
 
 
 def normal_numbers(count: int, *key: int, place: torch.device) -> Tensor:
     """Normally distributed numbers by their index and a key: float64 [count]."""
     integers = random_integers(torch.arange(count, device=place), *key)
-    return torch.special.ndtri(((integers >> 10).double() + 0.5) / 2**53)
+    numbers: Tensor = torch.special.ndtri(((integers >> 10).double() + 0.5) / 2**53)
+    return numbers

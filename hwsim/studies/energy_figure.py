@@ -7,7 +7,7 @@ from hwsim.studies.figures import figure
 from hwsim.studies.tables import Table
 
 # By who takes it: greys for CMOS, colours for the tiles.
-_SHADES = ("#dddddd", "#999999", "#666666", "#333333", "#0072b2", "#cc79a7", "#d55e00", "#009e73")
+_SHADES = ("#e8e8e8", "#bbbbbb", "#888888", "#555555", "#0072b2", "#cc79a7", "#d55e00", "#009e73")
 
 
 def draw(table: Table, path: Path, *, title: str = "") -> None:
@@ -38,5 +38,7 @@ def draw(table: Table, path: Path, *, title: str = "") -> None:
             )
             axes.invert_yaxis()
             axes.set_xlim(0, 118)
-            axes.set_xlabel(f"{name}: % of {1e6 * whole:.3g} µJ", fontsize=8)
-        panels[0].legend(fontsize=6, loc="lower left")
+            axes.grid(visible=False, axis="y")
+            axes.set_xlabel(f"{name}: % of {1e3 * whole:.3g} mJ", fontsize=8)
+        handles, parts = panels[0].get_legend_handles_labels()
+        panels[0].get_figure().legend(handles, parts, loc="outside lower center", ncols=4, fontsize=8)
