@@ -242,8 +242,7 @@ def step_energy(
         widths = {counts[name].weight_bits for name in on_tiles}
         for event in [event for event in cmos if event.phase == "update" and event.bits[0] in widths]:
             del cmos[event]
-    parts = Ledger(cmos).split(_part)
-    for part, events in parts.items():
+    for part, events in Ledger(cmos).split(_part).items():
         energy_J[part] += events.energy_J(prices)
     moved_J = Ledger(gradients_of_inputs).energy_J(prices)
     energy_J["CMOS: gradients of inputs"] += moved_J

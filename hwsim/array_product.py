@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from bnn.ops.geometry import Window
 from bnn.random.hashing import random_integer
@@ -70,7 +71,7 @@ class CellArray:
 
     def forward_lines(self) -> list["Lines"]:
         """The lines of the outputs, by the tile of the inputs; weights [out, channels of the tile, kh, kw]."""
-        parts = self.conductances_S.split(self.channels_a_tile, dim=2)
+        parts = torch.split(self.conductances_S, self.channels_a_tile, dim=2)
         loads = [part.sum(dim=0).flatten(1).T for part in parts]  # [cells, out] each
         return [
             self._sensed(
@@ -86,7 +87,7 @@ class CellArray:
     def transposed_lines(self) -> list["Lines"]:
         """The pairs of lines of the inputs, by the tile of the outputs; weights [in * kh * kw, outputs of the tile]."""
         size = min(self.shape[0], self.tiles.size)
-        parts = [part.flatten(2).transpose(0, 1) for part in self.conductances_S.split(size, dim=1)]
+        parts = [part.flatten(2).transpose(0, 1) for part in torch.split(self.conductances_S, size, dim=1)]
         lines = []
         for number, (part, passed) in enumerate(
             zip(parts, self._passed([part.flatten(1) for part in parts]), strict=True)
@@ -104,7 +105,7 @@ class CellArray:
         widths = [load.shape[1] for load in loads]
         return [
             passed[most - len(load) :]
-            for passed, load in zip(self.tiles.passed(together).split(widths, dim=1), loads, strict=True)
+            for passed, load in zip(torch.split(self.tiles.passed(together), widths, dim=1), loads, strict=True)
         ]
 
     def _sensed(self, true_S: Tensor, sensed_S: Tensor, line_S: Tensor, shape: Any, key: tuple[int, int]) -> "Lines":
@@ -217,7 +218,7 @@ class _Product(torch.autograd.Function):
                 grad_x = _transposed(grad, array, window, x.shape).to(x.dtype)
             if ctx.needs_input_grad[1]:
                 stride, padding, dilation, _ = window.for_torch
-                whole = torch.nn.grad.conv2d_weight(
+                whole = conv2d_weight(  # type: ignore[no-untyped-call]
                     x.to(grad.dtype), array.shape, grad, stride=stride, padding=padding, dilation=dilation
                 )
                 grad_weight = whole.view(ctx.weight_shape)
@@ -228,7 +229,7 @@ def _forward(x: Tensor, array: CellArray, window: Window) -> Tensor:
     driven, peak, rms = _driven(x, array.tiles)
     generator = _generator(array, _FORWARD)
     total: Tensor | None = None
-    for lines, part in zip(array.forward_lines(), driven.split(array.channels_a_tile, dim=1), strict=True):
+    for lines, part in zip(array.forward_lines(), torch.split(driven, array.channels_a_tile, dim=1), strict=True):
         current = F.conv2d(part, lines.weights, None, *window.for_torch)
         converted = lines.converted_(current, rms, array.tiles, generator)
         total = converted if total is None else total.add_(converted)
@@ -248,7 +249,7 @@ def _transposed(grad: Tensor, array: CellArray, window: Window, x_shape: torch.S
     rms = rms.view(examples, 1, 1)
     padded = grad.new_zeros((examples, *(x_shape[2 + k] + 2 * padding[k] for k in (0, 1)), channels))
     size = min(outputs, array.tiles.size)
-    for lines, part in zip(array.transposed_lines(), driven.split(size, dim=2), strict=True):
+    for lines, part in zip(array.transposed_lines(), torch.split(driven, size, dim=2), strict=True):
         by_tap = lines.weights.view(channels, height * width, -1)
         for tap in range(height * width):
             current = part @ by_tap[:, tap].T

@@ -77,7 +77,8 @@ def device_text(fit: JunctionFit, *, source: str) -> str:
 def _mtj(values: Mapping[str, Any], folder: Path) -> MTJ:
     _refuse_unknown(values, MTJ.constants)
     required = [field.name for field in fields(MTJ) if field.name in MTJ.constants and field.default is MISSING]
-    return MTJ(**_numbers(values, required))
+    constants: dict[str, Any] = _numbers(values, required)
+    return MTJ(**constants)
 
 
 def _measured(values: Mapping[str, Any], folder: Path) -> MeasuredDevice:
@@ -86,8 +87,14 @@ def _measured(values: Mapping[str, Any], folder: Path) -> MeasuredDevice:
     for name in _TABLES:
         if not isinstance(values.get(name), str):
             raise ValueError(f"{name} is the name of a CSV file, got {values.get(name)!r}")
-    tables = {name: MeasuredTable.from_csv(folder / values[name]) for name in _TABLES}
-    return MeasuredDevice(**tables, **numbers)
+    tables = [MeasuredTable.from_csv(folder / values[name]) for name in _TABLES]
+    parallel_ohm, antiparallel_ohm = (numbers[name] for name in _RESISTANCES)
+    return MeasuredDevice(
+        to_antiparallel=tables[0],
+        to_parallel=tables[1],
+        parallel_resistance_ohm=parallel_ohm,
+        antiparallel_resistance_ohm=antiparallel_ohm,
+    )
 
 
 def _refuse_unknown(values: Mapping[str, Any], known: Iterable[str]) -> None:

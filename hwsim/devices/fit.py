@@ -159,7 +159,7 @@ class _Counts:
             )
         )
         # The law as it is, without its warnings: the search passes through places where it does not hold.
-        arguments = torch.broadcast_tensors(torch.as_tensor(junction.thermal_stability), overdrive, tau)
+        arguments = torch.broadcast_tensors(torch.as_tensor(junction.thermal_stability), overdrive, tau)  # type: ignore[no-untyped-call]
         p = junction.model._probability(*(argument.double() for argument in arguments))
         return p.clamp(_LEAST_P, 1 - _LEAST_P)
 

@@ -41,4 +41,6 @@ def draw(table: Table, path: Path, *, title: str = "") -> None:
             axes.grid(visible=False, axis="y")
             axes.set_xlabel(f"{name}: % of {1e3 * whole:.3g} mJ", fontsize=8)
         handles, parts = panels[0].get_legend_handles_labels()
-        panels[0].get_figure().legend(handles, parts, loc="outside lower center", ncols=4, fontsize=8)
+        picture = panels[0].get_figure()
+        assert picture is not None
+        picture.legend(handles, parts, loc="outside lower center", ncols=4, fontsize=8)
