@@ -19,6 +19,9 @@ from torch import Tensor
 from bnn.random.hashing import random_integers
 from hwsim.devices.constants import BOLTZMANN_J_PER_K
 
+_TABLE = 2**20
+_SEED_OF_TABLE = 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
@@ -137,18 +140,21 @@ def tiles_of_size(size: int | None, **limits: Any) -> Tiles | None:
 
 
 def fast_normal_numbers(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Normally distributed numbers of 15 bits, which end at 4.2: in the shape and dtype of `like`."""
-    integers = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(generator=generator)
-    # The sign of an int64 is not random.
-    codes = integers.view(torch.int16)[: like.numel()].bitwise_and_(2**15 - 1)
-    return _quantiles(like.dtype, like.device).index_select(0, codes.int()).view(like.shape)
+    """Normally distributed numbers in the shape and dtype of `like`: pieces of one table, each from a random place on.
+
+    Drawing each number would take longer than the product whose noise they are. The table has `_TABLE` numbers.
+    """
+    table, count = _table(like.dtype, like.device), like.numel()
+    sizes = [min(_TABLE, count - begun) for begun in range(0, count, _TABLE)]
+    starts = torch.randint(_TABLE, (len(sizes),), generator=generator, device=like.device).tolist()
+    pieces = [table[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces or [table[:0]])).view(like.shape)
 
 
 @cache
-def _quantiles(dtype: torch.dtype, place: torch.device) -> Tensor:
-    middles = (torch.arange(2**15, dtype=torch.float64) + 0.5) / 2**15
-    quantiles: Tensor = torch.special.ndtri(middles)
-    return quantiles.to(place, dtype)
+def _table(dtype: torch.dtype, place: torch.device) -> Tensor:
+    """Twice the same numbers, so that a piece may begin anywhere: [2 * _TABLE]."""
+    return normal_numbers(_TABLE, _SEED_OF_TABLE, place=place).to(dtype).repeat(2)
 
 
 def normal_numbers(count: int, *key: int, place: torch.device) -> Tensor:
