@@ -239,8 +239,8 @@ def trained(tiles: Tiles | None, steps: int) -> tuple[float, list[torch.Tensor]]
 
 def test_a_network_learns_on_tiles_and_the_same_seed_gives_the_same_bits():
     tiles = Tiles(size=32, wire_ohm=2.0, adc_bits=6, dac_bits=6, sense_offset=0.2, temperature_K=300.0)
-    loss, _ = trained(tiles, steps=40)
-    assert loss < 0.8  # chance is ln 4 = 1.39
+    loss, _ = trained(tiles, steps=25)
+    assert loss < 0.9  # chance is ln 4 = 1.39
     (loss, planes), (again, same) = (trained(tiles, steps=3) for _ in range(2))
     assert loss == again
     assert all(map(torch.equal, planes, same))

@@ -96,7 +96,7 @@ def test_a_network_of_five_levels_learns_digits():
         layer.store.initialize(generator(number))
     optimizer = DST(Adam(model.parameters(), lr=1e-2, betas=(0.99, 0.999), seed=0))
     x = data.train.images.float().flatten(1) / data.train.images.max() * 2 - 1
-    for epoch in range(4):
+    for epoch in range(3):
         for rows in torch.randperm(len(x), generator=generator(epoch)).split(50):
             F.cross_entropy(model(x[rows]), data.train.labels[rows]).backward()
             optimizer.step()

@@ -60,7 +60,7 @@ def test_error_bars_shrink_as_the_root_of_the_trials():
 @pytest.mark.filterwarnings("ignore::hwsim.devices.base.ValidityWarning")
 def test_another_law_shows_in_the_residuals():
     """A junction whose probability never gets above 0.8."""
-    measured = [one._replace(probability=0.8 * one.probability) for one in counts(TRUTH, 0, signs=(1,))]
+    measured = [one._replace(probability=0.8 * one.probability) for one in counts(TRUTH, 0, points=7, signs=(1,))]
     assert fit_junction(measured, START).p_value < 1e-6
 
 
