@@ -46,6 +46,7 @@ figures: setup
 	$(BIN)/hwsim sweep switching --over overdrive --from 0.8 --to 2 --points 25 --pulse-width-s 5e-9 \
 	    --models fokker-planck,butler,llg --trajectories 1000 --out docs/hwsim
 	$(BIN)/hwsim sweep schemes --out docs/hwsim
+	$(BIN)/hwsim sweep energy --write-J 4.4e-14 --out docs/hwsim
 
 # docs/api/index.html, from the docstrings.
 reference: setup

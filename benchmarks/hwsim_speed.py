@@ -26,6 +26,7 @@ from bnn.optim.dst import DST
 from bnn.weights import DiscreteStore, StoreFactory
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
+from hwsim.tiles import Tiles
 from hwsim.write_schemes import scheme_named
 
 CELLS = (2500, 2000)
@@ -42,6 +43,10 @@ def stores() -> dict[str, StoreFactory]:
         "pedestal": partial(DeviceStore, scheme=scheme_named("pedestal")),
         "linear": partial(DeviceStore, scheme=scheme_named("linear")),
         "read-first, spread of 5 %": partial(DeviceStore, nonidealities=spread),
+        "read-first, tiles": partial(DeviceStore, tiles=Tiles(wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1)),
+        "the same with noise": partial(
+            DeviceStore, tiles=Tiles(wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1, temperature_K=300.0)
+        ),
     }
 
 

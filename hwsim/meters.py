@@ -23,6 +23,8 @@ class DeviceMeter(Callback):
     - `reads`, `read_energy_J`: products of the forward passes of training and, where the scheme reads first, reads
       before writes; and the energy of those whose input is not 0, which gates a cell off. The fraction of these inputs
       is that of one batch at the end, and so are the conductances.
+    - `transposed_reads`: those of backward passes on tiles, 0 without. Their energy depends on the size of gradients:
+      see `hwsim.array_energy`.
     - `fraction_in_0_s`: of the synapses at the end, those whose 0 is two parallel junctions.
     - `switches_per_junction`: their mean; and `max_switches_per_junction` where each junction's are counted.
     """
@@ -42,7 +44,7 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
         8 * (store.planes.nbytes + (0 if store.cycles is None else store.cycles.nbytes)) for store in stores
     )
     parallel_pairs = sum(int((~store.antiparallel()).all(dim=0).sum()) for store in stores)
-    reads, read_energy_J = _reads(trainer)
+    reads, transposed_reads, read_energy_J = _reads(trainer)
     figures: dict[str, float | str] = {
         "scheme": repr(stores[0].scheme),
         "synapses": synapses,
@@ -53,6 +55,7 @@ def device_figures(trainer: Trainer) -> dict[str, float | str]:
         "fraction_in_0_s": parallel_pairs / synapses,
         "switches_per_junction": totals["switches"] / (2 * synapses),
         "reads": reads,
+        "transposed_reads": transposed_reads,
         "read_energy_J": read_energy_J,
     }
     counted = [int(store.cycles.max()) for store in stores if store.cycles is not None]
@@ -69,8 +72,8 @@ def _layers(model: nn.Module) -> dict[str, tuple[BinaryLayer, DeviceStore]]:
     }
 
 
-def _reads(trainer: Trainer) -> tuple[int, float]:
-    """Reads in all steps, and the energy of the junctions in them."""
+def _reads(trainer: Trainer) -> tuple[int, int, float]:
+    """Reads in all steps, transposed ones, and the energy of the junctions in the former."""
     model, layers = trainer.run.model, _layers(trainer.run.model)
     active: dict[str, float] = {}
 
@@ -87,7 +90,7 @@ def _reads(trainer: Trainer) -> tuple[int, float]:
         for hook in hooks:
             hook.remove()
     counts = count_layers(model, trainer.run.data.image_shape, batch_size=trainer.batches.batch_size)
-    reads, energy_J = 0, 0.0
+    reads, transposed, energy_J = 0, 0, 0.0
     for count in counts:
         if count.name in layers:
             store = layers[count.name][1]
@@ -95,5 +98,7 @@ def _reads(trainer: Trainer) -> tuple[int, float]:
             before_writes = store.totals["writes"] * store.size if store.scheme.read_first else 0
             cell_S = float(store.conductances_S().sum(dim=0).mean())
             reads += products + int(before_writes)
+            if store.tiles is not None and count.needs_input_gradient:
+                transposed += products
             energy_J += (products * active[count.name] + before_writes) * cell_S * READ_VOLTAGE_V**2 * READ_WIDTH_S
-    return reads, energy_J
+    return reads, transposed, energy_J

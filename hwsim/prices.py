@@ -43,17 +43,18 @@ def read_energy_J(device: DeviceModel) -> float:
 
 
 def junction_prices(
-    device: DeviceModel, *, write_J: float, cmos: PriceTable, periphery: Periphery = PUBLISHED
+    device: DeviceModel, *, write_J: float, reads_first: bool, cmos: PriceTable, periphery: Periphery = PUBLISHED
 ) -> PriceTable:
     """A table for networks whose ternary weights are cells.
 
     A forward product of two operands of at most two bits is a read of a cell, and a weight that is written is a pulsed
-    cell, which takes no move to or from memory. Everything else keeps its price, backward products with it: their
-    gradients are floats, which no cell can take.
+    cell, which takes no move to or from memory; a read before it is one more. Everything else keeps its price, backward
+    products with it, whose gradients are floats: `array_energy` prices a step whose gradients go through the cells.
 
     Args:
         device: the nominal junction.
         write_J: mean energy of the junctions in one update of one cell, as a `DeviceMeter` measures it.
+        reads_first: whether a cell is read before it is written.
         cmos: prices of everything else.
         periphery: of the cells.
     """
@@ -64,7 +65,8 @@ def junction_prices(
             is_read = event.phase == "forward" and event.bits[1] <= _CELL_BITS
             return read_J if is_read else cmos.price_J(event)
         if event.phase == "update" and event.bits == (_CELL_BITS,):
-            return write_J + periphery.write_J if event.op == "write" else 0.0
+            before_J = read_J if reads_first else 0.0
+            return write_J + periphery.write_J if event.op == "write" else before_J
         return cmos.price_J(event)
 
     return PriceTable(

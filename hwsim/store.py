@@ -7,13 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnn.ops.geometry import Window
 from bnn.weights import ProgrammableStore
+from hwsim.array_product import CellArray, array_product
 from hwsim.devices import junctions
 from hwsim.devices.base import DeviceModel
 from hwsim.nonidealities import NonIdealities
 from hwsim.pulses import ENERGY_UNIT_J, uniform_pairs
 from hwsim.sampled import SampledJunctions
 from hwsim.synapse import requested_probabilities, source_states
+from hwsim.tiles import Tiles
 from hwsim.write_schemes import PreDistorted, WriteScheme
 
 READ_VOLTAGE_V = 0.05
@@ -40,6 +43,7 @@ class DeviceStore(ProgrammableStore):
         device: the nominal junction, for which the pulses are made; by default `junctions.consistent`.
         scheme: makes pulses; by default `PreDistorted` with the cell read first, which does just what is requested.
         nonidealities: of the junctions; by default none.
+        tiles: arrays that the products are made on, forward and transposed; None multiplies by the weights as numbers.
     """
 
     planes: Tensor
@@ -57,11 +61,15 @@ class DeviceStore(ProgrammableStore):
         device: DeviceModel | None = None,
         scheme: WriteScheme | None = None,
         nonidealities: NonIdealities | None = None,
+        tiles: Tiles | None = None,
     ) -> None:
         super().__init__(shape)
         self.device = device or _default_device()
         self.scheme = scheme or PreDistorted(read_first=True)
         self.nonidealities = nonidealities or NonIdealities()
+        self.tiles = tiles
+        if tiles is not None:
+            tiles.require_drivable(READ_VOLTAGE_V * sum(self.nominal_conductances_S))
         if not self.nonidealities.varies_in_conductance:
             self.levels = (-1.0, 0.0, 1.0)
         # Plane j tells which cells' junction j is antiparallel: uint8 [2, out, ceil(columns / 8)].
@@ -104,11 +112,27 @@ class DeviceStore(ProgrammableStore):
         resistance_ohm = self._junctions().device.resistance_ohm(self.antiparallel(), voltage_V=READ_VOLTAGE_V)
         return torch.as_tensor(resistance_ohm).reciprocal()
 
+    def product(self, x: Tensor, window: Window | None) -> Tensor | None:
+        """The product on `tiles`, see `WeightStore`; the noise is another one after each write."""
+        if self.tiles is None or self.planes.is_meta:
+            return None
+        parallel_S, antiparallel_S = self.nominal_conductances_S
+        array = CellArray(
+            conductances_S=self.conductances_S().view(2, *self.shape, *[1] * (4 - len(self.shape))),
+            unit_S=parallel_S - antiparallel_S,
+            tiles=self.tiles,
+            read_V=READ_VOLTAGE_V,
+            read_s=READ_WIDTH_S,
+            seed=int(self.variation_seed),
+            time=int(self.counts[0]),
+        )
+        return array_product(x, self.weight, array, window)
+
     @property
     def nominal_conductances_S(self) -> tuple[float, float]:
         """G_P and G_AP of the nominal junction at the read voltage."""
         # In the arithmetic of `conductances_S`, so that a difference is the same to the last bit.
-        states = torch.tensor([False, True], device=self.planes.device)
+        states = torch.tensor([False, True])
         resistance_ohm = torch.as_tensor(self.device.resistance_ohm(states, voltage_V=READ_VOLTAGE_V))
         parallel_S, antiparallel_S = resistance_ohm.reciprocal().tolist()
         return parallel_S, antiparallel_S
@@ -172,7 +196,7 @@ class DeviceStore(ProgrammableStore):
             shape = (self.planes[0, rows].shape[0], self._columns)
             numbers = torch.empty(shape, device=self.planes.device).uniform_(0, 2, generator=generator).round_()
             self._set_states(rows, torch.stack([numbers < 2, numbers > 0]))
-        if self.nonidealities.varies or self.nonidealities.faults:
+        if self.nonidealities.varies or self.nonidealities.faults or (self.tiles is not None and self.tiles.is_random):
             self.variation_seed.random_(generator=generator)
         self._sampled = None
         if self.nonidealities.faults and not self.planes.is_meta:

@@ -9,9 +9,11 @@ from bnn.data import Dataset, load_dataset
 from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 from hwsim.devices import junctions
+from hwsim.devices.device_file import read_device
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
+from hwsim.tiles import tiles_of_size
 from hwsim.write_schemes import SchemeName, scheme_named
 
 
@@ -37,10 +39,17 @@ def recipe(
     m: float | None = 3.0,
     scheme: SchemeName = "read-first",
     junction: Literal["consistent", "paper", "ut_austin"] = "consistent",
+    device_file: Path | None = None,
     overdrive: float = 3.0,
     spread: float = 0.0,
     stuck: float = 0.0,
     temperature_K: float | None = None,
+    tile_size: int | None = None,
+    wire_ohm: float = 0.0,
+    adc_bits: int | None = None,
+    dac_bits: int | None = None,
+    sense_offset: float = 0.0,
+    thermal_noise: bool = False,
     shift: float = 0.0,
     precision: Precision = "float32",
     validation: float = 0.1,
@@ -62,11 +71,18 @@ def recipe(
         m: steepness of the tanh that gives the probability of a transition; null keeps every step on average.
         scheme: how a probability becomes pulses.
         junction: see docs/hwsim.md; the figures of paper are recalled and not verified.
+        device_file: a device of one's own in the junction's place, a TOML file as `hwsim fit` writes it.
         overdrive: current of a pulse over the critical current.
         spread: relative deviation, from junction to junction, of resistance, magnetoresistance, barrier and critical
             current each; the pulses are made for the mean.
         stuck: part of the junctions that never switch; half of them parallel, half antiparallel.
         temperature_K: of the array, where it is not the 300 K that the pulses are made for.
+        tile_size: cells on a line of the arrays that products are made on, forward and backward; null computes them.
+        wire_ohm: of such a line, between two cells.
+        adc_bits: of the converters behind the lines; null for no steps.
+        dac_bits: of what drives the lines; null for no steps.
+        sense_offset: deviation of the offset of each line's amplifier, in units of one cell's current.
+        thermal_noise: whether lines have that of their cells, at 300 K.
         shift: largest random shift of MNIST's training images, as a part of their height and width.
         precision: of the products; levels are exact in bfloat16, too, which is far faster on some processors.
         validation: part of the training images to hold out.
@@ -76,12 +92,26 @@ def recipe(
     augment = gxnor_augmentation(dataset, shift=shift)
     store = partial(
         DeviceStore,
-        device=getattr(junctions, junction)(),
+        device=read_device(device_file) if device_file else getattr(junctions, junction)(),
         scheme=scheme_named(scheme, m=m, overdrive=overdrive),
         nonidealities=NonIdealities.uniform(spread=spread, stuck=stuck, temperature_K=temperature_K),
     )
+    tiles = tiles_of_size(
+        tile_size,
+        wire_ohm=wire_ohm,
+        adc_bits=adc_bits,
+        dac_bits=dac_bits,
+        sense_offset=sense_offset,
+        temperature_K=300.0 if thermal_noise else None,
+    )
     step = gxnor_step(
-        data, store=store, learning_rate=learning_rate, momentum=momentum, m=m, precision=precision, seed=seed
+        data,
+        store=partial(store, tiles=tiles),
+        learning_rate=learning_rate,
+        momentum=momentum,
+        m=m,
+        precision=precision,
+        seed=seed,
     )
     return Run(
         **vars(step),

@@ -79,8 +79,10 @@ class BinaryConv2d(BinaryLayer):
         """[N, in_channels, H, W] to float [N, out_channels, H', W']; or one image without N."""
         if x.dim() == 3:
             return self(x.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
-        x = self.quantized(x.contiguous(memory_format=torch.channels_last))
-        product = products.conv2d(x, self.store.read(), self.window, self.grad_quantizer, self.store.gradient_quantizer)
+        x, store = self.quantized(x.contiguous(memory_format=torch.channels_last)), self.store
+        product = store.product(x, self.window)
+        if product is None:
+            product = products.conv2d(x, store.read(), self.window, self.grad_quantizer, store.gradient_quantizer)
         return self.scaled(product, trailing_dims=2)
 
     def extra_repr(self) -> str:  # noqa: D102

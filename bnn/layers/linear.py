@@ -52,9 +52,10 @@ class BinaryLinear(BinaryLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] to float [..., out_features]."""
-        product = products.linear(
-            self.quantized(x), self.store.read(), self.grad_quantizer, self.store.gradient_quantizer
-        )
+        x, store = self.quantized(x), self.store
+        product = store.product(x, None)
+        if product is None:
+            product = products.linear(x, store.read(), self.grad_quantizer, store.gradient_quantizer)
         return self.scaled(product, trailing_dims=0)
 
     def extra_repr(self) -> str:  # noqa: D102

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
+from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 
@@ -65,6 +66,18 @@ class WeightStore(nn.Module):
 
     def scale(self) -> Tensor | None:
         """Factor of each output channel, [out], or None."""
+        return None
+
+    def product(self, x: Tensor, window: Window | None) -> Tensor | None:
+        """The product of a layer's quantized input, where the store makes it itself, as an array of devices does.
+
+        Args:
+            x: [..., K], or images [N, C, H, W].
+            window: of the convolution, or None.
+
+        Returns:
+            What `F.linear` or `F.conv2d` would give, as near as the store can; None where layers multiply by `read`.
+        """
         return None
 
     def initialize(self, generator: torch.Generator | None = None) -> None:

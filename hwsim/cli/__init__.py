@@ -11,8 +11,10 @@ Simulated magnetic tunnel junctions as the weights of a network.
 commands:
   hwsim switching [options]        probability that a pulse switches a junction
   hwsim switching --help           its options
-  hwsim sweep switching [options]  the same over pulse width, overdrive, voltage or temperature: CSV and figure
+  hwsim fit COUNTS.csv -o DEVICE   a junction's constants from counts of switching: device file and figure
+  hwsim sweep switching [options]  a probability over pulse width, overdrive, voltage or temperature: CSV and figure
   hwsim sweep schemes [options]    what each write scheme makes of a step
+  hwsim sweep energy [options]     a training step in CMOS beside one on tiles, under each price table
   hwsim sweep accuracy RECIPE ...  trainings over an option of a recipe, such as spread, stuck or temperature-K
 """
 
@@ -28,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     return run_program(
         "hwsim",
-        {"switching": _switching, "sweep": _sweep},
+        {"switching": _switching, "fit": _fit, "sweep": _sweep},
         arguments,
         help_text=_HELP,
         on_interrupt="interrupted; what was finished is as it was",
@@ -39,6 +41,12 @@ def _switching(arguments: list[str]) -> None:
     from hwsim.cli.switching import switching
 
     switching(arguments)
+
+
+def _fit(arguments: list[str]) -> None:
+    from hwsim.cli.fit import fit
+
+    fit(arguments)
 
 
 def _sweep(arguments: list[str]) -> None:

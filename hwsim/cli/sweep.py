@@ -4,7 +4,7 @@ from types import ModuleType
 
 from bnn.cli.arguments import ArgumentParser
 from bnn.errors import RunError, UsageError
-from hwsim.cli import sweep_accuracy, sweep_schemes, sweep_switching
+from hwsim.cli import sweep_accuracy, sweep_energy, sweep_schemes, sweep_switching
 
 
 def sweep(arguments: list[str]) -> None:
@@ -16,7 +16,7 @@ def sweep(arguments: list[str]) -> None:
     """
     parser = ArgumentParser(prog="hwsim sweep", description="Tables and figures over one quantity.")
     studies = parser.add_subparsers(metavar="STUDY", required=True)
-    for study in (sweep_switching, sweep_schemes, sweep_accuracy):
+    for study in (sweep_switching, sweep_schemes, sweep_energy, sweep_accuracy):
         study.add_parser(studies)
     # Arguments after `--` are options of a recipe.
     end = arguments.index("--") if "--" in arguments else len(arguments)

@@ -7,7 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from bnn.errors import UsageError
+from hwsim.cli.files import read_file
 from hwsim.devices import named
+from hwsim.devices.device_file import read_device
 from hwsim.devices.mtj import MTJ
 from hwsim.studies.tables import Table, write_csv
 
@@ -31,13 +33,24 @@ def add_junction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--junction", choices=list(named.mtjs()), default="consistent", help="its name (default: %(default)s)"
     )
+    parser.add_argument("--device", metavar="TOML", type=Path, help="in its place a file, as `hwsim fit` writes")
     parser.add_argument("--state", choices=("P", "AP"), default="P", help="before the pulse (default: %(default)s)")
     parser.add_argument("--temperature-K", type=float, help="of the junction (default: 300)")
 
 
 def junction(options: argparse.Namespace) -> MTJ:
-    """The one of --junction, at the temperature of its constants."""
-    return named.mtjs()[options.junction]()
+    """The one of --junction or --device, at the temperature of its constants."""
+    if options.device is None:
+        return named.mtjs()[options.junction]()
+    device = read_file(read_device, options.device)
+    if not isinstance(device, MTJ):
+        raise UsageError(f"{options.device}: the sweep takes the constants of an [mtj], and this has measured tables")
+    return device
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """What a title calls the junction."""
+    return str(options.junction if options.device is None else options.device.stem)
 
 
 def add_points(parser: argparse.ArgumentParser, *, default: int, help: str = "") -> None:

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any, get_args
 
 from bnn.errors import UsageError
-from hwsim.cli.sweep_options import add_junction, add_points, add_study, check_points, junction, listed, write
+from hwsim.cli.sweep_options import add_junction, add_points, add_study, check_points, junction, listed, name_of, write
 from hwsim.studies import physics
 from hwsim.write_schemes import SchemeName
 
@@ -44,7 +44,7 @@ def schemes(options: argparse.Namespace, figures: ModuleType) -> None:
         temperature_K=options.temperature_K,
         points=options.points,
     )
-    parts = [f"{options.junction}, out of {options.state}, I/Ic0 = {options.overdrive:g}"]
+    parts = [f"{name_of(options)}, out of {options.state}, I/Ic0 = {options.overdrive:g}"]
     if options.spread:
         parts.append(f"spread {options.spread:g}")
     if options.temperature_K is not None:

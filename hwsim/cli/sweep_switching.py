@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 
 from bnn.errors import UsageError
-from hwsim.cli.sweep_options import add_junction, add_points, add_study, check_points, junction, listed, write
+from hwsim.cli.sweep_options import add_junction, add_points, add_study, check_points, junction, listed, name_of, write
 from hwsim.devices import named
 from hwsim.devices.mtj import MTJ
 from hwsim.studies import physics
@@ -67,7 +67,7 @@ def switching(options: argparse.Namespace, figures: ModuleType) -> None:
 
 def _title(options: argparse.Namespace, device: MTJ, overdrive: float) -> str:
     """What is not swept."""
-    parts = [f"{options.junction}, out of {options.state}"]
+    parts = [f"{name_of(options)}, out of {options.state}"]
     if options.over != "temperature-K":
         parts.append(f"Δ = {float(device.thermal_stability):.3g}")
     if options.voltage_V is not None:

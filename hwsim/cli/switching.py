@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from bnn.cli.arguments import ArgumentParser
-from bnn.errors import DataError, UsageError
+from bnn.errors import UsageError
+from hwsim.cli.files import read_file
 from hwsim.devices import llg, named
 from hwsim.devices.base import DeviceModel
+from hwsim.devices.device_file import read_device
 from hwsim.devices.measured import MeasuredDevice
 from hwsim.devices.measured_table import MeasuredTable
 from hwsim.devices.mtj import MTJ
@@ -17,7 +19,7 @@ from hwsim.devices.values import Real, require_positive
 from hwsim.studies.physics import SIMULATION
 
 _REDUCED = {"delta", "overdrive", "tau"}
-_PHYSICAL = {"junction", "measured", "voltage_V", "pulse_width_s", "state", "temperature_K"}
+_PHYSICAL = {"junction", "device", "measured", "voltage_V", "pulse_width_s", "state", "temperature_K"}
 _DEFAULT_JUNCTION, _DEFAULT_LAW, _DEFAULT_DAMPING = "consistent", "fokker-planck", 0.02
 
 
@@ -26,7 +28,7 @@ def switching(arguments: list[str]) -> None:
 
     Raises:
         UsageError: arguments that cannot be understood, or a quantity that is not physical.
-        DataError: a measured table cannot be read.
+        DataError: a file cannot be read.
     """
     options = _parser().parse_args(arguments)
     given = {name for name, value in vars(options).items() if value is not None}
@@ -63,6 +65,7 @@ def _parser() -> ArgumentParser:
     physical.add_argument(
         "--junction", choices=list(named.junctions()), help=f"its name (default: {_DEFAULT_JUNCTION})"
     )
+    physical.add_argument("--device", metavar="TOML", type=Path, help="in its place a file, as `hwsim fit` writes")
     physical.add_argument("--measured", metavar="CSV", type=Path, help="table of voltage_V,pulse_width_s,probability")
     physical.add_argument("--voltage-V", type=float, help="positive drives from parallel to antiparallel")
     physical.add_argument("--pulse-width-s", type=float)
@@ -89,7 +92,7 @@ def _reduced(options: argparse.Namespace) -> float:
 
 
 def _physical(options: argparse.Namespace) -> float:
-    """By --junction or --measured, --voltage-V and --pulse-width-s."""
+    """By --junction, --device or --measured, --voltage-V and --pulse-width-s."""
     device = _device(options)
     changes = {"damping": options.alpha, "temperature_K": options.temperature_K}
     device = device.with_constants(**{name: value for name, value in changes.items() if value is not None})
@@ -104,18 +107,18 @@ def _physical(options: argparse.Namespace) -> float:
 
 
 def _device(options: argparse.Namespace) -> DeviceModel:
-    if options.measured is None:
-        return named.junctions()[options.junction or _DEFAULT_JUNCTION]()
-    if options.junction is not None:
-        raise UsageError("give --junction or --measured, not both")
-    try:
-        table = MeasuredTable.from_csv(options.measured)
-    except OSError as error:
-        raise DataError(f"{options.measured} cannot be read: {error.strerror}") from None
-    # The resistances do not enter into the probability.
-    return MeasuredDevice(
-        to_antiparallel=table, to_parallel=table, parallel_resistance_ohm=1, antiparallel_resistance_ohm=2
-    )
+    named_so = [name for name in ("junction", "device", "measured") if getattr(options, name) is not None]
+    if len(named_so) > 1:
+        raise UsageError(f"give {' or '.join(f'--{name}' for name in named_so)}, not both")
+    if options.measured is not None:
+        table = read_file(MeasuredTable.from_csv, options.measured)
+        # The resistances do not enter into the probability.
+        return MeasuredDevice(
+            to_antiparallel=table, to_parallel=table, parallel_resistance_ohm=1, antiparallel_resistance_ohm=2
+        )
+    if options.device is not None:
+        return read_file(read_device, options.device)
+    return named.junctions()[options.junction or _DEFAULT_JUNCTION]()
 
 
 def _probability(

@@ -1,16 +1,19 @@
 """Measured switching probabilities over voltage and pulse width, and their CSV files."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from hwsim.devices.measurements import Measurement, read_measurements
+from hwsim.devices.monotone import contradiction, monotone
 from hwsim.devices.values import require, require_positive
 
-_COLUMNS = ["voltage_V", "pulse_width_s", "probability"]
-# Values outside are in other units: millivolts, nanoseconds or per cent.
-_PLAUSIBLE = {"voltage_V": (1e-3, 20.0), "pulse_width_s": (1e-13, 1e-2), "probability": (0.0, 1.0)}
+
+class SmoothedWarning(UserWarning):
+    """A measured table falls somewhere, within its noise, and has been smoothed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,32 +48,41 @@ class MeasuredTable:
 
     @classmethod
     def from_csv(cls, path: str | Path) -> "MeasuredTable":
-        """Reads lines `voltage_V,pulse_width_s,probability`, in any order, with this header.
+        """Reads a table of one direction, see `read_measurements`; voltages are magnitudes.
+
+        Where the probability falls from a pulse to a stronger one, within the noise of its trials, the table is
+        smoothed and a `SmoothedWarning` says so.
 
         Raises:
-            ValueError: a value is missing, no number or in other units, a combination of voltage and width is
-                missing or twice there, or the probability falls; the message names the line.
+            ValueError: as `read_measurements`; a combination of voltage and width is missing; or the probability
+                falls by more than its noise; the message names the line.
             OSError: the file cannot be read.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise ValueError(f"{path}: this is no text, so no table") from None
-        header, *rows = [line.split(",") for line in text.splitlines()] or [[]]
-        header = [name.strip() for name in header]
-        if header != _COLUMNS:
-            raise ValueError(f"{path}:1: the header is {','.join(_COLUMNS)}, got {','.join(header) or 'nothing'}")
-        measurements: dict[tuple[float, float], tuple[int, float]] = {}
-        for line, row in enumerate(rows, start=2):
-            if row != [""]:
-                voltage, width, p = _values(row, f"{path}:{line}")
-                if (voltage, width) in measurements:
-                    first = measurements[voltage, width][0]
-                    raise ValueError(f"{path}:{line}: the same voltage and width as in line {first}")
-                measurements[voltage, width] = (line, p)
-        if not measurements:
-            raise ValueError(f"{path}: there is no measurement below the header")
-        return cls(*_grid(measurements, path))
+        measurements = read_measurements(path, signed=False)
+        voltage_V, width_s, grid = _grid(measurements, path)
+        probability, trials = (
+            torch.tensor([[getattr(one, name) for one in row] for row in grid], dtype=torch.float64)
+            for name in ("probability", "trials")
+        )
+        flat = [one for row in grid for one in row]
+        if pair := contradiction(probability, trials):
+            weaker, stronger = (flat[position] for position in pair)
+            raise ValueError(
+                f"{path}:{stronger.line}: the probability is {stronger.probability:g}, below the"
+                f" {weaker.probability:g} of line {weaker.line}, by more than the noise of {stronger.trials:g} trials"
+            )
+        smooth = monotone(probability, trials)
+        changes = (smooth - probability).abs().flatten()
+        if float(changes.max()) > 1e-6:
+            most = int(changes.argmax())
+            warnings.warn(
+                f"{path}: the probability falls here and there, within the noise of its trials, and was smoothed; most"
+                f" in line {flat[most].line}, by {float(changes[most]):.2g}",
+                SmoothedWarning,
+                stacklevel=2,
+            )
+            probability = smooth.clamp(0, 1)
+        return cls(voltage_V, width_s, probability)
 
     def interpolate(self, voltage_V: Tensor, pulse_width_s: Tensor) -> Tensor:
         """Probability at voltages and widths of 0 or more, which broadcast."""
@@ -108,34 +120,14 @@ def _cell(axis: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return cell, ((x - axis[cell]) / (axis[cell + 1] - axis[cell])).clamp_max(1)
 
 
-def _values(row: list[str], place: str) -> list[float]:
-    if len(row) != len(_COLUMNS):
-        raise ValueError(f"{place}: a line has {len(_COLUMNS)} values, got {len(row)}")
-    values = []
-    for name, text in zip(_COLUMNS, row, strict=True):
-        low, high = _PLAUSIBLE[name]
-        try:
-            value = float(text)
-        except ValueError:
-            raise ValueError(f"{place}: {name} is no number: {text.strip()!r}") from None
-        if not low <= value <= high:
-            raise ValueError(f"{place}: {name} is {value:g}, outside {low:g}..{high:g}; look at its unit")
-        values.append(value)
-    return values
-
-
-def _grid(lines: dict[tuple[float, float], tuple[int, float]], path: str | Path) -> list[Tensor]:
-    """Voltages, widths and probabilities of measurements by voltage and width, each with its line."""
-    voltages, widths = (sorted({key[axis] for key in lines}) for axis in (0, 1))
-    for j, voltage in enumerate(voltages):
-        for k, width in enumerate(widths):
-            if (voltage, width) not in lines:
-                line = max(line for (v, _), (line, _) in lines.items() if v == voltage)
+def _grid(measurements: list[Measurement], path: str | Path) -> tuple[Tensor, Tensor, list[list[Measurement]]]:
+    """Voltages and widths, ascending, and the measurement at each pair of them."""
+    by_place = {(one.voltage_V, one.pulse_width_s): one for one in measurements}
+    voltages, widths = (sorted({key[axis] for key in by_place}) for axis in (0, 1))
+    for voltage in voltages:
+        for width in widths:
+            if (voltage, width) not in by_place:
+                line = max(one.line for one in measurements if one.voltage_V == voltage)
                 raise ValueError(f"{path}:{line}: there is no measurement of {voltage:g} V at {width:g} s as well")
-            line, p = lines[voltage, width]
-            for before in [(voltages[j - 1], width)] * (j > 0) + [(voltage, widths[k - 1])] * (k > 0):
-                other, lower = lines[before]
-                if p < lower:
-                    raise ValueError(f"{path}:{line}: the probability is {p:g}, below the {lower:g} of line {other}")
-    probabilities = [[lines[voltage, width][1] for width in widths] for voltage in voltages]
-    return [torch.tensor(values, dtype=torch.float64) for values in (voltages, widths, probabilities)]
+    grid = [[by_place[voltage, width] for width in widths] for voltage in voltages]
+    return torch.tensor(voltages, dtype=torch.float64), torch.tensor(widths, dtype=torch.float64), grid

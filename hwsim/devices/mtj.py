@@ -33,6 +33,7 @@ class MTJ(DeviceModel):
         tmr: tunnel magnetoresistance (R_AP - R_P)/R_P at low voltage, a fraction.
         tmr_half_voltage_V: V_h, at which the magnetoresistance has fallen to a half: TMR(V) = tmr/(1 + (V/V_h)²).
         temperature_K: of the junction. It acts through Δ = E_b/kT; that of the constants themselves is not modelled.
+        critical_current_ratio: Ic0 out of antiparallel over that out of parallel.
         model: law of switching.
 
     Raises:
@@ -48,6 +49,7 @@ class MTJ(DeviceModel):
         "tmr",
         "tmr_half_voltage_V",
         "temperature_K",
+        "critical_current_ratio",
     )
 
     energy_barrier_J: Real
@@ -58,6 +60,7 @@ class MTJ(DeviceModel):
     tmr: Real
     tmr_half_voltage_V: Real
     temperature_K: Real = 300.0
+    critical_current_ratio: Real = 1.0
     model: SwitchingModel = field(default_factory=FokkerPlanck)
 
     def __post_init__(self) -> None:
@@ -85,18 +88,24 @@ class MTJ(DeviceModel):
         At one voltage it is smaller for an antiparallel junction, whose resistance is higher.
         """
         current_A = voltage_V / self.resistance_ohm(antiparallel, voltage_V=voltage_V)
-        return (1 - 2 * as_number(antiparallel)) * (current_A / self.critical_current_A)
+        direction = 1 - 2 * as_number(antiparallel)
+        return direction * (current_A / (self.critical_current_A * self._ratio(antiparallel)))
 
     def voltage_V(self, antiparallel: State, *, overdrive: Real) -> Tensor:
         """See `DeviceModel.voltage_V`."""
         require_positive("the overdrive", overdrive)
-        parallel_V = tensors(overdrive * self.critical_current_A * self.parallel_resistance_ohm)[0].double()
+        critical_A = self.critical_current_A * self._ratio(antiparallel)
+        parallel_V = tensors(overdrive * critical_A * self.parallel_resistance_ohm)[0].double()
         low, high = parallel_V, parallel_V * (1 + self.tmr)
         for _ in range(60):  # halves the bracket, until float64 has no number between
             middle = (low + high) / 2
             enough = middle > parallel_V * (1 + self.tmr / (1 + (middle / self.tmr_half_voltage_V) ** 2))
             low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
         return torch.where(torch.as_tensor(antiparallel), -high, parallel_V)
+
+    def _ratio(self, antiparallel: State) -> Real:
+        """Ic0 out of a state over that out of parallel."""
+        return 1 + as_number(antiparallel) * (self.critical_current_ratio - 1)
 
     def switch_probability(self, antiparallel: State, *, voltage_V: Real, pulse_width_s: Real) -> Tensor:  # noqa: D102
         overdrive = self.overdrive(antiparallel, voltage_V=voltage_V)

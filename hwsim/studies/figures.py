@@ -16,12 +16,12 @@ from hwsim.studies.physics import SIMULATION, STANDARD_ERROR
 from hwsim.studies.tables import Table
 
 # Colours that the colour-blind tell apart, by M. Okabe and K. Ito; each with a stroke of its own.
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 _STROKES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-_INK = "#222222"
+INK = "#222222"
 _STYLE = {
     "axes.axisbelow": True,
-    "axes.edgecolor": _INK,
+    "axes.edgecolor": INK,
     "axes.grid": True,
     "axes.linewidth": 0.8,
     "axes.spines.right": False,
@@ -30,15 +30,15 @@ _STYLE = {
     "figure.dpi": 150,
     "font.size": 10,
     "grid.alpha": 0.2,
-    "grid.color": _INK,
+    "grid.color": INK,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "svg.hashsalt": "hwsim",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 _LABELS = {
     "overdrive": "overdrive I/Ic0",
@@ -65,9 +65,9 @@ def switching(table: Table, path: Path, *, title: str = "") -> None:
         RunError: the file cannot be written.
     """
     over, *names = table
-    with _figure(path, title) as (axes,):
+    with figure(path, title) as (axes,):
         for number, name in enumerate(name for name in names if name not in (SIMULATION, STANDARD_ERROR)):
-            axes.plot(table[over], table[name], label=name, color=_COLORS[number], linestyle=_STROKES[number])
+            axes.plot(table[over], table[name], label=name, color=COLORS[number], linestyle=_STROKES[number])
         if SIMULATION in table:
             every = slice(None, None, -(-len(table[over]) // _MAX_MARKS))
             axes.errorbar(
@@ -76,7 +76,7 @@ def switching(table: Table, path: Path, *, title: str = "") -> None:
                 yerr=[2 * error for error in table[STANDARD_ERROR][every]],
                 fmt="o",
                 label=f"{SIMULATION}, ± 2 standard errors",
-                color=_INK,
+                color=INK,
                 markersize=3.5,
                 elinewidth=1.2,
                 capsize=2.5,
@@ -98,11 +98,11 @@ def schemes(table: Table, path: Path, *, title: str = "") -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    with _figure(path, title, panels=2) as panels:
+    with figure(path, title, panels=2) as panels:
         for axes in panels:
-            axes.plot(table["v"], table["wanted"], color=_INK, alpha=0.3, linewidth=5, label="wanted")
+            axes.plot(table["v"], table["wanted"], color=INK, alpha=0.3, linewidth=5, label="wanted")
             for number, name in enumerate(name for name in table if name not in ("v", "wanted")):
-                axes.plot(table["v"], table[name], label=name, color=_COLORS[number], linestyle=_STROKES[number])
+                axes.plot(table["v"], table[name], label=name, color=COLORS[number], linestyle=_STROKES[number])
             axes.set_xlabel("size of the step v")
         everything, small = panels
         everything.set_ylim(-0.03, 1.03)
@@ -128,11 +128,11 @@ def accuracy(table: Table, path: Path, *, title: str = "") -> None:
         by_value.setdefault(value, []).append(100 * correct)
     numbers = all(is_number(value) for value in by_value)
     places: Sequence[float] = list(by_value) if numbers else range(len(by_value))
-    with _figure(path, title) as (axes,):
+    with figure(path, title) as (axes,):
         for place, percents in zip(places, by_value.values(), strict=True):
-            axes.plot([place] * len(percents), percents, "o", color=_COLORS[0], markersize=5)
+            axes.plot([place] * len(percents), percents, "o", color=COLORS[0], markersize=5)
         if numbers:
-            axes.plot(places, [sum(percents) / len(percents) for percents in by_value.values()], color=_COLORS[0])
+            axes.plot(places, [sum(percents) / len(percents) for percents in by_value.values()], color=COLORS[0])
             _name_axis(axes, over)
         else:
             axes.set_xticks(places, [str(value) for value in by_value])
@@ -152,12 +152,12 @@ def _name_axis(axes: Axes, over: str) -> None:
 
 
 @contextmanager
-def _figure(path: Path, title: str, *, panels: int = 1) -> Iterator[Sequence[Axes]]:
+def figure(path: Path, title: str, *, panels: int = 1) -> Iterator[Sequence[Axes]]:
     """Axes to draw on, which are written to a file afterwards."""
     with matplotlib.style.context(["default", _STYLE]):
-        figure = Figure(figsize=(2.2 + 3.4 * panels, 3.4))
+        drawing = Figure(figsize=(2.2 + 3.4 * panels, 3.4))
         if title:
-            figure.suptitle(title, fontsize=10)
-        yield figure.subplots(1, panels, squeeze=False)[0]
+            drawing.suptitle(title, fontsize=10)
+        yield drawing.subplots(1, panels, squeeze=False)[0]
         with writing(path):
-            figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+            drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

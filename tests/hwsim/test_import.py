@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsim.compound import CompoundStore
 from hwsim.store import DeviceStore
 
 
@@ -17,9 +18,10 @@ def test_import_brings_no_torch(module):
     assert ran.stdout == "[]\n"
 
 
-def test_example_of_the_page_builds_a_network():
-    page = Path(__file__).parents[2] / "docs" / "hwsim.md"
+@pytest.mark.parametrize(("name", "store"), [("hwsim", DeviceStore), ("hwsim-arrays", CompoundStore)])
+def test_example_of_the_page_builds_a_network(name, store):
+    page = Path(__file__).parents[2] / "docs" / f"{name}.md"
     (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     names: dict[str, object] = {}
     exec(example, names)
-    assert [module for module in names["model"].modules() if isinstance(module, DeviceStore)]
+    assert [module for module in names["model"].modules() if isinstance(module, store)]

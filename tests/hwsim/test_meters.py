@@ -17,6 +17,7 @@ from hwsim.devices.butler import Butler
 from hwsim.meters import DeviceMeter
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
+from hwsim.tiles import Tiles
 from tests.training.tiny_runs import tiny_dataset
 
 JUNCTION = junctions.consistent(model=Butler())
@@ -63,8 +64,19 @@ def test_figures_are_those_of_the_stores(tmp_path):
     assert figures["write_energy_per_update_J"] == figures["write_energy_J"] / (steps * synapses)
     # Every weight meets each of the four images of a step once, and is read before it is written.
     assert figures["reads"] == (4 + 1) * steps * synapses
+    assert figures["transposed_reads"] == 0
     assert "max_switches_per_junction" not in figures
     assert figures["fraction_in_0_s"] == 0, "cells that are read first never come to it"
+
+
+def test_transposed_reads_are_those_of_gradients_of_inputs(tmp_path):
+    training = run()
+    first, second = (module.store for module in training.model.modules() if hasattr(module, "store"))
+    for store in (first, second):
+        store.tiles = Tiles(adc_bits=6)
+    figures = Trainer(training, tmp_path).fit()["junctions"]
+    # Of the four images of a step; the first layer's input has no gradient.
+    assert figures["transposed_reads"] == 4 * figures["writes"] * second.size
 
 
 def test_share_of_the_zeros_of_two_parallel_junctions(tmp_path):

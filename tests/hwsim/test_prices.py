@@ -17,10 +17,12 @@ def test_energy_of_a_read():
 
 
 def test_what_is_done_on_junctions():
-    table = junction_prices(JUNCTION, write_J=1e-13, cmos=HOROWITZ_45NM, periphery=FREE)
+    table = junction_prices(JUNCTION, write_J=1e-13, reads_first=True, cmos=HOROWITZ_45NM, periphery=FREE)
     assert table.price_J(Event("multiply-accumulate", (2, 2, 8), "fc", "forward")) == read_energy_J(JUNCTION)
     assert table.price_J(Event("write", (2,), "fc", "update")) == 1e-13
-    assert table.price_J(Event("read", (2,), "fc", "update")) == 0
+    assert table.price_J(Event("read", (2,), "fc", "update")) == read_energy_J(JUNCTION)
+    blind = junction_prices(JUNCTION, write_J=1e-13, reads_first=False, cmos=HOROWITZ_45NM, periphery=FREE)
+    assert blind.price_J(Event("read", (2,), "fc", "update")) == 0
 
 
 @pytest.mark.parametrize(
@@ -33,13 +35,13 @@ def test_what_is_done_on_junctions():
     ],
 )
 def test_everything_else_keeps_its_price(event):
-    table = junction_prices(JUNCTION, write_J=1e-13, cmos=HOROWITZ_45NM)
+    table = junction_prices(JUNCTION, write_J=1e-13, reads_first=True, cmos=HOROWITZ_45NM)
     assert table.price_J(event) == HOROWITZ_45NM.price_J(event)
 
 
 def test_the_published_periphery_is_added():
     bare, whole = (
-        junction_prices(JUNCTION, write_J=1e-13, cmos=HOROWITZ_45NM, periphery=periphery)
+        junction_prices(JUNCTION, write_J=1e-13, reads_first=True, cmos=HOROWITZ_45NM, periphery=periphery)
         for periphery in (FREE, PUBLISHED)
     )
     ledger = Ledger()
@@ -49,7 +51,7 @@ def test_the_published_periphery_is_added():
 
 
 def test_the_table_says_what_it_is():
-    table = junction_prices(JUNCTION, write_J=1e-13, cmos=HOROWITZ_45NM)
+    table = junction_prices(JUNCTION, write_J=1e-13, reads_first=True, cmos=HOROWITZ_45NM)
     assert HOROWITZ_45NM.name in table.name
     assert "1912.12636" in table.source
     assert HOROWITZ_45NM.source in table.source

@@ -12,6 +12,7 @@ from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
 from bnn.training.recipe import load_recipe
 from hwsim.store import DeviceStore
+from hwsim.tiles import Tiles
 from hwsim.write_schemes import LinearPulse, PreDistorted
 from tests.recipes.small_data import write_mnist
 from tests.training.tiny_runs import SignalAt, assert_same_state, training_state
@@ -53,10 +54,30 @@ def test_options_reach_the_junctions(tmp_path):
         assert flaws.temperature_K == 330
 
 
+def test_arrays_and_a_device_of_one_s_own(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "device.toml").write_text(
+        "[mtj]\nenergy_barrier_J = 2.4e-19\ncritical_current_A = 4e-5\ndamping = 0.02\nanisotropy_field_T = 0.3\n"
+        "parallel_resistance_ohm = 6000\ntmr = 1.2\ntmr_half_voltage_V = 0.5\n",
+        encoding="utf-8",
+    )
+    recipe = load_recipe(RECIPES / "mtj.py")
+    run = recipe(
+        data_dir=tmp_path, device_file=tmp_path / "device.toml", tile_size=128, wire_ohm=1.0, adc_bits=6, dac_bits=8,
+        sense_offset=0.1, thermal_noise=True,
+    )  # fmt: skip
+    for store in (module for module in run.model.modules() if isinstance(module, DeviceStore)):
+        assert store.device.parallel_resistance_ohm == 6000
+        assert store.tiles == Tiles(
+            size=128, wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1, temperature_K=300.0
+        )
+
+
 def test_trains_through_the_command_line(tmp_path):
     write_mnist(tmp_path / "data")
     words = ["--data-dir", tmp_path / "data", "--batch-size", 10, "--epochs", 1, "--out", tmp_path / "run"]
     words += ["--scheme", "pre-distorted", "--spread", "0.05", "--temperature-K", "320"]
+    words += ["--tile-size", "128", "--wire-ohm", "1", "--adc-bits", "6", "--thermal-noise"]
     assert main(["train", str(RECIPES / "mtj.py"), *map(str, words)]) == 0
     summary = read_json(tmp_path / "run" / "summary.json")
     assert summary["bits_per_weight"] == 2.0
@@ -70,7 +91,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     recipe = load_recipe(RECIPES / "mtj.py")
 
     def run() -> Run:
-        return recipe(data_dir=tmp_path, batch_size=10, epochs=2, stuck=0.01)
+        return recipe(
+            data_dir=tmp_path, batch_size=10, epochs=2, stuck=0.01, tile_size=128, adc_bits=6, thermal_noise=True
+        )
 
     whole, resumed = run(), run()
     Trainer(whole, tmp_path / "whole").fit()

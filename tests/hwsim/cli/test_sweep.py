@@ -156,3 +156,13 @@ def test_runs_as_a_module(tmp_path):
     ran = subprocess.run([sys.executable, "-m", "hwsim", *words], capture_output=True, text=True, check=True)
     assert ran.stderr == ""
     assert len(rows(tmp_path / "switching-pulse-width-s.csv")) == 5
+
+
+def test_energy_of_a_step_by_price_table(hwsim, tmp_path):
+    code, out, err = hwsim("sweep", "energy", "--write-J", "5e-14", "--out", tmp_path)
+    assert (code, err) == (0, "")
+    lines = (tmp_path / "energy-mnist.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + 3 * 3
+    assert "all in CMOS" in (tmp_path / "energy-mnist.svg").read_text(encoding="utf-8")
+    code, out, err = hwsim("sweep", "energy", "--write-J", "-1", "--out", tmp_path)
+    assert (code, out, err) == (2, "", "hwsim: --write-J is an energy of 0 or more in joules, got -1\n")

@@ -90,10 +90,10 @@ def test_measured_junctions(hwsim, tmp_path):
     assert probability(hwsim("switching", "--measured", str(table), *pulse)) == pytest.approx(0.5)
     sot = ("switching", "--junction", "sot", "--voltage-V", "0.894", "--pulse-width-s", "0.75e-9", "--json")
     assert probability(hwsim(*sot)) == pytest.approx(0.5)
-    table.write_text("voltage_V,pulse_width_s,probability\n0.4,1e-9,0.2\n0.6,1e-9,0.1\n")
+    table.write_text("voltage_V,pulse_width_s,probability\n0.4,1e-9,0.8\n0.6,1e-9,0.1\n")
     code, out, err = hwsim("switching", "--measured", str(table), *pulse)
     assert (code, out) == (2, "")
-    assert "table.csv:3: the probability is 0.1, below the 0.2 of line 2" in err
+    assert "table.csv:3: the probability is 0.1, below the 0.8 of line 2" in err
     code, _, err = hwsim("switching", "--measured", str(tmp_path / "none.csv"), *pulse)
     assert code == 1
     assert "none.csv cannot be read: No such file or directory" in err

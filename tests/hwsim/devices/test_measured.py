@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from hwsim.devices.base import ValidityWarning
 from hwsim.devices.measured import MeasuredDevice
-from hwsim.devices.measured_table import MeasuredTable
+from hwsim.devices.measured_table import MeasuredTable, SmoothedWarning
+from tests.hwsim.devices.sot_curves import SOT_CURVES
 
 HEADER = "voltage_V,pulse_width_s,probability\n"
 GOOD = HEADER + "0.4,1e-9,0.1\n0.4,2e-9,0.3\n0.6,1e-9,0.5\n0.6,2e-9,0.9\n"
@@ -43,7 +44,7 @@ def test_reads_lines_in_any_order(read, order):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "table.csv:1: the header is voltage_V,pulse_width_s,probability, got nothing"),
+        ("", "table.csv:1: the header is .*voltage_V,pulse_width_s,probability, got nothing"),
         ("voltage_mV,pulse_width_ns,probability\n", "table.csv:1: the header is .*, got voltage_mV,pulse_width_ns"),
         (HEADER, "there is no measurement below the header"),
         (HEADER + "0.4,1e-9\n", "table.csv:2: a line has 3 values, got 2"),
@@ -56,13 +57,45 @@ def test_reads_lines_in_any_order(read, order):
         (GOOD.replace("0.6,2e-9,0.9\n", ""), r"table.csv:4: there is no measurement of 0.6 V at 2e-09 s as well"),
         (GOOD.replace("0.6,1e-9,0.5\n", ""), r"table.csv:4: there is no measurement of 0.6 V at 1e-09 s as well"),
         (GOOD + "0.4,1e-9,0.1\n", "table.csv:6: the same voltage and width as in line 2"),
-        (GOOD.replace("2e-9,0.3", "2e-9,0.05"), r"table.csv:3: the probability is 0.05, below the 0.1 of line 2"),
-        (GOOD.replace("1e-9,0.5", "1e-9,0.09"), r"table.csv:4: the probability is 0.09, below the 0.1 of line 2"),
+        (
+            GOOD.replace("0.4,1e-9,0.1", "0.4,1e-9,0.7"),
+            r"table.csv:3: the probability is 0.3, below the 0.7 of line 2, by more than the noise of 100 trials",
+        ),
+        (
+            GOOD.replace("0.4,1e-9,0.1", "0.4,1e-9,0.3").replace("1e-9,0.5", "1e-9,0.0"),
+            r"table.csv:4: the probability is 0, below the 0.3 of line 2, by more than the noise",
+        ),
     ],
 )
 def test_refuses_a_table_with_its_line(read, text, message):
     with pytest.raises(ValueError, match=message):
         read(text)
+
+
+def test_smooths_what_the_noise_of_its_trials_explains(read):
+    with pytest.warns(
+        SmoothedWarning, match="within the noise of its trials, and was smoothed; most in line [23], by 0.02"
+    ):
+        table = read(GOOD.replace("0.4,2e-9,0.3", "0.4,2e-9,0.06"))
+    assert table.probability[0].tolist() == pytest.approx([0.08, 0.08])
+    assert table.probability[1].tolist() == [0.5, 0.9]
+
+
+def test_counts_are_read_and_weigh_by_their_trials(read):
+    counts = "voltage_V,pulse_width_s,switched,trials\n0.4,1e-9,30,100\n0.4,2e-9,50,300\n"
+    with pytest.warns(SmoothedWarning):
+        table = read(counts)
+    assert table.probability[0].tolist() == pytest.approx([0.2, 0.2])
+    # The same fractions of many more pulses contradict each other.
+    with pytest.raises(ValueError, match=r"table.csv:3: the probability is .* by more than the noise of 30000 trials"):
+        read(counts.replace("30,100", "3000,10000").replace("50,300", "5000,30000"))
+
+
+@pytest.mark.filterwarnings("ignore::hwsim.devices.measured_table.SmoothedWarning")
+@pytest.mark.parametrize("curve", SOT_CURVES.values(), ids=map(str, SOT_CURVES))
+def test_takes_curves_as_they_are_measured(read, curve):
+    table = read(HEADER + "".join(f"{voltage_V},0.75e-9,{fraction}\n" for voltage_V, fraction in curve.items()))
+    assert table.probability[:, 0].tolist() == pytest.approx(list(curve.values()), abs=0.05)
 
 
 def test_refuses_a_file_that_is_no_text(tmp_path):
