@@ -1,7 +1,6 @@
 """Sweeps that need no training: the probability of switching by model, and the law of each write scheme."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -66,7 +65,7 @@ def switching(
 
     def point(value: float) -> tuple[float, float, float]:
         """Thermal stability, overdrive and reduced time."""
-        junction = replace(device, temperature_K=value) if over == "temperature-K" else device
+        junction = device.at_temperature(value) if over == "temperature-K" else device
         at_V = value if over == "voltage-V" else voltage_V
         if over == "overdrive":
             current: Real = value
