@@ -106,6 +106,7 @@ class IdenticalJunctions:
         most = torch.tensor(scheme.full_pulse_probability, dtype=torch.float64)
         exact = all(torch.allclose(table, torch.minimum(p, most), rtol=1e-9, atol=2.0**-32) for table in switching)
         self._exact_to = scheme.full_pulse_probability if exact else None
+        self._few = scheme.gate > 0
 
     def pulse(
         self,
@@ -118,6 +119,17 @@ class IdenticalJunctions:
         generator: torch.Generator,
     ) -> Outcome:
         """See `JunctionArray`."""
+        if not self._few:
+            return self._pulse(antiparallel, source, requested, uniform)
+        pulsed = requested.flatten().nonzero()[:, 0]
+        outcome = self._pulse(
+            *(x.flatten().index_select(0, pulsed) for x in (antiparallel, source, requested, uniform))
+        )
+        switched = torch.zeros_like(antiparallel)
+        switched.view(-1).index_copy_(0, pulsed, outcome.switched)
+        return outcome._replace(switched=switched)
+
+    def _pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor) -> Outcome:
         switched = (uniform < self._switch_probability(source, requested)) & (antiparallel == source)
         after = antiparallel ^ switched
         units = probability_tables.nearest(self._final_units, requested, source.int().mul_(2).add_(after.int()))
