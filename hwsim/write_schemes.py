@@ -174,9 +174,8 @@ def scheme_named(name: SchemeName, *, m: float | None = 3.0, **options: Any) -> 
     takes = {option.name for option in fields(kind)}
     for option in given.keys() - takes:
         others = ", ".join(other for other, (cls, _) in _NAMED.items() if option in {f.name for f in fields(cls)})
-        raise ValueError(
-            f"the write scheme {name} has no {option}" + (f": it is an option of {others}" if others else "")
-        )
+        hint = f": it is an option of {others}" if others else ""
+        raise ValueError(f"the write scheme {name} has no {option}{hint}")
     return kind(**own | given | ({"m": m} if "m" in takes else {}))
 
 

@@ -151,6 +151,40 @@ def test_what_is_no_recipe(tmp_path):
         accuracy.sweep(tmp_path / "none.py", {"spread": ["0"]}, out=tmp_path / "out")
 
 
+def test_every_combination_of_several_options(recipe, tmp_path):
+    """And the best of them by the mean validation accuracy over the seeds, whatever the test says."""
+    out, validation = tmp_path / "out", {"0.0-a": 0.7, "0.0-b": 0.9, "0.1-a": 0.8, "0.1-b": 0.85}
+
+    def train(arguments) -> int:
+        folder = Path(arguments[arguments.index("--out") + 1])
+        spread, scheme, seed = (
+            next(w.partition("=")[2] for w in arguments if w.startswith(o)) for o in ("--spread", "--scheme", "--seed")
+        )
+        folder.mkdir(parents=True)
+        values = {"spread": float(spread), "scheme": scheme, "seed": int(seed)}
+        (folder / "config.json").write_text(json.dumps({"arguments": values}))
+        correct = validation[f"{float(spread)}-{scheme}"] - 0.06 * int(seed) * (scheme == "b") * (float(spread) == 0)
+        (folder / "summary.json").write_text(
+            json.dumps({"test_accuracy": 1 - correct, "validation_accuracy": correct, "epochs": 3})
+        )
+        return 0
+
+    over = {"spread": ["0", "0.1"], "scheme": ["a", "b"]}
+    assert accuracy.sweep(recipe, over, seeds=[0, 1, 2], out=out, train=train) == []
+    table = accuracy.results(out)
+    assert accuracy.swept(table) == ["spread", "scheme"]
+    assert len(table["seed"]) == 12
+    assert (table["spread"][:4], table["scheme"][:4]) == ([0.0] * 4, ["a", "a", "a", "b"])
+    assert accuracy.best(table) == {"spread": 0.1, "scheme": "b", "validation_accuracy": pytest.approx(0.85)}
+    assert (out / "0.1-b-seed-2").is_dir()
+    with pytest.raises(RunError, match=r"tiny.py over spread, scheme with"):
+        accuracy.sweep(recipe, {"spread": ["0"]}, out=out, train=train)
+
+
+def test_there_is_no_best_without_validation():
+    assert accuracy.best({"spread": [0.0], "seed": [0], "validation_accuracy": [None]}) is None
+
+
 def test_texts_come_after_numbers():
     assert accuracy.is_number(0)
     assert not any(map(accuracy.is_number, (True, None, "0")))
