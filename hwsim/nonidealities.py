@@ -219,7 +219,7 @@ class NonIdealities:
         return ticks * self.clock_s
 
     def with_noise(self, voltage_V: Real, width_s: Tensor, generator: torch.Generator) -> tuple[Real, Tensor]:
-        """Voltages and widths of pulses as they arrive, in the shape of the widths."""
+        """Voltages and widths of pulses as they arrive, in the shape of the widths or as they were."""
         if self.amplitude_noise:
             noise = torch.randn(width_s.shape, generator=generator, device=width_s.device)
             voltage_V = voltage_V * (1 + self.amplitude_noise * noise)

@@ -195,8 +195,9 @@ class VaryingJunctions:
         array = self._array.map_constants(lambda constant: some(constant[:, rows]))
         states = some(antiparallel)
         entries = probability_tables.nearest_entries(some(requested), some(source).int())
-        voltage_V, width_s = (tables.index_select(0, entries) for tables in (self._voltages_V, self._widths_s))
-        voltage_V, width_s = self._nonidealities.with_noise(voltage_V, width_s, generator)
+        made_V, made_s = (tables.index_select(0, entries) for tables in (self._voltages_V, self._widths_s))
+        arriving_V, width_s = self._nonidealities.with_noise(made_V, made_s, generator)
+        voltage_V = torch.as_tensor(arriving_V)
         which = (states == some(source)).nonzero()[:, 0]
         time_s = array.map_constants(lambda constant: some(constant, which)).switching_time_s(
             some(states, which), voltage_V=some(voltage_V, which), probability=some(some(uniform), which)

@@ -68,7 +68,7 @@ def sweep(
     over = {option.lstrip("-"): values for option, values in over.items()}
     recipe = load_recipe(locate_recipe(str(recipe_path)))
     runs = {}
-    for *values, seed in product(*over.values(), seeds):
+    for values, seed in product(product(*over.values()), seeds):
         swept = [f"--{option}={value}" for option, value in zip(over, values, strict=True)]
         options = [*swept, f"--seed={seed}", *recipe_arguments]
         parsed = _parsed(recipe, list(over), options)
@@ -133,15 +133,18 @@ def best(table: Table) -> dict[str, Any] | None:
     Returns:
         The values by the options' names, and their mean `validation_accuracy`; None where no run has one.
     """
-    options, by_values = swept(table), dict[tuple[Any, ...], list[float]]()
-    for *values, correct in zip(*(table[option] for option in options), table["validation_accuracy"], strict=True):
+    options = swept(table)
+    by_values: dict[tuple[Any, ...], list[float]] = {}
+    for values, correct in zip(
+        zip(*(table[option] for option in options), strict=True), table["validation_accuracy"], strict=True
+    ):
         if correct is not None:
-            by_values.setdefault(tuple(values), []).append(correct)
+            by_values.setdefault(values, []).append(correct)
     if not by_values:
         return None
-    means = {values: sum(all_) / len(all_) for values, all_ in by_values.items()}
-    values = max(means, key=lambda key: means[key])
-    return {**dict(zip(options, values, strict=True)), "validation_accuracy": means[values]}
+    means = {values: sum(each) / len(each) for values, each in by_values.items()}
+    chosen = max(means, key=lambda values: means[values])
+    return {**dict(zip(options, chosen, strict=True)), "validation_accuracy": means[chosen]}
 
 
 def _place(value: Any) -> tuple[bool, float, str]:

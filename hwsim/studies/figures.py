@@ -132,13 +132,13 @@ def accuracy(table: Table, path: Path, *, title: str = "") -> None:
     numbers = all(is_number(value) for value in all_values)
     place_of = {value: value if numbers else place for place, value in enumerate(all_values)}
     with _figure(path, title) as (axes,):
-        for number, (rest, by_value) in enumerate(curves.items()):
+        for number, (combination, by_value) in enumerate(curves.items()):
             line = _line(number)
             for value, percents in by_value.items():
                 axes.plot([place_of[value]] * len(percents), percents, "o", color=line["color"], markersize=5)
             if numbers:
                 means = [sum(percents) / len(percents) for percents in by_value.values()]
-                label = ", ".join(f"{name} {value}" for name, value in zip(others, rest, strict=True))
+                label = ", ".join(f"{name} {value}" for name, value in zip(others, combination, strict=True))
                 axes.plot(list(by_value), means, label=label, **line)
         if others and numbers:
             axes.legend()
