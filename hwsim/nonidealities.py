@@ -185,11 +185,11 @@ class NonIdealities:
             if sigma := getattr(self, spread):
                 normal = _normal(shape, seed, stream)
                 for name, power in powers.items():
-                    value = constants.get(name, junction.constant(name))
+                    value = constants.get(name, _constant(junction, name, spread))
                     constants[name] = torch.exp(power * sigma * normal) * value
         if sigma := self.stray_field_spread_T:
             normal = _normal(shape, seed, _STREAM_OF_STRAY_FIELD)
-            constants["stray_field_T"] = sigma * normal + junction.constant("stray_field_T")
+            constants["stray_field_T"] = sigma * normal + _constant(junction, "stray_field_T", "stray_field_spread_T")
         constants = {name: value.float() for name, value in constants.items()}
         if self.shorted:
             shorted = self.stuck(shape, seed)[2]
@@ -237,6 +237,13 @@ class NonIdealities:
         bounds = torch.tensor([getattr(self, name) for name in _FAULTS], dtype=torch.float64).cumsum(dim=0)
         kind = torch.bucketize(_uniform(shape, seed, _STREAM_OF_FAULTS), bounds, right=True)
         return torch.stack([kind == k for k in range(len(_FAULTS))])
+
+
+def _constant(junction: DeviceModel, name: str, spread: str) -> Any:
+    try:
+        return junction.constant(name)
+    except ValueError as error:
+        raise ValueError(f"{spread} cannot be had: {error}") from None
 
 
 def _normal(shape: tuple[int, ...], seed: int, stream: int) -> Tensor:

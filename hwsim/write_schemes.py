@@ -58,6 +58,7 @@ class LinearPulse(WriteScheme):
         voltage_V = self.write_voltage_V(device, antiparallel)
         # A probability of 0 takes a width of 0.
         offset_s = device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=self.offset_probability)
+        _require_room(float(offset_s), full_s)
         return float(offset_s) + self.gain * _step_size(p, self.m) * full_s
 
 
@@ -76,6 +77,7 @@ class Pedestal(WriteScheme):
 
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
         least_s, slope_s = self.fit_s(device, antiparallel)
+        _require_room(least_s, full_s)
         return least_s + slope_s * _step_size(p, self.m)
 
     def fit_s(self, device: DeviceModel, antiparallel: bool) -> tuple[float, float]:
@@ -97,6 +99,8 @@ class AmplitudeCoded(WriteScheme):
 
     Args:
         m: steepness of the tanh by which DST makes p of v; None where p is v itself.
+
+    Its methods raise a ValueError where a full pulse switches less than half of the junctions.
     """
 
     codes_amplitude: ClassVar[bool] = True
@@ -117,6 +121,12 @@ class AmplitudeCoded(WriteScheme):
         def probability(amplitude_V: Tensor) -> Tensor:
             voltage_V = -amplitude_V if antiparallel else amplitude_V
             return device.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=width_s)
+
+        if (most := float(probability(torch.tensor(abs(full_V), dtype=torch.float64)))) < 0.5:
+            raise ValueError(
+                f"a full pulse of {full_V:.3g} V and {width_s:.3g} s switches with {most:.2g} only, which leaves no"
+                " amplitudes to code with: raise voltage_V or full_pulse_s"
+            )
 
         def inverse(p: Tensor) -> Tensor:
             low, high = torch.zeros_like(p), torch.full_like(p, abs(full_V))
@@ -177,6 +187,14 @@ def scheme_named(name: SchemeName, *, m: float | None = 3.0, **options: Any) -> 
         hint = f": it is an option of {others}" if others else ""
         raise ValueError(f"the write scheme {name} has no {option}{hint}")
     return kind(**own | given | ({"m": m} if "m" in takes else {}))
+
+
+def _require_room(least_s: float, full_s: float) -> None:
+    if least_s >= full_s:
+        raise ValueError(
+            f"the least pulse takes {least_s:.3g} s and a full one {full_s:.3g} s, which leaves no widths to code with:"
+            " raise full_pulse_s, or lower the least pulse's probability"
+        )
 
 
 def _probability(v: Tensor, m: float | None) -> Tensor:

@@ -205,7 +205,9 @@ def test_temperature():
     assert not hot.varies
     with pytest.raises(ValueError, match="MeasuredDevice has no physical constant temperature_K: use an MTJ"):
         hot.junction(junctions.sot())
-    with pytest.raises(ValueError, match="MeasuredDevice has no physical constant tmr"):
+    with pytest.raises(ValueError, match="area_spread cannot be had: MeasuredDevice has no physical constant"):
+        NonIdealities(area_spread=0.1).array(junctions.sot(), SHAPE, 0)
+    with pytest.raises(ValueError, match="tmr_spread cannot be had: MeasuredDevice has no physical constant tmr"):
         NonIdealities(tmr_spread=0.1).array(junctions.sot(), SHAPE, 0)
 
 

@@ -155,6 +155,14 @@ def test_refuses_what_is_no_linear_pulse(options, message):
         LinearPulse(**options)
 
 
+@pytest.mark.parametrize(
+    "scheme", [LinearPulse(full_pulse_s=5e-10, offset_probability=1e-3), Pedestal(full_pulse_s=5e-10)]
+)
+def test_a_full_pulse_is_longer_than_the_least_one(scheme):
+    with pytest.raises(ValueError, match=r"least pulse takes [\d.e-]+ s and a full one 5e-10 s.*: raise full_pulse_s"):
+        scheme.width_s(JUNCTION, False, torch.tensor(0.5))
+
+
 class TestPaper:
     """One voltage for both directions, an offset, a gain."""
 
@@ -218,6 +226,11 @@ class TestAmplitudeCoded:
         assert bool((voltage_V * full_V > 0).all())
         width_s = self.SCHEME.width_s(JUNCTION, antiparallel, p)
         assert set(width_s.tolist()) == {self.SCHEME.full_width_s(JUNCTION, antiparallel)}
+
+    def test_a_full_pulse_that_switches_next_to_nothing(self):
+        scheme = AmplitudeCoded(voltage_V=(0.8, -0.8), full_pulse_s=0.75e-9)
+        with pytest.raises(ValueError, match=r"a full pulse of 0.8 V and 7.5e-10 s switches with 0.015 only"):
+            scheme.voltages_V(junctions.sot(), False, torch.tensor(0.5))
 
     def test_takes_a_device_that_was_measured_at_one_width(self):
         scheme = AmplitudeCoded(voltage_V=(1.1, -1.1), full_pulse_s=0.75e-9)
