@@ -168,6 +168,11 @@ _NAMED: dict[SchemeName, tuple[type[WriteScheme], dict[str, Any]]] = {
 }
 
 
+def options_of(name: SchemeName) -> set[str]:
+    """Names of the options that a scheme has."""
+    return {option.name for option in fields(_NAMED[name][0])}
+
+
 def scheme_named(name: SchemeName, *, m: float | None = 3.0, **options: Any) -> WriteScheme:
     """A scheme by its name; `read-first` is pre-distorted, and the others write without knowledge of the state.
 
@@ -181,9 +186,9 @@ def scheme_named(name: SchemeName, *, m: float | None = 3.0, **options: Any) -> 
     """
     kind, own = _NAMED[name]
     given = {option: value for option, value in options.items() if value is not None}
-    takes = {option.name for option in fields(kind)}
+    takes = options_of(name)
     for option in given.keys() - takes:
-        others = ", ".join(other for other, (cls, _) in _NAMED.items() if option in {f.name for f in fields(cls)})
+        others = ", ".join(other for other in _NAMED if option in options_of(other))
         hint = f": it is an option of {others}" if others else ""
         raise ValueError(f"the write scheme {name} has no {option}{hint}")
     return kind(**own | given | ({"m": m} if "m" in takes else {}))

@@ -1,6 +1,6 @@
 """Sweeps that need no training: the probability of switching by model, and the law of each write scheme."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from hwsim.devices.mtj import MTJ
 from hwsim.devices.values import Real, require_positive
 from hwsim.nonidealities import NonIdealities
 from hwsim.studies.tables import Table
-from hwsim.write_schemes import SchemeName, scheme_named
+from hwsim.write_schemes import SchemeName, options_of, scheme_named
 
 Quantity = Literal["pulse-width-s", "overdrive", "voltage-V", "temperature-K"]
 
@@ -110,7 +110,7 @@ def schemes(
     antiparallel: bool = False,
     m: float | None = 3.0,
     overdrive: float = 3.0,
-    gate: float | None = None,
+    options: Mapping[str, float] | None = None,
     nonidealities: NonIdealities | None = None,
     points: int = 41,
     junctions: int = 2_000,
@@ -123,7 +123,7 @@ def schemes(
         antiparallel: the state before.
         m: steepness of the tanh that is wanted; None wants v itself.
         overdrive: current over the critical current.
-        gate: of all schemes; None leaves each its own.
+        options: of the schemes, such as gain or gate, by their names; a scheme takes those that it has.
         nonidealities: of junctions and pulses; the probability is then the mean over them. Faults and what happens
             between writes are no part of it.
         points: number of steps in 0..1; as many more are spaced evenly in the logarithm, from 1e-4.
@@ -137,7 +137,9 @@ def schemes(
     """
     if m is not None:
         require_positive("m", m)
-    nonidealities = nonidealities or NonIdealities()
+    options, nonidealities = options or {}, nonidealities or NonIdealities()
+    if unused := set(options).difference(*map(options_of, names)):
+        raise ValueError(f"none of the schemes {', '.join(names)} has {unused.pop()}")
     shape = (1, junctions if nonidealities.varies or nonidealities.noisy else 1)
     if nonidealities.varies:
         junction = nonidealities.array(device, shape, _SEED_OF_SPREAD)
@@ -148,7 +150,8 @@ def schemes(
     wanted = v if m is None else torch.tanh(m * v)
     table = {"v": v.tolist(), "wanted": wanted.tolist()}
     for name in names:
-        scheme = scheme_named(name, m=m, overdrive=overdrive, gate=gate)
+        own = {option: value for option, value in options.items() if option in options_of(name)}
+        scheme = scheme_named(name, m=m, overdrive=overdrive, **own)
         p = scheme.gated(wanted)[:, None]
         width_s = nonidealities.on_clock(
             scheme.width_s(device, antiparallel, p), scheme.full_width_s(device, antiparallel)

@@ -137,6 +137,10 @@ def test_accuracy_from_training_to_figure(hwsim, tmp_path):
         ),
         (("sweep", "accuracy", "R", "--over", "stuck", "--values", "0", "--out", "O"), "R is not a recipe"),
         (("sweep", "schemes", "--out", "O", "--gate", "1"), "gate is a probability in [0, 1), got 1"),
+        (
+            ("sweep", "schemes", "--out", "O", "--schemes", "pedestal", "--gain", "3"),
+            "none of the schemes pedestal has gain",
+        ),
         (("sweep", "schemes", "--out", "O", "--clock-s", "1"), "clock_s is a part of a full pulse, whose width is"),
         (
             ("sweep", "accuracy", "R", "--over", "a", "--values", "0", "--over", "b", "--out", "O"),

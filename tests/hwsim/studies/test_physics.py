@@ -140,9 +140,20 @@ def test_pulses_that_do_not_arrive_as_they_are_made():
     assert noisy[2] > 1.3 * nominal[2]
 
 
+def test_options_go_to_the_schemes_that_have_them():
+    table = physics.schemes(
+        JUNCTION, ["paper", "pre-distorted"], points=5, options={"gain": 1.0, "offset_probability": 0}
+    )
+    naive = physics.schemes(JUNCTION, ["linear"], points=5)
+    assert table["paper"] == pytest.approx(naive["linear"])
+    with pytest.raises(ValueError, match="none of the schemes pedestal, pre-distorted has gain"):
+        physics.schemes(JUNCTION, ["pedestal", "pre-distorted"], options={"gain": 1.0})
+
+
 def test_a_gate_for_all_schemes():
     open_, gated = (
-        physics.schemes(JUNCTION, ["pedestal", "gated-pedestal"], points=5, gate=gate) for gate in (None, 0.1)
+        physics.schemes(JUNCTION, ["pedestal", "gated-pedestal"], points=5, options=options)
+        for options in (None, {"gate": 0.1})
     )
     assert open_["pedestal"][1] > 0.08 > 1e-30 > open_["gated-pedestal"][1]
     assert gated["pedestal"] == gated["gated-pedestal"]
