@@ -43,7 +43,7 @@ _VARIANTS = (
     "recu_ovsw",
 )
 _PRESETS = ("standard", "edge", "edge-min")
-_SCHEMES = ("read-first", "pre-distorted", "pedestal", "linear")
+_SCHEMES = ("read-first", "pre-distorted", "pedestal", "linear", "paper", "gated-pedestal", "amplitude")
 _TRAIN_IMAGES, _TEST_IMAGES = 24, 8  # of each class
 _COMPRESSIBLE = "compressible --width 8 --hidden 32 --batch-size 50 --seed 3"
 _RECU = "recu --batch-size 50 --seed 3"

@@ -35,13 +35,16 @@ CELLS = (2500, 2000)
 
 def stores() -> dict[str, StoreFactory]:
     """What is compared, by its name in the table; the first is the ideal one."""
-    spread = NonIdealities(resistance_spread=0.05, barrier_spread=0.05, critical_current_spread=0.05, tmr_spread=0.05)
+    spread = NonIdealities.uniform(spread=0.05)
     return {
         "ideal": DiscreteStore,
         "read-first": DeviceStore,
         "pre-distorted": partial(DeviceStore, scheme=scheme_named("pre-distorted")),
         "pedestal": partial(DeviceStore, scheme=scheme_named("pedestal")),
         "linear": partial(DeviceStore, scheme=scheme_named("linear")),
+        "paper": partial(DeviceStore, scheme=scheme_named("paper")),
+        "gated-pedestal": partial(DeviceStore, scheme=scheme_named("gated-pedestal")),
+        "amplitude": partial(DeviceStore, scheme=scheme_named("amplitude")),
         "read-first, spread of 5 %": partial(DeviceStore, nonidealities=spread),
         "read-first, tiles": partial(DeviceStore, tiles=Tiles(wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1)),
         "the same with noise": partial(

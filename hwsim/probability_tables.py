@@ -24,20 +24,28 @@ def probabilities() -> Tensor:
     return p
 
 
-def nearest(tables: Tensor, p: Tensor, number: Tensor) -> Tensor:
-    """Entries of tables at the points nearest to probabilities, within 0.4 % of the odds.
+def nearest_entries(p: Tensor, number: Tensor) -> Tensor:
+    """Indices of the entries at the points nearest to probabilities, within 0.4 % of the odds.
 
     Args:
-        tables: [tables * POINTS].
         p: float32, in 0..1.
         number: int32, in the shape of `p`: which table.
+
+    Returns:
+        int32 in the shape of `p`, into tables [tables * POINTS].
     """
     half = 1 << (_SHIFT - 1)
-    return _entries(tables, (_odds(p).view(torch.int32).add_(half) >> _SHIFT).sub_(_FIRST), number)
+    return (_odds(p).view(torch.int32).add_(half) >> _SHIFT).sub_(_FIRST).add_(number, alpha=POINTS)
+
+
+def nearest(tables: Tensor, p: Tensor, number: Tensor) -> Tensor:
+    """Entries of tables [tables * POINTS] at those points, see `nearest_entries`."""
+    entries = nearest_entries(p, number)
+    return tables.index_select(0, entries.flatten()).view(p.shape)
 
 
 def interpolated(tables: Tensor, p: Tensor, number: Tensor) -> Tensor:
-    """Values of tables at probabilities, linear in the odds between points; arguments as of `nearest`."""
+    """Values of tables at probabilities, linear in the odds between points; arguments as of `nearest_entries`."""
     bits = _odds(p).view(torch.int32)
     point = (bits >> _SHIFT).sub_(_FIRST)
     low, high = (_entries(tables, (point + k).clamp_(max=POINTS - 1), number) for k in (0, 1))

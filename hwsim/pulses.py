@@ -9,7 +9,7 @@ from torch import Tensor
 from hwsim import probability_tables
 from hwsim.devices.base import DeviceModel
 from hwsim.nonidealities import NonIdealities
-from hwsim.write_schemes import WriteScheme
+from hwsim.write_scheme import WriteScheme
 
 ENERGY_UNIT_J = 1e-17
 """Energies are added up in whole units: integers have the same sum in every order."""
@@ -32,7 +32,16 @@ class Outcome(NamedTuple):
 class JunctionArray(Protocol):
     """The junctions of an array, which get their pulses some rows at a time."""
 
-    def pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor, rows: slice) -> Outcome:
+    def pulse(
+        self,
+        antiparallel: Tensor,
+        source: Tensor,
+        requested: Tensor,
+        uniform: Tensor,
+        rows: slice,
+        *,
+        generator: torch.Generator,
+    ) -> Outcome:
         """Pulses some junctions once each.
 
         Args:
@@ -41,6 +50,7 @@ class JunctionArray(Protocol):
             requested: float32, the same shape: the probability that the pulse is made for; 0 means no pulse.
             uniform: float32, the same shape, in (0, 1]: decides whether and when a junction switches; 1 is never.
             rows: which ones they are.
+            generator: of the noise of the pulses, if there is any.
         """
         ...
 
@@ -55,7 +65,8 @@ def uniform_pairs(shape: torch.Size, place: torch.device, generator: torch.Gener
 
 
 class IdenticalJunctions:
-    """Junctions that share their constants: everything comes from tables over the requested probability.
+    """Junctions that share their constants, and get pulses of one voltage: everything comes from tables over the
+    requested probability.
 
     The probability of switching is interpolated, unless it is just the requested one. Widths and times are those of
     the nearest point: energies are good to about 0.1 %, and their sums are better.
@@ -63,28 +74,30 @@ class IdenticalJunctions:
     Args:
         device: the nominal junction, for which pulses are made.
         scheme: makes the pulses.
-        junction: the one that gets them.
+        nonidealities: of the junctions, and of the clock that makes the pulses.
         place: torch's device.
     """
 
-    def __init__(self, device: DeviceModel, scheme: WriteScheme, junction: DeviceModel, place: torch.device) -> None:
+    def __init__(
+        self, device: DeviceModel, scheme: WriteScheme, nonidealities: NonIdealities, place: torch.device
+    ) -> None:
+        junction = nonidealities.junction(device)
         p = probability_tables.probabilities()
-        switching, widths, final, excess = [], [], [], []
+        switching, final, excess = [], [], []
         for antiparallel in (False, True):
             voltage_V = scheme.write_voltage_V(device, antiparallel)
-            actual = scheme.switch_probability(device, antiparallel, p, junction=junction)
+            width_s = _widths_s(device, scheme, nonidealities, antiparallel)
+            actual = junction.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=width_s)
             # What no number is below is 0: numbers of more digits than a float32 has would be slow.
             switching.append(torch.where(actual < 2.0**-33, 0.0, actual))
-            width_s = scheme.width_s(device, antiparallel, p)
             # By the state in which it flows.
             power = [voltage_V**2 / _ohm(junction, state, voltage_V) / ENERGY_UNIT_J for state in (False, True)]
             time_s = junction.switching_time_s(antiparallel, voltage_V=voltage_V, probability=p.clamp_max(1 - 2**-24))
             # Of no use beyond the longest pulse, and infinite where a junction never switches.
             time_s = time_s.clamp_max(width_s[-1])
-            widths.append(width_s)
             final += [width_s * in_state for in_state in power]
             excess.append(time_s * (power[antiparallel] - power[not antiparallel]))
-        self._probability, self.widths_s = (torch.cat(tables).float().to(place) for tables in (switching, widths))
+        self._probability = torch.cat(switching).float().to(place)
         # Energy in the state after the pulse, all through it: by the source and that state. And what it is more until
         # a junction that switches has done so: by the source, over the random number.
         self._final_units, self._excess_units = (
@@ -93,9 +106,30 @@ class IdenticalJunctions:
         most = torch.tensor(scheme.full_pulse_probability, dtype=torch.float64)
         exact = all(torch.allclose(table, torch.minimum(p, most), rtol=1e-9, atol=2.0**-32) for table in switching)
         self._exact_to = scheme.full_pulse_probability if exact else None
+        self._few = scheme.gate > 0
 
-    def pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor, rows: slice) -> Outcome:
+    def pulse(
+        self,
+        antiparallel: Tensor,
+        source: Tensor,
+        requested: Tensor,
+        uniform: Tensor,
+        rows: slice,
+        *,
+        generator: torch.Generator,
+    ) -> Outcome:
         """See `JunctionArray`."""
+        if not self._few:
+            return self._pulse(antiparallel, source, requested, uniform)
+        pulsed = requested.flatten().nonzero()[:, 0]
+        outcome = self._pulse(
+            *(x.flatten().index_select(0, pulsed) for x in (antiparallel, source, requested, uniform))
+        )
+        switched = torch.zeros_like(antiparallel)
+        switched.view(-1).index_copy_(0, pulsed, outcome.switched)
+        return outcome._replace(switched=switched)
+
+    def _pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor) -> Outcome:
         switched = (uniform < self._switch_probability(source, requested)) & (antiparallel == source)
         after = antiparallel ^ switched
         units = probability_tables.nearest(self._final_units, requested, source.int().mul_(2).add_(after.int()))
@@ -113,51 +147,94 @@ class IdenticalJunctions:
 
 @lru_cache(maxsize=8)
 def identical_junctions(
-    device: DeviceModel, scheme: WriteScheme, temperature_K: float | None, place: torch.device
+    device: DeviceModel, scheme: WriteScheme, nonidealities: NonIdealities, place: torch.device
 ) -> IdenticalJunctions:
-    """Junctions like the nominal one, but for the temperature; made once for all the layers of a network."""
-    return IdenticalJunctions(device, scheme, NonIdealities(temperature_K=temperature_K).junction(device), place)
+    """Junctions like the nominal one, but for what befalls all alike; made once for all the layers of a network."""
+    return IdenticalJunctions(device, scheme, nonidealities, place)
 
 
 class VaryingJunctions:
-    """Junctions that differ: each one's time of switching is computed, from its own constants.
+    """Junctions that differ, or whose pulses do: each one's time of switching is computed, from its own constants.
 
     Args:
         device: the nominal junction, for which pulses are made.
         scheme: makes the pulses.
+        nonidealities: of the pulses; those of the junctions are in the array.
         array: the device with constants for each junction, tensors of [2, out, columns].
         place: torch's device.
     """
 
-    def __init__(self, device: DeviceModel, scheme: WriteScheme, array: DeviceModel, place: torch.device) -> None:
-        self._widths_s = identical_junctions(device, scheme, None, place).widths_s
+    def __init__(
+        self,
+        device: DeviceModel,
+        scheme: WriteScheme,
+        nonidealities: NonIdealities,
+        array: DeviceModel,
+        place: torch.device,
+    ) -> None:
+        self._voltages_V, self._widths_s = pulse_tables(device, scheme, nonidealities, place)
         self._array = array
-        self._voltage_V = torch.tensor([scheme.write_voltage_V(device, state) for state in (False, True)], device=place)
+        self._nonidealities = nonidealities
 
-    def pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor, rows: slice) -> Outcome:
+    def pulse(
+        self,
+        antiparallel: Tensor,
+        source: Tensor,
+        requested: Tensor,
+        uniform: Tensor,
+        rows: slice,
+        *,
+        generator: torch.Generator,
+    ) -> Outcome:
         """See `JunctionArray`."""
-        array = self._array.map_constants(lambda constant: constant[:, rows])
-        voltage_V = self._voltage_V.index_select(0, source.flatten().int()).view(source.shape)
-        width_s = probability_tables.nearest(self._widths_s, requested, source.int())
-        which = ((antiparallel == source) & (requested > 0)).flatten().nonzero()[:, 0]
+        pulsed = requested.flatten().nonzero()[:, 0]
 
-        def pulsed(x: Tensor) -> Tensor:
+        def some(x: Tensor, which: Tensor = pulsed) -> Tensor:
             return x.flatten().index_select(0, which)
 
-        time_s = array.map_constants(pulsed).switching_time_s(
-            pulsed(antiparallel), voltage_V=pulsed(voltage_V), probability=pulsed(uniform)
+        array = self._array.map_constants(lambda constant: some(constant[:, rows]))
+        states = some(antiparallel)
+        entries = probability_tables.nearest_entries(some(requested), some(source).int())
+        made_V, made_s = (tables.index_select(0, entries) for tables in (self._voltages_V, self._widths_s))
+        arriving_V, width_s = self._nonidealities.with_noise(made_V, made_s, generator)
+        voltage_V = torch.as_tensor(arriving_V)
+        which = (states == some(source)).nonzero()[:, 0]
+        time_s = array.map_constants(lambda constant: some(constant, which)).switching_time_s(
+            some(states, which), voltage_V=some(voltage_V, which), probability=some(some(uniform), which)
         )
-        longest_s = pulsed(width_s)
-        old_state_s = width_s.flatten().index_copy(0, which, torch.minimum(time_s, longest_s)).view(width_s.shape)
-        switched = torch.zeros_like(antiparallel)
-        switched.view(-1).index_copy_(0, which, time_s < longest_s)
+        longest_s = some(width_s, which)
+        old_state_s = width_s.index_copy(0, which, torch.minimum(time_s, longest_s))
+        switches = torch.zeros_like(states).index_copy_(0, which, time_s < longest_s)
         before, after = (
             1 / torch.as_tensor(array.resistance_ohm(state, voltage_V=voltage_V))
-            for state in (antiparallel, antiparallel ^ switched)
+            for state in (states, states ^ switches)
         )
         energy_J = (old_state_s * before + (width_s - old_state_s) * after) * voltage_V**2
         units = (energy_J / ENERGY_UNIT_J).round().to(torch.int64)
-        return Outcome(switched, int(switched.sum()), int(units.sum()))
+        switched = torch.zeros_like(antiparallel)
+        switched.view(-1).index_copy_(0, pulsed, switches)
+        return Outcome(switched, int(switches.sum()), int(units.sum()))
+
+
+@lru_cache(maxsize=8)
+def pulse_tables(
+    device: DeviceModel, scheme: WriteScheme, nonidealities: NonIdealities, place: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Voltages and widths of the pulses over the requested probability, without noise.
+
+    Returns:
+        float32, a table out of parallel and one out of antiparallel, see `probability_tables.nearest_entries`.
+    """
+    p = probability_tables.probabilities()
+    voltages_V = [torch.as_tensor(scheme.voltages_V(device, state, p)).expand_as(p) for state in (False, True)]
+    widths_s = [_widths_s(device, scheme, nonidealities, state) for state in (False, True)]
+    return torch.cat(voltages_V).float().to(place), torch.cat(widths_s).float().to(place)
+
+
+def _widths_s(device: DeviceModel, scheme: WriteScheme, nonidealities: NonIdealities, antiparallel: bool) -> Tensor:
+    """Of a table."""
+    width_s = scheme.width_s(device, antiparallel, probability_tables.probabilities())
+    return nonidealities.on_clock(width_s, scheme.full_width_s(device, antiparallel))
 
 
 def _ohm(device: DeviceModel, antiparallel: bool, voltage_V: float) -> float:

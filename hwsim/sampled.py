@@ -8,7 +8,7 @@ from torch import Tensor
 from hwsim.devices.base import DeviceModel
 from hwsim.nonidealities import NonIdealities
 from hwsim.pulses import JunctionArray, VaryingJunctions, identical_junctions
-from hwsim.write_schemes import WriteScheme
+from hwsim.write_scheme import WriteScheme
 
 
 class SampledJunctions:
@@ -52,9 +52,10 @@ class SampledJunctions:
     @cached_property
     def pulsed(self) -> JunctionArray:
         """The junctions as they get pulses."""
-        if self._nonidealities.varies:
-            return VaryingJunctions(self._nominal, self._scheme, self.device, self._place)
-        return identical_junctions(self._nominal, self._scheme, self._nonidealities.temperature_K, self._place)
+        nonidealities = self._nonidealities
+        if nonidealities.varies or nonidealities.noisy or self._scheme.codes_amplitude:
+            return VaryingJunctions(self._nominal, self._scheme, nonidealities, self.device, self._place)
+        return identical_junctions(self._nominal, self._scheme, nonidealities, self._place)
 
     @cached_property
     def faulty(self) -> Tensor | None:

@@ -17,7 +17,8 @@ from hwsim.pulses import ENERGY_UNIT_J, uniform_pairs
 from hwsim.sampled import SampledJunctions
 from hwsim.synapse import requested_probabilities, source_states
 from hwsim.tiles import Tiles
-from hwsim.write_schemes import PreDistorted, WriteScheme
+from hwsim.write_scheme import WriteScheme
+from hwsim.write_schemes import PreDistorted
 
 READ_VOLTAGE_V = 0.05
 """Across a junction; chosen, a quarter of what makes the default junction's parallel state unstable."""
@@ -154,11 +155,11 @@ class DeviceStore(ProgrammableStore):
         pulses = switches = energy_units = 0
         for rows in self._chunks():
             steps, before = changes[rows], self.antiparallel(rows)
-            requested = requested_probabilities(before, steps, read_first=self.scheme.read_first)
+            requested = self.scheme.gated(requested_probabilities(before, steps, read_first=self.scheme.read_first))
             uniform = self._uniform_numbers(rows, steps, generator)
             if error:
                 uniform = torch.where(uniform < 1 - error, uniform / (1 - error), 1.0)
-            outcome = array.pulse(before, source_states(steps), requested, uniform, rows)
+            outcome = array.pulse(before, source_states(steps), requested, uniform, rows, generator=generator)
             self._switch(rows, before, outcome.switched)
             pulses += int(requested.sign().sum())
             switches += outcome.switches

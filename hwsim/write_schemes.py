@@ -1,134 +1,65 @@
 """How a wanted probability of switching becomes a pulse: its voltage, and its width.
 
 DST wants a transition with the probability p = tanh(m v) of what is left of a step, v in 0..1. A circuit makes a pulse
-whose width is coded by v. The voltage depends on the direction, because an antiparallel junction takes less current at
-the same voltage. Every scheme is designed for one nominal junction; others then do what they do.
+whose width, or whose amplitude, is coded by v. The voltage depends on the direction, because an antiparallel junction
+takes less current at the same voltage. Every scheme is designed for one nominal junction; others then do what they do.
+
+`LinearPulse`, `Pedestal` and `AmplitudeCoded` are what a circuit does with a counter or a converter. `PreDistorted` is
+the ideal bound: it holds the inverse of the law of switching, so that nominal junctions do just what is wanted,
+whatever they are.
 """
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+import warnings
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from hwsim.devices.base import DeviceModel
-from hwsim.devices.values import require
+from hwsim.devices.base import DeviceModel, ValidityWarning
+from hwsim.line_fit import fit_line
+from hwsim.write_scheme import WriteScheme
 
-SchemeName = Literal["linear", "pedestal", "pre-distorted", "read-first"]
+SchemeName = Literal["linear", "paper", "pedestal", "gated-pedestal", "amplitude", "pre-distorted", "read-first"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class WriteScheme(ABC):
-    """Pulses of constant voltage and coded width, made for a nominal junction.
+class LinearPulse(WriteScheme):
+    """A pulse as wide as v, times a gain, beyond an offset.
 
-    Arguments of the methods:
-
-    - `device`: the nominal junction.
-    - `antiparallel`: the state that the pulse switches from, which decides its direction.
-    - `probability`: that a pulse is requested to switch with, float in 0..1. Of 0 there is no pulse, of 1 it is a full
-      one, and none is longer.
+    A junction does not switch before its angle has grown, so that without an offset short pulses do nothing at all: the
+    law is up to a third away from tanh, and steps as small as those of training never get through. With one voltage it
+    is the scheme of arXiv 1912.12636, as recalled: blind, ±V, widths in proportion to v, a full pulse for whole steps.
 
     Args:
-        overdrive: current over the critical current, the same in both directions; above 0.
-        voltage_V: in place of the overdrive, voltages that drive out of parallel and out of antiparallel: the first is
-            positive, the second negative.
-        full_pulse_probability: with which a full pulse switches, in (0, 1]. It cannot be 1 for physical junctions.
-        read_first: read the cell before it is written, and pulse only the junction that has to switch.
+        m: steepness of the tanh by which DST makes p of v; None where p is v itself.
+        gain: full pulses of width that v = 1 adds, above 0. A pulse is a full one at most.
+        offset_probability: with which the offset alone switches, less than a full pulse; of 0 there is none.
 
     Raises:
         ValueError: a value is out of its range.
     """
 
-    overdrive: float = 3.0
-    voltage_V: tuple[float, float] | None = None
-    full_pulse_probability: float = 0.999
-    read_first: bool = False
+    m: float | None = 3.0
+    gain: float = 1.0
+    offset_probability: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.full_pulse_probability <= 1:
-            raise ValueError(f"a full pulse switches with a probability in (0, 1], got {self.full_pulse_probability:g}")
-        if self.voltage_V is not None and not self.voltage_V[1] < 0 < self.voltage_V[0]:
+        super().__post_init__()
+        if not 0 < self.gain < float("inf"):
+            raise ValueError(f"gain is a finite number above 0, got {self.gain:g}")
+        if not 0 <= self.offset_probability < self.full_pulse_probability:
             raise ValueError(
-                "voltages are given as that out of parallel, above 0, and that out of antiparallel, below 0,"
-                f" got {self.voltage_V}"
+                f"offset_probability is 0 or more and below the {self.full_pulse_probability:g} of a full pulse, got"
+                f" {self.offset_probability:g}"
             )
 
-    def write_voltage_V(self, device: DeviceModel, antiparallel: bool) -> float:
-        """Voltage of every pulse that switches a junction from a state.
-
-        Raises:
-            ValueError: the device knows no critical current, and no voltages are given.
-        """
-        if self.voltage_V is not None:
-            return self.voltage_V[int(antiparallel)]
-        return float(device.voltage_V(antiparallel, overdrive=self.overdrive))
-
-    def full_width_s(self, device: DeviceModel, antiparallel: bool) -> float:
-        """Width of a full pulse.
-
-        Raises:
-            ValueError: no pulse of this voltage reaches `full_pulse_probability`.
-        """
-        voltage_V, p = self.write_voltage_V(device, antiparallel), self.full_pulse_probability
-        width_s = float(device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=p))
-        if width_s == float("inf"):
-            raise ValueError(
-                f"no pulse of {voltage_V:.3g} V switches with a probability of {p:g}: lower `full_pulse_probability`,"
-                " or raise the voltage"
-            )
-        return width_s
-
-    def width_s(self, device: DeviceModel, antiparallel: bool, probability: Tensor) -> Tensor:
-        """Widths of the pulses for requested probabilities: float64, in the shape of `probability`."""
-        p = probability.double()
-        require((p >= 0) & (p <= 1), "a probability is in 0..1", p)
-        full_s = self.full_width_s(device, antiparallel)
-        # Where it does not matter, a probability that every scheme can take.
-        between = torch.where((p > 0) & (p < 1), p, 0.5)
-        width_s = self._width_s(device, antiparallel, between, full_s).clamp(0, full_s)
-        return torch.where(p > 0, torch.where(p < 1, width_s, full_s), 0.0)
-
-    def switch_probability(
-        self, device: DeviceModel, antiparallel: bool, probability: Tensor, *, junction: DeviceModel | None = None
-    ) -> Tensor:
-        """Probability with which the pulses for requested probabilities do switch a junction.
-
-        Args:
-            device: the nominal junction.
-            antiparallel: the state before.
-            probability: that is requested.
-            junction: the one that gets the pulses, if it is not the nominal one.
-
-        Returns:
-            float64, in the shape of `probability`.
-        """
-        return (junction or device).switch_probability(
-            antiparallel,
-            voltage_V=self.write_voltage_V(device, antiparallel),
-            pulse_width_s=self.width_s(device, antiparallel, probability),
-        )
-
-    @abstractmethod
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
-        """Widths for probabilities between 0 and 1, float64; those above a full pulse are cut to it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearPulse(WriteScheme):
-    """The naive pulse, as wide as v: v times a full pulse.
-
-    A junction does not switch before its angle has grown, so short pulses do nothing at all: the law is up to a third
-    away from tanh.
-
-    Args:
-        m: steepness of the tanh by which DST makes p of v; None where p is v itself.
-    """
-
-    m: float | None = 3.0
-
-    def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
-        return _step_size(p, self.m) * full_s
+        voltage_V = self.write_voltage_V(device, antiparallel)
+        # A probability of 0 takes a width of 0.
+        offset_s = device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=self.offset_probability)
+        _require_room(float(offset_s), full_s)
+        return float(offset_s) + self.gain * _step_size(p, self.m) * full_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +67,7 @@ class Pedestal(WriteScheme):
     """A pulse of a least width and one more that is as wide as v, both fitted to the law that is wanted.
 
     The pulse of the least width alone switches some junctions in a hundred, so steps that are all but 0 still move
-    weights; only a step of exactly 0 is gated off.
+    weights: without a gate, only a step of exactly 0 is none.
 
     Args:
         m: steepness of the tanh by which DST makes p of v; None where p is v itself.
@@ -146,53 +77,133 @@ class Pedestal(WriteScheme):
 
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
         least_s, slope_s = self.fit_s(device, antiparallel)
+        _require_room(least_s, full_s)
         return least_s + slope_s * _step_size(p, self.m)
 
     def fit_s(self, device: DeviceModel, antiparallel: bool) -> tuple[float, float]:
         """Width at v = 0, and what v = 1 adds: least squares of the probabilities, over v in 0..1."""
-        v = torch.linspace(0, 1, 402, dtype=torch.float64)[1:-1]
-        wanted = v if self.m is None else torch.tanh(self.m * v)
         voltage_V = self.write_voltage_V(device, antiparallel)
-        columns = torch.stack([torch.ones_like(v), v], dim=1)
-        width_s = device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=wanted)
-        line_s = torch.linalg.lstsq(columns, width_s[:, None]).solution
-        for _ in range(20):  # Gauss-Newton; it has settled after five
-            now_s = (columns @ line_s)[:, 0].clamp_min(0)
-            step_s = 1e-3 * float(width_s[len(width_s) // 2])
+        return fit_line(
+            lambda v: _probability(v, self.m),
+            lambda s: device.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=s),
+            lambda p: device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=p),
+        )
 
-            def p(at_s: Tensor) -> Tensor:
-                return device.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=at_s)
 
-            slope_per_s = (p(now_s + step_s) - p((now_s - step_s).clamp_min(0))) / (2 * step_s)
-            missing = wanted - p(now_s)
-            line_s = line_s + torch.linalg.lstsq(columns * slope_per_s[:, None], missing[:, None]).solution
-        return float(line_s[0]), float(line_s[1])
+@dataclass(frozen=True, kw_only=True)
+class AmplitudeCoded(WriteScheme):
+    """Pulses as wide as a full one, whose voltage is a least one and one more in proportion to v, fitted as a pedestal.
+
+    For circuits with a converter in place of a clock, and for devices that were measured over the voltage alone, at the
+    one width `full_pulse_s`. No pulse has more than the voltage of a full one.
+
+    Args:
+        m: steepness of the tanh by which DST makes p of v; None where p is v itself.
+
+    Its methods raise a ValueError where a full pulse switches less than half of the junctions.
+    """
+
+    codes_amplitude: ClassVar[bool] = True
+
+    m: float | None = 3.0
+
+    def voltages_V(self, device: DeviceModel, antiparallel: bool, probability: Tensor) -> Tensor:
+        """See `WriteScheme`."""
+        full_V, (least_V, slope_V) = self.write_voltage_V(device, antiparallel), self.fit_V(device, antiparallel)
+        amplitude_V = least_V + slope_V * _step_size(probability.double(), self.m)
+        amplitude_V = torch.where(probability < 1, amplitude_V.clamp(0, abs(full_V)), abs(full_V))
+        return -amplitude_V if antiparallel else amplitude_V
+
+    def fit_V(self, device: DeviceModel, antiparallel: bool) -> tuple[float, float]:
+        """Amplitude at v = 0, and what v = 1 adds: least squares of the probabilities, over v in 0..1."""
+        full_V, width_s = self.write_voltage_V(device, antiparallel), self.full_width_s(device, antiparallel)
+
+        def probability(amplitude_V: Tensor) -> Tensor:
+            voltage_V = -amplitude_V if antiparallel else amplitude_V
+            return device.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=width_s)
+
+        if (most := float(probability(torch.tensor(abs(full_V), dtype=torch.float64)))) < 0.5:
+            raise ValueError(
+                f"a full pulse of {full_V:.3g} V and {width_s:.3g} s switches with {most:.2g} only, which leaves no"
+                " amplitudes to code with: raise voltage_V or full_pulse_s"
+            )
+
+        def inverse(p: Tensor) -> Tensor:
+            low, high = torch.zeros_like(p), torch.full_like(p, abs(full_V))
+            for _ in range(50):
+                middle = (low + high) / 2
+                enough = probability(middle) > p
+                low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+            return high
+
+        with warnings.catch_warnings():
+            # The search goes through voltages that no pulse has.
+            warnings.simplefilter("ignore", ValidityWarning)
+            return fit_line(lambda v: _probability(v, self.m), probability, inverse)
+
+    def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
+        return torch.full_like(p, full_s)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreDistorted(WriteScheme):
-    """The pulse that switches the nominal junction with just the probability p that is requested."""
+    """The pulse that switches the nominal junction with just the probability p that is requested: the ideal bound.
+
+    It takes a table of the inverse of the law. What it reaches with nominal junctions says nothing about them.
+    """
 
     def _width_s(self, device: DeviceModel, antiparallel: bool, p: Tensor, full_s: float) -> Tensor:
         voltage_V = self.write_voltage_V(device, antiparallel)
         return device.switching_time_s(antiparallel, voltage_V=voltage_V, probability=p)
 
 
-def scheme_named(name: SchemeName, *, m: float | None = 3.0, overdrive: float = 3.0) -> WriteScheme:
+_NAMED: dict[SchemeName, tuple[type[WriteScheme], dict[str, Any]]] = {
+    "linear": (LinearPulse, {}),
+    "paper": (LinearPulse, {"one_voltage": True, "gain": 30.0, "offset_probability": 1e-4}),
+    "pedestal": (Pedestal, {}),
+    "gated-pedestal": (Pedestal, {"gate": 0.01}),
+    "amplitude": (AmplitudeCoded, {"gate": 0.01}),
+    "pre-distorted": (PreDistorted, {}),
+    "read-first": (PreDistorted, {"read_first": True}),
+}
+
+
+def options_of(name: SchemeName) -> set[str]:
+    """Names of the options that a scheme has."""
+    return {option.name for option in fields(_NAMED[name][0])}
+
+
+def scheme_named(name: SchemeName, *, m: float | None = 3.0, **options: Any) -> WriteScheme:
     """A scheme by its name; `read-first` is pre-distorted, and the others write without knowledge of the state.
 
     Args:
         name: of the scheme.
         m: that of DST.
-        overdrive: current over the critical current.
+        options: of the scheme, in place of its own; None leaves its own.
+
+    Raises:
+        ValueError: the scheme has no such option, or a value is out of its range.
     """
-    schemes: dict[SchemeName, WriteScheme] = {
-        "linear": LinearPulse(m=m, overdrive=overdrive),
-        "pedestal": Pedestal(m=m, overdrive=overdrive),
-        "pre-distorted": PreDistorted(overdrive=overdrive),
-        "read-first": PreDistorted(overdrive=overdrive, read_first=True),
-    }
-    return schemes[name]
+    kind, own = _NAMED[name]
+    given = {option: value for option, value in options.items() if value is not None}
+    takes = options_of(name)
+    for option in given.keys() - takes:
+        others = ", ".join(other for other in _NAMED if option in options_of(other))
+        hint = f": it is an option of {others}" if others else ""
+        raise ValueError(f"the write scheme {name} has no {option}{hint}")
+    return kind(**own | given | ({"m": m} if "m" in takes else {}))
+
+
+def _require_room(least_s: float, full_s: float) -> None:
+    if least_s >= full_s:
+        raise ValueError(
+            f"the least pulse takes {least_s:.3g} s and a full one {full_s:.3g} s, which leaves no widths to code with:"
+            " raise full_pulse_s, or lower the least pulse's probability"
+        )
+
+
+def _probability(v: Tensor, m: float | None) -> Tensor:
+    return v if m is None else torch.tanh(m * v)
 
 
 def _step_size(p: Tensor, m: float | None) -> Tensor:

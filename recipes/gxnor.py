@@ -8,15 +8,18 @@ from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 
 
-def data(*, data_dir: Path, dataset: GxnorDataset = "mnist", download: bool = False) -> Dataset:
+def data(
+    *, data_dir: Path, dataset: GxnorDataset = "mnist", train_images: int | None = None, download: bool = False
+) -> Dataset:
     """Loads the data set.
 
     Args:
         data_dir: folder of torchvision's files; for CIFAR-10 also an image folder with train/CLASS and test/CLASS.
         dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
+        train_images: take this many of the training images, at random; null takes all.
         download: fetch the data into data_dir if they are not there.
     """
-    return load_dataset(dataset, data_dir, download=download)
+    return load_dataset(dataset, data_dir, download=download, train_images=train_images)
 
 
 def recipe(

@@ -6,12 +6,31 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import docstring_parser
+
 from bnn.errors import UsageError
 from hwsim.cli.files import read_file
 from hwsim.devices import named
 from hwsim.devices.device_file import read_device
 from hwsim.devices.mtj import MTJ
+from hwsim.nonidealities import NonIdealities
 from hwsim.studies.tables import Table, write_csv
+
+ACTING_ON_A_PULSE = (
+    "area_spread",
+    "resistance_spread",
+    "anisotropy_spread",
+    "tmr_spread",
+    "barrier_spread",
+    "critical_current_spread",
+    "critical_current_ratio_spread",
+    "stray_field_T",
+    "stray_field_spread_T",
+    "clock_s",
+    "amplitude_noise",
+    "jitter_s",
+    "write_error",
+)
 
 # Gets the options, and the module `hwsim.studies.figures`.
 Study = Callable[[argparse.Namespace, ModuleType], None]
@@ -36,6 +55,32 @@ def add_junction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", metavar="TOML", type=Path, help="in its place a file, as `hwsim fit` writes")
     parser.add_argument("--state", choices=("P", "AP"), default="P", help="before the pulse (default: %(default)s)")
     parser.add_argument("--temperature-K", type=float, help="of the junction (default: 300)")
+
+
+def add_nonidealities(parser: argparse.ArgumentParser) -> None:
+    """Options of what makes pulses and junctions differ: the fields of `NonIdealities` that act on a single pulse."""
+    group = parser.add_argument_group("non-idealities", "see hwsim.nonidealities.NonIdealities")
+    group.add_argument(
+        "--spread", type=float, default=0.0, help="of the constants each, from junction to junction: a worst case"
+    )
+    group.add_argument(
+        "--correlated", action="store_true", help="--spread is that of area, R A product, anisotropy field and TMR"
+    )
+    help_of = {
+        parameter.arg_name: parameter.description for parameter in docstring_parser.parse(NonIdealities.__doc__).params
+    }
+    for name in ACTING_ON_A_PULSE:
+        group.add_argument(f"--{name.replace('_', '-')}", type=float, help=help_of[name])
+
+
+def nonidealities(options: argparse.Namespace) -> NonIdealities:
+    """Those of the options, with --temperature-K."""
+    return NonIdealities.uniform(
+        spread=options.spread,
+        correlated=options.correlated,
+        temperature_K=options.temperature_K,
+        **{name: getattr(options, name) for name in ACTING_ON_A_PULSE},
+    )
 
 
 def junction(options: argparse.Namespace) -> MTJ:

@@ -5,9 +5,24 @@ from types import ModuleType
 from typing import Any, get_args
 
 from bnn.errors import UsageError
-from hwsim.cli.sweep_options import add_junction, add_points, add_study, check_points, junction, listed, name_of, write
+from hwsim.cli.sweep_options import (
+    add_junction,
+    add_nonidealities,
+    add_points,
+    add_study,
+    check_points,
+    junction,
+    listed,
+    name_of,
+    nonidealities,
+    write,
+)
+from hwsim.nonidealities import NonIdealities
 from hwsim.studies import physics
 from hwsim.write_schemes import SchemeName
+
+# Of the schemes.
+_OPTIONS = ("gate", "gain", "offset_probability")
 
 
 def add_parser(studies: Any) -> None:
@@ -19,14 +34,19 @@ def add_parser(studies: Any) -> None:
     parser.add_argument(
         "--schemes",
         type=listed(str),
-        default=[name for name in names if name != "read-first"],  # has the pulses of pre-distorted
-        help=f"of {', '.join(names)}, with commas between (default: all but the last, whose pulses are pre-distorted)",
+        default=["linear", "paper", "pedestal", "gated-pedestal", "pre-distorted"],
+        help=f"of {', '.join(names)}, with commas between (default: %(default)s)",
     )
     parser.add_argument("--m", type=float, default=3.0, help="of the wanted tanh(m v) (default: %(default)s)")
     parser.add_argument("--overdrive", type=float, default=3.0, help="of the pulses (default: %(default)s)")
     add_points(parser, default=41, help="even in v, and as many in its logarithm ")
+    parser.add_argument("--gate", type=float, help="requested probability below which there is no pulse")
+    parser.add_argument("--gain", type=float, help="of linear and paper: full pulses that v = 1 adds")
+    parser.add_argument(
+        "--offset-probability", type=float, help="of linear and paper: with which the least pulse alone switches"
+    )
     add_junction(parser)
-    parser.add_argument("--spread", type=float, default=0.0, help="of the constants, from junction to junction")
+    add_nonidealities(parser)
 
 
 def schemes(options: argparse.Namespace, figures: ModuleType) -> None:
@@ -34,19 +54,19 @@ def schemes(options: argparse.Namespace, figures: ModuleType) -> None:
     if unknown := set(options.schemes) - set(get_args(SchemeName)):
         raise UsageError(f"there is no scheme {unknown.pop()!r}; see `hwsim sweep schemes --help`")
     check_points(options)
+    flaws = nonidealities(options)
+    given = {name: value for name in _OPTIONS if (value := getattr(options, name)) is not None}
     table = physics.schemes(
         junction(options),
         options.schemes,
         antiparallel=options.state == "AP",
         m=options.m,
         overdrive=options.overdrive,
-        spread=options.spread,
-        temperature_K=options.temperature_K,
+        options=given,
+        nonidealities=flaws,
         points=options.points,
     )
     parts = [f"{name_of(options)}, out of {options.state}, I/Ic0 = {options.overdrive:g}"]
-    if options.spread:
-        parts.append(f"spread {options.spread:g}")
-    if options.temperature_K is not None:
-        parts.append(f"pulses for 300 K, junctions at {options.temperature_K:g} K")
+    parts += [f"{name} {value:g}" for name, value in given.items()]
+    parts += [f"{name} {value:g}" for name, value in vars(flaws).items() if value != getattr(NonIdealities(), name)]
     write(options.out / "schemes.csv", table, figures.schemes, options, ", ".join(parts))

@@ -44,7 +44,7 @@ def switching(options: argparse.Namespace, figures: ModuleType) -> None:
     check_points(options)
     device = junction(options)
     if options.temperature_K is not None:
-        device = device.with_constants(temperature_K=options.temperature_K)
+        device = device.at_temperature(options.temperature_K)
     models = options.models or [device.model.name]
     if unknown := set(models) - {*named.laws(), physics.SIMULATION}:
         raise UsageError(f"there is no model {unknown.pop()!r}; see `hwsim sweep switching --help`")

@@ -94,8 +94,10 @@ def _reduced(options: argparse.Namespace) -> float:
 def _physical(options: argparse.Namespace) -> float:
     """By --junction, --device or --measured, --voltage-V and --pulse-width-s."""
     device = _device(options)
-    changes = {"damping": options.alpha, "temperature_K": options.temperature_K}
-    device = device.with_constants(**{name: value for name, value in changes.items() if value is not None})
+    if options.temperature_K is not None:
+        device = device.at_temperature(options.temperature_K)
+    if options.alpha is not None:
+        device = device.with_constants(damping=options.alpha)
     voltage_V, width_s = options.voltage_V, options.pulse_width_s
     antiparallel = voltage_V < 0 if options.state is None else options.state == "AP"
     if options.model is None:

@@ -126,8 +126,7 @@ class DeviceModel(ABC):
 
     Attributes:
         constants: names of those attributes that are physical constants, each a number or a tensor with a value for
-            each junction. `hwsim.nonidealities` changes those that it knows: `parallel_resistance_ohm`, `tmr`,
-            `energy_barrier_J`, `critical_current_A` and `temperature_K`.
+            each junction. `hwsim.nonidealities` changes those that it knows, which are those of `MTJ`.
     """
 
     constants: ClassVar[tuple[str, ...]] = ()
@@ -175,6 +174,14 @@ class DeviceModel(ABC):
         for name in constants:
             self.constant(name)
         return replace(self, **constants)  # type: ignore[type-var]
+
+    def at_temperature(self, temperature_K: float) -> Self:
+        """The device at another temperature.
+
+        Raises:
+            ValueError: the device has no temperature, or cannot have this one.
+        """
+        return self.with_constants(temperature_K=temperature_K)
 
     def map_constants(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The device with those attributes changed that have a value for each junction."""

@@ -22,7 +22,8 @@ def consistent(*, model: SwitchingModel | None = None) -> MTJ:
     """A perpendicular junction of 40 nm whose constants agree with one another; the default.
 
     Δ = 60 at 300 K, α = 0.02, η = 0.6 and μ0 Hk = 0.3 T are chosen; Ic0 = 50 µA follows. A resistance-area product of
-    5 Ωµm² gives R_P = 4.0 kΩ; TMR is 100 %. V_h = 0.5 V is that of `ut_austin`.
+    5 Ωµm² gives R_P = 4.0 kΩ; TMR is 100 %. V_h = 0.5 V is that of `ut_austin`. The Curie temperature is that of a film
+    in a junction, see `ANISOTROPY_EXPONENT`.
     """
     energy_barrier_J = 60 * BOLTZMANN_J_PER_K * ROOM_TEMPERATURE_K
     return MTJ(
@@ -35,6 +36,7 @@ def consistent(*, model: SwitchingModel | None = None) -> MTJ:
         parallel_resistance_ohm=5e-12 / (math.pi * 20e-9**2),
         tmr=1.0,
         tmr_half_voltage_V=0.5,
+        curie_temperature_K=900.0,
         model=model or FokkerPlanck(),
     )
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from bnn.training.directory import writing
-from hwsim.studies.accuracy import is_number
+from hwsim.studies.accuracy import is_number, swept
 from hwsim.studies.physics import SIMULATION, STANDARD_ERROR
 from hwsim.studies.tables import Table
 
@@ -67,7 +67,7 @@ def switching(table: Table, path: Path, *, title: str = "") -> None:
     over, *names = table
     with figure(path, title) as (axes,):
         for number, name in enumerate(name for name in names if name not in (SIMULATION, STANDARD_ERROR)):
-            axes.plot(table[over], table[name], label=name, color=COLORS[number], linestyle=_STROKES[number])
+            axes.plot(table[over], table[name], label=name, **_line(number))
         if SIMULATION in table:
             every = slice(None, None, -(-len(table[over]) // _MAX_MARKS))
             axes.errorbar(
@@ -102,7 +102,7 @@ def schemes(table: Table, path: Path, *, title: str = "") -> None:
         for axes in panels:
             axes.plot(table["v"], table["wanted"], color=INK, alpha=0.3, linewidth=5, label="wanted")
             for number, name in enumerate(name for name in table if name not in ("v", "wanted")):
-                axes.plot(table["v"], table[name], label=name, color=COLORS[number], linestyle=_STROKES[number])
+                axes.plot(table["v"], table[name], label=name, **_line(number))
             axes.set_xlabel("size of the step v")
         everything, small = panels
         everything.set_ylim(-0.03, 1.03)
@@ -112,7 +112,7 @@ def schemes(table: Table, path: Path, *, title: str = "") -> None:
 
 
 def accuracy(table: Table, path: Path, *, title: str = "") -> None:
-    """Draws test accuracy against the option that was swept: a point for each run, and their mean by a line.
+    """Draws test accuracy against the first option that was swept: a point for each run, and their means by lines.
 
     Args:
         table: as of `accuracy.results`, with a run at least.
@@ -122,20 +122,30 @@ def accuracy(table: Table, path: Path, *, title: str = "") -> None:
     Raises:
         RunError: the file cannot be written.
     """
-    over, values = next(iter(table.items()))
-    by_value: dict[Any, list[float]] = {}
-    for value, correct in zip(values, table["test_accuracy"], strict=True):
-        by_value.setdefault(value, []).append(100 * correct)
-    numbers = all(is_number(value) for value in by_value)
-    places: Sequence[float] = list(by_value) if numbers else range(len(by_value))
+    over, *others = swept(table)
+    curves: dict[tuple[Any, ...], dict[Any, list[float]]] = {}
+    for value, correct, *rest in zip(
+        table[over], table["test_accuracy"], *(table[other] for other in others), strict=True
+    ):
+        curves.setdefault(tuple(rest), {}).setdefault(value, []).append(100 * correct)
+    all_values = list(dict.fromkeys(table[over]))
+    numbers = all(is_number(value) for value in all_values)
+    place_of = {value: value if numbers else place for place, value in enumerate(all_values)}
     with figure(path, title) as (axes,):
-        for place, percents in zip(places, by_value.values(), strict=True):
-            axes.plot([place] * len(percents), percents, "o", color=COLORS[0], markersize=5)
+        for number, (combination, by_value) in enumerate(curves.items()):
+            line = _line(number)
+            for value, percents in by_value.items():
+                axes.plot([place_of[value]] * len(percents), percents, "o", color=line["color"], markersize=5)
+            if numbers:
+                means = [sum(percents) / len(percents) for percents in by_value.values()]
+                label = ", ".join(f"{name} {value}" for name, value in zip(others, combination, strict=True))
+                axes.plot(list(by_value), means, label=label, **line)
+        if others and numbers:
+            axes.legend()
         if numbers:
-            axes.plot(places, [sum(percents) / len(percents) for percents in by_value.values()], color=COLORS[0])
             _name_axis(axes, over)
         else:
-            axes.set_xticks(places, [str(value) for value in by_value])
+            axes.set_xticks(list(place_of.values()), [str(value) for value in all_values])
             axes.margins(x=0.15)
             axes.set_xlabel(over)
         axes.set_ylabel("test accuracy (%)")
@@ -143,6 +153,14 @@ def accuracy(table: Table, path: Path, *, title: str = "") -> None:
         low, high = axes.get_ylim()
         if (missing := _MIN_PERCENT - (high - low)) > 0:
             axes.set_ylim(low - missing / 2, high + missing / 2)
+
+
+def _line(number: int) -> dict[str, Any]:
+    """Colour and stroke of the n-th curve, from 0."""
+    return {
+        "color": COLORS[number % len(COLORS)],
+        "linestyle": _STROKES[(number + number // len(COLORS)) % len(_STROKES)],
+    }
 
 
 def _name_axis(axes: Axes, over: str) -> None:

@@ -1,7 +1,6 @@
 """Sweeps that need no training: the probability of switching by model, and the law of each write scheme."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +11,7 @@ from hwsim.devices.mtj import MTJ
 from hwsim.devices.values import Real, require_positive
 from hwsim.nonidealities import NonIdealities
 from hwsim.studies.tables import Table
-from hwsim.write_schemes import SchemeName, scheme_named
+from hwsim.write_schemes import SchemeName, options_of, scheme_named
 
 Quantity = Literal["pulse-width-s", "overdrive", "voltage-V", "temperature-K"]
 
@@ -66,7 +65,7 @@ def switching(
 
     def point(value: float) -> tuple[float, float, float]:
         """Thermal stability, overdrive and reduced time."""
-        junction = replace(device, temperature_K=value) if over == "temperature-K" else device
+        junction = device.at_temperature(value) if over == "temperature-K" else device
         at_V = value if over == "voltage-V" else voltage_V
         if over == "overdrive":
             current: Real = value
@@ -111,8 +110,8 @@ def schemes(
     antiparallel: bool = False,
     m: float | None = 3.0,
     overdrive: float = 3.0,
-    spread: float = 0.0,
-    temperature_K: float | None = None,
+    options: Mapping[str, float] | None = None,
+    nonidealities: NonIdealities | None = None,
     points: int = 41,
     junctions: int = 2_000,
 ) -> Table:
@@ -124,10 +123,11 @@ def schemes(
         antiparallel: the state before.
         m: steepness of the tanh that is wanted; None wants v itself.
         overdrive: current over the critical current.
-        spread: of the junctions, see `NonIdealities.uniform`; the probability is then the mean over them.
-        temperature_K: of the junctions, where it is not that for which the pulses are made.
+        options: of the schemes, such as gain or gate, by their names; a scheme takes those that it has.
+        nonidealities: of junctions and pulses; the probability is then the mean over them. Faults and what happens
+            between writes are no part of it.
         points: number of steps in 0..1; as many more are spaced evenly in the logarithm, from 1e-4.
-        junctions: number of those that differ.
+        junctions: number of those that differ, or whose pulses do.
 
     Returns:
         `v`, rising; `wanted`; and a column for each scheme.
@@ -137,9 +137,12 @@ def schemes(
     """
     if m is not None:
         require_positive("m", m)
-    nonidealities = NonIdealities.uniform(spread=spread, temperature_K=temperature_K)
+    options, nonidealities = options or {}, nonidealities or NonIdealities()
+    if unused := set(options).difference(*map(options_of, names)):
+        raise ValueError(f"none of the schemes {', '.join(names)} has {unused.pop()}")
+    shape = (1, junctions if nonidealities.varies or nonidealities.noisy else 1)
     if nonidealities.varies:
-        junction = nonidealities.array(device, (1, junctions), _SEED_OF_SPREAD)
+        junction = nonidealities.array(device, shape, _SEED_OF_SPREAD)
     else:
         junction = nonidealities.junction(device)
     even = torch.linspace(0, 1, points, dtype=torch.float64)
@@ -147,7 +150,17 @@ def schemes(
     wanted = v if m is None else torch.tanh(m * v)
     table = {"v": v.tolist(), "wanted": wanted.tolist()}
     for name in names:
-        scheme = scheme_named(name, m=m, overdrive=overdrive)
-        actual = scheme.switch_probability(device, antiparallel, wanted[:, None], junction=junction)
-        table[name] = actual.mean(dim=1).tolist()
+        own = {option: value for option, value in options.items() if option in options_of(name)}
+        scheme = scheme_named(name, m=m, overdrive=overdrive, **own)
+        p = scheme.gated(wanted)[:, None]
+        width_s = nonidealities.on_clock(
+            scheme.width_s(device, antiparallel, p), scheme.full_width_s(device, antiparallel)
+        ).expand(-1, shape[1])
+        voltage_V, arriving_s = nonidealities.with_noise(
+            scheme.voltages_V(device, antiparallel, p), width_s, torch.Generator().manual_seed(_SEED_OF_SPREAD)
+        )
+        actual = junction.switch_probability(
+            antiparallel, voltage_V=voltage_V, pulse_width_s=torch.where(p > 0, arriving_s, 0.0)
+        )
+        table[name] = (actual.mean(dim=1) * (1 - nonidealities.write_error)).tolist()
     return table

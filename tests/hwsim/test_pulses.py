@@ -8,18 +8,22 @@ import torch
 
 from hwsim.devices import junctions
 from hwsim.devices.butler import Butler
+from hwsim.nonidealities import NonIdealities
 from hwsim.pulses import (
     ENERGY_UNIT_J,
     IdenticalJunctions,
     JunctionArray,
+    Outcome,
     VaryingJunctions,
     identical_junctions,
     uniform_pairs,
 )
-from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme
+from hwsim.write_scheme import WriteScheme
+from hwsim.write_schemes import AmplitudeCoded, LinearPulse, Pedestal, PreDistorted
 
 JUNCTION = junctions.consistent(model=Butler())
-HOT = dataclasses.replace(JUNCTION, temperature_K=350.0)
+IDEAL = NonIdealities()
+HOT = NonIdealities(temperature_K=350.0)
 CPU = torch.device("cpu")
 ALL = slice(None)
 # A row for each probability that is requested.
@@ -27,14 +31,19 @@ REQUESTED = torch.tensor([0.0, 1e-6, 1e-3, 0.03, 0.3, 0.5, 0.9, 0.995, 1.0])
 COLUMNS = 4000
 
 
-def arrays(scheme: WriteScheme, junction=JUNCTION) -> dict[str, JunctionArray]:
+def arrays(scheme: WriteScheme, flaws: NonIdealities = IDEAL) -> dict[str, JunctionArray]:
     """The same junctions by tables and one by one."""
+    junction = flaws.junction(JUNCTION)
     each = torch.full((2, len(REQUESTED), COLUMNS), float(junction.parallel_resistance_ohm))
     varied = dataclasses.replace(junction, parallel_resistance_ohm=each)
     return {
-        "tables": IdenticalJunctions(JUNCTION, scheme, junction, CPU),
-        "each": VaryingJunctions(JUNCTION, scheme, varied, CPU),
+        "tables": IdenticalJunctions(JUNCTION, scheme, flaws, CPU),
+        "each": VaryingJunctions(JUNCTION, scheme, flaws, varied, CPU),
     }
+
+
+def pulse(array: JunctionArray, *arguments: torch.Tensor, rows: slice = ALL) -> Outcome:
+    return array.pulse(*arguments, rows, generator=torch.Generator().manual_seed(4))
 
 
 def states(antiparallel: bool, source: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -46,11 +55,11 @@ def states(antiparallel: bool, source: bool) -> tuple[torch.Tensor, torch.Tensor
 
 @pytest.mark.parametrize("which", ["tables", "each"])
 @pytest.mark.parametrize("scheme", [LinearPulse(), Pedestal(), PreDistorted()], ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize("junction", [JUNCTION, HOT], ids=["nominal", "hot"])
+@pytest.mark.parametrize("flaws", [IDEAL, HOT], ids=["nominal", "hot"])
 @pytest.mark.parametrize("antiparallel", [False, True])
-def test_switches_with_the_probability_of_the_law(which, scheme, junction, antiparallel):
-    outcome = arrays(scheme, junction)[which].pulse(*states(antiparallel, antiparallel), ALL)
-    p = scheme.switch_probability(JUNCTION, antiparallel, REQUESTED, junction=junction)
+def test_switches_with_the_probability_of_the_law(which, scheme, flaws, antiparallel):
+    outcome = pulse(arrays(scheme, flaws)[which], *states(antiparallel, antiparallel))
+    p = scheme.switch_probability(JUNCTION, antiparallel, REQUESTED, junction=flaws.junction(JUNCTION))
     n = 2 * COLUMNS
     share = outcome.switched.double().mean(dim=(0, 2))
     # 4.5 standard deviations; the resolution of the tables on top.
@@ -62,7 +71,7 @@ def test_switches_with_the_probability_of_the_law(which, scheme, junction, antip
 @pytest.mark.parametrize("which", ["tables", "each"])
 def test_junctions_that_are_there_already_stay_and_cost(which):
     antiparallel, source, requested, numbers = states(True, False)
-    outcome = arrays(PreDistorted())[which].pulse(antiparallel, source, requested, numbers, ALL)
+    outcome = pulse(arrays(PreDistorted())[which], antiparallel, source, requested, numbers)
     assert outcome.switches == 0
     width_s = PreDistorted().width_s(JUNCTION, False, REQUESTED).sum() * 2 * COLUMNS
     voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
@@ -76,7 +85,7 @@ def test_junctions_that_are_there_already_stay_and_cost(which):
 def test_energy_is_that_of_the_device_s_own_pulse(which, antiparallel, scheme):
     """`DeviceModel.pulse` and `pulse_energy_J`, with the same random numbers in effect: their mean."""
     before, source, requested, numbers = states(antiparallel, antiparallel)
-    outcome = arrays(scheme)[which].pulse(before, source, requested, numbers, ALL)
+    outcome = pulse(arrays(scheme)[which], before, source, requested, numbers)
     voltage_V = scheme.write_voltage_V(JUNCTION, antiparallel)
     width_s = scheme.width_s(JUNCTION, antiparallel, requested)
     time_s = JUNCTION.switching_time_s(antiparallel, voltage_V=voltage_V, probability=numbers.double())
@@ -88,7 +97,7 @@ def test_energy_is_that_of_the_device_s_own_pulse(which, antiparallel, scheme):
 
 def test_tables_and_single_junctions_agree_number_by_number():
     before, source, requested, numbers = states(False, False)
-    one, other = (array.pulse(before, source, requested, numbers, ALL) for array in arrays(PreDistorted()).values())
+    one, other = (pulse(array, before, source, requested, numbers) for array in arrays(PreDistorted()).values())
     # Only where the number is as near to the probability as the rounding of the width.
     assert (one.switched != other.switched).float().mean() < 2e-3
     assert one.energy_units == pytest.approx(other.energy_units, rel=1e-3)
@@ -100,12 +109,12 @@ def test_each_junction_has_its_own_constants():
     ohm[:, 1] *= 1.2
     ohm[:, 2] *= 0.8
     array = VaryingJunctions(
-        JUNCTION, PreDistorted(), dataclasses.replace(JUNCTION, parallel_resistance_ohm=ohm), CPU
+        JUNCTION, PreDistorted(), IDEAL, dataclasses.replace(JUNCTION, parallel_resistance_ohm=ohm), CPU
     )  # fmt: skip
     shape = (2, 2, COLUMNS)
     numbers = uniform_pairs(torch.Size(shape[1:]), CPU, torch.Generator().manual_seed(3))
     none, half = torch.zeros(shape, dtype=torch.bool), torch.full(shape, 0.5)
-    share = array.pulse(none, none, half, numbers, slice(1, 3)).switched.double().mean(dim=(0, 2))
+    share = pulse(array, none, none, half, numbers, rows=slice(1, 3)).switched.double().mean(dim=(0, 2))
     voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
     for factor, found in zip((1.2, 0.8), share, strict=True):
         junction = dataclasses.replace(JUNCTION, parallel_resistance_ohm=JUNCTION.parallel_resistance_ohm * factor)
@@ -157,5 +166,78 @@ class TestUniformPairs:
 
 def test_tables_are_made_once_for_all_layers():
     scheme = PreDistorted()
-    assert identical_junctions(JUNCTION, scheme, None, CPU) is identical_junctions(JUNCTION, PreDistorted(), None, CPU)
-    assert identical_junctions(JUNCTION, scheme, 350.0, CPU) is not identical_junctions(JUNCTION, scheme, None, CPU)
+    one = identical_junctions(JUNCTION, scheme, IDEAL, CPU)
+    assert identical_junctions(JUNCTION, PreDistorted(), NonIdealities(), CPU) is one
+    assert identical_junctions(JUNCTION, scheme, HOT, CPU) is not one
+
+
+@pytest.mark.parametrize("antiparallel", [False, True])
+def test_pulses_behind_a_gate_are_those_without_one(antiparallel):
+    """A gate lets fewer junctions in, and changes nothing for them."""
+    before, source, requested, numbers = states(antiparallel, antiparallel)
+    open_, gated = Pedestal(), Pedestal(gate=0.1)
+    let_in = gated.gated(requested)
+    assert (let_in > 0).any(dim=0).any(dim=1).tolist() == [False] * 4 + [True] * 5
+    one, other = (
+        pulse(IdenticalJunctions(JUNCTION, scheme, IDEAL, CPU), before, source, let_in, numbers)
+        for scheme in (open_, gated)
+    )
+    assert torch.equal(one.switched, other.switched)
+    assert (one.switches, one.energy_units) == (other.switches, other.energy_units)
+    assert one.switches > 0
+
+
+@pytest.mark.parametrize("antiparallel", [False, True])
+def test_amplitude_coded_pulses_switch_and_cost_as_the_law_says(antiparallel):
+    scheme = AmplitudeCoded(overdrive=8.0)  # at which the law holds down to the least voltage
+    array = VaryingJunctions(JUNCTION, scheme, IDEAL, JUNCTION, CPU)
+    before, source, requested, numbers = states(antiparallel, antiparallel)
+    outcome = pulse(array, before, source, requested, numbers)
+    p = scheme.switch_probability(JUNCTION, antiparallel, REQUESTED)
+    share = outcome.switched.double().mean(dim=(0, 2))
+    n = 2 * COLUMNS
+    assert bool(((share - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt() + 2e-3).all())
+    # Junctions that only hold: V² t / R with the voltage of each.
+    held = pulse(array, ~before, source, requested, numbers)
+    voltage_V = scheme.voltages_V(JUNCTION, antiparallel, REQUESTED)
+    width_s = scheme.width_s(JUNCTION, antiparallel, REQUESTED)
+    ohm = JUNCTION.resistance_ohm(not antiparallel, voltage_V=voltage_V)
+    assert held.energy_units * ENERGY_UNIT_J == pytest.approx(float((voltage_V**2 * width_s / ohm).sum()) * n, rel=2e-3)
+
+
+class TestNoise:
+    """Of the pulses: against the mean of the law over the noise."""
+
+    @pytest.mark.parametrize("flaws", [{"amplitude_noise": 0.05}, {"jitter_s": 0.1e-9}], ids=str)
+    def test_the_mean_probability_is_that_of_the_law(self, flaws):
+        flaws = NonIdealities(**flaws)
+        outcome = pulse(VaryingJunctions(JUNCTION, PreDistorted(), flaws, JUNCTION, CPU), *states(False, False))
+        share = outcome.switched.double().mean(dim=(0, 2))
+        scheme = PreDistorted()
+        normal = torch.special.ndtri((torch.arange(4000) + 0.5).double() / 4000)
+        voltage_V = scheme.write_voltage_V(JUNCTION, False) * (1 + flaws.amplitude_noise * normal)
+        width_s = scheme.width_s(JUNCTION, False, REQUESTED)[:, None] + flaws.jitter_s * normal
+        p = JUNCTION.switch_probability(False, voltage_V=voltage_V, pulse_width_s=width_s.clamp_min(0)).mean(dim=1)
+        p[0] = 0
+        n = 2 * COLUMNS
+        assert bool(((share - p).abs() <= 4.5 * (p * (1 - p) / n).sqrt() + 2e-3).all())
+        assert p[2] > 1.3 * REQUESTED[2], "of a rare switch noise makes a less rare one"
+
+    def test_of_the_same_generator_is_the_same(self):
+        array = VaryingJunctions(JUNCTION, PreDistorted(), NonIdealities(amplitude_noise=0.05), JUNCTION, CPU)
+        one, again = (pulse(array, *states(False, False)) for _ in range(2))
+        assert torch.equal(one.switched, again.switched)
+
+
+@pytest.mark.parametrize("which", ["tables", "each"])
+def test_widths_on_a_clock(which):
+    """A period of 0.5 ns: pulses of 0.6 to 0.7 ns become 0.5 ns, in which next to nothing switches."""
+    outcome = pulse(arrays(PreDistorted(), NonIdealities(clock_s=0.5e-9))[which], *states(False, False))
+    share = outcome.switched.double().mean(dim=(0, 2))
+    width_s = PreDistorted().width_s(JUNCTION, False, REQUESTED)
+    ticks = (width_s / 0.5e-9).round()
+    ticks[-1] = math.ceil(float(width_s[-1]) / 0.5e-9)
+    voltage_V = PreDistorted().write_voltage_V(JUNCTION, False)
+    p = JUNCTION.switch_probability(False, voltage_V=voltage_V, pulse_width_s=ticks * 0.5e-9)
+    assert bool(((share - p).abs() <= 4.5 * (p * (1 - p) / 2 / COLUMNS).sqrt() + 1e-4).all())
+    assert p[2] < 1e-4 < REQUESTED[2]

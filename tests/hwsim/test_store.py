@@ -1,6 +1,7 @@
 """The store: ideal limits bit for bit, the law of the cell, reproducibility, resuming, and every non-ideality."""
 
 import copy
+import itertools
 import math
 from functools import partial
 
@@ -25,12 +26,15 @@ from hwsim.devices.measured_table import MeasuredTable
 from hwsim.nonidealities import NonIdealities
 from hwsim.store import READ_VOLTAGE_V, READ_WIDTH_S, DeviceStore
 from hwsim.synapse import transition_matrix
-from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted
+from hwsim.write_schemes import AmplitudeCoded, LinearPulse, Pedestal, PreDistorted
 
 JUNCTION = junctions.consistent(model=Butler())
 SCHEMES = {
     "linear": LinearPulse(),
     "pedestal": Pedestal(),
+    "gated-pedestal": Pedestal(gate=0.35),
+    "paper": LinearPulse(one_voltage=True, gain=3.0, offset_probability=0.01),
+    "amplitude": AmplitudeCoded(overdrive=8.0),
     "pre-distorted": PreDistorted(),
     "read-first": PreDistorted(read_first=True),
 }
@@ -109,8 +113,13 @@ class TestLimits:
 
 
 class TestLaw:
-    @pytest.mark.parametrize("scheme", SCHEMES)
-    @pytest.mark.parametrize("steps", [0.3, -0.3, 0.9, 1.4, -2.0])
+    @pytest.mark.parametrize(
+        ("scheme", "steps"),
+        [
+            *itertools.product(("linear", "pedestal", "pre-distorted", "read-first"), (0.3, -0.3, 0.9, 1.4, -2.0)),
+            *itertools.product(("gated-pedestal", "paper", "amplitude"), (-0.3, 1.4)),
+        ],
+    )
     def test_transitions_are_those_of_the_cell(self, scheme, steps):
         def switch_probability(p: torch.Tensor, antiparallel: torch.Tensor) -> torch.Tensor:
             result = torch.zeros_like(p)
@@ -162,6 +171,16 @@ class TestCounts:
         assert first.totals["pulses"] == int((start.value() < 1).sum())
         assert first.totals["write_energy_J"] < 0.6 * blind.totals["write_energy_J"]
 
+    def test_a_gate_saves_the_pulses_below_it(self):
+        """Of a row with requests below it, one of 0 and one above."""
+        store = at(make((3, 50), scheme="gated-pedestal"), 3)
+        change = torch.tensor([[0.3], [0.0], [0.4]]).expand(3, 50)
+        program(store, change)
+        assert store.totals["pulses"] == 2 * 50
+        moved = store.value() != 0
+        assert not moved[:2].any()
+        assert 0 < moved[2].sum() < 50
+
     def test_switches_are_what_has_changed(self):
         store = make()
         before = store.antiparallel()
@@ -182,7 +201,9 @@ class TestCounts:
 
 class TestReproducibility:
     @pytest.mark.parametrize(
-        "nonidealities", [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}], ids=["alike", "varied"]
+        "nonidealities",
+        [{}, {"resistance_spread": 0.05, "stuck_parallel": 0.01}, {"amplitude_noise": 0.05, "jitter_s": 1e-11}],
+        ids=["alike", "varied", "noisy"],
     )
     def test_the_generator_decides_and_not_the_threads(self, nonidealities):
         def states(seed: int, threads: int) -> dict[str, torch.Tensor]:
@@ -293,7 +314,7 @@ class TestAsEveryStore:
         assert torch.equal(store.trained_value(), store.value())
         assert store.trained is store.weight
 
-    @pytest.mark.parametrize("name", ["resistance_spread", "tmr_spread", "shorted"])
+    @pytest.mark.parametrize("name", ["resistance_spread", "area_spread", "tmr_spread", "shorted"])
     def test_resistances_that_vary_have_no_levels(self, name):
         store = make(**{name: 0.05})
         assert store.levels == ()
@@ -337,7 +358,19 @@ class TestSeeds:
         initialize(model, generator=torch.Generator().manual_seed(0))
         return [layer.store for layer in model]
 
-    @pytest.mark.parametrize("name", ["resistance_spread", "barrier_spread", "critical_current_spread", "tmr_spread"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "resistance_spread",
+            "barrier_spread",
+            "critical_current_spread",
+            "tmr_spread",
+            "area_spread",
+            "anisotropy_spread",
+            "critical_current_ratio_spread",
+            "stray_field_spread_T",
+        ],
+    )
     def test_variation_of_two_layers_differs(self, name):
         one, other = (store._junctions().device for store in self.layers(**{name: 0.1}))
         constant = next(key for key, value in vars(one).items() if isinstance(value, torch.Tensor))
@@ -442,7 +475,7 @@ class TestNonIdealities:
 
     def test_retention_and_read_disturb_are_the_device_s_law(self):
         """A junction of low stability, and voltages and times at which something happens."""
-        weak = junctions.consistent()
+        weak = junctions.consistent().with_constants(curie_temperature_K=math.inf)
         store = DeviceStore((200, 300), device=weak, nonidealities=NonIdealities(temperature_K=900.0))
         junction = NonIdealities(temperature_K=900.0).junction(weak)
         for voltage_V, seconds in ((0.0, 2.0), (0.1, 1e-3)):

@@ -13,7 +13,8 @@ from hwsim.devices.butler import Butler
 from hwsim.devices.erf import Erf
 from hwsim.devices.measured import MeasuredDevice
 from hwsim.devices.measured_table import MeasuredTable
-from hwsim.write_schemes import LinearPulse, Pedestal, PreDistorted, WriteScheme, scheme_named
+from hwsim.write_scheme import WriteScheme
+from hwsim.write_schemes import AmplitudeCoded, LinearPulse, Pedestal, PreDistorted, scheme_named
 
 JUNCTION = junctions.consistent(model=Butler())
 IN_PLANE = dataclasses.replace(JUNCTION, model=Erf())  # Δ 60: θ0 0.091
@@ -126,6 +127,8 @@ def test_pre_distortion_through_the_fokker_planck_table():
     [
         ({"full_pulse_probability": 0.0}, r"in \(0, 1\], got 0"),
         ({"full_pulse_probability": 1.5}, "got 1.5"),
+        ({"full_pulse_s": 0.0}, "full_pulse_s is a finite number above 0, got 0"),
+        ({"gate": 1.0}, r"gate is a probability in \[0, 1\), got 1"),
         ({"voltage_V": (-0.6, 0.6)}, "out of parallel, above 0"),
         ({"voltage_V": (0.6, 0.6)}, "out of antiparallel, below 0"),
     ],
@@ -133,6 +136,107 @@ def test_pre_distortion_through_the_fokker_planck_table():
 def test_refuses_what_is_no_pulse(options, message):
     with pytest.raises(ValueError, match=message):
         PreDistorted(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gain": 0.0}, "gain is a finite number above 0, got 0"),
+        ({"gain": math.inf}, "gain is a finite number above 0, got inf"),
+        (
+            {"offset_probability": 0.999},
+            "offset_probability is 0 or more and below the 0.999 of a full pulse, got 0.999",
+        ),
+        ({"offset_probability": -1e-3}, "offset_probability is 0 or more"),
+    ],
+)
+def test_refuses_what_is_no_linear_pulse(options, message):
+    with pytest.raises(ValueError, match=message):
+        LinearPulse(**options)
+
+
+@pytest.mark.parametrize(
+    "scheme", [LinearPulse(full_pulse_s=5e-10, offset_probability=1e-3), Pedestal(full_pulse_s=5e-10)]
+)
+def test_a_full_pulse_is_longer_than_the_least_one(scheme):
+    with pytest.raises(ValueError, match=r"least pulse takes [\d.e-]+ s and a full one 5e-10 s.*: raise full_pulse_s"):
+        scheme.width_s(JUNCTION, False, torch.tensor(0.5))
+
+
+class TestPaper:
+    """One voltage for both directions, an offset, a gain."""
+
+    @directions
+    def test_widths_are_the_offset_and_the_gain_times_v(self, antiparallel):
+        scheme = LinearPulse(one_voltage=True, gain=20.0, offset_probability=1e-4)
+        v = torch.tensor([1e-4, 1e-3, 0.01, 0.03], dtype=torch.float64)
+        width_s, full_s = (
+            scheme.width_s(JUNCTION, antiparallel, torch.tanh(3 * v)),
+            scheme.full_width_s(JUNCTION, antiparallel),
+        )
+        voltage_V = scheme.write_voltage_V(JUNCTION, antiparallel)
+        offset_s = JUNCTION.switching_time_s(antiparallel, voltage_V=voltage_V, probability=1e-4)
+        assert (width_s / full_s).tolist() == pytest.approx((offset_s / full_s + 20 * v).tolist())
+        assert scheme.width_s(JUNCTION, antiparallel, torch.tensor(0.5)) == full_s, "none is longer than a full pulse"
+
+    def test_both_directions_have_the_voltage_out_of_parallel(self):
+        out, back = (LinearPulse(one_voltage=True).write_voltage_V(JUNCTION, state) for state in (False, True))
+        assert out == -back == LinearPulse().write_voltage_V(JUNCTION, False)
+
+    def test_as_recalled(self):
+        """1 V for 2 ns switches 0.990 of the parallel junctions of the paper and 0.556 of the antiparallel ones."""
+        scheme = scheme_named("paper", voltage_V=(1.0, -1.0), full_pulse_s=2e-9)
+        certain = torch.tensor(1.0)
+        found = [float(scheme.switch_probability(PAPER, state, certain)) for state in (False, True)]
+        assert found == pytest.approx([0.990, 0.556], abs=1e-3)
+
+
+class TestGate:
+    def test_lets_no_smaller_request_through(self):
+        p = torch.tensor([0.0, 0.009, 0.01, 0.5, 1.0])
+        assert Pedestal(gate=0.01).gated(p).tolist() == pytest.approx([0, 0, 0.01, 0.5, 1])
+        assert Pedestal().gated(p) is p
+
+    @directions
+    def test_the_law_is_that_without_one_above_and_nothing_below(self, antiparallel):
+        p = torch.tensor([0.009, 0.011, 0.5], dtype=torch.float64)
+        gated, all_ = (s.switch_probability(JUNCTION, antiparallel, p) for s in (Pedestal(gate=0.01), Pedestal()))
+        assert gated[0] < 1e-30 < 0.05 < all_[0]
+        assert torch.equal(gated[1:], all_[1:])
+
+
+class TestAmplitudeCoded:
+    """At an overdrive at which the law holds for every voltage."""
+
+    SCHEME = AmplitudeCoded(overdrive=8.0)
+
+    @directions
+    def test_is_as_close_as_a_pedestal(self, antiparallel):
+        error = off_by(self.SCHEME, JUNCTION, antiparallel)[1:]
+        assert error.max() < 0.09
+        assert error.square().mean().sqrt() < 0.025
+
+    @directions
+    def test_voltages_rise_to_the_full_one_at_one_width(self, antiparallel):
+        p = torch.tensor([1e-7, 1e-3, 0.1, 0.9, 1.0])
+        voltage_V = self.SCHEME.voltages_V(JUNCTION, antiparallel, p)
+        full_V = self.SCHEME.write_voltage_V(JUNCTION, antiparallel)
+        assert bool((voltage_V.abs().diff() > 0).all())
+        assert voltage_V[-1] == full_V
+        assert bool((voltage_V * full_V > 0).all())
+        width_s = self.SCHEME.width_s(JUNCTION, antiparallel, p)
+        assert set(width_s.tolist()) == {self.SCHEME.full_width_s(JUNCTION, antiparallel)}
+
+    def test_a_full_pulse_that_switches_next_to_nothing(self):
+        scheme = AmplitudeCoded(voltage_V=(0.8, -0.8), full_pulse_s=0.75e-9)
+        with pytest.raises(ValueError, match=r"a full pulse of 0.8 V and 7.5e-10 s switches with 0.015 only"):
+            scheme.voltages_V(junctions.sot(), False, torch.tensor(0.5))
+
+    def test_takes_a_device_that_was_measured_at_one_width(self):
+        scheme = AmplitudeCoded(voltage_V=(1.1, -1.1), full_pulse_s=0.75e-9)
+        wanted = torch.tanh(3 * V[10::40])
+        p = scheme.switch_probability(junctions.sot(), False, wanted)
+        assert (p - wanted).abs().max() < 0.06
 
 
 def test_a_pulse_that_never_gets_there_is_an_error():
@@ -158,7 +262,16 @@ def test_names():
     assert scheme_named("pedestal", m=None, overdrive=4.0) == Pedestal(m=None, overdrive=4.0)
     assert scheme_named("pre-distorted") == PreDistorted()
     assert scheme_named("read-first") == PreDistorted(read_first=True)
-    assert {type(scheme) for scheme in SCHEMES.values()} == set(WriteScheme.__subclasses__())
+    assert scheme_named("gated-pedestal") == Pedestal(gate=0.01)
+    assert scheme_named("gated-pedestal", gate=0.02, gain=None) == Pedestal(gate=0.02)
+    assert scheme_named("amplitude", voltage_V=(1.0, -1.0)) == AmplitudeCoded(gate=0.01, voltage_V=(1.0, -1.0))
+    assert scheme_named("paper").one_voltage
+    assert scheme_named("paper", gain=7.0, gate=0.1).gain == 7
+    assert {AmplitudeCoded, *map(type, SCHEMES.values())} == set(WriteScheme.__subclasses__())
+    with pytest.raises(ValueError, match=r"the write scheme pedestal has no gain: it is an option of linear, paper$"):
+        scheme_named("pedestal", gain=2.0)
+    with pytest.raises(ValueError, match=r"the write scheme linear has no width$"):
+        scheme_named("linear", width=2.0)
 
 
 @directions

@@ -1,5 +1,6 @@
 """What the recipe on simulated junctions promises beyond every recipe's promises."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from bnn.optim.dst import DST
 from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
 from bnn.training.recipe import load_recipe
+from hwsim.nonidealities import NonIdealities
 from hwsim.store import DeviceStore
 from hwsim.tiles import Tiles
 from hwsim.write_schemes import LinearPulse, PreDistorted
@@ -71,6 +73,32 @@ def test_arrays_and_a_device_of_one_s_own(tmp_path):
         assert store.tiles == Tiles(
             size=128, wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1, temperature_K=300.0
         )
+
+
+def test_every_option_of_scheme_and_non_idealities_reaches_them(tmp_path):
+    """Each field of `NonIdealities` is an option, with a value of its own."""
+    write_mnist(tmp_path)
+    recipe = load_recipe(RECIPES / "mtj.py")
+    flaws = {
+        field.name: 3 if field.name == "endurance_cycles" else 1e-3 * (1 + number)
+        for number, field in enumerate(fields(NonIdealities))
+    }
+    pulses = {"gain": 5.0, "offset_probability": 0.01, "gate": 0.02, "full_pulse_s": 1e-9}
+    run = recipe(data_dir=tmp_path, scheme="paper", voltage_V=0.7, train_images=20, **pulses, **flaws)
+    store = next(module for module in run.model.modules() if isinstance(module, DeviceStore))
+    assert vars(store.nonidealities) == flaws
+    assert store.scheme == LinearPulse(voltage_V=(0.7, -0.7), one_voltage=True, **pulses)
+    assert len(run.data.train) == 20
+    wafer = recipe(data_dir=tmp_path, spread=0.05, correlated=True)
+    store = next(module for module in wafer.model.modules() if isinstance(module, DeviceStore))
+    assert store.nonidealities == NonIdealities.uniform(spread=0.05, correlated=True)
+
+
+def test_an_option_that_the_scheme_does_not_have(tmp_path, capsys):
+    write_mnist(tmp_path / "data")
+    words = ["--data-dir", tmp_path / "data", "--gain", 3, "--out", tmp_path / "run"]
+    assert main(["train", str(RECIPES / "mtj.py"), *map(str, words)]) == 1
+    assert "the write scheme read-first has no gain: it is an option of linear, paper" in capsys.readouterr().err
 
 
 def test_trains_through_the_command_line(tmp_path):

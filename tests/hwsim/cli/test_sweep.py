@@ -75,8 +75,9 @@ def test_what_is_fixed_reaches_the_junction(hwsim, tmp_path):
 
 def test_schemes(hwsim, tmp_path):
     code, printed, err = hwsim(
-        "sweep", "schemes", "--points", 5, "--spread", 0.05, "--format", "png", "--out", tmp_path
-    )
+        "sweep", "schemes", "--points", 5, "--spread", 0.05, "--correlated", "--jitter-s", 1e-12, "--format", "png",
+        "--schemes", "linear,pedestal,pre-distorted", "--out", tmp_path,
+    )  # fmt: skip
     assert (code, printed, err) == (0, f"{tmp_path / 'schemes.csv'}\n{tmp_path / 'schemes.png'}\n", "")
     table = rows(tmp_path / "schemes.csv")
     assert list(table[0]) == ["v", "wanted", "linear", "pedestal", "pre-distorted"]
@@ -138,6 +139,16 @@ def test_accuracy_from_training_to_figure(hwsim, tmp_path):
         (("sweep", "accuracy", "R", "--over=", "--values", "0", "--out", "O"), "name an option of the recipe"),
         (("sweep", "accuracy", "R", "--over=--", "--values", "0", "--out", "O"), "argument --over: it has no value"),
         (("switching", "--voltage-V=--", "--pulse-width-s=2e-9"), "argument --voltage-V: it has no value"),
+        (("sweep", "schemes", "--out", "O", "--gate", "1"), "gate is a probability in [0, 1), got 1"),
+        (
+            ("sweep", "schemes", "--out", "O", "--schemes", "pedestal", "--gain", "3"),
+            "none of the schemes pedestal has gain",
+        ),
+        (("sweep", "schemes", "--out", "O", "--clock-s", "1"), "clock_s is a part of a full pulse, whose width is"),
+        (
+            ("sweep", "accuracy", "R", "--over", "a", "--values", "0", "--over", "b", "--out", "O"),
+            "give each option once, as in --over gain --values 10,30 --over gate",
+        ),
     ],
 )
 def test_bad_words_are_one_line(hwsim, tmp_path, monkeypatch, words, message):

@@ -113,6 +113,73 @@ def test_temperature_acts_through_the_stability():
         assert 1 / math.sqrt(2 * junction.thermal_stability) == pytest.approx(theta, abs=1.5e-4)
 
 
+class TestAtTemperature:
+    """Magnetisation, anisotropy and magnetoresistance, with a Curie temperature of 900 K."""
+
+    def test_constants_follow_the_magnetisation(self):
+        hot = JUNCTION.at_temperature(400.0)
+        m = (1 - (400 / 900) ** 1.5) / (1 - (300 / 900) ** 1.5)
+        assert m == pytest.approx(0.8714, abs=1e-4)
+        assert hot.energy_barrier_J == pytest.approx(JUNCTION.energy_barrier_J * m**1.5)
+        assert hot.critical_current_A == pytest.approx(JUNCTION.critical_current_A * m**1.5)
+        assert hot.anisotropy_field_T == pytest.approx(JUNCTION.anisotropy_field_T * m**0.5)
+        assert hot.thermal_stability == pytest.approx(60 * 0.75 * m**1.5)
+        # TMR = 2p²/(1 - p²), p² = 1/3 at 100 %.
+        assert hot.tmr == pytest.approx(2 * m**2 / 3 / (1 - m**2 / 3))
+        assert hot.parallel_resistance_ohm == JUNCTION.parallel_resistance_ohm
+
+    def test_there_and_back_again(self):
+        again = JUNCTION.at_temperature(380.0).at_temperature(300.0)
+        for name in MTJ.constants:
+            assert getattr(again, name) == pytest.approx(getattr(JUNCTION, name)), name
+
+    def test_of_the_films_that_the_law_was_fitted_to(self):
+        """From 295 to 4 K magnetisation and anisotropy rise by 1/0.815 and 1/0.716."""
+        room = replace(JUNCTION, temperature_K=295.0)
+        cold = room.at_temperature(4.0)
+        anisotropy = cold.energy_barrier_J / room.energy_barrier_J
+        assert anisotropy == pytest.approx(1 / 0.716, rel=0.04)
+        assert anisotropy / (cold.anisotropy_field_T / room.anisotropy_field_T) == pytest.approx(1 / 0.815, rel=0.02)
+
+    def test_without_a_curie_temperature_only_the_stability_changes(self):
+        paper = junctions.paper()
+        hot = paper.at_temperature(373.0)
+        assert hot.thermal_stability == pytest.approx(paper.thermal_stability * 300 / 373)
+        assert (hot.critical_current_A, hot.tmr) == (paper.critical_current_A, pytest.approx(paper.tmr))
+
+    @pytest.mark.parametrize("kelvin", [900.0, 1000.0, math.nan])
+    def test_a_junction_is_colder_than_its_curie_temperature(self, kelvin):
+        with pytest.raises(
+            ValueError, match=r"temperature_K is (below the Curie temperature of 900 K|a finite number)"
+        ):
+            JUNCTION.at_temperature(kelvin)
+
+
+class TestDirections:
+    def test_the_ratio_of_critical_currents_acts_out_of_antiparallel(self):
+        uneven = replace(JUNCTION, critical_current_ratio=1.25)
+        assert uneven.overdrive(False, voltage_V=0.6) == JUNCTION.overdrive(False, voltage_V=0.6)
+        assert uneven.overdrive(True, voltage_V=-0.8) == pytest.approx(JUNCTION.overdrive(True, voltage_V=-0.8) / 1.25)
+
+    def test_a_stray_field_helps_one_direction_and_hinders_the_other(self):
+        in_field = replace(JUNCTION, stray_field_T=0.03)
+        for state, voltage_V, change in ((False, 0.6, 0.1), (True, -0.8, -0.1)):
+            nominal = JUNCTION.overdrive(state, voltage_V=voltage_V)
+            assert in_field.overdrive(state, voltage_V=voltage_V) == pytest.approx(nominal + change)
+
+    @pytest.mark.parametrize("antiparallel", [False, True])
+    def test_the_voltage_of_an_overdrive_knows_both(self, antiparallel):
+        junction = replace(JUNCTION, critical_current_ratio=1.25, stray_field_T=0.03)
+        voltage_V = junction.voltage_V(antiparallel, overdrive=3.0)
+        assert float(junction.overdrive(antiparallel, voltage_V=voltage_V)) == pytest.approx(3.0, rel=1e-9)
+        with pytest.raises(ValueError, match=r"less what the stray field does, is a finite number above 0, got -7"):
+            replace(JUNCTION, stray_field_T=3.0).voltage_V(False, overdrive=3.0)
+
+    def test_a_stray_field_is_finite(self):
+        with pytest.raises(ValueError, match="stray_field_T is a finite number, got nan"):
+            replace(JUNCTION, stray_field_T=math.nan)
+
+
 def test_energy_counts_the_true_resistances_until_and_after_the_switch():
     before = torch.tensor([False, False, True])
     pulse = Pulse(torch.tensor([True, False, False]), torch.tensor([0.25e-9, 1e-9, 0.5e-9], dtype=torch.float64))
@@ -135,6 +202,7 @@ def test_energy_counts_the_true_resistances_until_and_after_the_switch():
         "tmr",
         "tmr_half_voltage_V",
         "temperature_K",
+        "critical_current_ratio",
     ],
 )
 def test_refuses_what_is_not_physical(name, value):

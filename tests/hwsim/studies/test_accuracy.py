@@ -52,7 +52,7 @@ class Training:
 def test_trains_every_value_with_every_seed_once(recipe, tmp_path):
     training, out = Training(), tmp_path / "out"
     options = {"seeds": [1, 0], "recipe_arguments": ["--epochs", "3"], "out": out, "train": training}
-    assert accuracy.sweep(recipe, "spread", ["0.1", "0"], **options) == []
+    assert accuracy.sweep(recipe, {"spread": ["0.1", "0"]}, **options) == []
     table = accuracy.results(out)
     assert len(training.calls) == 4
     assert training.calls[0] == [
@@ -73,10 +73,10 @@ def test_trains_every_value_with_every_seed_once(recipe, tmp_path):
     assert lines[0].startswith("spread,seed,test_accuracy,validation_accuracy,epochs,pulses,")
     assert lines[1].startswith("0,0,0.9,,3,5,")
     # The same again trains nothing, and one more value only that.
-    assert accuracy.sweep(recipe, "--spread", ["0.1", "0"], **options) == []
+    assert accuracy.sweep(recipe, {"--spread": ["0.1", "0"]}, **options) == []
     assert accuracy.results(out) == table
     assert len(training.calls) == 4
-    assert accuracy.sweep(recipe, "spread", ["0.2"], **options) == []
+    assert accuracy.sweep(recipe, {"spread": ["0.2"]}, **options) == []
     assert accuracy.results(out)["spread"] == [0.0, 0.0, 0.1, 0.1, 0.2, 0.2]
     assert len(training.calls) == 6
 
@@ -84,11 +84,11 @@ def test_trains_every_value_with_every_seed_once(recipe, tmp_path):
 def test_a_value_that_fails_loses_no_other_and_goes_on_later(recipe, tmp_path):
     training, out = Training(failing=("0.1-seed-0",)), tmp_path / "out"
     values = ["0", "0.1", "0.2"]
-    assert accuracy.sweep(recipe, "spread", values, out=out, train=training) == ["0.1-seed-0 (exit status 1)"]
+    assert accuracy.sweep(recipe, {"spread": values}, out=out, train=training) == ["0.1-seed-0 (exit status 1)"]
     assert accuracy.results(out)["spread"] == [0.0, 0.2]
     assert len((out / "accuracy.csv").read_text().splitlines()) == 3
     again = Training()
-    assert accuracy.sweep(recipe, "spread", values, out=out, train=again) == []
+    assert accuracy.sweep(recipe, {"spread": values}, out=out, train=again) == []
     assert again.calls == [["--resume", str(out / "0.1-seed-0"), "--recipe", str(recipe)]]
     assert accuracy.results(out)["spread"] == [0.0, 0.1, 0.2]
 
@@ -98,7 +98,7 @@ def test_what_never_came_to_a_checkpoint_begins_anew(recipe, tmp_path):
     (out / "0.0-seed-0").mkdir(parents=True)
     (out / "0.0-seed-0" / "config.json").write_text("{")
     training = Training()
-    assert accuracy.sweep(recipe, "spread", ["0"], out=out, train=training) == []
+    assert accuracy.sweep(recipe, {"spread": ["0"]}, out=out, train=training) == []
     assert accuracy.results(out)["test_accuracy"] == [0.9]
     assert training.calls[0][0] == str(recipe)
 
@@ -112,7 +112,7 @@ def test_a_break_keeps_what_was_finished(recipe, tmp_path):
         return training(arguments)
 
     with pytest.raises(KeyboardInterrupt):
-        accuracy.sweep(recipe, "spread", ["0", "0.1"], out=out, train=broken)
+        accuracy.sweep(recipe, {"spread": ["0", "0.1"]}, out=out, train=broken)
     assert len((out / "accuracy.csv").read_text().splitlines()) == 2
 
 
@@ -126,10 +126,10 @@ def test_a_sweep_of_which_nothing_came_leaves_the_folder_to_another(recipe, tmp_
 
 def test_a_folder_has_one_sweep(recipe, tmp_path):
     out = tmp_path / "out"
-    accuracy.sweep(recipe, "spread", ["0"], out=out, recipe_arguments=["--epochs", "3"], train=Training())
+    accuracy.sweep(recipe, {"spread": ["0"]}, out=out, recipe_arguments=["--epochs", "3"], train=Training())
     training = Training()
     with pytest.raises(RunError, match=r"has a sweep of .*tiny.py over spread with the options --epochs 3: name anoth"):
-        accuracy.sweep(recipe, "spread", ["0"], out=out, recipe_arguments=["--epochs", "5"], train=training)
+        accuracy.sweep(recipe, {"spread": ["0"]}, out=out, recipe_arguments=["--epochs", "5"], train=training)
     assert not training.calls
 
 
@@ -149,14 +149,48 @@ def test_a_folder_has_one_sweep(recipe, tmp_path):
 def test_mistakes_are_found_before_any_training(recipe, tmp_path, over, values, recipe_arguments, message):
     training = Training()
     with pytest.raises(UsageError, match=message):
-        accuracy.sweep(recipe, over, values, recipe_arguments=recipe_arguments, out=tmp_path / "out", train=training)
+        accuracy.sweep(recipe, {over: values}, recipe_arguments=recipe_arguments, out=tmp_path / "out", train=training)
     assert not training.calls
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_recipe(tmp_path):
     with pytest.raises(RecipeError, match="is not a recipe"):
-        accuracy.sweep(tmp_path / "none.py", "spread", ["0"], out=tmp_path / "out")
+        accuracy.sweep(tmp_path / "none.py", {"spread": ["0"]}, out=tmp_path / "out")
+
+
+def test_every_combination_of_several_options(recipe, tmp_path):
+    """And the best of them by the mean validation accuracy over the seeds, whatever the test says."""
+    out, validation = tmp_path / "out", {"0.0-a": 0.7, "0.0-b": 0.9, "0.1-a": 0.8, "0.1-b": 0.85}
+
+    def train(arguments) -> int:
+        folder = Path(arguments[arguments.index("--out") + 1])
+        spread, scheme, seed = (
+            next(w.partition("=")[2] for w in arguments if w.startswith(o)) for o in ("--spread", "--scheme", "--seed")
+        )
+        folder.mkdir(parents=True)
+        values = {"spread": float(spread), "scheme": scheme, "seed": int(seed)}
+        (folder / "config.json").write_text(json.dumps({"arguments": values}))
+        correct = validation[f"{float(spread)}-{scheme}"] - 0.06 * int(seed) * (scheme == "b") * (float(spread) == 0)
+        (folder / "summary.json").write_text(
+            json.dumps({"test_accuracy": 1 - correct, "validation_accuracy": correct, "epochs": 3})
+        )
+        return 0
+
+    over = {"spread": ["0", "0.1"], "scheme": ["a", "b"]}
+    assert accuracy.sweep(recipe, over, seeds=[0, 1, 2], out=out, train=train) == []
+    table = accuracy.results(out)
+    assert accuracy.swept(table) == ["spread", "scheme"]
+    assert len(table["seed"]) == 12
+    assert (table["spread"][:4], table["scheme"][:4]) == ([0.0] * 4, ["a", "a", "a", "b"])
+    assert accuracy.best(table) == {"spread": 0.1, "scheme": "b", "validation_accuracy": pytest.approx(0.85)}
+    assert (out / "0.1-b-seed-2").is_dir()
+    with pytest.raises(RunError, match=r"tiny.py over spread, scheme with"):
+        accuracy.sweep(recipe, {"spread": ["0"]}, out=out, train=train)
+
+
+def test_there_is_no_best_without_validation():
+    assert accuracy.best({"spread": [0.0], "seed": [0], "validation_accuracy": [None]}) is None
 
 
 def test_texts_come_after_numbers():

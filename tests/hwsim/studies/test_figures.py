@@ -49,8 +49,20 @@ def test_accuracy_over_numbers_has_a_line_and_over_words_none(tmp_path):
     assert {"linear", "read-first", "scheme"} <= words(named)
 
 
+def test_accuracy_over_several_options_has_a_line_for_each_combination_of_the_others(tmp_path):
+    table = {"gain": [1, 1, 3, 3], "gate": [0.0, 0.1] * 2, "seed": [0] * 4, "test_accuracy": [0.1, 0.2, 0.3, 0.4]}
+    figures.accuracy(table, tmp_path / "a.svg")
+    assert {"gain", "gate 0.0", "gate 0.1"} <= words(tmp_path / "a.svg")
+
+
+def test_more_schemes_than_colours(tmp_path):
+    table = SCHEMES | {f"scheme {number}": [0.0, 0.1, 0.2] for number in range(6)}
+    figures.schemes(table, tmp_path / "a.svg")
+    assert {f"scheme {number}" for number in range(6)} <= words(tmp_path / "a.svg")
+
+
 def test_small_differences_of_accuracy_look_small(tmp_path):
-    figures.accuracy({"stuck": [0.0, 0.1], "test_accuracy": [0.9301, 0.9302]}, tmp_path / "a.svg")
+    figures.accuracy({"stuck": [0.0, 0.1], "seed": [0, 0], "test_accuracy": [0.9301, 0.9302]}, tmp_path / "a.svg")
     assert {"92", "93", "94"} <= {word.removesuffix(".0") for word in words(tmp_path / "a.svg")}
 
 

@@ -9,6 +9,7 @@ import torch
 from hwsim.devices import junctions
 from hwsim.devices.butler import Butler
 from hwsim.devices.fokker_planck import FokkerPlanck
+from hwsim.nonidealities import NonIdealities
 from hwsim.studies import physics
 from hwsim.write_schemes import scheme_named
 
@@ -32,7 +33,7 @@ def test_points_are_those_of_the_device(over, antiparallel):
     assert list(table) == [over, "fokker-planck"]
     assert table[over] == values
     for value, p in zip(values, table["fokker-planck"], strict=True):
-        junction = dataclasses.replace(JUNCTION, temperature_K=value) if over == "temperature-K" else JUNCTION
+        junction = JUNCTION.at_temperature(value) if over == "temperature-K" else JUNCTION
         overdrive = value if over == "overdrive" else 3.0
         voltage_V = value if over == "voltage-V" else junction.voltage_V(antiparallel, overdrive=overdrive)
         pulse_s = value if over == "pulse-width-s" else width_s
@@ -106,8 +107,8 @@ def test_m_of_none_wants_the_step_itself():
 
 def test_junctions_that_are_not_nominal():
     nominal, hot, varied = (
-        physics.schemes(JUNCTION, ["pre-distorted"], points=5, junctions=400, **nonidealities)
-        for nonidealities in ({}, {"temperature_K": 350.0}, {"spread": 0.1})
+        physics.schemes(JUNCTION, ["pre-distorted"], points=5, junctions=400, nonidealities=flaws)
+        for flaws in (None, NonIdealities(temperature_K=350.0), NonIdealities.uniform(spread=0.1))
     )
     middle = 4  # a step of 0.1
     assert 0 < nominal["wanted"][middle] < 0.5
@@ -115,3 +116,46 @@ def test_junctions_that_are_not_nominal():
     assert hot["pre-distorted"][middle] > 1.1 * nominal["pre-distorted"][middle]
     assert varied["pre-distorted"][middle] > 1.1 * nominal["pre-distorted"][middle]
     assert varied["pre-distorted"][-1] < nominal["pre-distorted"][-1]
+
+
+def test_pulses_that_do_not_arrive_as_they_are_made():
+    """A clock, an error and noise: each moves the law as it says."""
+    nominal, clocked, wrong, noisy = (
+        physics.schemes(JUNCTION, ["pre-distorted"], points=5, junctions=400, nonidealities=flaws)["pre-distorted"]
+        for flaws in (
+            None,
+            NonIdealities(clock_s=1e-9),
+            NonIdealities(write_error=0.25),
+            NonIdealities(amplitude_noise=0.05),
+        )
+    )
+    assert wrong == pytest.approx([0.75 * p for p in nominal])
+    at_1_ns = float(
+        JUNCTION.switch_probability(
+            False, voltage_V=float(JUNCTION.voltage_V(False, overdrive=3.0)), pulse_width_s=1e-9
+        )
+    )
+    assert clocked[4] == pytest.approx(at_1_ns), "a step of 0.1 takes 0.99 ns"
+    assert noisy[0] == 0
+    assert noisy[2] > 1.3 * nominal[2]
+
+
+def test_options_go_to_the_schemes_that_have_them():
+    table = physics.schemes(
+        JUNCTION, ["paper", "pre-distorted"], points=5, options={"gain": 1.0, "offset_probability": 0}
+    )
+    naive = physics.schemes(JUNCTION, ["linear"], points=5)
+    assert table["paper"] == pytest.approx(naive["linear"])
+    with pytest.raises(ValueError, match="none of the schemes pedestal, pre-distorted has gain"):
+        physics.schemes(JUNCTION, ["pedestal", "pre-distorted"], options={"gain": 1.0})
+
+
+def test_a_gate_for_all_schemes():
+    open_, gated = (
+        physics.schemes(JUNCTION, ["pedestal", "gated-pedestal"], points=5, options=options)
+        for options in (None, {"gate": 0.1})
+    )
+    assert open_["pedestal"][1] > 0.08 > 1e-30 > open_["gated-pedestal"][1]
+    assert gated["pedestal"] == gated["gated-pedestal"]
+    assert gated["pedestal"][3] < 1e-30, "of 0.03"
+    assert gated["pedestal"][4] == open_["pedestal"][4] > 0.2, "of 0.29"
