@@ -1,5 +1,7 @@
 """Published methods of training, one a file: callbacks, terms of the loss, training steps."""
 
+from bnn.methods.bep import MarginLoss, bep_step
+from bnn.methods.boolean import boolean_step
 from bnn.methods.compressibility import Compressibility
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
@@ -13,12 +15,15 @@ __all__ = [
     "AdaptiveGradientScaling",
     "Compressibility",
     "HoyerSquare",
+    "MarginLoss",
     "PenalizedLoss",
     "Penalty",
     "PenaltySchedule",
     "SilenceAwareDecay",
     "TauSchedule",
     "Ternarize",
+    "bep_step",
+    "boolean_step",
     "gxnor_augmentation",
     "gxnor_step",
     "weights_of",

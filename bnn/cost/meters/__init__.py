@@ -3,6 +3,8 @@
 from bnn.cost.meters.beside_float import FloatComparison
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
+from bnn.cost.meters.gradients import GradientMeter
+from bnn.cost.meters.latent_motion import LatentMotion
 from bnn.cost.meters.memory_profile import MemoryProfile
 from bnn.cost.meters.summary import EnergyMeter, ExchangeMeter, MemoryMeter, SpeedMeter, StorageMeter
 from bnn.cost.meters.weights import WeightMeter
@@ -12,6 +14,8 @@ __all__ = [
     "ExchangeMeter",
     "FloatComparison",
     "GatedXnorMeter",
+    "GradientMeter",
+    "LatentMotion",
     "MemoryMeter",
     "MemoryProfile",
     "SpeedMeter",
