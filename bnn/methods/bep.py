@@ -44,7 +44,7 @@ class MarginLoss:
 def bep_step(
     build: Callable[[], nn.Module],
     *,
-    rate: float = 2.0**-14,
+    rate: float = 2.0**-11,
     learning_rate: float = 1e-3,
     margin: float = 1.0,
     dtype: torch.dtype = torch.float16,
@@ -60,7 +60,7 @@ def bep_step(
 
     Args:
         build: makes the network; layers that it gives no store get accumulators.
-        rate: of the sums of signs, above 0; 2^-14 is the paper's step of 2 for integers of 16 bits.
+        rate: of the sums of signs, above 0. A step of 2 for integers of b bits is one of 2^(2 - b) here.
         learning_rate: of Adam.
         margin: of the loss.
         dtype: of the accumulators, which are rounded at random: float32, bfloat16, float16 or int8.
