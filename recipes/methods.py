@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from bnn.cost.meters import GradientMeter, LatentMotion
+from bnn.cost.meters import AccumulatorMeter, GradientMeter, LatentMotion
 from bnn.cost.meters.latent_motion import square_root_rate
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, load_dataset
 from bnn.layers import L1BatchNorm, NormFactory, RangeBatchNorm, TopKBatchNorm
@@ -140,7 +140,7 @@ def recipe(
     if rate_of_batch is not None:
         for group in step.optimizer.param_groups:
             group["lr"] = square_root_rate(group["lr"], batch_size=batch_size, of_batch_size=rate_of_batch)
-    callbacks: list[Callback] = [GradientMeter()]
+    callbacks: list[Callback] = [GradientMeter(), AccumulatorMeter()]
     if motion:
         callbacks.append(LatentMotion(step.model))
     augment: list[Augmentation] = [RandomCrop(padding=4), RandomFlip()] if data.name == "cifar10" else []

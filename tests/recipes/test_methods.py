@@ -60,5 +60,7 @@ def test_a_run_is_trained_and_evaluated_from_its_model_file(words, digits, tmp_p
     assert {"mu", "sigma", "zeros", "distance"} == set(next(iter(summary["gradient_fit"].values())))
     assert ("distance_log_slope" in summary) == ("--motion" in words)
     assert not summary["uncounted"]
+    assert 0 < summary["energy_narrow_j"] < summary["energy_j"]
+    assert all(of["measured_bits"] <= of["exact_bits"] for of in summary["accumulators"].values())
     assert main(["eval", str(run)]) == 0
     assert f"{100 * summary['test_accuracy']:.2f}" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Callbacks that add figures to a run's epochs and its summary, and the quantization card."""
 
+from bnn.cost.meters.accumulators import AccumulatorMeter
 from bnn.cost.meters.beside_float import FloatComparison
 from bnn.cost.meters.card import quantization_card
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
@@ -10,6 +11,7 @@ from bnn.cost.meters.summary import EnergyMeter, ExchangeMeter, MemoryMeter, Spe
 from bnn.cost.meters.weights import WeightMeter
 
 __all__ = [
+    "AccumulatorMeter",
     "EnergyMeter",
     "ExchangeMeter",
     "FloatComparison",
