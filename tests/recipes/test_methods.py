@@ -45,6 +45,16 @@ def test_a_gradient_and_a_head_reach_the_layers(digits):
     assert "gradients" in run.generators
 
 
+def test_a_ghost_batch_as_large_as_the_batch_is_the_batch(digits):
+    x, labels = torch.randn(10, 1, 28, 28), torch.arange(10)
+    runs = [RECIPE(data_dir=digits, ghost_batch=size, **SMALL) for size in (None, 10, 5)]
+    results = [run.take(x, labels) for run in runs]
+    states = [run.model.state_dict() for run in runs]
+    assert results[0] == results[1]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert results[2] != results[0]
+
+
 def test_the_rate_goes_with_the_root_of_the_batch(digits):
     plain, wide = (RECIPE(data_dir=digits, rate_of_batch=of, **SMALL) for of in (None, 40))
     rates = [run.optimizer.param_groups[0]["lr"] for run in (plain, wide)]

@@ -22,8 +22,8 @@ class AccumulatorMeter(Callback):
     - `measured_bits`: width that holds the sums up to that one.
     - `exact_bits`: width that holds every sum of so many products.
 
-    And `energy_narrow_j`, an estimate for the training steps under the first price table with the measured widths in the
-    forward pass; null where the model cannot run on shapes alone.
+    And `energy_narrow_j`, an estimate for the training steps under the first price table with the measured widths in
+    the forward pass; null where the model cannot run on shapes alone.
     """
 
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
