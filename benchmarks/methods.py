@@ -2,11 +2,13 @@
 
     python -m benchmarks.methods train --network mlp --data-dir DIR --out OUT --epochs 3 --seeds 0,1,2
     python -m benchmarks.methods measure --network mlp --data-dir DIR --out OUT
+    python -m benchmarks.methods count --network mlp --data-dir DIR --out OUT
     python -m benchmarks.methods table --network mlp --out OUT
 
 `train` runs the recipe `methods` once for each method and seed, in a process each, seed after seed; what is complete
 is left as it is, and what was broken off goes on, so that the same command goes on with all. `measure` takes memory and
-time of a step of each, in a process each: run it alone on the machine. `table` prints both, in Markdown.
+time of a step of each, in a process each: run it alone on the machine. `count` prices
+one of each by the ledger. `table` prints all, in Markdown.
 """
 
 import argparse
@@ -17,8 +19,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from bnn.cost.memory.measured import measure_resident, measure_step, measure_time
-from bnn.cost.memory.resident import PeakResident
+from bnn.cost.energy import HOROWITZ_45NM, count_step
+from bnn.cost.memory.measured import measure_step, measure_time, random_batch
+from bnn.training import Run
 from bnn.training.directory import CONFIGURATION, SUMMARY
 from bnn.training.recipe import load_recipe, locate_recipe
 
@@ -46,7 +49,7 @@ METHODS: dict[str, list[str]] = {
 }
 DATA = {"mlp": "mnist", "resnet8": "cifar10", "cnv": "cifar10"}
 BATCH = 100
-_MEASURED = "measured.json"
+_MEASURED, _COUNTED = "measured.json", "counted.json"
 
 
 def folder_of(out: Path, network: str, method: str) -> Path:
@@ -79,23 +82,35 @@ def train(network: str, data_dir: Path, out: Path, *, epochs: int, seeds: list[i
     return failed
 
 
-def measure_one(network: str, data_dir: Path, method: str) -> dict[str, float]:
-    """Saved bytes, largest live bytes, resident bytes above the start, and seconds of a step, in this process."""
-    recipe = load_recipe(locate_recipe("methods"))
-    options = dict(option.removeprefix("--").replace("-", "_").split("=") for option in METHODS[method])
-    options = {name: int(value) if value.isdecimal() else value for name, value in options.items()}
-    resident = PeakResident()
-    run = recipe(data_dir=data_dir, dataset=DATA[network], model=network, batch_size=BATCH, epochs=1, **options)
-    shape = {"input_shape": run.data.image_shape, "batch_size": BATCH}
-    above = measure_resident(run, resident, **shape)
-    time_s = measure_time(run, **shape)
-    memory = measure_step(run, **shape)
-    return {
-        "saved_bytes": memory.graph_bytes,
-        "peak_bytes": memory.peak_live_bytes,
-        "resident_bytes": above,
-        "step_s": time_s,
+def run_of(network: str, data_dir: Path, method: str) -> Run:
+    """What is trained, by the recipe."""
+    words = [option.removeprefix("--").split("=") for option in METHODS[method]]
+    options: dict[str, Any] = {
+        name.replace("-", "_"): int(value) if value.isdecimal() else value for name, value in words
     }
+    common = {"data_dir": data_dir, "dataset": DATA[network], "model": network, "batch_size": BATCH, "epochs": 1}
+    return load_recipe(locate_recipe("methods"))(**common, **options)
+
+
+def measure_one(network: str, data_dir: Path, method: str) -> dict[str, float]:
+    """Saved bytes, largest live bytes and seconds of a step, in this process."""
+    run = run_of(network, data_dir, method)
+    shape = run.data.image_shape
+    memory = measure_step(run, input_shape=shape, batch_size=BATCH)
+    time_s = measure_time(run, input_shape=shape, batch_size=BATCH)
+    return {"saved_bytes": memory.graph_bytes, "peak_bytes": memory.peak_live_bytes, "step_s": time_s}
+
+
+def count(network: str, data_dir: Path, out: Path) -> None:
+    """Prices a step of each method, and keeps it."""
+    for method in METHODS:
+        run = run_of(network, data_dir, method)
+        shape = run.data.image_shape
+        run.take(*random_batch(shape, BATCH))  # makes the optimizer's state
+        ledger = count_step(run.model, run.optimizer, shape, batch_size=BATCH, slices=run.slice_count(BATCH))
+        path = folder_of(out, network, method) / _COUNTED
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"energy_j": ledger.energy_J(HOROWITZ_45NM)}), encoding="utf-8")
 
 
 def measure(network: str, data_dir: Path, out: Path) -> None:
@@ -114,13 +129,12 @@ def measure(network: str, data_dir: Path, out: Path) -> None:
 def table(network: str, out: Path) -> str:
     """Means and sample deviations of the complete runs, beside what a step was measured to take."""
     lines = [
-        "| method | seeds | test accuracy, % | beside plain | saved, KiB | peak, KiB | step, ms |",
-        "|---|---|---|---|---|---|---|",
+        "| method | seeds | test accuracy, % | beside plain | saved, KiB | peak, KiB | step, ms | energy, mJ |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     accuracy = {method: accuracies(folder_of(out, network, method)) for method in METHODS}
     for method, found in accuracy.items():
-        path = folder_of(out, network, method) / _MEASURED
-        measured = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        measured, counted = (_read(folder_of(out, network, method) / name) for name in (_MEASURED, _COUNTED))
         shared = found.keys() & accuracy["plain"].keys()
         beside = mean(found[seed] - accuracy["plain"][seed] for seed in shared) if shared else None
         cells = [
@@ -130,9 +144,14 @@ def table(network: str, out: Path) -> str:
             "" if beside is None or method == "plain" else f"{100 * beside:+.2f}",
             *(f"{measured[name] / 1024:,.0f}" if measured else "" for name in ("saved_bytes", "peak_bytes")),
             f"{1e3 * measured['step_s']:.1f}" if measured else "",
+            f"{1e3 * counted['energy_j']:.2f}" if counted else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _read(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}  # type: ignore[no-any-return]
 
 
 def accuracies(folder: Path) -> dict[str, float]:
@@ -153,7 +172,7 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "measure", "table"))
+    parser.add_argument("what", choices=("train", "measure", "count", "table"))
     parser.add_argument("--network", choices=tuple(DATA), default="mlp")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, required=True)
@@ -170,7 +189,9 @@ def main() -> None:
         print(json.dumps(measure_one(options.network, options.data_dir, options.method)))
     elif options.what == "measure":
         measure(options.network, options.data_dir, options.out)
-    if options.what != "measure":
+    elif options.what == "count":
+        count(options.network, options.data_dir, options.out)
+    if options.what in ("train", "table"):
         print(table(options.network, options.out))
 
 

@@ -2,8 +2,8 @@
 
 Equal units get equal gradients: where arithmetic is the same every time, as here, they stay equal for ever, and a layer
 is as good as one unit. What lets them differ is noise, of the start or of the training, such as dropout; the networks
-of ConstNet train without any on hardware whose sums differ from unit to unit. Source: Blumenfeld, Gilboa and Soudry 2019,
-arXiv 1912.05137, and 2020, arXiv 2007.01038.
+of ConstNet train without any on hardware whose sums differ from unit to unit. Source: Blumenfeld, Gilboa and Soudry,
+arXiv 1912.05137 (2019) and 2007.01038 (2020).
 """
 
 import math

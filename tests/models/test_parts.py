@@ -2,10 +2,12 @@ import pytest
 import torch
 from torch import nn
 
+from bnn.cost.memory.predicted import predict_step
 from bnn.errors import RecipeError
 from bnn.layers import BinaryLayer, HadamardClassifier, TopKBatchNorm
 from bnn.models import mlp, resnet8
 from bnn.models.parts import quantize_gradients, replace_classifier, replace_norms
+from bnn.presets import prepare
 from bnn.quantizers.gradients import Int8Gradient
 from tests.contracts import randn
 
@@ -66,3 +68,20 @@ def test_a_replaced_network_trains_a_step(network):
     model(x).square().sum().backward()
     optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_predicted_step_has_no_weight_gradient_or_moments_of_the_classifier():
+    """4 bytes of the weight, 8 of its moments, and 4 of the gradient, of 256 x 10 weights."""
+
+    def weights_bytes(*, hadamard: bool) -> float:
+        def build() -> nn.Module:
+            model = mlp(input_shape=(1, 4, 4), hidden=(256,))
+            if hadamard:
+                replace_classifier(model)
+            return model
+
+        with torch.device("meta"):
+            step = prepare("standard", build, input_shape=(1, 4, 4))
+        return predict_step(step, input_shape=(1, 4, 4), batch_size=2).table.total_bytes
+
+    assert weights_bytes(hadamard=False) - weights_bytes(hadamard=True) == pytest.approx(16 * 256 * 10, rel=0.1)
