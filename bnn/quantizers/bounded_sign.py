@@ -19,14 +19,13 @@ class BoundedSign(Sign):
 
     Args:
         norm: rho, of each filter, above 0.
-        window: half-width of the interval that passes the gradient, above 0; by default all is passed, since the norm
-            keeps weights bounded.
+        window: half-width of the interval that passes the gradient, above 0; weights of a filter of norm 1 lie in 1.
 
     Raises:
         ValueError: an option is out of its range.
     """
 
-    def __init__(self, *, norm: float = 1.0, window: float = math.inf) -> None:
+    def __init__(self, *, norm: float = 1.0, window: float = 1.0) -> None:
         super().__init__(window=window)
         if not 0 < norm < math.inf:
             raise ValueError(f"the norm of a filter is above 0 and finite, got {norm}")
