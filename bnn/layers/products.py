@@ -213,12 +213,12 @@ class _BifurcatedProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        operands = [tensor.dense() if isinstance(tensor, BitTensor) else tensor for tensor in ctx.saved_tensors]
+        x, weight = (tensor.dense() if isinstance(tensor, BitTensor) else tensor for tensor in ctx.saved_tensors)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = _float_gradients(ctx.quantizer(grads[0]), *operands, ctx.window, [True, False])[0]
+            grad_x = _float_gradients(ctx.quantizer(grads[0]), x, weight, ctx.window, [True, False])[0]
         if ctx.needs_input_grad[1]:
-            grad_weight = _float_gradients(ctx.quantizer.for_weight(grads[0]), *operands, ctx.window, [False, True])[1]
+            grad_weight = _float_gradients(ctx.quantizer.for_weight(grads[0]), x, weight, ctx.window, [False, True])[1]
         return grad_x, grad_weight, None, None
 
 

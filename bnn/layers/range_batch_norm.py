@@ -56,8 +56,9 @@ class RangeBatchNorm(DeviationBatchNorm):
         """C(n) times the mean range of the chunks."""
         chunks = max(1, min(self.chunks, centred.shape[1] // 2))
         size = centred.shape[1] // chunks
-        parts = centred[:, : chunks * size].unflatten(1, (chunks, size))
-        return (parts.amax(2) - parts.amin(2)).mean(1) * range_constant(size, self.constant)
+        parts = centred[:, : chunks * size].reshape(-1, chunks, size)
+        ranges: Tensor = (parts.amax(2) - parts.amin(2)).mean(1)
+        return ranges * range_constant(size, self.constant)
 
 
 def range_constant(n: int, constant: Constant) -> float:

@@ -6,6 +6,7 @@ Source: BEP (2025), arXiv 2512.04189, for perceptrons and recurrent networks; it
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def bep_step(
     quantize_gradients(model, lambda layer: SignGradient(scale="none"))
     accumulators = [parameter for parameter in model.parameters() if is_accumulator(parameter)]
     others = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [{"params": accumulators, "lr": rate}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": accumulators, "lr": rate}, {"params": others}]
     # Without a leak, and with a hysteresis of a step, Boolean sums up gradients.
     optimizer = Boolean(
         [group for group in groups if group["params"]], lr=learning_rate, leak=False, hysteresis=rate, seed=seed

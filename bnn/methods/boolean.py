@@ -5,6 +5,7 @@ Source: Nguyen et al. 2024, arXiv 2405.16339.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,7 +55,7 @@ def boolean_step(
     if scale_backward:
         quantize_gradients(model, _scale_of)
     others = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [{"params": accumulators, "lr": rate}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": accumulators, "lr": rate}, {"params": others}]
     optimizer = Boolean(
         [group for group in groups if group["params"]],
         lr=learning_rate,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import nn
 
 from bnn.errors import RecipeError
-from bnn.layers import BinaryBlock, BinaryLayer, HadamardClassifier, NormFactory
+from bnn.layers import BinaryBlock, BinaryLayer, BinaryLinear, HadamardClassifier, NormFactory
 from bnn.quantizers.gradients import GradientQuantizer
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -53,7 +53,7 @@ def replace_classifier(model: nn.Sequential) -> None:
     """
     last = model[-1]
     product = last.product if isinstance(last, BinaryBlock) else last
-    if not hasattr(product, "in_features"):
+    if not isinstance(product, (BinaryLinear, nn.Linear)):
         raise RecipeError(
             f"a Hadamard classifier takes the place of a linear layer, and the last is a {type(last).__name__}"
         )

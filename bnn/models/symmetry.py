@@ -46,7 +46,7 @@ def initialize_symmetric(model: nn.Module, *, noise: float = 0.0, generator: tor
 def distinct_units(weight: Tensor) -> int:
     """How many different units a weight [out, ...] has: of binary weights different patterns of signs."""
     values = weight.dense() if isinstance(weight, BitTensor) else weight
-    return len(values.detach().flatten(1).unique(dim=0))
+    return len(torch.unique(values.detach().flatten(1), dim=0))
 
 
 def distinct_shares(model: nn.Module) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from bnn.cost.energy.accumulators import bits_of_sums, narrowed
 from bnn.cost.energy.prices import HOROWITZ_45NM
 from bnn.cost.meters.summary import count_run, steps_taken
 from bnn.layers import BinaryBlock, BinaryLayer, products
+from bnn.ops.geometry import Window
 from bnn.training import Callback, Trainer
 
 
@@ -57,7 +58,8 @@ def largest_sums(model: nn.Module, x: Tensor) -> dict[str, tuple[int, int]]:
     def note(name: str, layer: BinaryLayer, given: Tensor) -> None:
         quantized, weight = layer.quantized(given), layer.store.read()
         if isinstance(quantized, BitTensor) and isinstance(weight, BitTensor):
-            sums = products.multiply(quantized, weight, layer.window)
+            window = cast(Window | None, layer.window)
+            sums = products.multiply(quantized, weight, window)
             found[name] = int(sums.abs().max()), layer.store.size // layer.store.shape[0]
 
     with _parts_called(model):

@@ -71,4 +71,4 @@ def float_format(bits: int, octaves: float) -> tuple[int, int]:
 
 def largest_float(exponent_bits: int, mantissa_bits: int) -> float:
     """The largest number of a format whose codes are all numbers; the exponent's bias is 2^(exponent_bits - 1) - 1."""
-    return float(2 - 2.0**-mantissa_bits) * 2.0 ** (2 ** (exponent_bits - 1))
+    return float((2 - 2.0**-mantissa_bits) * 2.0 ** (2 ** (exponent_bits - 1)))

@@ -43,7 +43,7 @@ class IntegerGradient(Int8Gradient):
 
     def for_weight(self, gradient: Tensor) -> Tensor:
         """The gradient in multiples of the step of `weight_bits`."""
-        return self.rounded(gradient, self.weight_largest)
+        return self.rounded(gradient, 2 ** (self.weight_bits - 1) - 1)
 
     @property
     def bifurcates(self) -> bool:

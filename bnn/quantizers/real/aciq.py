@@ -72,8 +72,9 @@ def bits_of_channels(clips: Tensor, *, mean_bits: float) -> Tensor:
         clips: a_i of each channel, [n], above 0.
         mean_bits: width that all would have.
     """
-    shares = clips.double().pow(2 / 3)
-    return (len(clips) * 2.0**mean_bits * shares / shares.sum()).log2()
+    shares: Tensor = clips.double().pow(2 / 3)
+    steps: Tensor = len(clips) * 2.0**mean_bits * shares / shares.sum()
+    return steps.log2()
 
 
 def corrected(quantized: Tensor, weight: Tensor) -> Tensor:
@@ -87,7 +88,8 @@ def corrected(quantized: Tensor, weight: Tensor) -> Tensor:
     mean, mean_quantized = (x.mean(list(of_channel), keepdim=True) for x in (weight, quantized))
     centred = quantized - mean_quantized
     norms = [x.flatten(1).norm(dim=1).view(-1, *[1 for _ in of_channel]) for x in (weight - mean, centred)]
-    return centred * (norms[0] / norms[1].clamp_min(torch.finfo(weight.dtype).tiny)) + mean
+    factor: Tensor = norms[0] / norms[1].clamp_min(torch.finfo(weight.dtype).tiny)
+    return centred * factor + mean
 
 
 def _check(bits: int) -> None:

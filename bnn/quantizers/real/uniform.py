@@ -12,8 +12,9 @@ def clipped(x: Tensor, clip: float, bits: int) -> Tensor:
         bits: at least 1; of one bit the levels are ±clip / 2.
     """
     half = 2 ** (bits - 1)
-    step = clip / half
-    return (x / step).floor().clamp(-half, half - 1).add(0.5).mul(step)
+    step: float = clip / half
+    steps: Tensor = (x / step).floor().clamp(-half, half - 1)
+    return (steps + 0.5) * step
 
 
 def rounded(x: Tensor, scale: float, bits: int) -> Tensor:
