@@ -15,6 +15,7 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_method_is_a_run_of_the_recipe(digits):
     for method in METHODS:
         run = run_of("mlp", digits, method)
@@ -22,6 +23,7 @@ def test_every_method_is_a_run_of_the_recipe(digits):
         assert run.take(torch.randn(4, 1, 28, 28), torch.arange(4)) is not None
 
 
+@pytest.mark.slow
 def test_a_step_is_measured(digits):
     figures = measure_one("mlp", digits, "head hadamard")
     assert figures["peak_bytes"] > figures["saved_bytes"] > 0

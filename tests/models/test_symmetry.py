@@ -46,7 +46,7 @@ def real(noise: float) -> TrainingStep:
     return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=3e-3))
 
 
-@pytest.mark.parametrize("make", [binary, real])
+@pytest.mark.parametrize("make", [real, pytest.param(binary, marks=pytest.mark.slow)])
 def test_equal_units_stay_equal(make):
     step = make(0.0)
     accuracy = trained(step, 2)
@@ -59,6 +59,7 @@ def test_equal_units_stay_equal(make):
         assert torch.linalg.matrix_rank(weights[1].detach()) == 1
 
 
+@pytest.mark.slow
 def test_a_tenth_of_noise_lets_binary_units_differ():
     step = binary(0.1)
     assert set(distinct_shares(step.model).values()) == {1 / 32, 1 / 10}  # their signs still begin alike
@@ -66,6 +67,7 @@ def test_a_tenth_of_noise_lets_binary_units_differ():
     assert min(distinct_shares(step.model).values()) > 0.9
 
 
+@pytest.mark.slow
 def test_real_units_need_more():
     """1e-2 of a weight of 1 / 64; 1e-4 leaves them alike."""
     assert trained(real(0.64), 20) > 0.8

@@ -61,7 +61,13 @@ def test_the_rate_goes_with_the_root_of_the_batch(digits):
     assert rates[1] == pytest.approx(rates[0] / 2)
 
 
-@pytest.mark.parametrize("words", [["--head", "hadamard", "--norm", "range", "--motion"], ["--optimizer", "boolean"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--head", "hadamard", "--norm", "range", "--motion"],
+        pytest.param(["--optimizer", "boolean"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_is_trained_and_evaluated_from_its_model_file(words, digits, tmp_path, capsys):
     run = tmp_path / "run"
     common = ["--data-dir", str(digits), "--epochs", "2", "--batch-size", "10", "--validation", "0"]
