@@ -181,7 +181,7 @@ def student(n: int) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("draw", "clipped_loss", "exponential_loss"),
     [
-        (randn, 0.0054, 0.0070),
+        pytest.param(randn, 0.0054, 0.0070, marks=pytest.mark.slow),
         pytest.param(laplace, 0.0110, 0.0098, marks=pytest.mark.slow),
         (student, 0.045, 0.021),
     ],
