@@ -182,6 +182,7 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
     from rich.console import Console
     from rich.text import Text
 
+    from bnn.models.mean_field import depth_note
     from bnn.reports.log import RunLog
     from bnn.reports.start import start_line
     from bnn.reports.summary import print_summary
@@ -191,7 +192,8 @@ def _finish(trainer: Trainer, take_all_steps: Callable[[], dict[str, Any]]) -> N
         return
     log = RunLog()
     trainer.callbacks.append(log)
-    for line in (start_line(trainer), *trainer.run.notes):
+    note = depth_note(trainer.run.model)
+    for line in (start_line(trainer), *trainer.run.notes, *([] if note is None else [note])):
         Console().print(Text(line), soft_wrap=True)
     try:
         summary = take_all_steps()

@@ -49,7 +49,8 @@ _KNOWN = {
     **_listed(
         bnn.quantizers.gradients,
         "bnn.quantizers.gradients",
-        set(bnn.quantizers.gradients.__all__) - {"GradientQuantizer", "quantize_gradient"},
+        set(bnn.quantizers.gradients.__all__)
+        - {"GradientQuantizer", "LognormalFit", "fit_lognormal", "quantize_gradient"},
     ),
 }
 """Classes that are told by the arguments of their constructor."""

@@ -28,7 +28,9 @@ _MOVING_MODULES = (
 # Operations outside modules that move numbers; whether backward needs their inputs again.
 _MOVING_OPERATIONS = {
     **dict.fromkeys(("_to_copy", "add", "avg_pool2d", "cat", "clone", "constant_pad_nd", "mean", "sub", "sum"), False),
-    **dict.fromkeys(("clamp", "div", "hardtanh", "mul", "relu", "sigmoid", "tanh"), True),
+    **dict.fromkeys(
+        ("clamp", "clamp_min", "div", "hardtanh", "linalg_vector_norm", "mul", "relu", "sigmoid", "tanh"), True
+    ),
 }
 # Operations that move nothing, besides views.
 _FREE_OPERATIONS = ("_unsafe_view", "empty_like", "new_empty")

@@ -35,6 +35,8 @@ def linear(
         return F.linear(x, weight)
     if _in_integers(x, weight, grad_quantizer) and x.dim() == 2:
         return _IntegerProduct.apply(x, weight, None, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    if grad_quantizer.bifurcates:
+        return _BifurcatedProduct.apply(x, weight, None, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     return quantize_gradient(F.linear(x, weight), grad_quantizer)
 
 
@@ -52,6 +54,8 @@ def conv2d(
         return F.conv2d(x, weight, None, *window.for_torch)
     if _in_integers(x, weight, grad_quantizer):
         return _IntegerProduct.apply(x, weight, window, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    if grad_quantizer.bifurcates:
+        return _BifurcatedProduct.apply(x, weight, window, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     return quantize_gradient(F.conv2d(x, weight, None, *window.for_torch), grad_quantizer)
 
 
@@ -196,3 +200,37 @@ class _IntegerProduct(torch.autograd.Function):
                 q, scale = quantizer.integers(grad, largest=quantizer.weight_largest)
             grad_weight = weight_gradient(q, scale, x, weight, ctx.window, ctx.weight_quantizer)
         return grad_x, grad_weight, None, None, None
+
+
+class _BifurcatedProduct(torch.autograd.Function):
+    """A product of any operands whose two gradients are made of two quantized gradients of its output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, window: Window | None, quantizer: GradientQuantizer) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.window, ctx.quantizer = window, quantizer
+        return F.linear(x, weight) if window is None else F.conv2d(x, weight, None, *window.for_torch)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, weight = (tensor.dense() if isinstance(tensor, BitTensor) else tensor for tensor in ctx.saved_tensors)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _float_gradients(ctx.quantizer(grads[0]), x, weight, ctx.window, [True, False])[0]
+        if ctx.needs_input_grad[1]:
+            grad_weight = _float_gradients(ctx.quantizer.for_weight(grads[0]), x, weight, ctx.window, [False, True])[1]
+        return grad_x, grad_weight, None, None
+
+
+def _float_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, window: Window | None, needs: list[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of input and weight by torch's formulas, those of them that are asked for."""
+    if window is None:
+        of_x = gradient @ weight if needs[0] else None
+        return of_x, gradient.flatten(0, -2).t() @ x.flatten(0, -2) if needs[1] else None
+    stride, padding, dilation, groups = window.for_torch
+    of_x, of_weight, _ = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, stride, padding, dilation, False, [0, 0], groups, [*needs, False]
+    )
+    return of_x, of_weight

@@ -1,6 +1,8 @@
 """Published methods of training, one a file: callbacks, terms of the loss, training steps, optimizers."""
 
+from bnn.methods.bep import MarginLoss, bep_step
 from bnn.methods.bgd import BGD
+from bnn.methods.boolean import boolean_step
 from bnn.methods.compressibility import Compressibility
 from bnn.methods.foo_vb import FOOVB
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
@@ -17,12 +19,15 @@ __all__ = [
     "AdaptiveGradientScaling",
     "Compressibility",
     "HoyerSquare",
+    "MarginLoss",
     "PenalizedLoss",
     "Penalty",
     "PenaltySchedule",
     "SilenceAwareDecay",
     "TauSchedule",
     "Ternarize",
+    "bep_step",
+    "boolean_step",
     "gxnor_augmentation",
     "gxnor_step",
     "weights_of",

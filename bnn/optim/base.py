@@ -272,7 +272,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 _apply_hysteresis_(weight, negative, hysteresis)
             if accumulates:
                 weight.clamp_(-1, 1)
-            _write(weights[rows], weight, generator)
+            write_rows(weights[rows], weight, generator)
             for moment, value in zip(moments, values, strict=True):
                 moment.write(rows, value, generator)
         return None
@@ -362,7 +362,8 @@ def _apply_hysteresis_(weight: Tensor, was_negative: Tensor, hysteresis: float) 
     weight.copy_(torch.where(near, torch.where(negative, -hysteresis, hysteresis), weight))
 
 
-def _write(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:
+def write_rows(stored: Tensor, values: Tensor, generator: torch.Generator) -> None:
+    """Rounds float32 values to a parameter's dtype, stochastically; of a float32 parameter they are its own memory."""
     if stored.dtype is torch.int8:
         stored.copy_(encode(values, generator))
     elif stored.dtype is not torch.float32:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from bnn.cost import count_layers, storage
 from bnn.models import networks
+from bnn.models.mean_field import depth_note
 
 
 def print_models(console: Console) -> None:
@@ -21,6 +22,7 @@ def print_models(console: Console) -> None:
     table.add_column("model", overflow="fold")
     for column in ("input", "weights", "binary", "bits/weight", "MMAC", "±1 MMAC"):
         table.add_column(column, justify="right", no_wrap=True)
+    notes = []
     for name, build in networks().items():
         shape = inspect.signature(build).parameters["input_shape"]
         with torch.device("meta"):
@@ -37,4 +39,8 @@ def print_models(console: Console) -> None:
             f"{macs / 1e6:,.1f}",
             f"{binary / 1e6:,.1f}",
         )
+        if (note := depth_note(model)) is not None:
+            notes.append(f"{name}: {note}")
     console.print(table)
+    for note in notes:
+        console.print(note)

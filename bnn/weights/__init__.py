@@ -5,6 +5,7 @@ from bnn.weights.base import StoreFactory, WeightStore, named_stores
 from bnn.weights.default import default_store, make_default_store
 from bnn.weights.discrete import DiscreteStore, ProgrammableStore, ProgrammedWeight, store_behind
 from bnn.weights.frozen import FrozenStore
+from bnn.weights.hadamard import HadamardStore
 from bnn.weights.latent import LatentStore
 from bnn.weights.sparse import SparseStore
 
@@ -13,6 +14,7 @@ __all__ = [
     "AccumulatorStore",
     "DiscreteStore",
     "FrozenStore",
+    "HadamardStore",
     "LatentStore",
     "ProgrammableStore",
     "ProgrammedWeight",

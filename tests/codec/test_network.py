@@ -30,7 +30,7 @@ from bnn.models import (
     vgg_small,
 )
 from bnn.models.zoo import RELEASED
-from bnn.quantizers import ApproxSign, DoReFa, ReCU, Sign, Ternary
+from bnn.quantizers import ApproxSign, BoundedSign, DoReFa, ReCU, Sign, TanhSign, Ternary
 from bnn.quantizers.gradients import Int8Gradient, IntegerGradient
 from bnn.weights import FrozenStore
 
@@ -86,6 +86,13 @@ SAMPLES = [
         recompute=True,
     ),
     BinaryNorm(4, eps=1e-3),
+    BinaryBlock(
+        BinaryLinear(3, 4, input_quantizer=TanhSign(fan_in=3.0)),
+        bnn.layers.RangeBatchNorm(4, chunks=2, constant="paper", affine=False),
+        activation=BoundedSign(norm=2.0),
+    ),
+    bnn.layers.TopKBatchNorm(4, k=3, momentum=0.2),
+    bnn.layers.HadamardClassifier(8, 5),
     RPReLU(5),
     bnn.layers.AvgPool2d(2, ceil_mode=True),
     bnn.layers.HalfTurn(),

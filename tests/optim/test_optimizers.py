@@ -232,6 +232,8 @@ def test_an_accumulator_that_is_not_finite_is_refused_with_nothing_changed(cls, 
     for accumulator in accumulators:
         accumulator.grad = torch.rand(accumulator.shape) - 0.5
     optimizer.step()
+    if where == "state" and not state_tensors(optimizer):
+        pytest.skip("it keeps no tensors of accumulators")
     values = [*(accumulator.detach() for accumulator in accumulators), *state_tensors(optimizer)]
     (values[1] if where == "weight" else values[2])[...] = math.nan
     before = [value.clone() for value in values]

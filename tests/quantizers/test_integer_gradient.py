@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bnn.layers import BinaryBlock, BinaryConv2d
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear
 from bnn.quantizers import Sign
 from bnn.quantizers.gradients import Int8Gradient, IntegerGradient
 from tests.contracts import randn
@@ -40,11 +40,45 @@ def test_eight_bits_are_int8():
         assert torch.equal(got, value)
 
 
-@pytest.mark.parametrize("width", [1, 9, 0])
-@pytest.mark.parametrize("name", ["bits", "weight_bits"])
-def test_other_widths_are_refused(width, name):
-    with pytest.raises(ValueError, match=f"^an integer gradient has 2 to 8 bits, got {width}$"):
+@pytest.mark.parametrize(
+    ("name", "width"), [("bits", 1), ("bits", 9), ("bits", 0), ("weight_bits", 1), ("weight_bits", 17)]
+)
+def test_other_widths_are_refused(name, width):
+    message = {"bits": "gradient has 2 to 8 bits", "weight_bits": "gradient of the weight's product has 2 to 16 bits"}
+    with pytest.raises(ValueError, match=f"^an integer {message[name]}, got {width}$"):
         IntegerGradient(**{"bits": 4} | {name: width})
+
+
+def layer_and_input(cls, **options):
+    if cls is BinaryLinear:
+        return BinaryLinear(6, 4, **options), randn(5, 6), randn(5, 4, seed=1)
+    return BinaryConv2d(6, 4, 3, stride=2, padding=1, **options), randn(3, 6, 5, 5), randn(3, 4, 3, 3, seed=1)
+
+
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("cls", [BinaryLinear, BinaryConv2d])
+def test_sixteen_bits_of_the_weight_s_product(cls, real):
+    """Of 8 bits for the input's, the paper's: each product has torch's gradient of its own rounding of the output's."""
+    options = {"input_quantizer": None} if real else {}
+    layer, x, grad = layer_and_input(cls, grad_quantizer=IntegerGradient(8, weight_bits=16), **options)
+    plain, _, _ = layer_and_input(cls, **options)
+    plain.load_state_dict(layer.state_dict())
+    x.requires_grad_()
+    layer(x).backward(grad)
+    for bits, of in ((8, "input"), (16, "weight")):
+        other = x.detach().clone().requires_grad_()
+        plain.zero_grad()
+        plain(other).backward(
+            IntegerGradient(bits)(grad) if bits == 8 else IntegerGradient(8, weight_bits=16).for_weight(grad)
+        )
+        mine, theirs = (x.grad, other.grad) if of == "input" else (layer.store.weight.grad, plain.store.weight.grad)
+        torch.testing.assert_close(mine, theirs)
+    exact = x.detach().clone().requires_grad_()
+    plain.zero_grad()
+    plain(exact).backward(grad)
+    error = (layer.store.weight.grad - plain.store.weight.grad).norm() / plain.store.weight.grad.norm()
+    assert 0 < error < 1e-4
+    assert not IntegerGradient(8, weight_bits=16, generator=generator()).gives_integers
 
 
 @pytest.mark.parametrize("recompute", [True, False])

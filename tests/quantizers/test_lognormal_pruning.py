@@ -43,6 +43,16 @@ def test_prunes_the_wanted_part_and_keeps_the_sum(sigma, sparsity, generator):
     assert (q.abs().sum() / gradient.abs().sum()).item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize(("sigma", "cosine", "hard"), [(1, 0.63, 0.49), (2, 0.992, 0.83), (3, 1.0, 0.97)])
+def test_direction_and_what_a_hard_threshold_would_lose(sigma, cosine, hard, generator):
+    gradient = lognormal(sigma, generator)
+    q = LognormalPruning(sparsity=0.85, generator=generator)(gradient)
+    assert torch.cosine_similarity(q, gradient, dim=0).item() == pytest.approx(cosine, abs=0.01)
+    magnitude = gradient.abs()
+    kept = magnitude.topk(round(0.15 * len(magnitude))).values.sum() / magnitude.sum()
+    assert kept.item() == pytest.approx(hard, abs=0.01)
+
+
 def test_large_elements_stay_and_small_ones_become_the_threshold(generator):
     gradient = lognormal(2, generator)
     q = LognormalPruning(generator=generator)(gradient)

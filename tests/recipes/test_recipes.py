@@ -19,7 +19,19 @@ RECIPES = sorted((ROOT / "recipes").glob("*.py"))
 
 
 def test_the_known_recipes_are_found():
-    names = {"digits", "mnist", "binary", "recu", "compressible", "gxnor", "mtj", "images", "arrays", "imagenet"}
+    names = {
+        "digits",
+        "mnist",
+        "binary",
+        "recu",
+        "compressible",
+        "gxnor",
+        "mtj",
+        "images",
+        "arrays",
+        "imagenet",
+        "methods",
+    }
     assert names <= {path.stem for path in RECIPES} == set(recipe_names())
 
 

@@ -164,10 +164,10 @@ class EnergyMeter(Callback):
         summary["energy_j"] = None
         summary["price_table"] = self.prices[0].name
         try:
-            step, uncounted = _count(trainer)
+            step, uncounted = count_run(trainer)
         except Exception:  # a user's module may raise anything; an estimate must not cost a run its result
             return
-        steps = _steps(trainer)
+        steps = steps_taken(trainer)
         write_ledger(trainer.out, step, steps=steps)
         ledger = step.scaled(steps)
         summary["energy_by_table_j"] = {table.name: ledger.energy_J(table) for table in self.prices}
@@ -202,11 +202,12 @@ def read_ledger(run: Path) -> Ledger | None:
         raise RunError(f"{path} is damaged ({error}): delete it to go without its figures") from None
 
 
-def _steps(trainer: Trainer) -> int:
+def steps_taken(trainer: Trainer) -> int:
+    """Training steps that changed the network."""
     return trainer.step - trainer.skipped
 
 
-def _count(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
+def count_run(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
     """The counts of a step, and what is not in them."""
     run, batch_size = trainer.run, trainer.batches.batch_size
     # A parameter that is stepped inside backward has been stepped once a slice.
@@ -217,6 +218,6 @@ def _count(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
         run.data.image_shape,
         batch_size=batch_size,
         slices=math.ceil(batch_size / (run.slice_size or batch_size)),
-        updates={weight: max(1, round(count / max(1, _steps(trainer)))) for weight, count in taken.items()},
+        updates={weight: max(1, round(count / max(1, steps_taken(trainer)))) for weight, count in taken.items()},
     )
     return ledger, count_network(run.model, run.data.image_shape).uncounted

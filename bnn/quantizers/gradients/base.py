@@ -44,6 +44,19 @@ class GradientQuantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def for_weight(self, gradient: Tensor) -> Tensor:
+        """The gradient as it enters the product for the weight's, where that differs from `forward`, for the input's.
+
+        Raises:
+            NonFiniteError: the gradient has NaN or infinite values.
+        """
+        return self(gradient)  # type: ignore[no-any-return]
+
+    @property
+    def bifurcates(self) -> bool:
+        """Whether `for_weight` differs, so that the two products of backward see two gradients."""
+        return type(self).for_weight is not GradientQuantizer.for_weight
+
     @property
     def gives_integers(self) -> bool:
         """Whether a gradient becomes integers by stochastic rounding without clamping, as integer products need."""

@@ -33,6 +33,10 @@ class Int8Gradient(GradientQuantizer):
 
     def forward(self, gradient: Tensor) -> Tensor:
         """The gradient in multiples of its step."""
+        return self.rounded(gradient, self.largest)
+
+    def rounded(self, gradient: Tensor, largest: int) -> Tensor:
+        """The gradient in multiples of a step, of which the bound of its magnitude has `largest`."""
         bound = largest_magnitude(gradient)
         if bound == 0:
             return gradient.clone()
@@ -40,8 +44,8 @@ class Int8Gradient(GradientQuantizer):
             rank = max(1, round(self.quantile * gradient.numel()))
             # All zero up to the quantile: what is not zero is clamped to the largest, that is, kept.
             bound = float(gradient.abs().flatten().kthvalue(rank).values) or bound
-        integers = round_to_integers_(gradient.float() * (self.largest / bound), self.generator)
-        return integers.clamp_(-self.largest, self.largest).mul_(bound / self.largest).to(gradient.dtype)
+        integers = round_to_integers_(gradient.float() * (largest / bound), self.generator)
+        return integers.clamp_(-largest, largest).mul_(bound / largest).to(gradient.dtype)
 
     @property
     def gives_integers(self) -> bool:

@@ -1,0 +1,109 @@
+"""The Boolean optimizer of B+LD, which has no latent weights."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnn.optim.adam import Adam
+from bnn.optim.base import require, write_rows
+from bnn.optim.rows import float_rows, row_chunks, rows_of
+from bnn.random.streams import generator_like, rounding_seed
+from bnn.weights.accumulator import decode, is_accumulator
+
+_KEPT = "kept_share"
+
+
+class Boolean(Adam):
+    """m = b m + lr g; a weight w of ±1 flips where m w >= 1, and m is 0 again. Real parameters are stepped by `Adam`.
+
+    b, of each parameter, is 0 at its first step and then the share of its weights that the last step did not flip.
+
+    Weight and m are one number here, an `Accumulator` a = w - m, whose sign is the weight: m w >= 1 where a has reached
+    0, and m = 0 where a is ±1. So the method is a step of accumulators with three switches, and with all of them off
+    that of the preset `edge-min`, `Adam` without means: the *magnitude* of the gradient counts and not its sign alone;
+    a *leak* draws a back to ±1; and what flips is set *hysteresis* away from 0, which is the whole range. In contrast
+    to the paper's m, a ends at ±1: a weight that was pushed far away from flipping needs no more to flip than a new
+    one.
+
+    lr is large, since gradients of a mean loss are small: the paper takes 150 for VGG-small with batch norm and 12
+    without, and Adam of rate 1e-3 for norms and real layers, in a group of their own; a cosine takes both to 0. Weights
+    begin at ±1. Source: Nguyen et al. 2024 (Boolean logic deep learning), arXiv 2405.16339, algorithm 1, with what
+    public re-implementations add to it.
+
+    Args:
+        params: parameters or groups of them; accumulators are Boolean.
+        lr: rate of the accumulation in groups of accumulators, learning rate in others.
+        magnitude: whether the size of the gradient counts.
+        leak: whether b is the share of kept weights, and not 1.
+        hysteresis: magnitude of an accumulator that has just flipped, in (0, 1].
+        betas: of Adam.
+        eps: of Adam.
+        state_dtype: of Adam's moments.
+        seed: of the stochastic rounding.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float = 1e-3,
+        magnitude: bool = True,
+        leak: bool = True,
+        hysteresis: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        state_dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> None:
+        self._switches = {"magnitude": magnitude, "leak": leak, "hysteresis": hysteresis}
+        super().__init__(params, lr=lr, betas=betas, eps=eps, state_dtype=state_dtype, seed=seed)
+
+    def check_group(self, group: dict[str, Any]) -> None:
+        """Refuses options that are out of their range."""
+        for name, value in self._switches.items():
+            group.setdefault(name, value)
+        super().check_group(group)
+        require(0 < group["hysteresis"] <= 1, "hysteresis lies in (0, 1]", group["hysteresis"])
+
+    def check_state(self, group: dict[str, Any], parameter: Tensor, state: Mapping[str, Any]) -> None:
+        """Refuses a state that steps of this optimizer cannot have left."""
+        if not is_accumulator(parameter):
+            return super().check_state(group, parameter, state)
+        step, kept = state.get("step", 1), state.get(_KEPT, 0.0)
+        require(type(step) is int and step >= 1, "steps are counted from 1", step)
+        require(type(kept) is float and 0 <= kept <= 1, "a share of kept weights lies in 0..1", kept)
+        return None
+
+    def _step_parameter(self, index: int, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
+        if not is_accumulator(parameter):
+            return super()._step_parameter(index, group, parameter, gradient)
+        state = self.state[parameter]
+        state["step"] = step = state.get("step", 0) + 1
+        kept = state.get(_KEPT, 0.0) if group["leak"] else 1.0
+        generator = generator_like(parameter, rounding_seed(seed=group["seed"], index=index, step=step))
+        weights, gradients, flips = rows_of(parameter), rows_of(gradient), 0
+        for rows in row_chunks(weights):
+            values = decode(weights[rows])
+            flips += step_(values, float_rows(gradients, rows), group, kept)
+            write_rows(weights[rows], values, generator)
+        state[_KEPT] = 1 - flips / max(1, parameter.numel())
+        return None
+
+
+def step_(values: Tensor, gradient: Tensor, group: Mapping[str, Any], kept: float) -> int:
+    """Steps accumulators in place; gives how many weights flip.
+
+    Args:
+        values: float32, in -1..1.
+        gradient: the same shape.
+        group: the options.
+        kept: the decay b, in 0..1.
+    """
+    weight = torch.where(values >= 0, 1.0, -1.0)
+    gradient = gradient if group["magnitude"] else gradient.sign()
+    values.sub_(weight).mul_(kept).add_(weight).sub_(gradient, alpha=group["lr"])
+    flips = values * weight <= 0
+    values.copy_(torch.where(flips, -group["hysteresis"] * weight, values)).clamp_(-1, 1)
+    return int(flips.sum())
