@@ -23,11 +23,11 @@ def quantize(arguments: list[str]) -> None:
     add_model_options(parser)
     parser.add_argument("--fit", metavar="SIZE", type=parse_size, required=True, help="of the file, such as 200kB")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="the file (default: RUN-quantized.bnnz)")
-    parser.add_argument("--steps", type=int, default=200, help="of calibrating a layer at a width (default: 200)")
+    parser.add_argument("--steps", type=int, default=200, help="of tuning biases (default: 200)")
     parser.add_argument("--nearest", action="store_true", help="calibrate nothing: round to the nearest levels")
     options = parser.parse_args(arguments)
-    if options.steps < 1:
-        raise UsageError(f"--steps is at least 1, got {options.steps}")
+    if options.steps < 0:
+        raise UsageError(f"--steps is at least 0, got {options.steps}")
     out = place_beside(options.model, options.out, "-quantized.bnnz")
     model = model_of(options.model, options.recipe)
     examples = examples_of(options, model)

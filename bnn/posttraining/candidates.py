@@ -11,21 +11,19 @@ from torch import Tensor, nn
 
 from bnn.codec.coding import Entry, encode_discrete, encode_values
 from bnn.layers import BinaryLayer
-from bnn.posttraining.calibration import Calibrated, adaquant, nearest
+from bnn.posttraining.calibration import Calibrated, Moments, adaquant, nearest
 from bnn.posttraining.grids import GRIDS, Grid
 from bnn.posttraining.products import (
     divergence,
     levels_of,
     logits_of,
-    operands_of,
+    moments_of,
     products_of_network,
     weight_of,
-    window_of,
     with_levels,
 )
 
 AS_IT_IS = "as it is"
-_OPERAND_VALUES = 1 << 23  # of a layer; what is kept of it takes 32 MiB
 _HALF_LIMIT = 65504.0
 _REAL = 1 << 16  # more levels than any grid has
 
@@ -60,17 +58,14 @@ class Candidates:
     options: tuple[Option, ...]
 
 
-def candidates(
-    network: nn.Module, x: Tensor, held: Tensor, *, steps: int, generator: torch.Generator
-) -> list[Candidates]:
+def candidates(network: nn.Module, x: Tensor, held: Tensor, *, calibrate: bool) -> list[Candidates]:
     """The weights of linear layers and convolutions, then what else has floats, module by module.
 
     Args:
         network: in evaluation mode.
         x: examples to calibrate on, as the network takes them.
         held: other ones, on which losses are measured.
-        steps: of calibrating a layer at a width; 0 rounds to the nearest levels.
-        generator: of the examples of each step.
+        calibrate: whether levels are those of AdaQuant, and not just the nearest.
     """
     reference = logits_of(network, held)
 
@@ -83,12 +78,12 @@ def candidates(
     layers = {
         name: (layer, grids) for name, layer in products_of_network(network).items() if (grids := _narrower(layer))
     }
-    seen = operands_of(network, list(layers), x, most_values=_OPERAND_VALUES) if steps else {}
+    seen = moments_of(network, list(layers), x) if calibrate else {}
     found = []
     for name, (layer, grids) in layers.items():
         options = []
         for grid in grids:
-            made = _levels(layer, grid, seen.get(name), steps, generator)
+            made = _levels(layer, grid, seen.get(name))
             options.append(measured(grid.width, _installer(name, grid, made), _weight_entries(name)))
         if levels_of(layer):
             options.append(Option(AS_IT_IS, _nothing, tuple(_weight_entries(name)(network)), 0.0))
@@ -109,12 +104,10 @@ def _narrower(layer: nn.Module) -> list[Grid]:
     return [grid for grid in GRIDS if grid.levels < number]
 
 
-def _levels(layer: nn.Module, grid: Grid, x: Tensor | None, steps: int, generator: torch.Generator) -> Calibrated:
+def _levels(layer: nn.Module, grid: Grid, moments: Moments | None) -> Calibrated:
     weight, bias = weight_of(layer), getattr(layer, "bias", None)
     bias = None if bias is None else bias.detach()
-    if not steps or x is None:  # the examples do not come to it
-        return nearest(weight, bias, grid)
-    return adaquant(weight, bias, grid, x, window=window_of(layer), steps=steps, generator=generator)
+    return nearest(weight, bias, grid) if moments is None else adaquant(weight, bias, grid, moments)
 
 
 def _installer(name: str, grid: Grid, made: Calibrated) -> Install:
@@ -163,9 +156,14 @@ def _half(network: nn.Module, names: Sequence[str]) -> tuple[str, Install, Calla
     return "16", install, _values_as(names, dtype)
 
 
+def outside_stores(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network that a file has as they are, by name: all but what stores hold."""
+    return {name: value for name, value in network.state_dict().items() if ".store." not in f".{name}"}
+
+
 def round_to(network: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
     """Gives tensors of a network, by name, values that their dtypes have; those that it has not are left out."""
-    state = network.state_dict()
+    state = outside_stores(network)
     with torch.no_grad():
         for name, dtype in dtypes.items():
             if name in state:
@@ -175,7 +173,7 @@ def round_to(network: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
 def _others(network: nn.Module, weights: Sequence[str]) -> dict[str, list[str]]:
     """Names of the tensors of float32 outside of stores and of `weights`, by module."""
     of_modules: dict[str, list[str]] = {}
-    for name, value in network.state_dict().items():
-        if value.dtype is torch.float32 and name not in weights and ".store." not in f".{name}":
+    for name, value in outside_stores(network).items():
+        if value.dtype is torch.float32 and name not in weights:
             of_modules.setdefault(name.rpartition(".")[0], []).append(name)
     return of_modules

@@ -13,10 +13,13 @@ from bnn.bits import BitTensor
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn.models.conversion.layers import is_product, obstacle
 from bnn.ops.geometry import Window
+from bnn.posttraining.calibration import Moments
 from bnn.posttraining.grids import Grid
 from bnn.weights import FrozenStore
 
 _MOST_LEVELS = 256
+# Places of images that moments are of, in all and of each batch at least.
+_ROWS, _LEAST_ROWS = 1 << 15, 1 << 10
 EXAMPLES_AT_ONCE = 250
 """That go through a network together."""
 
@@ -78,13 +81,6 @@ def window_of(module: nn.Module) -> Window | None:
 def operand(module: nn.Module, x: Tensor) -> Tensor:
     """What a layer multiplies with its weight, as floats."""
     return dense(module.quantized(x) if isinstance(module, BinaryLayer) else x).float()
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window | None) -> Tensor:
-    """The product of `operand` and a dense weight, plus the bias of each channel."""
-    if window is None:
-        return F.linear(x, weight, bias)
-    return F.conv2d(x, weight, bias, *window.for_torch)
 
 
 def with_levels(module: nn.Module, grid: Grid, levels: Tensor, scale: Tensor, bias: Tensor | None) -> BinaryLayer:
@@ -158,32 +154,26 @@ def watched(network: nn.Module, names: Sequence[str], see: Callable[[str, nn.Mod
                 hook.remove()
 
 
-def operands_of(network: nn.Module, names: Sequence[str], x: Tensor, *, most_values: int) -> dict[str, Tensor]:
-    """What layers multiply with their weights, for as many examples as take `most_values` in each layer.
+def moments_of(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, Moments]:
+    """The moments of what layers multiply with their weights; those that no example comes to have none.
 
     Args:
         network: in evaluation mode.
         names: of its products.
         x: examples, as the network takes them.
-        most_values: of each layer; the first example is there in any case.
     """
-    kept: dict[str, list[Tensor]] = {name: [] for name in names}
-    sizes = dict.fromkeys(names, 0)
+    found: dict[str, Moments] = {}
 
     def see(name: str, module: nn.Module, inputs: Tensor) -> None:
-        if sizes[name] >= most_values:
-            return
-        values = operand(module, inputs)
-        rows = max(1, (most_values - sizes[name]) * len(values) // values.numel())
-        kept[name].append(values[:rows].detach().clone())
-        sizes[name] += kept[name][-1].numel() if rows < len(values) else values.numel()
-        if rows < len(values):
-            sizes[name] = most_values
+        if name not in found:
+            found[name] = Moments(weight_of(module).shape, window_of(module))
+        most_rows = max(_LEAST_ROWS, EXAMPLES_AT_ONCE * _ROWS // len(x))
+        found[name].add(operand(module, inputs), most_rows=most_rows)
 
     with torch.no_grad(), watched(network, names, see):
         for part in torch.split(x, EXAMPLES_AT_ONCE):
             network(part)
-    return {name: torch.cat(parts) for name, parts in kept.items() if parts}
+    return found
 
 
 def logits_of(network: nn.Module, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from bnn.codec.container import to_bytes
 from bnn.codec.model import entries_of
 from bnn.errors import RunError
 from bnn.posttraining.allocation import Choice, allocate
-from bnn.posttraining.candidates import Candidates, candidates, round_to
+from bnn.posttraining.candidates import Candidates, candidates, outside_stores, round_to
 from bnn.posttraining.products import divergence, logits_of
 from bnn.posttraining.tuning import reestimate_norms, tune_biases
 from bnn.training.directory import replace_file
@@ -82,9 +82,9 @@ def quantize(
         x: some hundred examples, at least 8, normalised as the network takes them; they need no labels. Three quarters
             calibrate, the others measure the losses.
         fit_bytes: what the file may take.
-        steps: of calibrating a layer, and of tuning biases; at least 1.
+        steps: of tuning biases, at least 0.
         calibrate: whether to do either; without, weights are rounded to the nearest levels of the best widths.
-        seed: of the examples of each step.
+        seed: of the examples of each of them.
 
     Raises:
         RunError: even the least widths do not fit, and the message says what they take; there are too few examples; or
@@ -94,7 +94,7 @@ def quantize(
         raise RunError(f"calibration takes at least {_FEWEST} examples, not {len(x)}: some hundred are good")
     x, held = x[: 3 * len(x) // 4], x[3 * len(x) // 4 :]
     generator = torch.Generator().manual_seed(seed)
-    parts = candidates(model.network, x, held, steps=steps if calibrate else 0, generator=generator)
+    parts = candidates(model.network, x, held, calibrate=calibrate)
     reference, of_held = logits_of(model.network, x), logits_of(model.network, held)
     found = _fitting(_Assembly(model, parts), fit_bytes)
     found = replace(found, divergence=_divergence(found.model, held, of_held))
@@ -173,7 +173,7 @@ def _with_file(found: Quantized) -> Quantized:
     network = found.model.network
     dtypes = {entry.name: entry.dtype for entry in found.entries if not entry.levels}
     round_to(network, dtypes)
-    state = network.state_dict()
+    state = outside_stores(network)
     entries = [
         encode_values(entry.name, state[entry.name].to(entry.dtype)) if entry.name in state else entry
         for entry in found.entries

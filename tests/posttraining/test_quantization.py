@@ -12,7 +12,7 @@ from tests.posttraining.networks import CALIBRATION, accuracy, binary, data, rea
 
 def test_the_file_is_as_large_as_promised_and_says_the_same(tmp_path):
     model, x, fit_bytes = real(), data()[0][:CALIBRATION], 2200
-    found = quantize(model, x, fit_bytes=fit_bytes, steps=25)
+    found = quantize(model, x, fit_bytes=fit_bytes, steps=10)
     path = tmp_path / "small.bnnz"
     found.save(path)
     assert path.stat().st_size == found.size_bytes <= fit_bytes
