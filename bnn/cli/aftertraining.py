@@ -1,18 +1,20 @@
-"""`bnn quantize`: what becomes of a network that has been trained."""
+"""`bnn quantize` and `bnn diagnose`: what becomes of a network that has been trained."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnn.cli.arguments import ArgumentParser, parse_size
-from bnn.cli.examples import add_model_options, drawn, examples_of, place_beside
+from bnn.cli.examples import add_model_options, drawn, examples_of, place_beside, recipe_with_values
 from bnn.cli.trainer import model_of
-from bnn.errors import UsageError
+from bnn.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from bnn.codec import Model
     from bnn.data import Split
+    from bnn.training import Run
 
 
 def quantize(arguments: list[str]) -> None:
@@ -51,3 +53,61 @@ def _print_accuracies(models: dict[str, Model], test: Split | None) -> None:
         found = {name: evaluate(model, test) for name, model in models.items()}
         texts = [f"{100 * figures.accuracy:.2f} % {name}" for name, figures in found.items()]
         print(f"test accuracy: {', '.join(texts)}; {len(test):,} examples")
+
+
+def diagnose(arguments: list[str]) -> None:
+    """Writes a page that explains a trained network."""
+    parser = ArgumentParser(
+        prog="bnn diagnose", description="Writes a page of figures that explain a trained network, with advice."
+    )
+    add_model_options(parser)
+    parser.add_argument("-o", "--out", metavar="PAGE", type=Path, help="the page (default: RUN/diagnosis.html)")
+    options = parser.parse_args(arguments)
+    model = model_of(options.model, options.recipe)
+    from bnn.posttraining.diagnosis import diagnose as findings_of
+    from bnn.posttraining.state import levels_by_layer
+
+    is_run = options.model.is_dir()
+    run = _untrained(options) if is_run else None
+    examples = examples_of(options, model, run)
+    x, labels = drawn(model, examples.train, options.examples)
+    findings = findings_of(
+        model,
+        x,
+        labels,
+        start=None if run is None else levels_by_layer(run.model),
+        never_flipped=_never_flipped(options.model) if is_run else None,
+    )
+    try:
+        from bnn.reports.diagnosis import write_diagnosis
+    except ModuleNotFoundError as error:
+        raise RunError(f"a page cannot be made ({error}): pip install 'bnn-edge[report]'") from None
+    beside = options.model / "diagnosis.html" if is_run else options.model.with_suffix(".diagnosis.html")
+    page = options.out or beside
+    about = [
+        f"Data: {model.about.get('data', options.data_dir)}; {len(labels):,} examples of them were looked at.",
+        f"After {model.about.get('epochs', 'an unknown number of')} epochs.",
+    ]
+    write_diagnosis(findings, page, title=f"Diagnosis of {options.model.resolve().name}", about=about)
+    for finding in findings:
+        print(f"{finding.title}: {finding.advice}")
+    print(f"page: {page}")
+
+
+def _untrained(options: argparse.Namespace) -> Run:
+    """The run as its recipe makes it, before its first step."""
+    from bnn.training.recipe import build
+
+    return build(*recipe_with_values(options))
+
+
+def _never_flipped(run: Path) -> dict[str, float] | None:
+    """Of each layer the share of weights that never flipped, where the run has counted it."""
+    from bnn.training.directory import SUMMARY, read_json
+
+    summary = read_json(run / SUMMARY) if (run / SUMMARY).exists() else {}
+    layers = summary.get("weight_state")
+    if not isinstance(layers, dict) or not all(isinstance(figures, dict) for figures in layers.values()):
+        return None
+    found = {name: figures.get("never_flipped") for name, figures in layers.items()}
+    return {name: float(share) for name, share in found.items() if isinstance(share, (int, float))} or None

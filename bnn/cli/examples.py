@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bnn.cli.arguments import ArgumentParser
 from bnn.cli.trainer import add_recipe_option, arguments_of_run, moved_data, named_recipe
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bnn.codec import Model
-    from bnn.data import Dataset, Split
+    from bnn.data import Split
+    from bnn.training import Run
+    from bnn.training.recipe import Recipe
 
 
 class Examples(NamedTuple):
@@ -33,18 +35,17 @@ def add_model_options(parser: ArgumentParser) -> None:
     add_recipe_option(parser)
 
 
-def dataset_of_run(options: argparse.Namespace) -> Dataset:
-    """The data of a run, by its recipe.
+def recipe_with_values(options: argparse.Namespace) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe of a run and its arguments, with the data where they are now.
 
     Args:
         options: of `add_model_options`.
 
     Raises:
         RunError: the run has no recipe that may be executed.
-        DataError: the data are not where they were.
     """
     from bnn.training.directory import read_configuration
-    from bnn.training.recipe import load_data, values_from_json, values_to_json
+    from bnn.training.recipe import values_from_json, values_to_json
 
     configuration = read_configuration(options.model)
     recipe = named_recipe(options.model, configuration, options.recipe)
@@ -55,11 +56,16 @@ def dataset_of_run(options: argparse.Namespace) -> Dataset:
         if "data_dir" not in recipe.parameters:
             raise UsageError(f"the recipe {recipe.name} has no option --data-dir")
         given = {**given, **values_to_json(moved_data(recipe, given, options.data_dir))}
-    return load_data(recipe, values_from_json(recipe, given))
+    return recipe, values_from_json(recipe, given)
 
 
-def examples_of(options: argparse.Namespace, model: Model) -> Examples:
+def examples_of(options: argparse.Namespace, model: Model, run: Run | None = None) -> Examples:
     """The data of a run, or those in `--data-dir` for a model file.
+
+    Args:
+        options: of `add_model_options`.
+        model: the model.
+        run: the run, where it has been made already; its data are taken.
 
     Raises:
         UsageError: a file is named without data.
@@ -69,12 +75,13 @@ def examples_of(options: argparse.Namespace, model: Model) -> Examples:
     from bnn.data.folder import labelled_images
     from bnn.data.measurements import labelled_measurements
     from bnn.training.evaluation import relabelled
+    from bnn.training.recipe import load_data
 
     takes = model.preprocessing
     if takes is None:
         raise RunError(f"{options.model} does not say how pictures become its input")
     if options.model.is_dir():
-        data = dataset_of_run(options)
+        data = load_data(*recipe_with_values(options)) if run is None else run.data
         if data.image_shape != takes.image_shape:
             raise RunError(
                 f"the model takes images of {list(takes.image_shape)}, the data have {list(data.image_shape)}"

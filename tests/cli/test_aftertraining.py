@@ -1,5 +1,6 @@
 """`bnn quantize`: a run's network in a file of a given size, and in one line what is wrong."""
 
+import html
 from pathlib import Path
 
 import bnn as package
@@ -28,3 +29,17 @@ def test_what_is_wrong_is_one_line(bnn, finished):
     assert_one_line(bnn("quantize", "run", "--fit", "9kB", "--examples", "3"), "--examples is at least 8", code=2)
     Path("sweep").mkdir()
     assert_one_line(bnn("quantize", "sweep", "--fit", "9kB"), "sweep is not the directory of a run")
+
+
+def test_a_diagnosis_is_a_page_with_advice_under_each_figure(bnn, finished):
+    code, output, errors = bnn("diagnose", "run", "--examples", "32")
+    assert (code, errors) == (0, "")
+    page = Path("run/diagnosis.html").read_text(encoding="utf-8")
+    lines = [line for line in output.splitlines() if ": " in line and not line.startswith("page: ")]
+    assert len(lines) == 7
+    assert page.count("<svg") == page.count('<p class="alert">') == 7
+    for line in lines:
+        title, _, advice = line.partition(": ")
+        assert html.escape(title, quote=False).replace("'", "&#39;") in page
+        assert html.escape(advice, quote=False) in page
+    assert_one_line(bnn("diagnose", "run/model.bnnz"), "--data-dir FOLDER", code=2)

@@ -34,6 +34,7 @@ def trained(network: nn.Module, *, epochs: int, learning_rate: float) -> Model:
             optimizer.zero_grad()
             F.cross_entropy(network(x[rows]), y[rows]).backward()
             optimizer.step()
+    network.zero_grad()
     found = digits()
     return Model(network, preprocessing=found.preprocessing, classes=found.classes)
 
