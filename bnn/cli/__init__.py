@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnn.cli.aftertraining import diagnose, quantize
+from bnn.cli.aftertraining import diagnose, quantize, shrink
 from bnn.cli.bench.command import bench
 from bnn.cli.budget.command import budget
 from bnn.cli.export import export
@@ -34,6 +34,7 @@ commands:
   bnn models                   networks with their weights, bits and multiply-accumulates
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
   bnn quantize RUN --fit 200kB a file of that size: a width for each layer, calibrated on examples
+  bnn shrink RUN --keep 0.6    a new run with fewer channels, tuned again
   bnn diagnose RUN             a page of figures that explain a trained network, with advice
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "models": models,
             "compress": compress,
             "quantize": quantize,
+            "shrink": shrink,
             "diagnose": diagnose,
             "decompress": decompress,
             "inspect": inspect,

@@ -1,4 +1,4 @@
-"""`bnn quantize` and `bnn diagnose`: what becomes of a network that has been trained."""
+"""`bnn quantize`, `bnn shrink` and `bnn diagnose`: what becomes of a network that has been trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bnn.cli.arguments import ArgumentParser, parse_size
 from bnn.cli.examples import add_model_options, drawn, examples_of, place_beside, recipe_with_values
-from bnn.cli.trainer import model_of
+from bnn.cli.trainer import make_trainer, model_of
 from bnn.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +44,48 @@ def quantize(arguments: list[str]) -> None:
     print_quantized(Console(), found)
     print(f"{out}: {found.size_bytes:,} bytes of {options.fit:,}")
     _print_accuracies({"before": model, "now": found.model}, examples.test)
+
+
+def shrink(arguments: list[str]) -> None:
+    """Trains a run's network on with fewer channels, as a new run."""
+    parser = ArgumentParser(
+        prog="bnn shrink",
+        description="Removes the channels of a run's network that matter least, and tunes what is left as a new run.",
+    )
+    add_model_options(parser)
+    parser.add_argument("--keep", metavar="SHARE", type=float, required=True, help="of each layer's channels, as 0.6")
+    parser.add_argument("--epochs", type=int, default=10, help="of tuning, at least 1 (default: 10)")
+    parser.add_argument("--learning-rate", type=float, help="at its start (default: the preset's own)")
+    parser.add_argument("--preset", default="standard", help="how much memory it takes (default: standard)")
+    parser.add_argument("-o", "--out", metavar="DIR", type=Path, help="the new run (default: RUN-shrunk)")
+    options = parser.parse_args(arguments)
+    if not 0 < options.keep < 1:
+        raise UsageError(f"--keep is a share above 0 and below 1, got {options.keep}")
+    if not options.model.is_dir():
+        raise UsageError(f"{options.model} has no data to tune on: name the directory of a run")
+    out = place_beside(options.model, options.out, "-shrunk")
+    model = model_of(options.model, options.recipe)
+    run = _untrained(options)
+    from bnn.posttraining.products import with_network
+    from bnn.posttraining.shrinking import require_latent, tuning_run
+    from bnn.posttraining.shrinking import shrink as shrunk_of
+    from bnn.training.directory import MODEL
+    from bnn.training.start import weights_of
+
+    require_latent(run.model, str(options.model))
+    x, labels = drawn(model, examples_of(options, model, run).train, options.examples)
+    shrunk = shrunk_of(model.network, x, labels, keep=options.keep, latents=weights_of(options.model))
+    for name, (before, after) in shrunk.channels.items():
+        print(f"{name}: {before} channels, now {after}")
+    untuned = with_network(model, shrunk.network)
+    _print_accuracies({"before": model, "without these channels": untuned}, run.data.test)
+    made = tuning_run(shrunk, run, preset=options.preset, epochs=options.epochs, learning_rate=options.learning_rate)
+    trainer = make_trainer(lambda: made, out, "cpu")
+    trainer.configuration = {"shrunk_from": str(options.model.absolute()), "keep": options.keep}
+    summary = trainer.fit()
+    sizes = [(path / MODEL).stat().st_size for path in (options.model, out)]
+    accuracy = 100 * summary["test_accuracy"]
+    print(f"{out}: test accuracy {accuracy:.2f} %, model file {sizes[1]:,} bytes, before {sizes[0]:,}")
 
 
 def _print_accuracies(models: dict[str, Model], test: Split | None) -> None:

@@ -1,13 +1,12 @@
 """How much a network needs each channel: by Taylor's first term, or by leaving it out.
 
-Source: Molchanov et al. 2019, arXiv 1906.10771: the squared derivative of the loss by a gate of 1 on the channel; of
-channels that go together the derivatives add up. Two things are as binary networks want them. The gate stands behind a
-sign where a block ends with one: that it becomes 0 there is what removing the channel does. And signs have the slope of
-a narrow ramp, since one channel moves what enters the next sign by little: the window of training is about ten times as
-wide, and sees other signs than those that change.
+Source: Molchanov et al. 2019, arXiv 1906.10771: the derivative of the loss by a gate of 1 on the channel; of channels
+that go together the derivatives add up. Three things are as binary networks want them. The gate stands behind a sign
+where a block ends with one: that it becomes 0 there is what removing the channel does. Signs have the slope of a narrow
+ramp, since one channel moves what enters the next sign by little: the window of training is about ten times as wide,
+and sees other signs than those that change. And the derivative keeps its sign in place of being squared, so that a
+channel whose absence helps is the least important.
 """
-
-from __future__ import annotations
 
 import copy
 from collections.abc import Callable
@@ -26,7 +25,10 @@ _RAMP = 0.12  # half its width, in deviations of what a norm gives
 
 
 def taylor_importance(graph: Graph, found: Channels, x: Tensor, labels: Tensor) -> dict[int, float]:
-    """The importance of each removable label, at least 0. Those of one layer compare; across layers they do so roughly.
+    """By how much the loss would rise without the channels of each removable label; below 0 where it would fall.
+
+    Those of one layer compare. Across layers they do not: what a change does to later signs also costs, whichever
+    channel it comes from.
 
     Args:
         graph: in evaluation mode; it is not changed.
@@ -42,20 +44,17 @@ def taylor_importance(graph: Graph, found: Channels, x: Tensor, labels: Tensor) 
         for part, wanted in zip(torch.split(x, EXAMPLES_AT_ONCE), torch.split(labels, EXAMPLES_AT_ONCE), strict=True):
             (F.cross_entropy(probe(part).float(), wanted, reduction="sum") / len(x)).backward()  # type: ignore[no-untyped-call]
     slopes = {name: torch.zeros(len(gate)) if gate.grad is None else gate.grad for name, gate in gates.items()}
-    return {
-        label: sum(float(slopes[name][k]) for name, k in members) ** 2 for label, members in found.removable().items()
-    }
+    return {label: -sum(float(slopes[name][k]) for name, k in members) for label, members in found.removable().items()}
 
 
 def left_out(graph: Graph, found: Channels, x: Tensor, labels: Tensor) -> dict[int, float]:
-    """The squared change of the loss where a label's channels are taken out of the network, for each removable one.
+    """The change of the loss where a label's channels are taken out of the network, for each removable one.
 
     Arguments are those of `taylor_importance`; it takes a pass through the network for each label.
     """
     before = _loss(graph, x, labels)
     return {
-        label: (_loss(without(graph, found, {label}, copy.deepcopy), x, labels) - before) ** 2
-        for label in found.removable()
+        label: _loss(without(graph, found, {label}, copy.deepcopy), x, labels) - before for label in found.removable()
     }
 
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
+from bnn.codec import Model
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear
 from bnn.models.conversion.layers import is_product, obstacle
 from bnn.ops.geometry import Window
@@ -174,6 +175,17 @@ def moments_of(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str,
         for part in torch.split(x, EXAMPLES_AT_ONCE):
             network(part)
     return found
+
+
+def with_network(model: Model, network: nn.Module) -> Model:
+    """A model with another network, which takes and gives the same."""
+    return Model(
+        network,
+        preprocessing=model.preprocessing,
+        classes=model.classes,
+        precision=model.precision,
+        about=model.about,
+    )
 
 
 def logits_of(network: nn.Module, x: Tensor) -> Tensor:

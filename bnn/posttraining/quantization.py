@@ -17,7 +17,7 @@ from bnn.codec.model import entries_of
 from bnn.errors import RunError
 from bnn.posttraining.allocation import Choice, allocate
 from bnn.posttraining.candidates import Candidates, candidates, outside_stores, round_to
-from bnn.posttraining.products import divergence, logits_of
+from bnn.posttraining.products import divergence, logits_of, with_network
 from bnn.posttraining.tuning import reestimate_norms, tune_biases
 from bnn.training.directory import replace_file
 
@@ -136,7 +136,7 @@ class _Assembly:
             for part, option in zip(self.parts, chosen, strict=True)
         ]
         entries = [*self._rest, *(entry for option in chosen for entry in option.entries)]
-        return _with_file(Quantized(_with_network(self._model, network), parts, entries, b"", 0.0))
+        return _with_file(Quantized(with_network(self._model, network), parts, entries, b"", 0.0))
 
 
 def _fitting(assembly: _Assembly, fit_bytes: int) -> Quantized:
@@ -165,7 +165,7 @@ def _fitting(assembly: _Assembly, fit_bytes: int) -> Quantized:
 def _changed(found: Quantized, change: Callable[[nn.Module], None]) -> Quantized:
     network = copy.deepcopy(found.model.network)
     change(network)
-    return _with_file(replace(found, model=_with_network(found.model, network)))
+    return _with_file(replace(found, model=with_network(found.model, network)))
 
 
 def _with_file(found: Quantized) -> Quantized:
@@ -187,16 +187,6 @@ def _with_file(found: Quantized) -> Quantized:
         about={**model.about, "widths": {part.name: part.width for part in found.parts}},
     )
     return replace(found, entries=entries, content=to_bytes(entries, about))
-
-
-def _with_network(model: Model, network: nn.Module) -> Model:
-    return Model(
-        network,
-        preprocessing=model.preprocessing,
-        classes=model.classes,
-        precision=model.precision,
-        about=model.about,
-    )
 
 
 def _divergence(model: Model, x: Tensor, reference: Tensor) -> float:

@@ -18,8 +18,10 @@ from bnn.posttraining.importance import taylor_importance
 from bnn.posttraining.products import dense
 from bnn.posttraining.series import graph_of
 from bnn.posttraining.tuning import reestimate_norms
+from bnn.presets import prepare
 from bnn.quantizers import Quantizer, Sign, Ternary
-from bnn.weights import LatentStore, WeightStore
+from bnn.training import Run, warmup_cosine
+from bnn.weights import LatentStore, WeightStore, named_stores
 
 ROUNDS = 4
 
@@ -75,6 +77,57 @@ def shrink(
         found = channels_of(graph, tuple(x.shape[1:]))
     after = {name: len(found.outputs[name]) for name in before}
     return Shrunk(graph, {name: (number, after[name]) for name, number in before.items()})
+
+
+def tuning_run(shrunk: Shrunk, run: Run, *, preset: str, epochs: int, learning_rate: float | None = None) -> Run:
+    """A run that tunes a smaller network on the data of another run, with its batches and augmentation.
+
+    Args:
+        shrunk: the network; it becomes that of the run.
+        run: the run whose network was shrunk.
+        preset: see `bnn.presets`.
+        epochs: at least 1; the learning rate follows a cosine to 0.
+        learning_rate: at the start; None takes the preset's own.
+
+    Raises:
+        RecipeError: there is no such preset, or a value is out of its range.
+    """
+    step = prepare(
+        preset,
+        lambda: shrunk.network.train(),
+        input_shape=run.data.image_shape,
+        learning_rate=learning_rate,
+        seed=run.seed,
+        keep_weights=True,
+    )
+    return Run(
+        **vars(step),
+        data=run.data,
+        epochs=epochs,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        validation=run.validation,
+        augment=run.augment,
+        schedule=warmup_cosine(epochs),
+    )
+
+
+def require_latent(network: nn.Module, name: str) -> None:
+    """Refuses a network whose weights are trained without latent ones, such as those on junctions.
+
+    Args:
+        network: as its recipe makes it.
+        name: of the run.
+
+    Raises:
+        RunError: it has such weights.
+    """
+    for layer, store in named_stores(network):
+        if not store.has_latent_weight:
+            raise RunError(
+                f"{name} trains {layer} without latent weights ({type(store).__name__}), by which smaller networks are"
+                " tuned: shrink a run of another recipe"
+            )
 
 
 def _least(found: Channels, importance: Mapping[int, float], before: Mapping[str, int], share: float) -> set[int]:

@@ -1,6 +1,7 @@
 """`bnn quantize`: a run's network in a file of a given size, and in one line what is wrong."""
 
 import html
+import json
 from pathlib import Path
 
 import bnn as package
@@ -43,3 +44,18 @@ def test_a_diagnosis_is_a_page_with_advice_under_each_figure(bnn, finished):
         assert html.escape(title, quote=False).replace("'", "&#39;") in page
         assert html.escape(advice, quote=False) in page
     assert_one_line(bnn("diagnose", "run/model.bnnz"), "--data-dir FOLDER", code=2)
+
+
+def test_a_run_goes_on_with_fewer_channels(bnn, finished):
+    code, output, errors = bnn("shrink", "run", "--keep", "0.5", "--epochs", "1", "--examples", "64")
+    assert (code, errors) == (0, "")
+    assert "1.product: 16 channels, now 8" in output
+    assert "without these channels" in output
+    assert Path("run-shrunk/model.bnnz").stat().st_size < Path("run/model.bnnz").stat().st_size
+    store = package.load("run-shrunk/model.bnnz").network.get_submodule("1.product").store
+    assert store.shape == (8, 64)
+    assert json.loads(Path("run-shrunk/config.json").read_text())["keep"] == 0.5
+    assert_one_line(bnn("shrink", "run", "--keep", "0.5"), "run-shrunk is there already")
+    assert_one_line(bnn("shrink", "run", "--keep", "1"), "above 0 and below 1", code=2)
+    assert_one_line(bnn("shrink", "run/model.bnnz", "--keep", "0.5"), "name the directory of a run", code=2)
+    assert_one_line(bnn("train", "--resume", "run-shrunk"), "was made without a recipe")
