@@ -1,6 +1,6 @@
 """Accuracy against the size of a file: `bnn.posttraining.quantize` beside rounding to the nearest levels.
 
-    python -m benchmarks.after_training DATA --epochs 2 --sizes 20kB,30kB
+    python -m benchmarks.after_training DATA --epochs 2 --sizes 20kB,28kB
 
 trains a real convolutional network on MNIST and prints a line of a table for each size.
 """
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--examples", type=int, default=512)
-    parser.add_argument("--sizes", default="10kB,14kB,20kB,30kB,60kB,120kB")
+    parser.add_argument("--sizes", default="16kB,20kB,28kB,56kB")
     options = parser.parse_args()
     data = mnist(options.data_dir)
     model = trained(data, epochs=options.epochs, seed=options.seed)

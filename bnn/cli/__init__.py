@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bnn.cli.aftertraining import diagnose, quantize, shrink
+from bnn.cli.aftertraining import diagnose, quantize, shrink, synthesize
 from bnn.cli.bench.command import bench
 from bnn.cli.budget.command import budget
 from bnn.cli.export import export
@@ -36,6 +36,7 @@ commands:
   bnn quantize RUN --fit 200kB a file of that size: a width for each layer, calibrated on examples
   bnn shrink RUN --keep 0.6    a new run with fewer channels, tuned again
   bnn diagnose RUN             a page of figures that explain a trained network, with advice
+  bnn synthesize RUN -o DIR    pictures made of what a network's norms have kept of its data
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
   bnn bench RUN                time of an image here, beside plain torch, onnxruntime and C
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "quantize": quantize,
             "shrink": shrink,
             "diagnose": diagnose,
+            "synthesize": synthesize,
             "decompress": decompress,
             "inspect": inspect,
             "export": export,

@@ -1,4 +1,4 @@
-"""`bnn quantize`, `bnn shrink` and `bnn diagnose`: what becomes of a network that has been trained."""
+"""`bnn quantize`, `shrink`, `diagnose` and `synthesize`: what becomes of a network that has been trained."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from bnn.cli.arguments import ArgumentParser, parse_size
 from bnn.cli.examples import add_model_options, drawn, examples_of, place_beside, recipe_with_values
-from bnn.cli.trainer import make_trainer, model_of
+from bnn.cli.trainer import add_recipe_option, make_trainer, model_of
 from bnn.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bnn.codec import Model
     from bnn.data import Split
     from bnn.training import Run
@@ -25,15 +27,19 @@ def quantize(arguments: list[str]) -> None:
     add_model_options(parser)
     parser.add_argument("--fit", metavar="SIZE", type=parse_size, required=True, help="of the file, such as 200kB")
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="the file (default: RUN-quantized.bnnz)")
-    parser.add_argument("--steps", type=int, default=200, help="of tuning biases (default: 200)")
+    parser.add_argument("--steps", type=int, default=200, help="of tuning biases, and of --data-free (default: 200)")
     parser.add_argument("--nearest", action="store_true", help="calibrate nothing: round to the nearest levels")
+    parser.add_argument("--data-free", action="store_true", help="calibrate on inputs made of the norms' statistics")
     options = parser.parse_args(arguments)
     if options.steps < 0:
         raise UsageError(f"--steps is at least 0, got {options.steps}")
     out = place_beside(options.model, options.out, "-quantized.bnnz")
     model = model_of(options.model, options.recipe)
-    examples = examples_of(options, model)
-    x, _ = drawn(model, examples.train, options.examples)
+    if options.data_free:
+        x, test = _synthesized(options, model), None
+    else:
+        examples = examples_of(options, model)
+        (x, _), test = drawn(model, examples.train, options.examples), examples.test
     from rich.console import Console
 
     from bnn.posttraining.quantization import quantize as quantized
@@ -43,7 +49,37 @@ def quantize(arguments: list[str]) -> None:
     found.save(out)
     print_quantized(Console(), found)
     print(f"{out}: {found.size_bytes:,} bytes of {options.fit:,}")
-    _print_accuracies({"before": model, "now": found.model}, examples.test)
+    _print_accuracies({"before": model, "now": found.model}, test)
+
+
+def _synthesized(options: argparse.Namespace, model: Model) -> Tensor:
+    """Inputs that need no data."""
+    from bnn.posttraining.synthesis import synthesize as synthesized
+
+    if model.preprocessing is None:
+        raise RunError(f"{options.model} does not say of which shape its input is")
+    return synthesized(model.network, model.preprocessing.image_shape, count=options.examples, steps=options.steps)
+
+
+def synthesize(arguments: list[str]) -> None:
+    """Writes pictures made of what a network's norms have kept of its data."""
+    parser = ArgumentParser(
+        prog="bnn synthesize", description="Makes inputs by which a network's norms see the statistics of its data."
+    )
+    parser.add_argument("model", metavar="RUN|FILE", type=Path, help="directory of a run, or a model file (.bnnz)")
+    parser.add_argument("-o", "--out", metavar="DIR", type=Path, required=True, help="a new folder")
+    parser.add_argument("--examples", metavar="N", type=int, default=64, help="how many (default: 64)")
+    parser.add_argument("--steps", type=int, default=200, help="of making them (default: 200)")
+    add_recipe_option(parser)
+    options = parser.parse_args(arguments)
+    model = model_of(options.model, options.recipe)
+    if options.out.exists():
+        raise RunError(f"{options.out} is there already: name another folder with -o")
+    x = _synthesized(options, model)
+    from bnn.posttraining.pictures import save_pictures
+
+    save_pictures(x, model, options.out)
+    print(f"{options.out}: {len(x)} inputs, and all of them in {options.out / 'sheet.png'}")
 
 
 def shrink(arguments: list[str]) -> None:

@@ -4,6 +4,8 @@ import html
 import json
 from pathlib import Path
 
+import pytest
+
 import bnn as package
 from tests.cli.command_line import assert_one_line
 
@@ -59,3 +61,17 @@ def test_a_run_goes_on_with_fewer_channels(bnn, finished):
     assert_one_line(bnn("shrink", "run", "--keep", "1"), "above 0 and below 1", code=2)
     assert_one_line(bnn("shrink", "run/model.bnnz", "--keep", "0.5"), "name the directory of a run", code=2)
     assert_one_line(bnn("train", "--resume", "run-shrunk"), "was made without a recipe")
+
+
+def test_pictures_of_the_norms_statistics(bnn, finished):
+    pytest.importorskip("PIL", reason="pillow is an optional dependency")
+    code, output, errors = bnn("synthesize", "run", "-o", "images", "--examples", "5", "--steps", "2")
+    assert (code, errors) == (0, "")
+    assert "5 inputs" in output
+    assert sorted(path.name for path in Path("images").iterdir()) == [*(f"{k}.png" for k in range(5)), "sheet.png"]
+    assert_one_line(bnn("synthesize", "run", "-o", "images"), "images is there already")
+    code, output, errors = bnn(
+        "quantize", "run/model.bnnz", "--fit", "1.4kB", "--data-free", "--examples", "16", "--steps", "2"
+    )
+    assert (code, errors) == (0, "")
+    assert Path("run/model-quantized.bnnz").stat().st_size <= 1400
