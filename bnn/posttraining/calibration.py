@@ -68,7 +68,8 @@ class Moments:
         else:
             stride, padding, dilation, groups = self._window.for_torch
             patches = F.unfold(x, self._kernel, dilation, padding, stride)
-            rows = patches.unflatten(1, (groups, -1)).permute(1, 0, 3, 2).flatten(1, 2)
+            n, size, places = patches.shape
+            rows = patches.reshape(n, groups, size // groups, places).permute(1, 0, 3, 2).flatten(1, 2)
         rows = rows[:, :: max(1, -(-rows.shape[1] // most_rows))]
         self._sums += rows.sum(1).double()
         self._squares += (rows.transpose(1, 2) @ rows).double()
@@ -128,7 +129,7 @@ def adaquant(weight: Tensor, bias: Tensor | None, grid: Grid, moments: Moments, 
     found = Calibrated(levels.view_as(weight), scale, None)
     if bias is None:
         return found
-    missing = (weight - found.weight).flatten(1).unflatten(0, (moments.groups, -1))
+    missing = (weight - found.weight).reshape(moments.groups, len(weight) // moments.groups, -1)
     shift = (missing @ moments.mean()[:, :, None]).flatten()
     return Calibrated(found.levels, found.scale, bias + shift)
 

@@ -302,7 +302,8 @@ def cut_channels(module: nn.Module, channels: int, kept: Tensor) -> None:
         kept: int64, those that stay.
     """
     for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
+        owners: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+        for tensors in owners:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.dim() == 1 and len(tensor) == channels:
                     cut = tensor.detach()[kept].clone()

@@ -136,7 +136,7 @@ def with_gradients(network: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
             layer.grad_quantizer = None
             weights[name] = weight
         else:
-            weights[name] = layer.weight.requires_grad_()  # type: ignore[union-attr, operator]
+            weights[name] = layer.get_parameter("weight").requires_grad_()
     return probe, weights
 
 

@@ -50,5 +50,6 @@ def _sheet(pixels: Tensor) -> Tensor:
     sheet = torch.zeros(rows * columns, height, width, channels, dtype=torch.uint8)
     sheet[:n] = pixels
     times = max(1, -(-_SMALLEST_EDGE // min(height, width)))
-    sheet = sheet.unflatten(0, (rows, columns)).transpose(1, 2).reshape(rows * height, columns * width, channels)
+    sheet = sheet.reshape(rows, columns, height, width, channels).transpose(1, 2)
+    sheet = sheet.reshape(rows * height, columns * width, channels)
     return sheet.repeat_interleave(times, 0).repeat_interleave(times, 1)

@@ -50,7 +50,7 @@ def weight_of(module: nn.Module) -> Tensor:
     """The weight as it multiplies, scales included, float32 [out, ...], without gradient."""
     with torch.no_grad():
         if not isinstance(module, BinaryLayer):
-            return module.weight.detach().float()  # type: ignore[union-attr, operator]
+            return module.weight.detach().float()  # type: ignore[operator]
         weight, scale = dense(module.store.read()).float(), module.scale()
         return weight if scale is None else weight * scale.view(-1, *[1] * (weight.dim() - 1))
 
@@ -61,17 +61,16 @@ def levels_of(module: nn.Module) -> int:
         return 0
     if module.store.is_binary:
         return 2
-    number = module.store.read().detach().unique().numel()
+    number = torch.unique(module.store.read().detach()).numel()
     return number if number <= _MOST_LEVELS else 0
 
 
 def window_of(module: nn.Module) -> Window | None:
     """The window of a convolution; None of a linear layer."""
-    if isinstance(module, BinaryLayer):
-        return module.window  # type: ignore[attr-defined, no-any-return]
-    if isinstance(module, nn.Linear):
+    if isinstance(module, BinaryConv2d):
+        return module.window
+    if not isinstance(module, nn.Conv2d):
         return None
-    assert isinstance(module, nn.Conv2d)
     padding = module.padding
     if isinstance(padding, str):
         reach = module.dilation[0] * (module.kernel_size[0] - 1)

@@ -65,7 +65,7 @@ def seen(network: nn.Module, x: Tensor, labels: Tensor) -> Seen:
 
     def see(name: str, module: nn.Module, inputs: Tensor) -> None:
         values = operand(module, inputs)
-        distinct = values[: max(1, (1 << 18) * len(values) // values.numel())].unique()
+        distinct = torch.unique(values[: max(1, (1 << 18) * len(values) // values.numel())])
         input_levels[name] = distinct.numel() if distinct.numel() <= _FEW else 0
         whole = input_levels[name] and torch.equal(distinct, distinct.round())
         if whole and isinstance(module, BinaryLayer) and levels_of(module):
@@ -99,7 +99,7 @@ def sign_entropies(network: nn.Module) -> dict[str, float]:
     """Of each layer with few levels, the entropy of its levels in bits a weight."""
     found = {}
     for name, store in named_stores(network):
-        _, counts = dense(store.read()).detach().unique(return_counts=True)
+        _, counts = torch.unique(dense(store.read()).detach(), return_counts=True)
         if len(counts) <= _FEW:
             shares = (counts / counts.sum()).tolist()
             found[name] = -sum(share * math.log2(share) for share in shares) + 0.0

@@ -17,6 +17,7 @@ from bnn.layers import BinaryBlock, BinaryLayer
 
 STEPS = 200
 _RATE = 0.1
+_MOST = 1 << 16
 _GROUP = 128  # inputs whose statistics are those of the norms together
 
 
@@ -60,7 +61,8 @@ def _divergences(norm: Any, x: Tensor) -> Tensor:
     kept = norm.running_var + norm.eps
     found = rows.var(1, correction=0) + norm.eps
     off = (rows.mean(1) - norm.running_mean).square()
-    return 0.5 * (kept.log() - found.log() + (found + off) / kept - 1)
+    apart: Tensor = 0.5 * (kept.log() - found.log() + (found + off) / kept - 1)
+    return apart
 
 
 def synthesize(
@@ -71,7 +73,7 @@ def synthesize(
     Args:
         network: trained; it is not changed.
         input_shape: of one example.
-        count: how many; at least 2.
+        count: how many, 2 to 65,536.
         steps: of each group.
         seed: of the noise.
 
@@ -79,10 +81,10 @@ def synthesize(
         float32 [count, ...], as the network takes them, normalised.
 
     Raises:
-        RunError: no norm of the network has kept means and variances, or `count` is below 2.
+        RunError: no norm of the network has kept means and variances, or `count` is out of its range.
     """
-    if count < 2:
-        raise RunError(f"statistics are of at least 2 inputs, not {count}")
+    if not 2 <= count <= _MOST:
+        raise RunError(f"from 2 to {_MOST:,} inputs are made, not {count}: statistics are of several")
     probe = copy.deepcopy(network).eval().requires_grad_(False)
     for module in probe.modules():
         if isinstance(module, BinaryBlock):

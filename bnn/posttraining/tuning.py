@@ -5,6 +5,8 @@ Sources: re-estimated batch norms and tuned biases, Hubara et al. 2020, arXiv 20
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -27,7 +29,7 @@ def reestimate_norms(network: nn.Module, x: Tensor) -> None:
         network: in evaluation mode, in which it is afterwards, too.
         x: examples, at least 2, as the network takes them.
     """
-    norms = [module for module in network.modules() if has_statistics(module)]
+    norms: list[Any] = [module for module in network.modules() if has_statistics(module)]
     momenta = [norm.momentum for norm in norms]
     batches = [part for part in torch.split(x, EXAMPLES_AT_ONCE) if len(part) > 1]
     try:

@@ -22,7 +22,7 @@ def test_the_norms_see_the_statistics_of_their_data():
 def test_a_network_without_norms_cannot_synthesize_and_is_told_so():
     with pytest.raises(RunError, match="no norm of the network has kept the statistics"):
         synthesize(real().network, (1, 8, 8), count=4)
-    with pytest.raises(RunError, match="at least 2 inputs, not 1"):
+    with pytest.raises(RunError, match="from 2 to 65,536 inputs are made, not 1"):
         synthesize(binary().network, (1, 8, 8), count=1)
 
 
