@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnn.codec import Model
 from bnn.posttraining.gradients import LognormalFit, gradient_coherence, lognormal_fit, output_gradients
 from bnn.posttraining.series import products_in_series
-from bnn.posttraining.state import Seen, seen, sign_entropies, unchanged_signs
+from bnn.posttraining.state import Seen, seen, level_entropies, unchanged_signs
 from bnn.posttraining.theory import depth_budget
 
 _COHERENCE_EXAMPLES = 64
@@ -80,11 +80,13 @@ def _coherence(network: nn.Module, x: Tensor, labels: Tensor) -> Finding:
             "The examples still pull the weights one way: more epochs, or a higher learning rate, have more to give."
         )
     elif found.total > 2:
-        advice = "The examples agree a little more than chance: training is near its end, and some epochs more may do."
+        advice = (
+            "The examples agree a little more than by chance: some further epochs may still have something to give."
+        )
     else:
         advice = (
-            "The gradients of different examples have next to nothing in common: more epochs would fit single examples,"
-            " so more data or augmentation help rather than time."
+            "The gradients of different examples have little in common: what is left to learn is particular to each, so"
+            " that more data or augmentation promise more than further epochs like the last."
         )
     limit = (
         f"m-coherence of {m} examples: 1 is what orthogonal gradients have, {m} what equal ones have. It is of the end"
@@ -202,14 +204,13 @@ def _accumulators(examples: Seen) -> Finding | None:
 
 
 def _entropy(network: nn.Module) -> Finding | None:
-    found = sign_entropies(network)
+    found = level_entropies(network)
     if not found:
         return None
-    rows = [Row(name, bits, f"{bits:.3f}") for name, bits in found.items()]
-    low = [name for name, bits in found.items() if bits < 0.95]
+    rows = [Row(name, one.bits, f"{one.bits:.3f} of {one.most:.3f}") for name, one in found.items()]
+    low = [name for name, one in found.items() if one.bits < 0.95 * one.most]
     advice = (
-        f"{len(low)} of {len(found)} layers have levels that are not equally frequent: `bnn compress` takes less than a"
-        " bit a weight of these."
+        f"{len(low)} of {len(found)} layers have levels that are not equally frequent, which `bnn compress` makes use of."
         if low
         else "The levels are about equally frequent, so that a file gains nothing by their shares."
     )

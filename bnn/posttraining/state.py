@@ -95,14 +95,25 @@ def _alignment(weight: Tensor, values: Tensor, labels: Tensor) -> list[float]:
     return F.cosine_similarity(torch.stack(rows), torch.stack(means)).tolist() if rows else []
 
 
-def sign_entropies(network: nn.Module) -> dict[str, float]:
-    """Of each layer with few levels, the entropy of its levels in bits a weight."""
+@dataclass(frozen=True)
+class Entropy:
+    """Of the levels of a layer's weight."""
+
+    bits: float
+    """A weight, by the shares of the levels."""
+    most: float
+    """If they were equally frequent."""
+
+
+def level_entropies(network: nn.Module) -> dict[str, Entropy]:
+    """Of each layer with few levels."""
     found = {}
     for name, store in named_stores(network):
         _, counts = torch.unique(dense(store.read()).detach(), return_counts=True)
         if len(counts) <= _FEW:
             shares = (counts / counts.sum()).tolist()
-            found[name] = -sum(share * math.log2(share) for share in shares) + 0.0
+            bits = -sum(share * math.log2(share) for share in shares) + 0.0
+            found[name] = Entropy(bits, math.log2(max(2, len(counts))))
     return found
 
 

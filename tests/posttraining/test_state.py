@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bnn.layers import BinaryLinear
-from bnn.posttraining.state import levels_by_layer, seen, sign_entropies, unchanged_signs
+from bnn.posttraining.state import Entropy, level_entropies, levels_by_layer, seen, unchanged_signs
 from tests.posttraining.networks import binary, data
 
 
@@ -31,7 +31,7 @@ def test_entropy_and_signs_that_stayed():
     layer = BinaryLinear(4, 2)
     network = nn.Sequential(layer)
     layer.store.weight.data = torch.tensor([[1.0, 1, 1, -1], [1, 1, 1, -1]])
-    assert sign_entropies(network) == {"0": pytest.approx(0.8113, abs=1e-4)}
+    assert level_entropies(network)["0"] == Entropy(pytest.approx(0.8113, abs=1e-4), 1.0)
     start = levels_by_layer(network)
     layer.store.weight.data[0, 0] = -1
     assert unchanged_signs(network, start) == {"0": 7 / 8}
