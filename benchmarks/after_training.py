@@ -20,7 +20,7 @@ from bnn.training.evaluation import evaluate
 
 
 def network() -> nn.Sequential:
-    """Two convolutions and two linear layers with batch norms and ReLU, 106,736 weights."""
+    """Two convolutions and two linear layers with batch norms and ReLU, 105,744 weights."""
     return nn.Sequential(
         *(nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
         *(nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()),

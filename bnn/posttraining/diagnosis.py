@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bnn.codec import Model
 from bnn.posttraining.gradients import LognormalFit, gradient_coherence, lognormal_fit, output_gradients
 from bnn.posttraining.series import products_in_series
-from bnn.posttraining.state import Seen, seen, level_entropies, unchanged_signs
+from bnn.posttraining.state import Seen, level_entropies, seen, unchanged_signs
 from bnn.posttraining.theory import depth_budget
 
 _COHERENCE_EXAMPLES = 64
@@ -210,7 +210,7 @@ def _entropy(network: nn.Module) -> Finding | None:
     rows = [Row(name, one.bits, f"{one.bits:.3f} of {one.most:.3f}") for name, one in found.items()]
     low = [name for name, one in found.items() if one.bits < 0.95 * one.most]
     advice = (
-        f"{len(low)} of {len(found)} layers have levels that are not equally frequent, which `bnn compress` makes use of."
+        f"{len(low)} of {len(found)} layers have levels that are not equally frequent: `bnn compress` makes use of it."
         if low
         else "The levels are about equally frequent, so that a file gains nothing by their shares."
     )
