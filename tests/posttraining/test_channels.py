@@ -36,8 +36,8 @@ def silenced(graph, found, removed):
     ("build", "shape"),
     [
         (lambda: mlp(hidden=(12, 16)), (1, 28, 28)),
-        (vgg_small, SHAPE),
-        (cnv, SHAPE),
+        pytest.param(vgg_small, SHAPE, marks=pytest.mark.slow),
+        pytest.param(cnv, SHAPE, marks=pytest.mark.slow),
         (lambda: resnet8(width=8), SHAPE),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.PReLU(6), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1350, 4)),
