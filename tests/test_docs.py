@@ -168,8 +168,8 @@ def commands() -> Iterator[tuple[str, list[str], list[str]]]:
         blocks = [re.sub(r"\\\n", " ", block) for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)]
         lines = [line.partition("#")[0] for block in blocks for line in block.splitlines()]
         for program, command, rest in re.findall(
-            r"\b(bnn|hwsim) (train|recipes|eval|predict|report|budget|compress|decompress|inspect|switching|sweep)"
-            r" ([^;|\n]*)",
+            r"\b(bnn|hwsim) (train|recipes|eval|predict|report|budget|compress|decompress|inspect|quantize|shrink"
+            r"|diagnose|synthesize|switching|sweep) ([^;|\n]*)",
             "\n".join(lines),
         ):
             arguments = rest.split(" -- ")[0].split()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bnn.cli.aftertraining import diagnose, quantize, shrink, synthesize
 from bnn.cli.bench.command import bench
 from bnn.cli.budget.command import budget
 from bnn.cli.data import data
@@ -33,6 +34,10 @@ commands:
   bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
   bnn models                   networks with their weights, bits and multiply-accumulates
   bnn compress RUN -o FILE     what inference needs of a run's network, in a small file (.bnnz)
+  bnn quantize RUN --fit 200kB a file of that size: a width for each layer, calibrated on examples
+  bnn shrink RUN --keep 0.6    a new run with fewer channels, tuned again
+  bnn diagnose RUN             a page of figures that explain a trained network, with advice
+  bnn synthesize RUN -o DIR    pictures made of what a network's norms have kept of its data
   bnn decompress FILE -o DIR   the tensors of such a file, as safetensors and JSON
   bnn inspect FILE             its tensors, with their bits and entropies
   bnn bench RUN                time of an image here, beside plain torch, onnxruntime and C
@@ -64,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "report": report,
             "models": models,
             "compress": compress,
+            "quantize": quantize,
+            "shrink": shrink,
+            "diagnose": diagnose,
+            "synthesize": synthesize,
             "decompress": decompress,
             "inspect": inspect,
             "export": export,

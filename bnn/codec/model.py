@@ -53,6 +53,25 @@ def save(
             written.
         NonFiniteError: a latent weight is NaN.
     """
+    entries = entries_of(module, float_dtype=float_dtype, quick=quick)
+    return write(path, entries, network_values(module) if about is None else about)
+
+
+def entries_of(
+    module: nn.Module,
+    *,
+    float_dtype: torch.dtype | None = None,
+    narrowed: Mapping[str, torch.dtype] | None = None,
+    quick: bool = False,
+) -> list[Entry]:
+    """What `save` writes of a network; arguments and errors are those of `save`.
+
+    Args:
+        module: the network.
+        float_dtype: see `save`.
+        narrowed: the dtypes of some tensors outside of stores, by name, where they are to be others than `float_dtype`.
+        quick: see `save`.
+    """
     entries = []
     for name, store in _stores(module):
         with torch.no_grad():
@@ -61,8 +80,9 @@ def save(
         if scale is not None:
             entries.append(encode_values(f"{name}.scale", scale, quick=quick))
     for name, value in _other_state(module).items():
-        entries.append(encode_values(name, _converted(name, value, float_dtype), quick=quick))
-    return write(path, entries, network_values(module) if about is None else about)
+        dtype = (narrowed or {}).get(name, float_dtype)
+        entries.append(encode_values(name, _converted(name, value, dtype), quick=quick))
+    return entries
 
 
 def network_values(module: nn.Module) -> dict[str, Any]:

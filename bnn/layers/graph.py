@@ -128,7 +128,7 @@ class Graph(nn.Module):
         for place in range(first, len(self.calls)):
             call = self.calls[place]
             with torch.set_grad_enabled(torch.is_grad_enabled() and place >= self.frozen):
-                values[call.result] = self._taken(call, values)
+                values[call.result] = self.take(call, values)
             for name in self._ends[place]:
                 del values[name]
         return values
@@ -136,7 +136,8 @@ class Graph(nn.Module):
     def extra_repr(self) -> str:  # noqa: D102
         return f"{len(self.calls)} calls" + (f", {self.frozen} of them frozen" if self.frozen else "")
 
-    def _taken(self, call: Call, values: Mapping[str, Any]) -> Any:
+    def take(self, call: Call, values: Mapping[str, Any]) -> Any:
+        """What a call gives, with the values that it takes from earlier ones, by name."""
         arguments = [_with_values(argument, values) for argument in call.arguments]
         options = {name: _with_values(value, values) for name, value in call.options}
         if call.kind == "part":

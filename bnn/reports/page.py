@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from bnn.cost.energy import PRICE_TABLES
 from bnn.errors import RunError
@@ -66,6 +66,15 @@ def write_page(runs: Sequence[Path], page: Path, *, strict: bool = False, recipe
     directory.replace_file(page, _render(records).encode("utf-8", errors="replace").decode("utf-8"))
 
 
+def template_named(name: str) -> Template:
+    """A template of this folder; what is put into it is escaped."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(name)
+
+
 @dataclass(frozen=True)
 class _Headline:
     name: str
@@ -79,8 +88,7 @@ def _labels(runs: Sequence[Path]) -> list[str]:
 
 
 def _render(runs: Sequence[RunRecord]) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8"))
+    template = template_named("page.html.jinja")
     groups = grouped(runs)
     if len(groups) > SERIES:
         raise RunError(f"a page compares at most {SERIES} kinds of runs, got {len(groups)}: write several pages")
