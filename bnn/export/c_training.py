@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from string import Template
 
@@ -50,10 +51,11 @@ class _Writer:
         self.ram_bytes, self.constant_bytes = _STATE_BYTES, 0
 
     def written(self) -> Source:
-        shared, tables = "\n".join((*self._head(), *self._shared_arrays())), "\n".join(self._tables())
-        public = self._public()
-        kernels = kernels_of(tables + public, names=_KERNELS)
-        source = "\n".join((shared, "", kernels, tables, public))
+        tables = "\n".join(self._tables())
+        code = tables + self._public()
+        kernels = kernels_of(code, names=_KERNELS)
+        shared = self._shared_arrays(kernels + code)
+        source = "\n".join((*self._head(), *shared, *self._input_value(), "", kernels, code))
         return Source(self._header(), source, self.ram_bytes, self.constant_bytes)
 
     def _array(self, kind: str, name: str, size: int) -> str:
@@ -90,28 +92,33 @@ class _Writer:
     def _blocks(self) -> list[TrainedBlock]:
         return self.chain.blocks
 
-    def _shared_arrays(self) -> list[str]:
+    def _shared_arrays(self, code: str) -> list[str]:
+        """What is kept between steps, and the arrays of all blocks that the code uses."""
         blocks, batch = self._blocks, self.batch_size
         outputs = max(block.outputs for block in blocks)
         binary = [block for block in blocks if not block.takes_examples]
+        even, odd = self._largest()
         sizes = {
             ("float", "products"): outputs,
             ("float", "inputs"): max(block.codes[0].numel() for block in blocks if block.takes_examples),
             ("double", "totals"): 2 * outputs,
+            ("float", "terms"): 3 * outputs,
             ("int8_t", "integers"): batch * max(_pixels(block.unpooled) * block.outputs for block in blocks),
             ("uint8_t", "choices"): outputs,
             ("int32_t", "sums"): max((block.channels for block in binary), default=1),
             ("uint32_t", "packed"): max((_packed_words(block) for block in binary), default=1),
+            ("uint16_t", "gradients_0"): batch * even,
+            ("uint16_t", "gradients_1"): batch * odd,
             ("float", "head"): batch * blocks[-1].outputs,
         }
-        self.ram_bytes += 3 * outputs * 4
+        arrays = [
+            self._array(kind, name, size) for (kind, name), size in sizes.items() if re.search(rf"\b{name}\b", code)
+        ]
         return [
-            f"static uint64_t step_number;\nstatic const uint64_t seed = {self.chain.seed}u;",
+            "static uint64_t step_number;",
+            f"static const uint64_t seed = {self.chain.seed}u;",
             "static double mean_decay_power, square_decay_power;",
-            *(self._array(kind, name, size) for (kind, name), size in sizes.items()),
-            f"static float terms[3][{outputs}];",
-            *(self._array("uint16_t", f"gradients_{i}", max(1, batch * size)) for i, size in enumerate(self._largest())),
-            *self._input_value(),
+            *arrays,
         ]
 
     def _largest(self) -> list[int]:
@@ -159,7 +166,8 @@ class _Writer:
                 lines.append(_window(number, step, x))
             self.constant_bytes += 4 * 30
             x = f"bits_{number}"
-        return lines
+        blocks = [f"&block_{number}" for number, step in enumerate(self.chain.steps) if isinstance(step, TrainedBlock)]
+        return [*lines, f"static const struct block *const blocks[] = {{{', '.join(blocks)}}};"]
 
     def _learned(self, number: int, block: TrainedBlock) -> list[str]:
         """The arrays of accumulators and norms, which begin with values."""
@@ -213,7 +221,6 @@ class _Writer:
                     backward.append(f"unflatten_gradient(&window_{number}, {incoming}, {outgoing}, count);")
                     forward.append(f"flatten_signs(&window_{number}, count);")
             incoming = outgoing
-        taken_in = [f"take_in_statistics(&block_{n}, count);" for n, s in enumerate(steps) if isinstance(s, TrainedBlock)]
         classes = self._blocks[-1].outputs
         names = [string_text(name) for name in self.classes] or [f'"{number}"' for number in range(classes)]
         return Template(read_template("training_public.c")).substitute(
@@ -222,7 +229,6 @@ class _Writer:
             class_names=wrapped(names),
             forward=_indented(reversed(forward)),
             backward=_indented(backward),
-            taken_in=_indented(taken_in),
         )
 
     def _header(self) -> str:

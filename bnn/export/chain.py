@@ -231,8 +231,9 @@ class _Reader:
         weight, window = product.store.trained, product.window or Window.of()
         if not is_accumulator(weight) or weight.dtype is not torch.int8:
             raise _Obstacle("its weight is no accumulator of 8 bits")
-        if product.store.quantizer is not None:
-            raise _Obstacle(f"its weight goes through {type(product.store.quantizer).__name__}")
+        quantizer = product.store.quantizer
+        if quantizer is not None and (quantizer.centers or quantizer.projects):
+            raise _Obstacle(f"its weight goes through {type(quantizer).__name__}")
         if product.learned_scale is not None or window.groups != 1 or block.rectifies:
             raise _Obstacle("it has a learned scale, groups or a rectifier")
         if not self.steps and product.input_quantizer is not None:

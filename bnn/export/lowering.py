@@ -18,6 +18,8 @@ from bnn.export.folding import folded
 from bnn.export.layers import LAYERS, Unsupported, Values, append_pad
 from bnn.export.program import AddValue, Normalize, Program, Value
 
+NO_SHAPE = "the model does not say of which shape its input is: give it, as in --input-shape 3,32,32"
+
 
 def program_of(model: Model, input_shape: tuple[int, ...] | None = None) -> Program:
     """The steps of a model. It takes pixels where the model says how pictures become its input, else floats.
@@ -32,7 +34,7 @@ def program_of(model: Model, input_shape: tuple[int, ...] | None = None) -> Prog
     preprocessing = model.preprocessing
     shape = input_shape if preprocessing is None else preprocessing.image_shape
     if shape is None:
-        raise ExportError("the model does not say of which shape its input is: give it, as in --input-shape 3,32,32")
+        raise ExportError(NO_SHAPE)
     if model.precision != "float32":
         warnings.warn(
             f"the model's real products are of {model.precision}, those of an export of float32: logits differ",

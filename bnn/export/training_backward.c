@@ -32,7 +32,7 @@ static float find_terms(const struct block *block, const uint16_t *incoming, int
     const float of_constant = (float)(1 / sqrt(block->eps));
     float bound = 0;
     int n, p, o;
-    for (o = 0; o < block->outputs; ++o) totals[o] = totals[block->outputs + o] = terms[0][o] = terms[1][o] = 0;
+    for (o = 0; o < 2 * block->outputs; ++o) totals[o] = terms[o] = 0;
     for (n = 0; n < count; ++n) {
         for (p = 0; p < block_pixels(block); ++p) {
             multiply(block, n, p);
@@ -41,8 +41,8 @@ static float find_terms(const struct block *block, const uint16_t *incoming, int
                 const float centred = products[o] - block->norms[o].mean, along = g * centred;
                 totals[o] += g;
                 totals[block->outputs + o] += along;
-                if (!(fabsf(g) <= terms[0][o])) terms[0][o] = fabsf(g);
-                if (!(fabsf(centred) <= terms[1][o])) terms[1][o] = fabsf(centred);
+                if (!(fabsf(g) <= terms[o])) terms[o] = fabsf(g);
+                if (!(fabsf(centred) <= terms[block->outputs + o])) terms[block->outputs + o] = fabsf(centred);
             }
         }
     }
@@ -53,13 +53,13 @@ static float find_terms(const struct block *block, const uint16_t *incoming, int
         const double of_mean = -of_grad * sum / values;
         const int varies = norm->inverse < of_constant;
         const float by_grad = varies ? (float)of_grad : 0, by_y = varies ? (float)of_y : 0;
-        const float of_largest = fabsf(by_grad) * terms[0][o], of_farthest = fabsf(by_y) * terms[1][o];
+        const float of_largest = fabsf(by_grad) * terms[o], of_farthest = fabsf(by_y) * terms[block->outputs + o];
         float size = of_largest + of_farthest;
         size += fabsf(varies ? (float)of_mean : 0);
         if (!(size <= bound)) bound = size;
-        terms[0][o] = by_grad;
-        terms[1][o] = by_y;
-        terms[2][o] = varies ? (float)(of_mean - of_y * mean) : 0;
+        terms[o] = by_grad;
+        terms[block->outputs + o] = by_y;
+        terms[2 * block->outputs + o] = varies ? (float)(of_mean - of_y * mean) : 0;
         adam(&norm->gamma, &norm->gamma_mean, &norm->gamma_square, (float)(inverse * along), rate);
         adam(&norm->beta, &norm->beta_mean, &norm->beta_square, (float)sum, rate);
     }
@@ -82,9 +82,10 @@ static float round_gradient(const struct block *block, const uint16_t *incoming,
             for (o = 0; o < block->outputs; ++o) {
                 const uint32_t random = random_bits(key, (uint32_t)(place * block->outputs + o));
                 const int row = top + choices[o] / block->pool[1], column = left + choices[o] % block->pool[1];
-                float rest = products[o] * terms[1][o], value = gradient_at(block, incoming, place, o) * terms[0][o], below;
+                float value = gradient_at(block, incoming, place, o) * terms[o], below;
+                float rest = products[o] * terms[block->outputs + o];
                 int rounded;
-                rest += terms[2][o];
+                rest += terms[2 * block->outputs + o];
                 value += rest;
                 value *= inverse;
                 below = floorf(value);
@@ -207,7 +208,8 @@ static float patch_gradient(const struct block *block, int o, int place, int cou
             const int at = column * block->stride[1] - block->padding[1] + tap % block->kernel[1] * block->dilation[1];
             const ptrdiff_t product = (ptrdiff_t)row * block->unpooled[1] + column;
             if (at >= 0 && at < block->size[1]) {
-                const float term = (float)integers[product * block->outputs + o] * input_value(n, from * block->size[1] + at, place % channels);
+                const float x = input_value(n, from * block->size[1] + at, place % channels);
+                const float term = (float)integers[product * block->outputs + o] * x;
                 sum += term;
             }
         }
@@ -226,7 +228,8 @@ static float row_gradient(const struct block *block, int o, int place, int count
     float sum = 0;
     int n;
     for (n = 0; n < count; ++n) {
-        sum = fmaf((float)integers[(ptrdiff_t)n * block->outputs + o], input_value(n, place % INPUT_PIXELS, place / INPUT_PIXELS), sum);
+        const float x = input_value(n, place % INPUT_PIXELS, place / INPUT_PIXELS);
+        sum = fmaf((float)integers[(ptrdiff_t)n * block->outputs + o], x, sum);
     }
     return sum;
 }
@@ -259,7 +262,8 @@ static void step_first_weights(const struct block *block, float scale, int count
 
 /*** backward_block */
 /* Returns whether the gradient is finite; if not, the weights of this block and of those before it stay. */
-static int backward_block(const struct block *block, const uint16_t *incoming, uint16_t *outgoing, int count, double rate) {
+static int backward_block(const struct block *block, const uint16_t *incoming, uint16_t *outgoing, int count,
+                          double rate) {
     float bound, scale;
     pack_weights(block);
     bound = find_terms(block, incoming, count, rate);
@@ -290,7 +294,8 @@ static void unpool_gradient(const struct window *window, const uint16_t *incomin
                     int is_found = 0;
                     for (k = 0; k < window->pool[0]; ++k) {
                         for (l = 0; l < window->pool[1]; ++l) {
-                            const ptrdiff_t at = (ptrdiff_t)(i * window->stride[0] + k) * window->size[1] + j * window->stride[1] + l;
+                            const int row = i * window->stride[0] + k, column = j * window->stride[1] + l;
+                            const ptrdiff_t at = (ptrdiff_t)row * window->size[1] + column;
                             if (!is_found && (image[at * words + c / 32] >> c % 32 & 1u)) {
                                 is_found = 1;
                                 place = at;

@@ -51,8 +51,10 @@ static void multiply_bits(const struct block *block, int example, int row, int c
     const int top = row * block->stride[0] - block->padding[0], left = column * block->stride[1] - block->padding[1];
     const int number = row % block->pool_stride[0] * block->pool[1] + column % block->pool_stride[1];
     int first_y, end_y, first_x, end_x, o, i, j, k;
+    int32_t terms_here;
     valid_taps(top, block->dilation[0], block->kernel[0], block->size[0], &first_y, &end_y);
     valid_taps(left, block->dilation[1], block->kernel[1], block->size[1], &first_x, &end_x);
+    terms_here = (int32_t)(end_y - first_y) * (end_x - first_x) * block->channels;
     for (o = 0; o < block->outputs; ++o) {
         uint32_t unequal = 0;
         for (i = first_y; i < end_y; ++i) {
@@ -63,7 +65,7 @@ static void multiply_bits(const struct block *block, int example, int row, int c
                 for (k = 0; k < words; ++k) unequal += count_ones(a[k] ^ b[k]);
             }
         }
-        take_product(block, o, (float)((end_y - first_y) * (end_x - first_x) * block->channels - 2 * (int32_t)unequal), number);
+        take_product(block, o, (float)(terms_here - 2 * (int32_t)unequal), number);
     }
 }
 
@@ -172,16 +174,18 @@ static void forward_block(const struct block *block, int count, int is_training)
         const float inverse = is_training ? norm->inverse : 1 / sqrtf(norm->running_variance + (float)block->eps);
         const float mean = is_training ? norm->mean : norm->running_mean;
         const float shift = -(inverse * norm->gamma) * mean;
-        terms[0][o] = inverse * norm->gamma;
-        terms[1][o] = shift + norm->beta;
+        terms[o] = inverse * norm->gamma;
+        terms[block->outputs + o] = shift + norm->beta;
     }
     for (n = 0; n < count; ++n) {
         for (p = 0; p < block_pixels(block); ++p) {
             const ptrdiff_t place = (ptrdiff_t)n * block_pixels(block) + p;
             multiply(block, n, p);
-            for (k = 0; block->bits && k < words; ++k) block->bits[place * words + k] = block->outside[place * words + k] = 0;
+            for (k = 0; block->bits && k < words; ++k) {
+                block->bits[place * words + k] = block->outside[place * words + k] = 0;
+            }
             for (o = 0; o < block->outputs; ++o) {
-                const float scaled = products[o] * terms[0][o], x = scaled + terms[1][o];
+                const float scaled = products[o] * terms[o], x = scaled + terms[block->outputs + o];
                 if (block->bits) {
                     block->bits[place * words + o / 32] |= (uint32_t)!(x < 0) << o % 32;
                     block->outside[place * words + o / 32] |= (uint32_t)(fabsf(x) > block->edge) << o % 32;
@@ -215,7 +219,8 @@ static void pool_signs(const struct window *window, int count) {
                 for (k = 0; k < window->pool[0]; ++k) {
                     for (l = 0; l < window->pool[1]; ++l) {
                         const int row = i * window->stride[0] + k, column = j * window->stride[1] + l;
-                        for (m = 0; m < words; ++m) out[m] |= image[((ptrdiff_t)row * window->size[1] + column) * words + m];
+                        const uint32_t *x = image + ((ptrdiff_t)row * window->size[1] + column) * words;
+                        for (m = 0; m < words; ++m) out[m] |= x[m];
                     }
                 }
             }

@@ -37,7 +37,7 @@ float ${name}_train(const ${name}_element *given, const int *labels, int count, 
     ++step_number;
     mean_decay_power *= ADAM_BETA1;
     square_decay_power *= ADAM_BETA2;
-$taken_in
+    for (n = 0; n < (int)(sizeof blocks / sizeof *blocks); ++n) take_in_statistics(blocks[n], count);
     return backward(count, rate) ? loss : NAN;
 }
 

@@ -17,6 +17,7 @@ from bnn.presets import prepare
 from bnn.quantizers import ApproxSign, Sign
 
 STRICT = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic")
+SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 
 

@@ -9,13 +9,12 @@ import torch
 from bnn.export import c_source, program_of
 from bnn.export.program import Map, Product, Signs, Thresholds
 from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, vgg_small
-from tests.export.networks import compiled, examples, logits_of, needs_gcc, network, of_parts, plain
+from tests.export.networks import SANITIZED, compiled, examples, logits_of, needs_gcc, network, of_parts, plain
 
 pytestmark = needs_gcc
 SHAPE = (3, 16, 16)
 # Without it, x86-64 has no instruction that counts ones.
 POPCOUNT = ("-mpopcnt",) if platform.machine() == "x86_64" else ()
-SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def narrow_resnet8():
