@@ -71,11 +71,14 @@ def compiled(directory: Path, model: Model, step: TrainingStep, batch_size: int,
     return program
 
 
+def given_to_learn(images: Tensor, labels: Tensor) -> bytes:
+    numbers = torch.cat((torch.tensor([len(labels)]), labels)).to(torch.int32)
+    return numbers.numpy().tobytes() + images.movedim(1, -1).contiguous().numpy().tobytes()
+
+
 def learned(program: Path, images: Tensor, labels: Tensor) -> tuple[list[float], bytes]:
     """The losses of steps by batches, and what the program holds afterwards: accumulators and norms of each block."""
-    by_pixels = images.movedim(1, -1).contiguous().numpy().tobytes()
-    content = labels.to(torch.int32).numpy().tobytes() + by_pixels
-    run = subprocess.run([program, str(len(labels))], input=content, capture_output=True, check=True)
+    run = subprocess.run([program], input=given_to_learn(images, labels), capture_output=True, check=True)
     return [float(word) for word in run.stderr.split()], run.stdout
 
 
@@ -114,7 +117,9 @@ def check_steps(step: TrainingStep, model: Model, program: Path, images: Tensor,
 def test_a_chain_gives_the_accumulators_and_logits_of_edge_min(tmp_path):
     step, model = prepared(chain, SHAPE)
     # The last batch is smaller; without recovery, sanitizers end the program.
-    check_steps(step, model, compiled(tmp_path, model, step, BATCH, *SANITIZED), *drawn(SHAPE, 5, 2 * BATCH - 1), BATCH)
+    check_steps(
+        step, model, compiled(tmp_path, model, step, BATCH, *SANITIZED, "-O0"), *drawn(SHAPE, 5, 2 * BATCH - 1), BATCH
+    )
 
 
 def test_a_perceptron_learns_the_same_and_nothing_from_what_is_wrong(tmp_path):

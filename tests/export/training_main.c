@@ -1,21 +1,19 @@
-/* Learns from batches on the standard input, of which the number of examples is the argument: all labels, as int32, and then
-   the examples. Prints the losses, and writes accumulators and norms of each block, and the logits of the
+/* Learns from batches on the standard input: the number of examples and all labels, as int32, and then the examples. Prints the losses, and writes accumulators and norms of each block, and the logits of the
    first example. */
 #include "network.c"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #define ELEMENTS (NETWORK_HEIGHT * NETWORK_WIDTH * NETWORK_CHANNELS)
 
 static network_element batch[NETWORK_BATCH * ELEMENTS];
 
-int main(int argc, char **argv) {
+int main(void) {
     static network_element first_example[ELEMENTS];
     static float logits[NETWORK_CLASSES];
-    const int examples_given = argc > 1 ? atoi(argv[1]) : 0;
-    int *labels = malloc(sizeof *labels * (size_t)examples_given);
-    int first, i;
+    static int labels[1000];
+    int examples_given, first, i;
+    if (fread(&examples_given, sizeof examples_given, 1, stdin) != 1 || examples_given > 1000) return 1;
     if (fread(labels, sizeof *labels, (size_t)examples_given, stdin) != (size_t)examples_given) return 1;
     for (first = 0; first < examples_given; first += NETWORK_BATCH) {
         const int left = examples_given - first, count = left < NETWORK_BATCH ? left : NETWORK_BATCH;
@@ -31,6 +29,5 @@ int main(int argc, char **argv) {
     }
     network_run(first_example, logits);
     fwrite(logits, sizeof *logits, NETWORK_CLASSES, stdout);
-    free(labels);
     return 0;
 }
