@@ -15,8 +15,10 @@ from torch import Tensor, fx, nn
 from bnn.codec import Model
 from bnn.export.errors import ExportError
 from bnn.export.folding import folded
-from bnn.export.layers import LAYERS, Unsupported, Values, append_pad
+from bnn.export.images import append_pad
+from bnn.export.layers import LAYERS
 from bnn.export.program import AddValue, Normalize, Program, Value
+from bnn.export.values import Unsupported, Values
 
 NO_SHAPE = "the model does not say of which shape its input is: give it, as in --input-shape 3,32,32"
 
