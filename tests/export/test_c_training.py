@@ -173,7 +173,6 @@ def test_ten_epochs_of_digits_reach_the_accuracy_of_python(tmp_path):
     with torch.no_grad():
         logits = model.eval()(model.preprocessing.normalized(data.test.images))
     correct["python"] = int((logits.argmax(1) == data.test.labels).sum())
-    print(correct, len(guesses))
     assert len(guesses) == len(data.test.labels)
     assert correct["c"] > 0.9 * len(guesses)
     assert abs(correct["c"] - correct["python"]) <= 0.02 * len(guesses), correct
