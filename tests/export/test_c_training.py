@@ -136,10 +136,12 @@ def test_a_perceptron_learns_the_same_and_nothing_from_what_is_wrong(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("build", "shape"), [(mlp, (1, 28, 28)), (cnv, (3, 32, 32))], ids=["mlp", "cnv"])
-def test_a_step_of_networks_of_the_package(build, shape, tmp_path):
+@pytest.mark.parametrize(
+    ("build", "shape", "batch"), [(mlp, (1, 28, 28), 16), (cnv, (3, 32, 32), 4)], ids=["mlp", "cnv"]
+)
+def test_a_step_of_networks_of_the_package(build, shape, batch, tmp_path):
     step, model = prepared(build, shape)
-    check_steps(step, model, compiled(tmp_path, model, step, 16, "-O2"), *drawn(shape, 10, 16), 16)
+    check_steps(step, model, compiled(tmp_path, model, step, batch, "-O2"), *drawn(shape, 10, batch), batch)
 
 
 def small_digits() -> nn.Sequential:
