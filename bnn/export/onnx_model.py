@@ -138,13 +138,9 @@ class _Graph:
                 ends = [0, step.before, step.top, step.left, 0, behind, bottom, right]
                 return self._node("Pad", x, self._constant(np.array(ends)), self._scalar(0.0))
             case HalfTurn():
-                ends = (
-                    np.array([-1, -1]),
-                    np.array([np.iinfo(np.int64).min] * 2),
-                    np.array([2, 3]),
-                    np.array([-1, -1]),
-                )
-                return self._node("Slice", x, *map(self._constant, ends))
+                last, beyond = np.array([-1, -1]), np.array([np.iinfo(np.int64).min] * 2)
+                names = [self._constant(values) for values in (last, beyond, np.array([2, 3]), last)]
+                return self._node("Slice", x, *names)
 
     def _product(self, step: Product, x: str) -> str:
         """The sums, pooled."""
