@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow torture lint bench bench-larq report figures house reference setup oracle golden clean
+.PHONY: train test test-slow test-aarch64 torture lint bench bench-larq report figures house reference setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py
@@ -19,6 +19,10 @@ test: setup
 
 test-slow: setup
 	$(PYTEST) -m slow
+
+# The products of ARMv8 on emulated cores: apt install g++-aarch64-linux-gnu qemu-user.
+test-aarch64:
+	sh tests/native/aarch64.sh
 
 # Half an hour on two free cores; the table is that of benchmarks/records.md.
 torture: setup

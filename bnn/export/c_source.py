@@ -19,12 +19,13 @@ from bnn.export.program import (
     Clamp,
     Div,
     Elementwise,
+    HalfTurn,
     Map,
     MaxPool,
     Mul,
     MulAdd,
     Normalize,
-    PadChannels,
+    Pad,
     PReLU,
     Product,
     Program,
@@ -153,8 +154,11 @@ class _Writer:
                 self._signs(number, step)
             case MaxPool() | AveragePool():
                 self._pool(number, step)
-            case PadChannels():
+            case Pad():
                 self._pad(number, step)
+            case HalfTurn():
+                from_place = f"{step.x.size} - {step.x.channels} - pixel * {step.x.channels} + c"
+                self._gathered(number, step, [f"const float y = {self._element(step.x, f'({from_place})')};"])
 
     def _product(self, number: int, step: Product) -> None:
         weight = self._constant(f"weight_{number}", _weight(step))
@@ -283,17 +287,28 @@ class _Writer:
         is_mean = int(isinstance(step, AveragePool))
         self.calls.append(f"pool_reals(&layer_{number}, read_{number}, write_{number}, {is_mean});")
 
-    def _pad(self, number: int, step: PadChannels) -> None:
-        x, out = step.x, step.out
+    def _pad(self, number: int, step: Pad) -> None:
+        x, width = step.x, step.out.width
+        place = f"(row * {x.width} + column) * {x.channels} + from"
+        inside = (
+            f"from >= 0 && from < {x.channels} && row >= 0 && row < {x.height} && column >= 0 && column < {x.width}"
+        )
+        lines = [
+            f"const int from = c - {step.before}, row = pixel / {width} - {step.top};",
+            f"const int column = pixel % {width} - {step.left};",
+            f"const float y = {inside} ? {self._element(x, place)} : 0;",
+        ]
+        self._gathered(number, step, lines)
+
+    def _gathered(self, number: int, step: Pad | HalfTurn, lines: Sequence[str]) -> None:
+        """A function that makes each element of a value, `y`, of any element of another."""
         self.code += [
             f"static void step_{number}(void) {{",
             "    int pixel, c, i = 0;",
-            f"    for (pixel = 0; pixel < {x.pixels}; ++pixel) {{",
-            f"        for (c = 0; c < {out.channels}; ++c, ++i) {{",
-            f"            const int from = c - {step.before};",
-            f"            const float y = from >= 0 && from < {x.channels} ? "
-            f"{self._element(x, f'pixel * {x.channels} + from')} : 0;",
-            f"            {self._stored(out, 'i', 'y')}",
+            f"    for (pixel = 0; pixel < {step.out.pixels}; ++pixel) {{",
+            f"        for (c = 0; c < {step.out.channels}; ++c, ++i) {{",
+            *(f"            {line}" for line in lines),
+            f"            {self._stored(step.out, 'i', 'y')}",
             "        }",
             "    }",
             "}",

@@ -14,20 +14,27 @@ from bnn.export.memory import WORD_BITS
 _HARMLESS = string.ascii_letters + string.digits + " _-.,:()"
 
 
-def kernels_of(code: str) -> str:
-    """The parts of kernels.c that code refers to, and what these refer to, in the order of the file."""
-    text = files("bnn.export").joinpath("kernels.c").read_text(encoding="utf-8")
-    parts = re.split(r"/\*\*\* (\w+) \*/\n", text)
-    named = dict(zip(parts[1::2], parts[2::2], strict=True))
-    words = {name: rf"\b{'struct layer' if name == 'layer_type' else name}\b" for name in named}
+def kernels_of(code: str, *, names: Sequence[str] = ("kernels.c",)) -> str:
+    """The parts of some files that code refers to, and what these refer to, in the order of the files."""
+    named: dict[str, str] = {}
+    for name in names:
+        text = read_template(name)
+        parts = re.split(r"/\*\*\* (\w+) \*/\n", text)
+        named |= dict(zip(parts[1::2], parts[2::2], strict=True))
+    words = {name: "struct " + name.removesuffix("_type") if name.endswith("_type") else name for name in named}
     taken: set[str] = set()
     while True:
         known = code + "".join(named[name] for name in taken)
-        more = {name for name in named if name not in taken and re.search(words[name], known)}
+        more = {name for name in named if name not in taken and re.search(rf"\b{words[name]}\b", known)}
         if not more:
             break
         taken |= more
     return "\n".join(part for name, part in named.items() if name in taken)
+
+
+def read_template(name: str) -> str:
+    """The text of a file of this folder."""
+    return files("bnn.export").joinpath(name).read_text(encoding="utf-8")
 
 
 def words_of(bits: Tensor) -> Tensor:

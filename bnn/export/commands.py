@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from bnn.codec import Model
 from bnn.export.c_source import c_source
+from bnn.export.c_text import read_template
+from bnn.export.c_training import c_training
+from bnn.export.chain import chain_of
 from bnn.export.errors import ExportError
-from bnn.export.lowering import program_of
+from bnn.export.lowering import NO_SHAPE, program_of
 from bnn.export.program import Product, Program
+from bnn.optim import LowBitOptimizer
 
 
 def export_c(
@@ -50,11 +54,62 @@ def export_c(
         what = "uint8 pixels" if program.input.kind == "uint8" else "float32 values"
         words = {"name": name, "NAME": name.upper(), "what": f"{program.input.size} {what}"}
         for file, template in (("main.c", "example_main.c"), ("Makefile", "example.mk")):
-            texts[file] = Template(_read(template)).substitute(words)
+            texts[file] = Template(read_template(template)).substitute(words)
     write_directory(directory, {file: text.encode() for file, text in texts.items()})
     return (
         f"{binary_weights(program):,} binary weights; flash: {source.constant_bytes:,} bytes of constants, and the"
         f" code; RAM: {source.ram_bytes:,} bytes, and the stack"
+    )
+
+
+def export_c_training(
+    model: Model,
+    optimizer: LowBitOptimizer,
+    directory: Path,
+    *,
+    batch_size: int,
+    largest_batch: int | None = None,
+    name: str = "network",
+    example: bool = False,
+    input_shape: tuple[int, ...] | None = None,
+) -> str:
+    """Writes a model as C99 that learns by steps of the preset `edge-min`; as `export_c` otherwise.
+
+    Args:
+        model: its network is that of the preset.
+        optimizer: the preset's.
+        directory: new or empty.
+        batch_size: the most examples of a step.
+        largest_batch: that goes through the network at once in Python; None for any.
+        name: as of `export_c`.
+        example: as of `export_c`.
+        input_shape: as of `export_c`.
+
+    Raises:
+        ExportError: as of `export_c`; or a batch is too large or has fewer than two examples.
+    """
+    _check_name(name)
+    check_directory(directory)
+    takes = model.preprocessing
+    shape = input_shape if takes is None else takes.image_shape
+    if shape is None:
+        raise ExportError(NO_SHAPE)
+    if batch_size < 2 or (largest_batch is not None and batch_size > largest_batch):
+        most = "" if largest_batch is None else f" to {largest_batch}"
+        raise ExportError(f"a step of this network in C takes batches of 2{most} examples, got {batch_size}")
+    chain = chain_of(model.network, optimizer, shape)
+    source = c_training(chain, preprocessing=takes, classes=model.classes, batch_size=batch_size, name=name)
+    texts = {f"{name}.h": source.header, f"{name}.c": source.source}
+    if example:
+        size = math.prod(shape)
+        what = f"{size} float32 values" if takes is None else f"{size} uint8 pixels"
+        words = {"name": name, "NAME": name.upper(), "what": what}
+        for file, template in (("main.c", "example_train.c"), ("Makefile", "example_train.mk")):
+            texts[file] = Template(read_template(template)).substitute(words)
+    write_directory(directory, {file: text.encode() for file, text in texts.items()})
+    return (
+        f"{chain.weights:,} binary weights that learn, by batches of up to {batch_size}; RAM: {source.ram_bytes:,}"
+        f" bytes, and the stack; flash: what RAM begins with, {source.constant_bytes:,} bytes of constants and the code"
     )
 
 
@@ -123,7 +178,3 @@ def _check_name(name: str) -> None:
     # The example has a main of its own.
     if name == "main" or not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name):
         raise ExportError(f"{name!r} cannot begin the names of C: give another word of small letters, digits and _")
-
-
-def _read(template: str) -> str:
-    return files("bnn.export").joinpath(template).read_text(encoding="utf-8")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import bnn.layers
 import bnn.quantizers
 from bnn.bits import BitTensor
+from bnn.export.images import blur, half_turn, zero_pad
 from bnn.export.program import (
     Add,
     AddValue,
@@ -19,80 +21,20 @@ from bnn.export.program import (
     Clamp,
     Div,
     Elementwise,
-    Kind,
     Map,
     MaxPool,
     Mul,
     MulAdd,
-    PadChannels,
     PReLU,
     Product,
     Rounded,
-    Signs,
-    Step,
     Value,
     Window,
 )
+from bnn.export.values import Unsupported, Values, pool_window
 from bnn.layers.base import BinaryLayer
 from bnn.ops import geometry
 from bnn.ops.batch_norm import affine
-
-
-class Unsupported(Exception):
-    """A layer cannot be exported; the message says what about it."""
-
-
-class Values:
-    """The steps so far, and the numbers of their values."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self._count = 0
-
-    def new(self, kind: Kind, height: int, width: int, channels: int) -> Value:
-        """A value that no step makes yet."""
-        self._count += 1
-        return Value(self._count - 1, kind, height, width, channels)
-
-    def like(self, result: Tensor) -> Value:
-        """A value for what a layer gave, [1, C] or [1, C, H, W]."""
-        channels, height, width = (*result.shape[1:], 1, 1)[:3]
-        if isinstance(result, BitTensor):
-            return self.new("bits", height, width, channels)
-        return self.new("bfloat16" if result.dtype is torch.bfloat16 else "float32", height, width, channels)
-
-    def mapped(self, x: Value, operations: Sequence[Elementwise], result: Tensor | None = None) -> Value:
-        """The value of elementwise operations; of float32 unless `result` is of bfloat16."""
-        narrow = result is not None and result.dtype is torch.bfloat16 and not isinstance(result, BitTensor)
-        if not operations and not narrow:
-            return x
-        last: list[Elementwise] = [Rounded("bfloat16")] if narrow else []
-        out = self.new("bfloat16" if narrow else "float32", x.height, x.width, x.channels)
-        self.steps.append(Map(x, out, (*operations, *last)))
-        return out
-
-    def signs(self, x: Value) -> Value:
-        """The signs of a value, which is itself where it is bits."""
-        if x.kind == "bits":
-            return x
-        out = self.new("bits", x.height, x.width, x.channels)
-        self.steps.append(Signs(x, out))
-        return out
-
-    def pooled(self, x: Value, pool: nn.Module, step: type[MaxPool | AveragePool], size: tuple[int, int]) -> Value:
-        """The value of a pooling, of this height and width."""
-        out = self.new(x.kind, *size, x.channels)
-        self.steps.append(step(x, out, _pool_window(pool)))
-        return out
-
-
-def append_pad(values: Values, result: Tensor, x: Value, before: int) -> Value:
-    """Channels of zeros around those of floats."""
-    if x.kind == "bits":
-        raise Unsupported("channels of zeros beside bits")
-    out = values.new(x.kind, x.height, x.width, result.shape[1])
-    values.steps.append(PadChannels(x, out, before))
-    return out
 
 
 def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None) -> Value:
@@ -125,9 +67,22 @@ def _weight_and_window(layer: nn.Module, x: Value) -> tuple[Tensor, Window]:
         return by_pixels.contiguous(), Window((x.height, x.width))
     stride, padding, dilation, groups = window.for_torch
     if groups != 1:
-        raise Unsupported(f"it has {groups} groups")
+        weight = _dense_groups(weight, groups)
     kernel = (weight.shape[2], weight.shape[3])
     return weight.permute(0, 2, 3, 1).contiguous(), Window(kernel, stride, padding, dilation)
+
+
+def _dense_groups(weight: Tensor, groups: int) -> Tensor:
+    """The weight of a grouped convolution with zeros where it has none: [outputs, channels, kernel height, width]."""
+    if weight.dtype is torch.bool:
+        raise Unsupported(f"it has {groups} groups")
+    parts = weight.chunk(groups)
+    return torch.cat([F.pad(part, (0, 0) * 2 + _beside(part, number, groups)) for number, part in enumerate(parts)])
+
+
+def _beside(part: Tensor, number: int, groups: int) -> tuple[int, int]:
+    """Channels before and behind those of a group."""
+    return number * part.shape[1], (groups - 1 - number) * part.shape[1]
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -186,11 +141,13 @@ def _block(
         turned = math.prod(factors, start=torch.ones(1)) < 0
     out = _product(layer, values, x, turned=turned)
     if pool is not None:
-        size = _pooled_size(out, _pool_window(pool))
+        size = _pooled_size(out, pool_window(pool))
         out = values.pooled(out, pool, MaxPool, size)
+    rectified: list[Elementwise] = [Clamp(0.0, math.inf)] if block.rectifies else []
     after: list[Elementwise] = [] if shortcut is None else [AddValue(shortcut)]
     if fused:
-        operations = [*_fused_norm(block, factors, turned), *after]
+        rounding: list[Elementwise] = [] if block.window is None else [Rounded("float16")]
+        operations = [*rounding, *rectified, *_fused_norm(block, factors, turned), *after]
         if math.isfinite(block.clamp_range[0]) or math.isfinite(block.clamp_range[1]):
             operations.append(Clamp(*block.clamp_range))
         out = values.mapped(out, operations, given)
@@ -200,7 +157,7 @@ def _block(
             scaled = [Mul(operation.factor.abs()) if isinstance(operation, Mul) else operation for operation in scaled]
         is_sign, norm = _of_norm(block.norm)
         activation = [] if block.activation is None or is_sign else _activation(block.activation)
-        out = values.mapped(out, [*scaled, *norm, *after, *activation], given)
+        out = values.mapped(out, [*scaled, *rectified, *norm, *after, *activation], given)
         if is_sign:
             out = values.signs(out)
     if isinstance(given, BitTensor):
@@ -217,8 +174,7 @@ def _fused_norm(block: bnn.layers.BinaryBlock, factors: list[Tensor], turned: Te
         if factors:
             scale = factors[0] if len(factors) == 1 else factors[0] * factors[1]
             factor = factor * (scale if turned is None else scale.abs())
-    rounding: list[Elementwise] = [] if block.window is None else [Rounded("float16")]
-    return [*rounding, Mul(factor.detach()), Add(offset.detach())]
+    return [Mul(factor.detach()), Add(offset.detach())]
 
 
 def _of_norm(norm: nn.Module) -> tuple[bool, list[Elementwise]]:
@@ -284,15 +240,6 @@ def _quantizer(module: bnn.quantizers.Quantizer, values: Values, result: Tensor,
     return values.signs(x)
 
 
-def _pool_window(pool: Any) -> Window:
-    def pair(size: Any) -> tuple[int, int]:
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-    if getattr(pool, "dilation", 1) not in (1, (1, 1)):
-        raise Unsupported("its windows have gaps")
-    return Window(pair(pool.kernel_size), pair(pool.stride), pair(pool.padding))
-
-
 def _pooled_size(x: Value, window: Window) -> tuple[int, int]:
     height, width = (
         (extent + 2 * padding - kernel) // stride + 1
@@ -310,7 +257,7 @@ def _max_pool(pool: nn.Module, values: Values, result: Tensor, x: Value) -> Valu
 def _average_pool(pool: nn.AvgPool2d, values: Values, result: Tensor, x: Value) -> Value:
     if x.kind == "bits":
         raise Unsupported("its input are bits")
-    if _pool_window(pool).padding != (0, 0) or pool.divisor_override is not None:
+    if pool_window(pool).padding != (0, 0) or pool.divisor_override is not None:
         raise Unsupported("it has padding, or a divisor of its own")
     return values.pooled(x, pool, AveragePool, (result.shape[2], result.shape[3]))
 
@@ -345,6 +292,9 @@ LAYERS: dict[type[nn.Module], Lower] = {
     **dict.fromkeys((bnn.layers.MaxPool2d, nn.MaxPool2d), _max_pool),
     **dict.fromkeys((bnn.layers.AvgPool2d, nn.AvgPool2d), _average_pool),
     nn.AdaptiveAvgPool2d: _global_average,
+    nn.ZeroPad2d: zero_pad,
+    bnn.layers.HalfTurn: half_turn,
+    bnn.layers.BlurPool2d: blur,
     nn.Flatten: _flatten,
     **dict.fromkeys((nn.Identity, nn.Dropout, nn.Dropout2d), _same),
 }

@@ -15,8 +15,12 @@ from torch import Tensor, fx, nn
 from bnn.codec import Model
 from bnn.export.errors import ExportError
 from bnn.export.folding import folded
-from bnn.export.layers import LAYERS, Unsupported, Values, append_pad
+from bnn.export.images import append_pad
+from bnn.export.layers import LAYERS
 from bnn.export.program import AddValue, Normalize, Program, Value
+from bnn.export.values import Unsupported, Values
+
+NO_SHAPE = "the model does not say of which shape its input is: give it, as in --input-shape 3,32,32"
 
 
 def program_of(model: Model, input_shape: tuple[int, ...] | None = None) -> Program:
@@ -32,7 +36,7 @@ def program_of(model: Model, input_shape: tuple[int, ...] | None = None) -> Prog
     preprocessing = model.preprocessing
     shape = input_shape if preprocessing is None else preprocessing.image_shape
     if shape is None:
-        raise ExportError("the model does not say of which shape its input is: give it, as in --input-shape 3,32,32")
+        raise ExportError(NO_SHAPE)
     if model.precision != "float32":
         warnings.warn(
             f"the model's real products are of {model.precision}, those of an export of float32: logits differ",

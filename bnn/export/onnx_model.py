@@ -25,12 +25,13 @@ from bnn.export.program import (
     Clamp,
     Div,
     Elementwise,
+    HalfTurn,
     Map,
     MaxPool,
     Mul,
     MulAdd,
     Normalize,
-    PadChannels,
+    Pad,
     PReLU,
     Product,
     Program,
@@ -125,10 +126,21 @@ class _Graph:
                 return self._node("MaxPool", x, **_pooling(step.window))
             case AveragePool():
                 return self._average(step, x)
-            case PadChannels():
-                behind = step.out.channels - step.x.channels - step.before
-                pads = self._constant(np.array([0, step.before, 0, 0, 0, behind, 0, 0]))
-                return self._node("Pad", x, pads, self._scalar(0.0))
+            case Pad():
+                behind, bottom, right = (
+                    after - before - size
+                    for after, before, size in (
+                        (step.out.channels, step.before, step.x.channels),
+                        (step.out.height, step.top, step.x.height),
+                        (step.out.width, step.left, step.x.width),
+                    )
+                )
+                ends = [0, step.before, step.top, step.left, 0, behind, bottom, right]
+                return self._node("Pad", x, self._constant(np.array(ends)), self._scalar(0.0))
+            case HalfTurn():
+                last, beyond = np.array([-1, -1]), np.array([np.iinfo(np.int64).min] * 2)
+                names = [self._constant(values) for values in (last, beyond, np.array([2, 3]), last)]
+                return self._node("Slice", x, *names)
 
     def _product(self, step: Product, x: str) -> str:
         """The sums, pooled."""

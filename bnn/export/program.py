@@ -202,12 +202,23 @@ class AveragePool:
 
 
 @dataclass(frozen=True)
-class PadChannels:
-    """Channels of zeros before and behind those of x."""
+class Pad:
+    """Zeros around x: channels before and behind its own, and pixels."""
 
     x: Value
     out: Value
-    before: int
+    before: int = 0
+    """Channels."""
+    top: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True)
+class HalfTurn:
+    """The image turned by half a turn."""
+
+    x: Value
+    out: Value
 
 
 @dataclass(frozen=True)
@@ -222,7 +233,7 @@ class Normalize:
     """float32 [channels]."""
 
 
-Step = Product | Map | Signs | MaxPool | AveragePool | PadChannels | Normalize
+Step = Product | Map | Signs | MaxPool | AveragePool | Pad | HalfTurn | Normalize
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@
 
 namespace {
 
-constexpr uint8_t kOffset = 128;           // of the gradients' bytes, for them to be unsigned
 constexpr int64_t kBlockPixels = 128;      // whose gradient is formed at a time
 constexpr int64_t kPanelDepth = 640;       // of a panel of weights that stays in the nearest cache
 constexpr int64_t kPanelsBytes = 4 << 20;  // of weights that are bytes at a time

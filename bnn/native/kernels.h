@@ -139,6 +139,9 @@ extern const Kernels kernels;
 namespace neon {
 extern const Kernels kernels;
 }
+namespace neon_dot {
+extern const Kernels kernels;
+}
 namespace generic {
 extern const Kernels kernels;
 }

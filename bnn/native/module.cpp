@@ -20,6 +20,10 @@
 #include <unistd.h>
 #endif
 
+#if defined(BNN_BUILD_NEON_DOT) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace nb = nanobind;
 
 namespace {
@@ -30,6 +34,18 @@ bool tiles_are_permitted() {
 #ifdef __linux__
     constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
+#ifdef BNN_BUILD_NEON_DOT
+// Whether this CPU has sdot, as Cortex-A55 and A76 do and A53 and A72 do not.
+bool has_dot_products() {
+#ifdef __linux__
+    constexpr unsigned long kDotProducts = 1 << 20;  // HWCAP_ASIMDDP
+    return getauxval(AT_HWCAP) & kDotProducts;
 #else
     return false;
 #endif
@@ -56,6 +72,9 @@ std::vector<std::pair<std::string, const bnn::Kernels*>> available() {
 #endif
 #ifdef BNN_BUILD_AVX2
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) found.emplace_back("avx2", &bnn::avx2::kernels);
+#endif
+#ifdef BNN_BUILD_NEON_DOT
+    if (has_dot_products()) found.emplace_back("neon-dot", &bnn::neon_dot::kernels);
 #endif
 #ifdef BNN_BUILD_NEON
     found.emplace_back("neon", &bnn::neon::kernels);

@@ -34,6 +34,9 @@ class Panels {
 // The loops are unrolled by decree, for the arrays to stay in registers; not inlined, for one compilation to be enough.
 [[gnu::noinline]] void multiply_tile(const uint64_t* x, int64_t words, const uint64_t* panel, float elements,
                                      float* out, int64_t out_stride) {
+#ifdef BNN_HAS_NEON
+    multiply_bits_neon(x, words, panel, elements, out, out_stride);
+#else
     Vector carries[kTileRows][kTileVectors], ones[kTileRows][kTileVectors];
     const int64_t odd = words % 2;
 #pragma GCC unroll 4
@@ -71,6 +74,7 @@ class Panels {
             store_products(out + row * out_stride + v * kLanes, elements, differing);
         }
     }
+#endif
 }
 
 // out[row][output] for `rows` rows of x, which lie `panels.words()` words apart, and the `outputs` outputs that begin

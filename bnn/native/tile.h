@@ -1,7 +1,7 @@
 // Products of bytes with int32 sums, under the instruction set that this translation unit is compiled for.
 //
 // A panel is a matrix of signed bytes [depth][kColumns] whose rows are interleaved by four, panel[depth / 4][column][4]:
-// one instruction then adds four products to every column's sum. It multiplies unsigned by signed bytes, so a factor of
+// one instruction then adds four products to every column's sum. Where it multiplies unsigned by signed bytes, a factor of
 // both signs is offset, and offset times each column's sum, which is the same for all rows, is taken away.
 //
 // Each definition offers the same: Tiles, which lives while tiles are multiplied; multiply_tile, which adds unsigned
@@ -14,6 +14,11 @@
 namespace {
 
 constexpr int kColumns = 32;        // of a panel; one word of bits holds a row of it
+#ifdef BNN_HAS_NEON
+constexpr uint8_t kOffset = 0;      // of bytes of both signs: instructions take them as they are
+#else
+constexpr uint8_t kOffset = 128;    // of bytes of both signs, for them to be unsigned
+#endif
 
 // For every column: which byte of four words of bits holds it (of each of the four), and its bit in there.
 struct ColumnBits {
@@ -178,6 +183,15 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
             }
         }
     }
+}
+
+#elif defined(BNN_HAS_NEON)
+
+constexpr int kRows = kNeonRows;
+
+[[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                     int64_t /*columns*/, int32_t* sums) {
+    multiply_bytes_neon(a, a_stride, panel, depth, kColumns, sums);
 }
 
 #elif !defined(BNN_USE_AMX)

@@ -6,8 +6,9 @@
 
 #if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512) || defined(BNN_USE_AVX2)
 #include <immintrin.h>
-#elif defined(BNN_USE_NEON)
-#include <arm_neon.h>
+#elif defined(BNN_USE_NEON) || defined(BNN_USE_NEON_DOT)
+#define BNN_HAS_NEON
+#include "neon.h"
 #endif
 
 namespace {
@@ -56,7 +57,7 @@ inline Vector popcount(Vector v) {
     return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
 }
 
-#elif defined(BNN_USE_NEON)
+#elif defined(BNN_HAS_NEON)
 
 using Vector = uint64x2_t;
 constexpr int kLanes = 2, kTileRows = 4, kTileVectors = 2;

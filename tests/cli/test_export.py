@@ -13,6 +13,7 @@ import torch
 
 import bnn as package
 from bnn.data import digits
+from bnn.training import checkpoint
 from tests.cli.command_line import ROOT, assert_one_line
 from tests.export.networks import needs_gcc
 
@@ -77,3 +78,46 @@ def test_ram_on_a_microcontroller_is_what_is_printed(bnn, finished):
     assert f"RAM: {int(data) + int(bss):,} bytes" in output
     constants = int(output.split("flash: ")[1].split(" bytes")[0].replace(",", ""))
     assert constants <= int(text) <= constants + 4096
+
+
+@needs_gcc
+def test_what_learns_begins_with_the_accumulators_of_the_run(bnn, in_an_empty_folder):
+    options = ("--preset", "edge-min", "--epochs", "1", "--width", "40", "--hidden-layers", "2", "--out", "run")
+    assert bnn("train", "digits", *options)[0] == 0
+    code, output, errors = bnn("export", "run", "--format", "c", "--train", "--example", "-o", "c", "--batch-size", "8")
+    assert (code, errors) == (0, "")
+    assert "binary weights that learn, by batches of up to 8; RAM: " in output
+    source = Path("c/network.c").read_text()
+    codes = re.search(r"codes_0\[\d+\] = {([^}]*)}", source)[1].replace(",", " ").split()
+    tensors = checkpoint.load(Path("run/checkpoints")).tensors
+    assert list(map(int, codes)) == tensors["model.1.product.store.weight"].flatten().tolist()
+    subprocess.run(["make", "-C", "c", "CC=gcc", "CFLAGS=-std=c99 -O1 -Wall -Wextra -Werror"], check=True)
+    images = digits().test.images[:30].movedim(1, -1).flatten(1)
+    examples, labels = torch.cat((images[:20], images)), torch.full((50, 1), 255, dtype=torch.uint8)
+    labels[:20] = 3
+    content = torch.cat((labels, examples), dim=1).numpy().tobytes()
+
+    def printed(given: bytes) -> list[str]:
+        ran = subprocess.run(["c/learn", "10"], input=given, capture_output=True, check=True)
+        return ran.stdout.decode().split("\n")
+
+    model = package.load("run/model.bnnz")
+    with torch.no_grad():
+        expected = model(model.preprocessing.normalized(digits().test.images[:30])).argmax(1).tolist()
+    assert printed(content[20 * 65 :])[:-1] == [model.class_name(label) for label in expected]
+    assert [line.rsplit(" ", 1)[0] for line in printed(content)[:2]] == ["step 1 loss", "step 2 loss"]
+    ended = subprocess.run(["c/learn"], input=content[:100], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, b"the input ends within an example\n")
+    if shutil.which("arm-none-eabi-gcc") is not None:
+        ran = subprocess.run(["make", "-C", "c", "cortex-m"], check=True, capture_output=True, text=True)
+        _, data, bss, *_ = next(line.split() for line in ran.stdout.splitlines() if line.split()[0].isdigit())
+        stated = int(re.search(r"RAM: ([\d,]+) bytes", output)[1].replace(",", ""))
+        assert 0 <= int(data) + int(bss) - stated < 16  # which align it
+
+
+def test_options_of_learning_are_refused_without_it(bnn, finished):
+    options = ("export", "run", "--format", "c", "-o", "c")
+    assert_one_line(bnn(*options, "--seed", "1"), "--seed is for --train", code=2)
+    assert_one_line(bnn(*options, "--train", "--seed", str(1 << 32)), "--seed is 0 or more", code=2)
+    assert_one_line(bnn(*options, "--train", "--batch-size", "1"), "batches of 2 to")
+    assert_one_line(bnn("export", "run", "--format", "onnx", "-o", "c", "--train"), "--train is for --format c", code=2)

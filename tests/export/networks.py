@@ -13,10 +13,12 @@ from bnn.codec import Model
 from bnn.data import Preprocessing
 from bnn.export.commands import export_c
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, BinaryNorm, L1BatchNorm, MaxPool2d, RPReLU
+from bnn.models.zoo import quicknets
 from bnn.presets import prepare
 from bnn.quantizers import ApproxSign, Sign
 
 STRICT = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic")
+SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc here")
 
 
@@ -57,6 +59,11 @@ def of_parts() -> nn.Sequential:
         nn.Hardtanh(),
         nn.Linear(40, 5),
     )
+
+
+def narrow_quicknet() -> nn.Sequential:
+    """A QuickNet of two stages: a turned image, a stem by channel, padding of +1, rectified products, blurring."""
+    return quicknets._quicknet("narrow_quicknet", (3, 32, 32), 5, units=1, widths=(16, 24))
 
 
 def network(build: Callable[[], nn.Module], shape: tuple[int, ...], *, preset: str, pixels: bool = True) -> Model:

@@ -9,13 +9,22 @@ import torch
 from bnn.export import c_source, program_of
 from bnn.export.program import Map, Product, Signs, Thresholds
 from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, vgg_small
-from tests.export.networks import compiled, examples, logits_of, needs_gcc, network, of_parts, plain
+from tests.export.networks import (
+    SANITIZED,
+    compiled,
+    examples,
+    logits_of,
+    narrow_quicknet,
+    needs_gcc,
+    network,
+    of_parts,
+    plain,
+)
 
 pytestmark = needs_gcc
 SHAPE = (3, 16, 16)
 # Without it, x86-64 has no instruction that counts ones.
 POPCOUNT = ("-mpopcnt",) if platform.machine() == "x86_64" else ()
-SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def narrow_resnet8():
@@ -42,6 +51,13 @@ def test_a_residual_network(preset, flags, tmp_path):
     given, logits = examples(model, SHAPE, 50)
     program = compiled(model, tmp_path / "c", *flags, shape=SHAPE)
     torch.testing.assert_close(logits_of(program, given), logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["standard", "edge-min"])
+def test_a_network_of_the_zoo(preset, tmp_path):
+    model = network(narrow_quicknet, (3, 32, 32), preset=preset)
+    given, logits = examples(model, (3, 32, 32), 20)
+    torch.testing.assert_close(logits_of(compiled(model, tmp_path / "c"), given), logits, rtol=0, atol=1e-5)
 
 
 def test_layers_outside_of_blocks(tmp_path):

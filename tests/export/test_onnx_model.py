@@ -7,7 +7,7 @@ import torch
 from bnn.export import program_of
 from bnn.export.commands import binary_weights
 from bnn.models import binarynet, cnv, mlp, resnet8, resnet20
-from tests.export.networks import examples, network, of_parts, plain
+from tests.export.networks import examples, narrow_quicknet, network, of_parts, plain
 
 onnx = pytest.importorskip("onnx", reason="pip install 'bnn-edge[export]'")
 runtime = pytest.importorskip("onnxruntime", reason="pip install 'bnn-edge[export]'")
@@ -45,6 +45,13 @@ def test_logits_are_those_of_the_network(build, preset):
     given, logits = examples(model, SHAPE, 20)
     exported = onnx_model(program_of(model, SHAPE))
     torch.testing.assert_close(run(exported, given), logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["standard", "edge-min"])
+def test_a_network_of_the_zoo(preset):
+    model = network(narrow_quicknet, (3, 32, 32), preset=preset)
+    given, logits = examples(model, (3, 32, 32), 20)
+    torch.testing.assert_close(run(onnx_model(program_of(model)), given), logits, rtol=0, atol=1e-5)
 
 
 def test_only_standard_operators_of_the_opset_are_used():

@@ -8,7 +8,7 @@ import torch
 from bnn.ops.cpu import native
 
 
-@pytest.fixture(params=["amx", "avx512", "avx2", "neon", "generic"], scope="module")
+@pytest.fixture(params=["amx", "avx512", "avx2", "neon-dot", "neon", "generic"], scope="module")
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Forces an instruction set."""
     if native._extension is None:

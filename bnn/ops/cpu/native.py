@@ -1,8 +1,8 @@
 """Loads the extension `bnn._native`, chooses its instruction set and calls its functions.
 
-The environment variable ``BNN_KERNELS`` chooses: ``amx``, ``avx512``, ``avx2``, ``neon`` or ``generic`` forces an
-instruction set, ``reference`` forces the specifications; unset, the best set of this CPU is used. A build without the
-extension, or one whose results are wrong here, falls back to the specifications with one RuntimeWarning.
+The environment variable ``BNN_KERNELS`` chooses: ``amx``, ``avx512``, ``avx2``, ``neon-dot``, ``neon`` or ``generic``
+forces an instruction set, ``reference`` forces the specifications; unset, the best set of this CPU is used. A build
+without the extension, or one whose results are wrong here, falls back to the specifications with one RuntimeWarning.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _backend = Backend("CPU")
 
 
 def instruction_set() -> str:
-    """The instruction set of the kernels in use: amx, avx512, avx2, neon, generic; or reference where not native."""
+    """The instruction set in use: amx, avx512, avx2, neon-dot, neon, generic; or reference where not native."""
     return _instruction_set
 
 

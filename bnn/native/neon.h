@@ -1,0 +1,133 @@
+// The tiles of ARMv8: products of bits, and of bytes with int32 sums, for registers of 128 bits. Bytes are of either sign.
+#pragma once
+
+#include "common.h"
+
+#include <arm_neon.h>
+
+namespace {
+
+constexpr int kNeonRows = 4;
+constexpr int64_t kMostWords = 31;  // whose differing bits, 8 of each byte and word, a byte counts
+
+// Four rows times four outputs, see multiply_tile in product.h: bytes count differing bits, and are added up now and then.
+inline void multiply_bits_neon(const uint64_t* x, int64_t words, const uint64_t* panel, float elements, float* out,
+                               int64_t out_stride) {
+    uint32x4_t differing[kNeonRows][2] = {};
+    for (int64_t begin = 0; begin < words; begin += kMostWords) {
+        const int64_t end = minimum(begin + kMostWords, words);
+        const uint64_t* from[kNeonRows] = {x, x + words, x + 2 * words, x + 3 * words};
+        uint8x16_t counts[kNeonRows][2] = {};
+        for (int64_t i = begin; i < end; ++i) {
+            const uint64x2_t left = vld1q_u64(panel + 4 * i), right = vld1q_u64(panel + 4 * i + 2);
+#pragma GCC unroll 4
+            for (int row = 0; row < kNeonRows; ++row) {
+                const uint64x2_t word = vld1q_dup_u64(from[row] + i);
+                counts[row][0] = vaddq_u8(counts[row][0], vcntq_u8(vreinterpretq_u8_u64(veorq_u64(word, left))));
+                counts[row][1] = vaddq_u8(counts[row][1], vcntq_u8(vreinterpretq_u8_u64(veorq_u64(word, right))));
+            }
+        }
+#pragma GCC unroll 4
+        for (int row = 0; row < kNeonRows; ++row) {
+            differing[row][0] = vpadalq_u16(differing[row][0], vpaddlq_u8(counts[row][0]));
+            differing[row][1] = vpadalq_u16(differing[row][1], vpaddlq_u8(counts[row][1]));
+        }
+    }
+    for (int row = 0; row < kNeonRows; ++row) {
+        const uint32x4_t four = vpaddq_u32(differing[row][0], differing[row][1]);
+        const float32x4_t count = vcvtq_f32_u32(four);
+        vst1q_f32(out + row * out_stride, vsubq_f32(vdupq_n_f32(elements), vaddq_f32(count, count)));
+    }
+}
+
+inline int8x16_t broadcast_bytes(const uint8_t* bytes) {
+    return vreinterpretq_s8_u32(vld1q_dup_u32(reinterpret_cast<const uint32_t*>(bytes)));
+}
+
+#if defined(BNN_USE_NEON_DOT)
+
+// See multiply_tile in tile.h; `columns_each` of a panel's row. Sixteen columns at a time stay in registers.
+inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                int64_t columns_each, int32_t* sums) {
+    for (int64_t column = 0; column < columns_each; column += 16) {
+        int32x4_t products[kNeonRows][4];
+        const int8_t* from = panel + 4 * column;
+#pragma GCC unroll 4
+        for (int row = 0; row < kNeonRows; ++row) {
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) products[row][v] = vld1q_s32(sums + row * columns_each + column + 4 * v);
+        }
+        int64_t k = 0;
+        for (; k + 16 <= depth; k += 16) {
+            int8x16_t bytes[kNeonRows];
+#pragma GCC unroll 4
+            for (int row = 0; row < kNeonRows; ++row) bytes[row] = vreinterpretq_s8_u8(vld1q_u8(a + row * a_stride + k));
+#define BNN_DOT_LANE(lane)                                                                                    \
+    _Pragma("GCC unroll 4") for (int v = 0; v < 4; ++v) {                                                     \
+        const int8x16_t weights = vld1q_s8(from + (k + 4 * (lane)) * columns_each + 16 * v);                  \
+        _Pragma("GCC unroll 4") for (int row = 0; row < kNeonRows; ++row) {                                   \
+            products[row][v] = vdotq_laneq_s32(products[row][v], weights, bytes[row], lane);                  \
+        }                                                                                                     \
+    }
+            BNN_DOT_LANE(0)
+            BNN_DOT_LANE(1)
+            BNN_DOT_LANE(2)
+            BNN_DOT_LANE(3)
+#undef BNN_DOT_LANE
+        }
+        for (; k < depth; k += 4) {
+            for (int row = 0; row < kNeonRows; ++row) {
+                const int8x16_t quad = broadcast_bytes(a + row * a_stride + k);
+#pragma GCC unroll 4
+                for (int v = 0; v < 4; ++v) {
+                    const int8x16_t weights = vld1q_s8(from + k * columns_each + 16 * v);
+                    products[row][v] = vdotq_s32(products[row][v], weights, quad);
+                }
+            }
+        }
+#pragma GCC unroll 4
+        for (int row = 0; row < kNeonRows; ++row) {
+#pragma GCC unroll 4
+            for (int v = 0; v < 4; ++v) vst1q_s32(sums + row * columns_each + column + 4 * v, products[row][v]);
+        }
+    }
+}
+
+#else
+
+// See multiply_tile in tile.h; `columns_each` of a panel's row. Eight columns at a time stay in registers. Either factor
+// is within 2 and the other a byte, so that a short holds the sum of 127 products.
+inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
+                                int64_t columns_each, int32_t* sums) {
+    constexpr int64_t kMost = 4 * 127;
+    for (int64_t column = 0; column < columns_each; column += 8) {
+        for (int64_t begin = 0; begin < depth; begin += kMost) {
+            const int64_t end = minimum(begin + kMost, depth);
+            const int8_t* from = panel + begin * columns_each + 4 * column;
+            int16x8_t products[kNeonRows][4] = {};
+            for (int64_t k = begin; k < end; k += 4, from += 4 * columns_each) {
+                const int8x16_t left = vld1q_s8(from), right = vld1q_s8(from + 16);
+#pragma GCC unroll 4
+                for (int row = 0; row < kNeonRows; ++row) {
+                    const int8x16_t quad = broadcast_bytes(a + row * a_stride + k);
+                    products[row][0] = vmlal_s8(products[row][0], vget_low_s8(left), vget_low_s8(quad));
+                    products[row][1] = vmlal_high_s8(products[row][1], left, quad);
+                    products[row][2] = vmlal_s8(products[row][2], vget_low_s8(right), vget_low_s8(quad));
+                    products[row][3] = vmlal_high_s8(products[row][3], right, quad);
+                }
+            }
+            for (int row = 0; row < kNeonRows; ++row) {
+#pragma GCC unroll 2
+                for (int v = 0; v < 2; ++v) {
+                    int32_t* to = sums + row * columns_each + column + 4 * v;
+                    const int32x4_t low = vpaddlq_s16(products[row][2 * v]), high = vpaddlq_s16(products[row][2 * v + 1]);
+                    vst1q_s32(to, vaddq_s32(vld1q_s32(to), vpaddq_s32(low, high)));
+                }
+            }
+        }
+    }
+}
+
+#endif
+
+}  // namespace

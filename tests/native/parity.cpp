@@ -1,0 +1,159 @@
+// The products of each instruction set that is built here and that this CPU has, against plain loops: odd sizes, padding,
+// strides, groups, and sums of the largest bytes that there are. Prints the sets; ends with 1 at the first difference.
+#include <sys/auxv.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace {
+
+using bnn::Kernels;
+using bnn::Window;
+using Bytes = std::vector<uint8_t>;
+
+std::mt19937 random_words(1);
+
+int64_t below(int64_t n) { return static_cast<int64_t>(random_words() % static_cast<uint32_t>(n)); }
+int64_t packed(int64_t bits) { return (bits + 7) / 8; }
+int sign_at(const uint8_t* bits, int64_t i) { return bits[i / 8] >> i % 8 & 1 ? 1 : -1; }
+
+Bytes some_bits(int64_t rows, int64_t n) {
+    Bytes bits(static_cast<size_t>(rows * packed(n)));
+    for (auto& byte : bits) byte = static_cast<uint8_t>(random_words() >> 8);
+    if (n % 8) {  // those past a row's end are clear
+        for (int64_t row = 1; row <= rows; ++row) bits[static_cast<size_t>(row * packed(n) - 1)] &= (1 << n % 8) - 1;
+    }
+    return bits;
+}
+
+struct Set {
+    const char* name;
+    const Kernels* kernels;
+};
+
+std::vector<Set> sets_here() {
+    std::vector<Set> sets = {{"generic", &bnn::generic::kernels}, {"neon", &bnn::neon::kernels}};
+    constexpr unsigned long kDotProducts = 1 << 20;  // HWCAP_ASIMDDP
+    if (getauxval(AT_HWCAP) & kDotProducts) sets.push_back({"neon-dot", &bnn::neon_dot::kernels});
+    return sets;
+}
+
+template <class T>
+void require_equal(const std::string& what, const Set& set, const std::vector<T>& found, const std::vector<T>& right) {
+    for (size_t i = 0; i < right.size(); ++i) {
+        if (std::memcmp(&found[i], &right[i], sizeof(T)) != 0) {
+            std::printf("%s: %s differs at %zu: %g, not %g\n", what.c_str(), set.name, i,
+                        static_cast<double>(found[i]), static_cast<double>(right[i]));
+            std::exit(1);
+        }
+    }
+}
+
+void check_linear(const std::vector<Set>& sets, int64_t rows, int64_t outputs, int64_t features) {
+    const Bytes x = some_bits(rows, features), weight = some_bits(outputs, features);
+    std::vector<float> right;
+    for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t o = 0; o < outputs; ++o) {
+            int64_t sum = 0;
+            for (int64_t k = 0; k < features; ++k) {
+                sum += sign_at(&x[r * packed(features)], k) * sign_at(&weight[o * packed(features)], k);
+            }
+            right.push_back(static_cast<float>(sum));
+        }
+    }
+    for (const Set& set : sets) {
+        std::vector<float> out(right.size());
+        set.kernels->linear(x.data(), weight.data(), out.data(), rows, outputs, features, 1);
+        require_equal("linear of " + std::to_string(features), set, out, right);
+    }
+}
+
+Window some_window(int64_t channels) {
+    for (;;) {
+        Window window{};
+        window.images = 1 + below(3);
+        window.channels = channels;
+        bool fits = true;
+        for (int i = 0; i < 2; ++i) {
+            window.size[i] = 1 + below(9);
+            window.kernel[i] = 1 + below(3);
+            window.stride[i] = 1 + below(2);
+            window.padding[i] = below(3);
+            window.dilation[i] = 1 + below(2);
+            const int64_t left = window.size[i] + 2 * window.padding[i] - window.dilation[i] * (window.kernel[i] - 1) - 1;
+            fits = fits && left >= 0;
+            window.out_size[i] = left / window.stride[i] + 1;
+        }
+        if (fits) return window;
+    }
+}
+
+void check_convolution(const std::vector<Set>& sets, const Window& w, int64_t outputs, int64_t groups, int largest) {
+    const int64_t of_group = w.channels / groups, out_of_group = outputs / groups, taps = w.kernel[0] * w.kernel[1];
+    const int64_t row = taps * of_group, in_row = w.size[0] * w.size[1] * w.channels;
+    const int64_t pixels = w.out_size[0] * w.out_size[1];
+    const Bytes x = some_bits(w.images, in_row), weight = some_bits(outputs, row);
+    std::vector<int8_t> grad(static_cast<size_t>(w.images * pixels * outputs));
+    for (auto& q : grad) q = static_cast<int8_t>(largest ? largest : below(255) - 127);
+    std::vector<int64_t> forward(grad.size()), of_input(static_cast<size_t>(w.images * in_row)),
+        of_weight(static_cast<size_t>(outputs * row));
+    for (int64_t at = 0; at < static_cast<int64_t>(grad.size()); ++at) {
+        const int64_t o = at % outputs, pixel = at / outputs % pixels, image = at / outputs / pixels;
+        for (int64_t e = 0; e < row; ++e) {
+            const int64_t tap = e / of_group, i = tap / w.kernel[1], j = tap % w.kernel[1];
+            const int64_t y = pixel / w.out_size[1] * w.stride[0] - w.padding[0] + i * w.dilation[0];
+            const int64_t z = pixel % w.out_size[1] * w.stride[1] - w.padding[1] + j * w.dilation[1];
+            if (y < 0 || z < 0 || y >= w.size[0] || z >= w.size[1]) continue;
+            const int64_t from = (y * w.size[1] + z) * w.channels + o / out_of_group * of_group + e % of_group;
+            const int a = sign_at(&x[image * packed(in_row)], from), b = sign_at(&weight[o * packed(row)], e);
+            forward[at] += a * b;
+            of_input[image * in_row + from] += grad[at] * b;
+            of_weight[o * row + e] += grad[at] * a;
+        }
+    }
+    const auto floats = [](const std::vector<int64_t>& sums, float scale) {
+        std::vector<float> values;
+        for (const int64_t sum : sums) values.push_back(static_cast<float>(sum) * scale);
+        return values;
+    };
+    Bytes signs;
+    for (const Set& set : sets) {
+        std::vector<float> y(forward.size()), of_x(of_input.size()), of_w(of_weight.size());
+        Bytes packed_signs(static_cast<size_t>(outputs * packed(row)));
+        set.kernels->conv2d(x.data(), weight.data(), y.data(), w, outputs, groups, bnn::kFloat32, 1);
+        require_equal("conv2d", set, y, floats(forward, 1));
+        const bnn::Slopes none{};
+        set.kernels->conv2d_backward_input(grad.data(), 0.25f, weight.data(), of_x.data(), w, outputs, groups, 4, none, 1);
+        require_equal("conv2d_backward_input", set, of_x, floats(of_input, 0.25f));
+        set.kernels->conv2d_backward_weight(grad.data(), 0.25f, x.data(), of_w.data(), w, outputs, groups, 1);
+        require_equal("conv2d_backward_weight", set, of_w, floats(of_weight, 0.25f));
+        set.kernels->conv2d_backward_weight_sign(grad.data(), x.data(), packed_signs.data(), w, outputs, groups, 7, 1);
+        if (signs.empty()) signs = packed_signs;
+        require_equal("conv2d_backward_weight_sign", set, packed_signs, signs);
+    }
+}
+
+}  // namespace
+
+int main() {
+    const std::vector<Set> sets = sets_here();
+    for (int i = 0; i < 60; ++i) check_linear(sets, 1 + below(20), 1 + below(40), 1 + below(i % 4 ? 200 : 5000));
+    for (int i = 0; i < 120; ++i) {
+        const int64_t groups = i % 3 ? 1 : 1 + below(2), outputs = groups * (1 + below(50));
+        check_convolution(sets, some_window(groups * (1 + below(i % 5 ? 40 : 90))), outputs, groups, 0);
+    }
+    // A row of pixels makes weights' sums long, and outputs do so for inputs'.
+    for (const int largest : {-127, 127}) {
+        check_convolution(sets, {3, 33, {1, 700}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 700}}, 9, 1, largest);
+        check_convolution(sets, {2, 33, {1, 2}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 2}}, 3000, 1, largest);
+    }
+    for (const Set& set : sets) std::printf("%s ", set.name);
+    std::printf("are right\n");
+    return 0;
+}
