@@ -100,7 +100,8 @@ def updated_factor(factor: Tensor, expectation: Tensor) -> Tensor:
     root = vectors * values.clamp(min=1e-30).sqrt()
     # The polar factor of S^(-1/2) V E, from its singular vectors.
     left, _, right = torch.linalg.svd((root / values.clamp(min=1e-30)) @ vectors.T @ product)
-    return root @ vectors.T @ left @ right - product / 2
+    updated: Tensor = root @ vectors.T @ left @ right - product / 2
+    return updated
 
 
 def _matrix(x: Tensor) -> Tensor:
