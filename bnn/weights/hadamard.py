@@ -1,5 +1,6 @@
 """A weight that nobody trains or keeps: rows of a Hadamard matrix."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -17,21 +18,21 @@ class HadamardStore(FrozenStore):
     checkpoint has the bits. Source: Hoffer et al. 2018 (Fix your classifier), arXiv 1801.04540.
 
     Args:
-        shape: [out, in].
+        shape: [out, in], or [out, in / groups, kh, kw], whose filters are rows.
 
     Raises:
         ValueError: the matrix of the input's size has fewer rows.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        out, columns = shape
+        out, columns = shape[0], math.prod(shape[1:])
         most = size_of(columns) - 1
         if out > most:
             raise ValueError(
                 f"a Hadamard matrix for {columns} inputs tells at most {most} classes apart, got {out}: widen the layer"
                 " before"
             )
-        super().__init__(hadamard_rows(out, columns), levels=2)
+        super().__init__(BitTensor.from_dense(hadamard_rows(out, columns).view(*shape)), levels=2)
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Nothing: the rows are what they are."""
@@ -43,9 +44,9 @@ def size_of(columns: int) -> int:
 
 
 def hadamard_rows(out: int, columns: int) -> Tensor:
-    """Rows 1 to `out`, as a `BitTensor` [out, columns]."""
+    """Rows 1 to `out`: float32 [out, columns]."""
     common = torch.arange(1, out + 1)[:, None] & torch.arange(columns)
     parity = torch.zeros_like(common)
     for bit in range(size_of(columns).bit_length()):
         parity ^= (common >> bit) & 1
-    return BitTensor.from_dense(1.0 - 2.0 * parity)
+    return 1.0 - 2.0 * parity
