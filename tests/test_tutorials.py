@@ -54,9 +54,11 @@ def test_all_pages_are_known():
     assert [page.stem for page in TUTORIALS] == names
 
 
+LONG = ("mnist-to-junctions", "own-residual-network")
 OF_COMMANDS = ("own-measurements", "own-pictures")
 
 
+@pytest.mark.slow
 def test_the_commands_and_the_program_of_own_pictures_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BNN_CACHE", str(tmp_path / "cache"))
@@ -106,7 +108,12 @@ def test_the_commands_and_the_programs_of_own_measurements_run_as_they_are_print
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in TUTORIALS if page.stem not in OF_COMMANDS], ids=lambda page: page.stem
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in LONG else [])
+        for page in TUTORIALS
+        if page.stem not in OF_COMMANDS
+    ],
 )
 def test_tutorial_runs(page, small_mnist, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -16,13 +16,18 @@ def pictures(tmp_path):
     return tmp_path / "pictures"
 
 
-def test_shards_are_made_inspected_and_trained_on(bnn, pictures):
+def test_shards_are_made_and_inspected(bnn, pictures):
     code, output, errors = bnn("data", "shard", str(pictures), "-o", "shards")
     assert (code, output) == (0, "shards: shards\n")
     assert "pictures" in errors
     code, output, _ = bnn("data", "inspect", "shards", "--verify")
     assert code == 0
     assert "train: every picture is as it was written" in output
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_on_shards(bnn, pictures):
+    assert bnn("data", "shard", str(pictures), "-o", "shards")[0] == 0
     options = ("--image-size", "32", "--epochs", "1", "--batch-size", "8", "--validation", "0.2", "--out", "run")
     code, _, _ = bnn("train", "imagenet", "--data-dir", "shards", *options)
     assert code == 0

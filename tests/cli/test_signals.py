@@ -46,9 +46,8 @@ def slow(bnn) -> str:
     return path
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_ends_the_process_with_its_state_kept(number, code, slow, bnn, monkeypatch):
     monkeypatch.setenv("PAUSE_S", "0.1")
     process = subprocess.Popen(
@@ -72,7 +71,7 @@ def test_signal_ends_the_process_with_its_state_kept(number, code, slow, bnn, mo
 @pytest.mark.parametrize(
     ("disk_bytes", "message"),
     [
-        (2000, "cannot save the checkpoint"),
+        pytest.param(2000, "cannot save the checkpoint", marks=pytest.mark.slow),
         pytest.param(10, "run/metrics.jsonl cannot be written", marks=pytest.mark.slow),
     ],
 )
@@ -138,7 +137,7 @@ def moments(count: int, seed: int) -> list[tuple[signal.Signals, float]]:
     return [(random.choice((signal.SIGINT, signal.SIGTERM)), random.uniform(0, WALL_S)) for _ in range(count)]
 
 
-@pytest.mark.parametrize(("number", "delay_s"), [(signal.SIGINT, 0.0), *moments(3, seed=0)])
+@pytest.mark.parametrize(("number", "delay_s"), [(signal.SIGINT, 0.0), *moments(2, seed=0)])
 def test_a_signal_at_any_moment_is_one_line(number, delay_s, slow, bnn):
     ends_well(number, delay_s, "run")
     goes_on("run", bnn)

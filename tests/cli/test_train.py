@@ -48,6 +48,7 @@ def test_train_writes_its_files_and_prints_a_table(bnn):
     assert {"bnn", "torch", "python"} <= set(configuration["versions"])
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own_the_first_line_comes_at_once_and_the_result_is_the_same(bnn):
     start = time.monotonic()
     words = ("train", DIGITS, *QUICK, "--out", "run")

@@ -54,6 +54,7 @@ def of_two_ranks(tmp_path_factory) -> list[dict[str, Tensor]]:
     return results_of(steps.many, *QUICK, VOTES, ranks=2, folder=tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 def test_two_ranks_are_one_process(of_two_ranks):
     one = of_one_process(QUICK)
     for found in of_two_ranks:

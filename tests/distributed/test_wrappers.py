@@ -1,9 +1,12 @@
 """No wrapper of torch's lets ranks train accumulators apart without a word."""
 
+import pytest
+
 from tests.distributed.processes import results_of
 from tests.distributed.wrapped import errors
 
 
+@pytest.mark.slow
 def test_accumulators_refuse_the_gradient_of_one_rank_of_several(tmp_path):
     for found in results_of(errors, ranks=2, folder=tmp_path):
         lines = {name: bytes(line.tolist()).decode() for name, line in found.items()}

@@ -114,6 +114,7 @@ def test_trains_through_the_command_line(tmp_path):
     assert summary["junctions"]["write_energy_J"] > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     write_mnist(tmp_path)
     recipe = load_recipe(RECIPES / "mtj.py")

@@ -126,7 +126,7 @@ def test_the_window_of_the_inputs_can_follow_each_example(normalize, preset, ima
     assert [quantizer.normalize for quantizer in quantizers] == [normalize] * 6
 
 
-@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+@pytest.mark.parametrize("preset", [pytest.param("edge", marks=pytest.mark.slow), "edge-min"])
 def test_projection_and_its_schedule_reach_accumulators(preset, images, tmp_path):
     words = ["--data-dir", str(images), "--model", "resnet8", "--variant", "recu_project", "--preset", preset]
     words += ["--epochs", "2", "--batch-size", "6", "--tau-start", "0.85", "--tau-end", "0.9"]

@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from bnn.reports.models import print_models
@@ -17,6 +18,7 @@ def test_table_lists_every_network_with_its_figures():
     assert "initialize" not in rows
 
 
+@pytest.mark.slow
 def test_table_fits_a_terminal_of_80_columns():
     console = Console(file=io.StringIO(), width=80)
     print_models(console)

@@ -6,6 +6,7 @@ from bnn.cli.budget.networks import find_network
 from bnn.errors import RunError
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_one_line(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

@@ -141,6 +141,7 @@ def test_bad_words_are_one_line(hwsim, words, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_runs_as_a_module():
     ran = subprocess.run(
         [sys.executable, "-m", "hwsim", *REDUCED, "--model", "butler", "--json"],

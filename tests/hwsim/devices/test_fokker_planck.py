@@ -20,6 +20,7 @@ def test_reference_table(delta, overdrive):
     assert (MODEL.probability(delta, overdrive, tau) - GOLDEN_P).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 def test_accuracy_where_it_is_promised(generator):
     # To log_quantiles, which the solver's own tests hold to the solution, at 150 places of the domain.
     delta = 30 + 60 * torch.rand(150, generator=generator, dtype=torch.float64)

@@ -121,7 +121,9 @@ def test_a_sweep_of_which_nothing_came_leaves_the_folder_to_another(recipe, tmp_
     failed = accuracy.sweep(recipe, {"spread": ["0", "1"]}, out=out, train=lambda arguments: 1)
     assert failed == ["0.0-seed-0 (exit status 1)", "1.0-seed-0 (exit status 1)"]
     assert not list(out.iterdir())
-    assert accuracy.sweep(recipe, {"spread": ["0"]}, out=out, recipe_arguments=["--epochs", "5"], train=Training()) == []
+    assert (
+        accuracy.sweep(recipe, {"spread": ["0"]}, out=out, recipe_arguments=["--epochs", "5"], train=Training()) == []
+    )
 
 
 def test_a_folder_has_one_sweep(recipe, tmp_path):
