@@ -81,6 +81,7 @@ def test_what_tests_look_at_is_killed_and_the_rest_survives(root, capsys):
     assert (root / "made_up.py").read_text() == MODULE
 
 
+@pytest.mark.slow
 def test_a_mutant_that_never_ends_is_killed_and_taken_back(root):
     endless = Mutant("made_up.py", 1, "endless", "while True:\n    pass")
     assert mutations.fate(endless, root, limit_s=3) == "timeout"

@@ -29,6 +29,7 @@ def test_torchvision_imports_beside_this_torch_without_a_warning() -> None:
     assert sets.CIFAR10.base_folder == "cifar-10-batches-py"
 
 
+@pytest.mark.slow
 def test_bnn_data_does_not_import_torchvision() -> None:
     code = "import sys, bnn.data; bnn.data.digits(); sys.exit('torchvision' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -61,6 +61,7 @@ def test_two_ranks_are_one_process(of_two_ranks):
         assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
 
 
+@pytest.mark.slow
 def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(of_two_ranks):
     # Where a rank has several slices, edge-min steps as often; here once.
     one = prepare("edge-min", steps.NETWORKS["mlp"], input_shape=steps.SHAPE)

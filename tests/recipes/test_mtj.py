@@ -101,6 +101,7 @@ def test_an_option_that_the_scheme_does_not_have(tmp_path, capsys):
     assert "the write scheme read-first has no gain: it is an option of linear, paper" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_trains_through_the_command_line(tmp_path):
     write_mnist(tmp_path / "data")
     words = ["--data-dir", tmp_path / "data", "--batch-size", 10, "--epochs", 1, "--out", tmp_path / "run"]
