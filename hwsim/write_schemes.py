@@ -161,8 +161,8 @@ _NAMED: dict[SchemeName, tuple[type[WriteScheme], dict[str, Any]]] = {
     "linear": (LinearPulse, {}),
     "paper": (LinearPulse, {"one_voltage": True, "gain": 30.0, "offset_probability": 1e-4}),
     "pedestal": (Pedestal, {}),
-    "gated-pedestal": (Pedestal, {"gate": 0.01}),
-    "amplitude": (AmplitudeCoded, {"gate": 0.01}),
+    "gated-pedestal": (Pedestal, {"gate": 0.003}),
+    "amplitude": (AmplitudeCoded, {"gate": 0.003}),
     "pre-distorted": (PreDistorted, {}),
     "read-first": (PreDistorted, {"read_first": True}),
 }

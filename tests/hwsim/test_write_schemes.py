@@ -262,9 +262,9 @@ def test_names():
     assert scheme_named("pedestal", m=None, overdrive=4.0) == Pedestal(m=None, overdrive=4.0)
     assert scheme_named("pre-distorted") == PreDistorted()
     assert scheme_named("read-first") == PreDistorted(read_first=True)
-    assert scheme_named("gated-pedestal") == Pedestal(gate=0.01)
+    assert scheme_named("gated-pedestal") == Pedestal(gate=0.003)
     assert scheme_named("gated-pedestal", gate=0.02, gain=None) == Pedestal(gate=0.02)
-    assert scheme_named("amplitude", voltage_V=(1.0, -1.0)) == AmplitudeCoded(gate=0.01, voltage_V=(1.0, -1.0))
+    assert scheme_named("amplitude", voltage_V=(1.0, -1.0)) == AmplitudeCoded(gate=0.003, voltage_V=(1.0, -1.0))
     assert scheme_named("paper").one_voltage
     assert scheme_named("paper", gain=7.0, gate=0.1).gain == 7
     assert {AmplitudeCoded, *map(type, SCHEMES.values())} == set(WriteScheme.__subclasses__())
