@@ -19,6 +19,7 @@ from PIL import Image
 from bnn.cost.memory.resident import rss_bytes
 from bnn.data import Batches
 from bnn.data.shards import sharded, write_shards
+from bnn.data.torchvision_import import import_torchvision
 
 _BATCH, _SIZE, _ROUNDS = 128, 224, 3
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,8 +52,8 @@ def of_shards(folder: Path, epoch: int) -> Iterator[torch.Tensor]:
 def of_image_folder(folder: Path, workers: int) -> Iterator[torch.Tensor]:
     """An epoch of torchvision's."""
     from torch.utils.data import DataLoader
-    from torchvision import datasets, transforms
 
+    datasets, transforms = (import_torchvision(part, needed_by="the comparison") for part in ("datasets", "transforms"))
     transform = transforms.Compose(
         [transforms.RandomResizedCrop(_SIZE), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD)]
     )

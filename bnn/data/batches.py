@@ -1,8 +1,10 @@
 """`Batches`: shuffled, augmented and normalised batches, without worker processes."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,11 +12,14 @@ from torch import Tensor
 from bnn.data.arrays import Split
 from bnn.data.augment import Augmentation
 from bnn.data.preprocessing import normalized, scale_and_shift
+from bnn.data.threads import reading_threads
 from bnn.errors import DataError
 from bnn.random.streams import augmentation_numbers, epoch_order
 
 # Up to this size a split's pixels are copied to an accelerator once, and beyond it a batch at a time.
 _ON_DEVICE_BYTES = 2**30
+# Batches of pictures that are decoded while one is in use.
+_AHEAD = 2
 
 
 class Batches:
@@ -98,9 +103,7 @@ class Batches:
             raise DataError(f"the epoch must be at least 0, got {epoch}")
         if not 0 <= first_batch <= len(self):
             raise DataError(f"the first batch must be in 0..{len(self)}, got {first_batch}")
-        batches = self._iterate(epoch, first_batch)
-        # Decoding takes about as long as a step of a small network.
-        return batches if self._split.random_parts is None else _one_ahead(batches)
+        return self._iterate(epoch, first_batch)
 
     def _iterate(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         n, device = len(self._split), self._split.images.device
@@ -108,26 +111,34 @@ class Batches:
             order = epoch_order(n, seed=self.seed, epoch=epoch, device=device)
         else:
             order = torch.arange(n, device=device)
-        for positions in torch.split(order, self.batch_size)[first_batch : len(self)]:
-            if self._share is not None:
-                positions = positions[self._share(len(positions)).to(device)]
-            # Its number is behind those of the augmentations, so that these stay as they are.
-            drawn = augmentation_numbers(positions, number=len(self.augment), seed=self.seed, epoch=epoch)
-            images, labels = self._split.drawn(positions, drawn) if self.shuffle else self._split[positions]
-            images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
-            for number, augmentation in enumerate(self.augment):
-                random = augmentation_numbers(positions, number=number, seed=self.seed, epoch=epoch)
-                images = augmentation(images, random)
-            yield normalized(images, self._scale, self._shift), labels
+        parts = torch.split(order, self.batch_size)[first_batch : len(self)]
+        load = partial(self._load, epoch=epoch)
+        # Decoding takes about as long as a step of a small network.
+        yield from map(load, parts) if self._split.random_parts is None else _ahead(load, parts)
+
+    def _load(self, positions: Tensor, *, epoch: int) -> tuple[Tensor, Tensor]:
+        if self._share is not None:
+            positions = positions[self._share(len(positions)).to(positions.device)]
+        # Its number is behind those of the augmentations, so that these stay as they are.
+        drawn = augmentation_numbers(positions, number=len(self.augment), seed=self.seed, epoch=epoch)
+        images, labels = self._split.drawn(positions, drawn) if self.shuffle else self._split[positions]
+        images, labels, positions = (t.to(self.device) for t in (images, labels, positions))
+        for number, augmentation in enumerate(self.augment):
+            random = augmentation_numbers(positions, number=number, seed=self.seed, epoch=epoch)
+            images = augmentation(images, random)
+        return normalized(images, self._scale, self._shift), labels
 
 
-def _one_ahead(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches, each made in a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
-            yield batch
+def _ahead(load: Callable[[Tensor], tuple[Tensor, Tensor]], parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of some positions in their order, each made in a thread while those before it are in use."""
+    with reading_threads(_AHEAD) as threads:
+        coming: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        for part in parts:
+            coming.append(threads.submit(load, part))
+            if len(coming) > _AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _on_device(split: Split, device: torch.device) -> Split:

@@ -150,6 +150,8 @@ def scale_and_shift(values: Tensor, mean: Sequence[float], std: Sequence[float])
 def normalized(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """The input of a network, float32 and a copy: values * scale + shift; images in channels-last memory format."""
     layout = torch.channels_last if values.ndim == 4 else torch.contiguous_format
+    # As large as an example, so that torch's loops are not as short as the channels are few.
+    scale, shift = (x.expand(1, *values.shape[1:]).contiguous(memory_format=layout) for x in (scale, shift))
     return values.to(torch.float32, memory_format=layout, copy=True).mul_(scale).add_(shift)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,11 @@ from bnn.data.arrays import Dataset, Split
 from bnn.data.shards.crops import centre_boxes, random_boxes
 from bnn.data.shards.decoding import cut_out, decoder
 from bnn.data.shards.files import Shards, read_shards
+from bnn.data.threads import reading_threads
 from bnn.errors import DataError
 
 _MAX_THREADS = 16
+_PARTS_A_THREAD = 2
 
 
 def sharded(folder: Path | str, *, size: int = 224, name: str | None = None) -> Dataset:
@@ -27,7 +28,7 @@ def sharded(folder: Path | str, *, size: int = 224, name: str | None = None) -> 
 
     Training sees a random part of each picture, another one each epoch, which depends on the seed, the epoch and the
     picture alone; everything else the centre. A pool of threads decodes. Memory holds the index, 64 bytes a picture,
-    and the pictures of two batches, however large the set is.
+    and the pictures of a few batches, however large the set is.
 
     Args:
         folder: of the shards.
@@ -93,7 +94,8 @@ class ShardImages:
         self.shape = torch.Size((len(index), 3, size, size))
         self._decode = decoder()
         self._descriptors: dict[int, int] = {}
-        self._threads = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+        self._thread_count = min(_MAX_THREADS, os.cpu_count() or 1)
+        self._threads = reading_threads(self._thread_count)
         weakref.finalize(self, _close, self._descriptors)
 
     def __len__(self) -> int:
@@ -154,9 +156,15 @@ class ShardImages:
 
     def _images(self, rows: Tensor, boxes: Tensor) -> Tensor:
         images = torch.empty((len(rows), *self.shape[1:]), dtype=torch.uint8, memory_format=torch.channels_last)
-        work = zip(images, rows.tolist(), boxes.tolist(), strict=True)
-        # Threads are handed some pictures at a time.
-        list(self._threads.map(lambda one: self._put(*one), work))
+        work = list(zip(images, rows.tolist(), boxes.tolist(), strict=True))
+
+        def put(first: int) -> None:
+            for one in work[first::parts]:
+                self._put(*one)
+
+        # Several pictures at a time: threads that are handed one after the other wait for each other.
+        parts = _PARTS_A_THREAD * self._thread_count
+        list(self._threads.map(put, range(parts)))
         return images
 
     def _put(self, image: Tensor, row: int, box: list[int]) -> None:
