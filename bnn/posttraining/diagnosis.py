@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from bnn.codec import Model
-from bnn.posttraining.gradients import LognormalFit, gradient_coherence, lognormal_fit, output_gradients
+from bnn.models.mean_field import depth_budget
+from bnn.posttraining.gradients import gradient_coherence, output_gradients
 from bnn.posttraining.series import products_in_series
 from bnn.posttraining.state import Seen, level_entropies, seen, unchanged_signs
-from bnn.posttraining.theory import depth_budget
+from bnn.quantizers.gradients import LognormalFit, fit_lognormal
+from bnn.quantizers.gradients.float_format import float_format
 
 _COHERENCE_EXAMPLES = 64
 
@@ -115,14 +117,16 @@ def _alignment(model: Model, examples: Seen) -> Finding | None:
 
 
 def _lognormal(network: nn.Module, x: Tensor, labels: Tensor) -> Finding:
-    fits = {name: lognormal_fit(gradient) for name, gradient in output_gradients(network, x, labels).items()}
+    gradients = output_gradients(network, x, labels)
+    fits = {name: fit for name, gradient in gradients.items() if (fit := fit_lognormal(gradient)) is not None}
     rows = [Row(name, fit.distance, _of_fit(fit)) for name, fit in fits.items()]
-    close = [name for name, fit in fits.items() if fit.distance < 0.1 and fit.zeros < 1]
-    widest = max(fits.values(), key=lambda fit: fit.deviation, default=None)
+    close = [name for name, fit in fits.items() if fit.distance < 0.1]
+    widest = max(fits.values(), key=lambda fit: fit.sigma, default=None)
     if widest is not None and len(close) > len(fits) / 2:
+        exponent, mantissa = float_format(8, widest.octaves)
         advice = (
             f"{len(close)} of {len(fits)} layers have nearly lognormal gradients: with one scale a layer,"
-            f" {widest.number_format} holds them, and stochastic pruning (`LognormalPruning`) keeps their mean."
+            f" FP8 E{exponent}M{mantissa} holds them, and stochastic pruning (`LognormalPruning`) keeps their mean."
         )
     else:
         advice = (
@@ -139,7 +143,7 @@ def _lognormal(network: nn.Module, x: Tensor, labels: Tensor) -> Finding:
 
 
 def _of_fit(fit: LognormalFit) -> str:
-    return f"{fit.distance:.3f}, ln|g| ± {fit.deviation:.1f}"
+    return f"{fit.distance:.3f}, ln|g| ± {fit.sigma:.1f}"
 
 
 def _depth(network: nn.Module, x: Tensor, examples: Seen) -> Finding | None:
@@ -147,7 +151,7 @@ def _depth(network: nn.Module, x: Tensor, examples: Seen) -> Finding | None:
     if not levels:
         return None
     budget, deep = depth_budget(min(levels)), products_in_series(network, tuple(x.shape[1:]))
-    rows = [Row("products in series", deep, str(deep)), Row("budget", budget, f"{budget:.0f}")]
+    rows = [Row("products in series", deep, str(deep)), Row("budget", budget, str(budget))]
     advice = (
         "The depth is within the budget: signals pass without shortcuts."
         if deep <= budget

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,52 +12,6 @@ from torch import Tensor, nn
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.posttraining.products import dense, products_of_network
 from bnn.weights import FrozenStore
-
-_KS_VALUES = 1 << 16
-# Deviations of log2|g| up to which a format of 8 bits holds gradients: Chmiel et al., from their public table.
-_FORMATS = ((3.7, "FP8 E4M3"), (8.1, "FP8 E5M2"))
-
-
-@dataclass(frozen=True)
-class LognormalFit:
-    """How the magnitudes of a gradient are distributed. Source: Chmiel et al. 2021, arXiv 2006.08173."""
-
-    mean: float
-    """Of ln|g|, over what is not zero."""
-    deviation: float
-    """Of ln|g|."""
-    zeros: float
-    """Share of zeros, which the fit leaves out."""
-    distance: float
-    """Of Kolmogorov and Smirnov: the largest difference of the distribution of ln|g| from the normal one, 0..1."""
-
-    @property
-    def number_format(self) -> str:
-        """A format of 8 bits that is wide enough, under one scale for each layer."""
-        bits = self.deviation / math.log(2)
-        return next((name for limit, name in _FORMATS if bits <= limit), "more than 8 bits")
-
-
-def lognormal_fit(gradient: Tensor) -> LognormalFit:
-    """Fits a lognormal distribution; of more than 65,536 values to equally many of them, taken at equal distances.
-
-    Args:
-        gradient: floating, of any shape; all zeros have a fit of zeros.
-    """
-    values = gradient.detach().abs().flatten().double()
-    present = values[values > 0]
-    zeros = 1 - present.numel() / max(1, values.numel())
-    if present.numel() < 2:
-        return LognormalFit(0.0, 0.0, zeros, 0.0)
-    logs = present.log()
-    mean, deviation = float(logs.mean()), float(logs.std())
-    if deviation == 0:
-        return LognormalFit(mean, 0.0, zeros, 1.0)
-    ordered = logs[:: max(1, -(-logs.numel() // _KS_VALUES))].sort().values
-    expected = torch.special.ndtr((ordered - mean) / deviation)
-    steps = torch.arange(1, len(ordered) + 1, dtype=torch.float64) / len(ordered)
-    distance = torch.maximum((steps - expected).abs(), (steps - 1 / len(ordered) - expected).abs()).max()
-    return LognormalFit(mean, deviation, zeros, float(distance))
 
 
 @dataclass(frozen=True)

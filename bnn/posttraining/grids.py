@@ -1,16 +1,12 @@
-"""Grids of few levels for the weights of a trained layer, and clips that are best for them (ACIQ).
+"""Grids of few levels for the weights of a trained layer."""
 
-Source of the clips: Banner et al. 2019, arXiv 1810.05723.
-"""
-
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_NEWTON_STEPS = 60
-_GOLDEN = (math.sqrt(5) - 1) / 2
+from bnn.quantizers.real import gaussian_clip, laplace_clip
+
 # Li et al. 2016, arXiv 1605.04711: half of the step below which a weight becomes 0.
 _TERNARY_THRESHOLD = 0.7
 
@@ -60,7 +56,7 @@ class Grid:
         return torch.where(scale > 0, scale, torch.ones_like(scale))
 
     def _best_clip(self, rows: Tensor) -> Tensor:
-        bits = math.log2(self.levels)
+        bits = self.levels.bit_length() - 1
         mean_size, deviation = rows.abs().mean(1), rows.std(1, correction=0)
         range_ = rows.abs().amax(1) * self.levels / self.largest
         clips = torch.stack([mean_size * laplace_clip(bits), deviation * gaussian_clip(bits), range_])
@@ -74,31 +70,3 @@ class Grid:
 
 GRIDS = (Grid("1", 2), Grid("ternary", 3), Grid("2", 4), Grid("3", 8), Grid("4", 16), Grid("8", 256))
 """By rising number of levels."""
-
-
-def laplace_clip(bits: float) -> float:
-    """The clip of Laplace-distributed values that makes the error of 2^bits levels least, in their mean magnitude.
-
-    It minimises 2 e^(-a) + a^2 / (3 4^bits), so that a e^a = 3 4^bits.
-    """
-    target, a = 3 * 4**bits, bits + 1.0
-    for _ in range(_NEWTON_STEPS):
-        a -= (a - target * math.exp(-a)) / (1 + a)
-    return a
-
-
-def gaussian_clip(bits: float) -> float:
-    """The same of normal values, in their standard deviation.
-
-    It minimises (1 + a^2)(1 - erf(a / sqrt 2)) - sqrt(2 / pi) a e^(-a^2 / 2) + a^2 / (3 4^bits).
-    """
-
-    def error(a: float) -> float:
-        clipped = (1 + a * a) * math.erfc(a / math.sqrt(2)) - math.sqrt(2 / math.pi) * a * math.exp(-a * a / 2)
-        return clipped + a * a / (3 * 4**bits)
-
-    low, high = 0.0, 2 + 2.0 * bits
-    for _ in range(_NEWTON_STEPS):
-        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        low, high = (low, right) if error(left) < error(right) else (left, high)
-    return (low + high) / 2

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnn.cost.energy.ledger import accumulator_bits
 from bnn.layers import BinaryLayer
 from bnn.posttraining.products import (
     dense,
@@ -20,7 +21,6 @@ from bnn.posttraining.products import (
     weight_of,
     window_of,
 )
-from bnn.posttraining.theory import accumulator_bits
 from bnn.weights import named_stores
 
 _FEW = 256
@@ -86,7 +86,8 @@ def _sums(layer: BinaryLayer, values: Tensor) -> Sums:
     made = F.linear(values, levels) if window is None else F.conv2d(values, levels, None, *window.for_torch)
     terms = levels[0].numel()
     largest = int(terms * values.abs().max() * levels.abs().max())
-    return Sums(terms, accumulator_bits(largest), accumulator_bits(int(made.abs().max())))
+    seen = max(1, int(made.abs().max()))
+    return Sums(terms, accumulator_bits((1, 1), largest), accumulator_bits((1, 1), seen))
 
 
 def _alignment(weight: Tensor, values: Tensor, labels: Tensor) -> list[float]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bnn.posttraining.gradients import gradient_coherence, lognormal_fit, output_gradients
+from bnn.posttraining.gradients import gradient_coherence, output_gradients
 from tests.posttraining.networks import binary, data
 
 
@@ -34,21 +34,3 @@ def test_the_network_stays_as_it_is():
     }
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
-
-
-def test_a_lognormal_gradient_fits_and_others_do_not(generator):
-    normal = torch.randn(20000, generator=generator)
-    drawn = (1.5 * normal - 7).exp() * torch.randn(20000, generator=generator).sign()
-    drawn[::4] = 0
-    fit = lognormal_fit(drawn)
-    assert (fit.mean, fit.deviation) == (pytest.approx(-7, abs=0.05), pytest.approx(1.5, abs=0.03))
-    assert fit.zeros == pytest.approx(0.25, abs=1e-3)
-    assert fit.distance < 0.02
-    assert fit.number_format == "FP8 E4M3"
-    assert lognormal_fit((4 * normal).exp()).number_format == "FP8 E5M2"
-    assert lognormal_fit(normal.sign() * (1 + (normal > 0))).distance > 0.3
-
-
-def test_a_gradient_of_zeros_or_of_one_size_has_a_fit():
-    assert lognormal_fit(torch.zeros(5)).zeros == 1
-    assert lognormal_fit(torch.ones(5)).distance == 1
