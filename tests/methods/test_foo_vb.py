@@ -55,6 +55,16 @@ def test_deviation_shrinks_along_the_inputs_alone():
     assert float(columns[0, 0]) < 0.3 < 0.45 < float(columns[1, 1])
 
 
+def test_both_factors_shrink_by_their_closed_form():
+    # Of the loss |W|² / 2 the gradient is W, so that E is variance^(3/2) times the unit matrix for rows and columns.
+    weight = torch.nn.Parameter(torch.zeros(2, 50))
+    optimizer = step(weight, torch.eye(50), deviation=0.5, samples=200)
+    s, e = 0.5**0.5, 0.5**1.5
+    expected = s * ((1 + (s * e / 2) ** 2) ** 0.5 - s * e / 2)
+    for name in ("A", "B"):
+        assert float(optimizer.state[weight][name].diagonal().mean()) == pytest.approx(expected, rel=0.03)
+
+
 def test_mean_moves_by_both_covariances():
     weight = torch.nn.Parameter(torch.ones(1, 1, 1, 2))  # as a convolution's, of one row and two columns
     step(weight, torch.tensor([[1.0, 0.0]]), deviation=0.1, eta=0.5, samples=5000)

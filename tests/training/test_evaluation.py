@@ -38,6 +38,21 @@ def test_counts():
     assert found.loss == pytest.approx(-(3 * right + 2 * wrong) / 5)
 
 
+class Ranking(nn.Module):
+    """Seven classes whose logits fall with their distance from the brightness in eighths."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return -(x.flatten(1).mean(1, keepdim=True) * 8 - torch.arange(7) - 0.1).abs()
+
+
+def test_five_classes_may_be_named():
+    model = Model(Ranking(), preprocessing=TAKES, classes=tuple("abcdefg"))
+    # Brightness 0 ranks the classes by their numbers: 0 to 4 are among the five, 5 and 6 are not.
+    found = evaluate(model, split([0] * 7, list(range(7))))
+    assert (found.correct, found.within_5) == (1, 5)
+    assert evaluate(MODEL, split([10, 100], [2, 2])).within_5 == 2
+
+
 # Newcombe 1998, Stat. Med. 17, 857, table I, method 3.
 @pytest.mark.parametrize(
     ("correct", "images", "low", "high"),
