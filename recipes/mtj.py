@@ -41,7 +41,7 @@ def recipe(
     momentum: float = 0.997,
     m: float | None = 3.0,
     scheme: SchemeName = "read-first",
-    junction: Literal["consistent", "paper", "ut_austin"] = "consistent",
+    junction: Literal["consistent", "paper", "sot", "ut_austin", "vcma"] = "consistent",
     device_file: Path | None = None,
     overdrive: float = 3.0,
     voltage_V: float | None = None,

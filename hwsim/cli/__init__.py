@@ -12,6 +12,7 @@ commands:
   hwsim switching [options]        probability that a pulse switches a junction
   hwsim switching --help           its options
   hwsim fit COUNTS.csv -o DEVICE   a junction's constants from counts of switching: device file and figure
+  hwsim export -o MODULE.va        a junction as a Verilog-A module for simulators of circuits
   hwsim sweep switching [options]  a probability over pulse width, overdrive, voltage or temperature: CSV and figure
   hwsim sweep schemes [options]    what each write scheme makes of a step
   hwsim sweep energy [options]     a training step in CMOS beside one on tiles, under each price table
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     return run_program(
         "hwsim",
-        {"switching": _switching, "fit": _fit, "sweep": _sweep},
+        {"switching": _switching, "fit": _fit, "export": _export, "sweep": _sweep},
         arguments,
         help_text=_HELP,
         on_interrupt="interrupted; what was finished is as it was",
@@ -47,6 +48,12 @@ def _fit(arguments: list[str]) -> None:
     from hwsim.cli.fit import fit
 
     fit(arguments)
+
+
+def _export(arguments: list[str]) -> None:
+    from hwsim.cli.export import export
+
+    export(arguments)
 
 
 def _sweep(arguments: list[str]) -> None:

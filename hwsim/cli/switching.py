@@ -104,6 +104,7 @@ def _physical(options: argparse.Namespace) -> float:
         return float(device.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=width_s))
     if not isinstance(device, MTJ):
         raise UsageError(f"--model has no effect on a {type(device).__name__}, which has its own law")
+    device = device.at_voltage(voltage_V)
     overdrive, tau = device.overdrive(antiparallel, voltage_V=voltage_V), width_s / device.time_unit_s
     return _probability(options, options.model, device.thermal_stability, overdrive, tau, device.damping)
 

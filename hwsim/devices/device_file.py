@@ -1,11 +1,12 @@
-"""A device in a TOML file: an MTJ by its constants, or measured tables."""
+"""A device in a TOML file: an MTJ by its constants, with or without control by voltage, or measured tables."""
 
 from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hwsim.devices.fit import JunctionFit
 from hwsim.devices.measured import MeasuredDevice
 from hwsim.devices.measured_table import MeasuredTable
 from hwsim.devices.mtj import MTJ
+from hwsim.devices.vcma import VoltageControlledMTJ
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,9 +28,10 @@ _MOST_BYTES = 1 << 20
 
 
 def read_device(path: str | Path) -> DeviceModel:
-    """The device of a TOML file with a table `[mtj]` or `[measured]`.
+    """The device of a TOML file with a table `[mtj]`, `[vcma]` or `[measured]`.
 
-    `[mtj]` has the constants of `MTJ` by their names; those with defaults may be missing. `[measured]` has
+    `[mtj]` has the constants of `MTJ` by their names; those with defaults may be missing. `[vcma]` has those of
+    `VoltageControlledMTJ`. `[measured]` has
     `to_antiparallel` and `to_parallel`, the names of CSV files beside this one (see `MeasuredTable.from_csv`), and
     `parallel_resistance_ohm` and `antiparallel_resistance_ohm`. Other tables, such as `[fit]`, are left alone.
 
@@ -44,10 +47,14 @@ def read_device(path: str | Path) -> DeviceModel:
         tables = tomllib.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, ValueError) as error:
         raise ValueError(f"{path}: this is no device file: {error}") from None
-    readers = {"mtj": _mtj, "measured": _measured}
+    readers: dict[str, Callable[[Mapping[str, Any], Path], DeviceModel]] = {
+        "mtj": partial(_mtj, MTJ),
+        "vcma": partial(_mtj, VoltageControlledMTJ),
+        "measured": _measured,
+    }
     kinds = [kind for kind in readers if isinstance(tables.get(kind), dict)]
     if len(kinds) != 1:
-        raise ValueError(f"{path}: a device file has one table, [mtj] or [measured]; `hwsim fit` writes one")
+        raise ValueError(f"{path}: a device file has one table, [mtj], [vcma] or [measured]; `hwsim fit` writes one")
     try:
         return readers[kinds[0]](tables[kinds[0]], path.parent)
     except ValueError as error:
@@ -74,11 +81,11 @@ def device_text(fit: JunctionFit, *, source: str) -> str:
     return "\n".join([*lines, f"correlations = [{rows}]", ""])
 
 
-def _mtj(values: Mapping[str, Any], folder: Path) -> MTJ:
-    _refuse_unknown(values, MTJ.constants)
-    required = [field.name for field in fields(MTJ) if field.name in MTJ.constants and field.default is MISSING]
+def _mtj(kind: type[MTJ], values: Mapping[str, Any], folder: Path) -> MTJ:
+    _refuse_unknown(values, kind.constants)
+    required = [field.name for field in fields(kind) if field.name in kind.constants and field.default is MISSING]
     constants: dict[str, Any] = _numbers(values, required)
-    return MTJ(**constants)
+    return kind(**constants)
 
 
 def _measured(values: Mapping[str, Any], folder: Path) -> MeasuredDevice:

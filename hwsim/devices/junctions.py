@@ -14,6 +14,7 @@ from hwsim.devices.fokker_planck import FokkerPlanck
 from hwsim.devices.measured import MeasuredDevice
 from hwsim.devices.measured_table import MeasuredTable
 from hwsim.devices.mtj import MTJ, perpendicular_critical_current_A
+from hwsim.devices.vcma import VoltageControlledMTJ, anisotropy_per_V
 
 ROOM_TEMPERATURE_K = 300.0
 
@@ -39,6 +40,23 @@ def consistent(*, model: SwitchingModel | None = None) -> MTJ:
         curie_temperature_K=900.0,
         model=model or FokkerPlanck(),
     )
+
+
+def vcma(*, model: SwitchingModel | None = None) -> VoltageControlledMTJ:
+    """The junction `consistent` with voltage control of its anisotropy: 14.5 % less at 1 V, and as much more at -1 V.
+
+    33 fJ/(V m) is the least of three coefficients that a public SPICE model of such junctions offers, with a barrier of
+    1.15 nm. Source: github.com/sosapio/Spintronic-Pattern-Recognition (VCMA_STT_independent), after the model of the
+    University of Minnesota.
+    """
+    junction = consistent(model=model)
+    k = anisotropy_per_V(
+        coefficient_J_per_V_m=33e-15,
+        diameter_m=40e-9,
+        barrier_thickness_m=1.15e-9,
+        energy_barrier_J=float(junction.energy_barrier_J),
+    )
+    return VoltageControlledMTJ(**vars(junction), anisotropy_per_V=k)
 
 
 def paper(*, model: SwitchingModel | None = None) -> MTJ:

@@ -83,7 +83,7 @@ class MTJ(DeviceModel):
     model: SwitchingModel = field(default_factory=FokkerPlanck)
 
     def __post_init__(self) -> None:
-        for name in self.constants:
+        for name in MTJ.constants:
             if name not in ("stray_field_T", "curie_temperature_K"):
                 require_positive(name, getattr(self, name))
         field_T = torch.as_tensor(self.stray_field_T)
@@ -101,6 +101,10 @@ class MTJ(DeviceModel):
     def time_unit_s(self) -> Real:
         """Time of τ = 1: (1 + α²)/(αγB)."""
         return (1 + self.damping**2) / (self.damping * GYROMAGNETIC_RATIO_RAD_PER_S_T * self.anisotropy_field_T)
+
+    def at_voltage(self, voltage_V: Real) -> "MTJ":
+        """The junction with the constants that it has under a voltage: here the same."""
+        return self
 
     def resistance_ohm(self, antiparallel: State, *, voltage_V: Real) -> Real:
         """R_P, or R_P (1 + TMR(V))."""

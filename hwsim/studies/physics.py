@@ -65,8 +65,9 @@ def switching(
 
     def point(value: float) -> tuple[float, float, float]:
         """Thermal stability, overdrive and reduced time."""
-        junction = device.at_temperature(value) if over == "temperature-K" else device
         at_V = value if over == "voltage-V" else voltage_V
+        junction = device.at_temperature(value) if over == "temperature-K" else device
+        junction = junction if at_V is None else junction.at_voltage(at_V)
         if over == "overdrive":
             current: Real = value
         else:

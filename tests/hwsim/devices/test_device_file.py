@@ -58,6 +58,13 @@ def test_a_fit_is_read_as_it_was_written(read):
 
 def test_constants_with_defaults_may_be_missing(read):
     assert read(MTJ_TEXT).temperature_K == 300
+
+
+def test_a_junction_with_control_by_voltage(read):
+    device = read(MTJ_TEXT.replace("[mtj]", "[vcma]") + "anisotropy_per_V = 0.25\n")
+    assert device.constant("anisotropy_per_V") == 0.25
+    with pytest.raises(ValueError, match=r"\[vcma\] anisotropy_per_V is missing"):
+        read(MTJ_TEXT.replace("[mtj]", "[vcma]"))
     assert read(MTJ_TEXT).critical_current_ratio == 1
 
 
@@ -79,7 +86,7 @@ def test_measured_tables_lie_beside_the_file(read, tmp_path):
     ("text", "message"),
     [
         ("x = ", "device.toml: this is no device file: Invalid value"),
-        ("x = 1", r"one table, \[mtj\] or \[measured\]; `hwsim fit` writes one"),
+        ("x = 1", r"one table, \[mtj\], \[vcma\] or \[measured\]; `hwsim fit` writes one"),
         (MTJ_TEXT + MEASURED_TEXT, "one table"),
         (MTJ_TEXT.replace("tmr = 1.0", ""), r"device.toml: \[mtj\] tmr is missing"),
         (MTJ_TEXT.replace("damping", "dampign"), "has no constant 'dampign', but there is 'damping'"),
