@@ -1,6 +1,6 @@
 """What simulated junctions cost beside ideal ternary weights.
 
-    python -m benchmarks.hwsim_speed [--steps 30] [--threads 2] [--json FILE]
+    python -m benchmarks.hwsim_speed [--steps 30] [--stores NAMES] [--threads 2] [--json FILE]
 
 Two figures, from one run: the training step of the recipe `gxnor`'s network with junctions beside the same step with
 ideal weights, the two taken in turns; and how long ten million junctions take to get a pulse each, in one store. The
@@ -45,9 +45,9 @@ def stores() -> dict[str, StoreFactory]:
         "paper": partial(DeviceStore, scheme=scheme_named("paper")),
         "gated-pedestal": partial(DeviceStore, scheme=scheme_named("gated-pedestal")),
         "amplitude": partial(DeviceStore, scheme=scheme_named("amplitude")),
-        "read-first, spread of 5 %": partial(DeviceStore, nonidealities=spread),
-        "read-first, tiles": partial(DeviceStore, tiles=Tiles(wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1)),
-        "the same with noise": partial(
+        "spread of 5 %": partial(DeviceStore, nonidealities=spread),
+        "tiles": partial(DeviceStore, tiles=Tiles(wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1)),
+        "tiles with noise": partial(
             DeviceStore, tiles=Tiles(wire_ohm=1.0, adc_bits=6, dac_bits=8, sense_offset=0.1, temperature_K=300.0)
         ),
     }
@@ -87,13 +87,18 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each (default: %(default)s)")
+    parser.add_argument("--stores", default=",".join(stores()), help="beside the ideal one (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=100, help="images a step (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the times in seconds")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    steps = {name: training_step(store, batch_size=options.batch) for name, store in stores().items()}
+    made, names = stores(), options.stores.split(",")
+    if unknown := set(names) - made.keys():
+        parser.error(f"there is no store {unknown.pop()!r}; there are {', '.join(made)}")
+    chosen = {name: made[name] for name in made if name in ("ideal", *names)}
+    steps = {name: training_step(store, batch_size=options.batch) for name, store in chosen.items()}
     step_s: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(options.steps + 3):
         for name, step in steps.items():

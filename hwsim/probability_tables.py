@@ -49,7 +49,8 @@ def interpolated(tables: Tensor, p: Tensor, number: Tensor) -> Tensor:
     bits = _odds(p).view(torch.int32)
     point = (bits >> _SHIFT).sub_(_FIRST)
     low, high = (_entries(tables, (point + k).clamp_(max=POINTS - 1), number) for k in (0, 1))
-    return low.lerp_(high, (bits & ((1 << _SHIFT) - 1)).float().mul_(2.0**-_SHIFT))
+    # Each product and sum on its own, as the native kernel has them.
+    return high.sub_(low).mul_((bits & ((1 << _SHIFT) - 1)).float().mul_(2.0**-_SHIFT)).add_(low)
 
 
 def _odds(p: Tensor) -> Tensor:

@@ -6,9 +6,12 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from bnn.ops.cpu import native
 from hwsim import probability_tables
 from hwsim.devices.base import DeviceModel
+from hwsim.devices.values import State
 from hwsim.nonidealities import NonIdealities
+from hwsim.synapse import requested_probabilities, source_states
 from hwsim.write_scheme import WriteScheme
 
 ENERGY_UNIT_J = 1e-17
@@ -55,21 +58,30 @@ class JunctionArray(Protocol):
         ...
 
 
+def random_integers(shape: torch.Size, place: torch.device, generator: torch.Generator) -> Tensor:
+    """What `uniform_of` makes numbers of: int64 in the shape."""
+    return torch.empty(shape, dtype=torch.int64, device=place).random_(generator=generator)
+
+
 def uniform_pairs(shape: torch.Size, place: torch.device, generator: torch.Generator) -> Tensor:
     """Uniform numbers of 31 bits in (0, 1), two for each element of a shape: float32 [2, *shape]."""
-    integers = torch.empty(shape, dtype=torch.int64, device=place).random_(generator=generator)
-    pairs = integers.view(torch.int32).view(*shape, 2).bitwise_and_(2**31 - 1)
+    return uniform_of(random_integers(shape, place, generator))
+
+
+def uniform_of(integers: Tensor) -> Tensor:
+    """Two uniform numbers in (0, 1) for each random integer, of 31 of its bits each: float32 [2, ...]."""
+    pairs = integers.view(torch.int32).view(*integers.shape, 2).bitwise_and(2**31 - 1)
     # The half keeps events that are rarer than 2**-32 from happening, and the bound is the last float below 1.
     numbers = pairs.movedim(-1, 0).to(torch.float32, memory_format=torch.contiguous_format)
     return numbers.add_(0.5).mul_(2.0**-31).clamp_max_(1 - 2.0**-24)
 
 
 class IdenticalJunctions:
-    """Junctions that share their constants, and get pulses of one voltage: everything comes from tables over the
+    """Junctions that share their constants, and get pulses without noise: everything comes from tables over the
     requested probability.
 
-    The probability of switching is interpolated, unless it is just the requested one. Widths and times are those of
-    the nearest point: energies are good to about 0.1 %, and their sums are better.
+    The probability of switching is interpolated, unless it is just the requested one. Widths, voltages and times are
+    those of the nearest point: energies are good to about 0.1 %, and their sums are better.
 
     Args:
         device: the nominal junction, for which pulses are made.
@@ -81,32 +93,65 @@ class IdenticalJunctions:
     def __init__(
         self, device: DeviceModel, scheme: WriteScheme, nonidealities: NonIdealities, place: torch.device
     ) -> None:
-        junction = nonidealities.junction(device)
+        self._junction = junction = nonidealities.junction(device)
+        self._scheme = scheme
         p = probability_tables.probabilities()
-        switching, final, excess = [], [], []
+        switching, final, excess, longest_s = [], [], [], []
         for antiparallel in (False, True):
-            voltage_V = scheme.write_voltage_V(device, antiparallel)
+            voltage_V = torch.as_tensor(scheme.voltages_V(device, antiparallel, p)).double().expand_as(p)
             width_s = _widths_s(device, scheme, nonidealities, antiparallel)
             actual = junction.switch_probability(antiparallel, voltage_V=voltage_V, pulse_width_s=width_s)
             # What no number is below is 0: numbers of more digits than a float32 has would be slow.
             switching.append(torch.where(actual < 2.0**-33, 0.0, actual))
             # By the state in which it flows.
-            power = [voltage_V**2 / _ohm(junction, state, voltage_V) / ENERGY_UNIT_J for state in (False, True)]
-            time_s = junction.switching_time_s(antiparallel, voltage_V=voltage_V, probability=p.clamp_max(1 - 2**-24))
-            # Of no use beyond the longest pulse, and infinite where a junction never switches.
-            time_s = time_s.clamp_max(width_s[-1])
+            power = [_power_units_per_s(junction, state, voltage_V) for state in (False, True)]
             final += [width_s * in_state for in_state in power]
-            excess.append(time_s * (power[antiparallel] - power[not antiparallel]))
+            longest_s.append(float(width_s[-1]))
+            if not scheme.codes_amplitude:
+                time_s = junction.switching_time_s(
+                    antiparallel, voltage_V=voltage_V, probability=p.clamp_max(1 - 2**-24)
+                )
+                # Of no use beyond the longest pulse, and infinite where a junction never switches.
+                excess.append(time_s.clamp_max(width_s[-1]) * (power[antiparallel] - power[not antiparallel]))
         self._probability = torch.cat(switching).float().to(place)
         # Energy in the state after the pulse, all through it: by the source and that state. And what it is more until
-        # a junction that switches has done so: by the source, over the random number.
-        self._final_units, self._excess_units = (
-            torch.cat(tables).round().int().to(place) for tables in (final, excess)
-        )
+        # a junction that switches has done so: by the source, over the random number, where voltages are alike.
+        self._final_units = torch.cat(final).round().int().to(place)
+        self._excess_units = torch.cat(excess).round().int().to(place) if excess else None
+        self._voltages_V = pulse_tables(device, scheme, nonidealities, place)[0]
+        self._longest_s = torch.tensor(longest_s, device=place)
         most = torch.tensor(scheme.full_pulse_probability, dtype=torch.float64)
         exact = all(torch.allclose(table, torch.minimum(p, most), rtol=1e-9, atol=2.0**-32) for table in switching)
         self._exact_to = scheme.full_pulse_probability if exact else None
-        self._few = scheme.gate > 0
+
+    def write(self, planes: Tensor, steps: Tensor, integers: Tensor) -> tuple[int, int, int]:
+        """Pulses the pairs of junctions of cells as the scheme does it for steps of their weights, natively.
+
+        What it does is what `requested_probabilities`, the scheme's gate and `pulse` do with `uniform_of`, to the bit.
+
+        Args:
+            planes: packed [2, rows, bytes], the antiparallel junctions; changed in place. In memory each plane is
+                contiguous.
+            steps: float32 [rows, columns], contiguous.
+            integers: int64 [rows, columns], of `random_integers`.
+
+        Returns:
+            Pulses, switches and energy in units.
+        """
+        by_number = self._excess_units is None
+        before = planes.clone() if by_number else planes
+        counts = torch.zeros(3, dtype=torch.int64)
+        native.call(
+            *("pulse_pairs", planes[0], planes[1], steps, integers, *steps.shape),
+            0 if self._exact_to is not None else self._probability,
+            self._final_units,
+            0 if self._excess_units is None else self._excess_units,
+            *(self._exact_to or 1.0, self._scheme.gate, self._scheme.read_first, counts),
+        )
+        pulses, switches, units = counts.tolist()
+        if by_number and switches:
+            units += self._excess_of_cells(before, planes, steps, integers)
+        return pulses, switches, units
 
     def pulse(
         self,
@@ -119,30 +164,45 @@ class IdenticalJunctions:
         generator: torch.Generator,
     ) -> Outcome:
         """See `JunctionArray`."""
-        if not self._few:
-            return self._pulse(antiparallel, source, requested, uniform)
-        pulsed = requested.flatten().nonzero()[:, 0]
-        outcome = self._pulse(
-            *(x.flatten().index_select(0, pulsed) for x in (antiparallel, source, requested, uniform))
-        )
-        switched = torch.zeros_like(antiparallel)
-        switched.view(-1).index_copy_(0, pulsed, outcome.switched)
-        return outcome._replace(switched=switched)
-
-    def _pulse(self, antiparallel: Tensor, source: Tensor, requested: Tensor, uniform: Tensor) -> Outcome:
         switched = (uniform < self._switch_probability(source, requested)) & (antiparallel == source)
         after = antiparallel ^ switched
         units = probability_tables.nearest(self._final_units, requested, source.int().mul_(2).add_(after.int()))
         which = switched.reshape(-1).nonzero()[:, 0]
-        until_switched = probability_tables.nearest(
-            self._excess_units, uniform.reshape(-1)[which], source.reshape(-1)[which].int()
-        )
-        return Outcome(switched, len(which), int(units.sum()) + int(until_switched.sum()))
+        more = self._excess(*(x.reshape(-1)[which] for x in (source, requested, uniform)))
+        return Outcome(switched, len(which), int(units.sum()) + more)
 
     def _switch_probability(self, source: Tensor, requested: Tensor) -> Tensor:
         if self._exact_to is not None:
             return requested.clamp_max(self._exact_to)
         return probability_tables.interpolated(self._probability, requested, source.int())
+
+    def _excess(self, source: Tensor, requested: Tensor, uniform: Tensor) -> int:
+        """What junctions that switch take more until they have done so than they would in their state after it."""
+        if self._excess_units is not None:
+            return int(probability_tables.nearest(self._excess_units, uniform, source.int()).sum())
+        voltage_V = self._voltages_V[probability_tables.nearest_entries(requested, source.int())]
+        time_s = self._junction.switching_time_s(source, voltage_V=voltage_V, probability=uniform)
+        time_s = torch.minimum(time_s, self._longest_s[source.int()])
+        more = _power_units_per_s(self._junction, source, voltage_V) - _power_units_per_s(
+            self._junction, ~source, voltage_V
+        )
+        return int((time_s * more).round().to(torch.int64).sum())
+
+    def _excess_of_cells(self, before: Tensor, after: Tensor, steps: Tensor, integers: Tensor) -> int:
+        """`_excess` of the junctions whose bits differ."""
+        columns = steps.shape[1]
+        old, new = (
+            torch.stack([torch.ops.bnn.unpack(plane, columns, torch.bool) for plane in planes])
+            for planes in (before, after)
+        )
+        which = (old ^ new).nonzero(as_tuple=True)
+        cells = which[1] * columns + which[2]
+        some = steps.flatten()[cells]
+        states = torch.stack([plane.flatten()[cells] for plane in old])
+        requested = self._scheme.gated(requested_probabilities(states, some, read_first=self._scheme.read_first))
+        uniform, source = uniform_of(integers.flatten()[cells]), source_states(some)
+        pick = (which[0], torch.arange(len(cells)))
+        return self._excess(source[pick], requested[pick], uniform[pick])
 
 
 @lru_cache(maxsize=8)
@@ -237,5 +297,5 @@ def _widths_s(device: DeviceModel, scheme: WriteScheme, nonidealities: NonIdeali
     return nonidealities.on_clock(width_s, scheme.full_width_s(device, antiparallel))
 
 
-def _ohm(device: DeviceModel, antiparallel: bool, voltage_V: float) -> float:
-    return float(device.resistance_ohm(antiparallel, voltage_V=voltage_V))
+def _power_units_per_s(device: DeviceModel, antiparallel: State, voltage_V: Tensor) -> Tensor:
+    return voltage_V**2 / device.resistance_ohm(antiparallel, voltage_V=voltage_V) / ENERGY_UNIT_J

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hwsim.devices.base import DeviceModel
 from hwsim.nonidealities import NonIdealities
-from hwsim.pulses import JunctionArray, VaryingJunctions, identical_junctions
+from hwsim.pulses import IdenticalJunctions, JunctionArray, VaryingJunctions, identical_junctions
 from hwsim.write_scheme import WriteScheme
 
 
@@ -52,9 +52,16 @@ class SampledJunctions:
     @cached_property
     def pulsed(self) -> JunctionArray:
         """The junctions as they get pulses."""
+        if self.identical is not None:
+            return self.identical
+        return VaryingJunctions(self._nominal, self._scheme, self._nonidealities, self.device, self._place)
+
+    @cached_property
+    def identical(self) -> IdenticalJunctions | None:
+        """The junctions as they get pulses, where junctions and pulses are alike."""
         nonidealities = self._nonidealities
-        if nonidealities.varies or nonidealities.noisy or self._scheme.codes_amplitude:
-            return VaryingJunctions(self._nominal, self._scheme, nonidealities, self.device, self._place)
+        if nonidealities.varies or nonidealities.noisy:
+            return None
         return identical_junctions(self._nominal, self._scheme, nonidealities, self._place)
 
     @cached_property

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bnn.ops.cpu import instruction_set
 from bnn.ops.geometry import Window
 from bnn.weights import ProgrammableStore
 from hwsim.array_product import CellArray, array_product
 from hwsim.devices import junctions
 from hwsim.devices.base import DeviceModel
 from hwsim.nonidealities import NonIdealities
-from hwsim.pulses import ENERGY_UNIT_J, uniform_pairs
+from hwsim.pulses import ENERGY_UNIT_J, random_integers, uniform_pairs
 from hwsim.sampled import SampledJunctions
 from hwsim.synapse import requested_probabilities, source_states
 from hwsim.tiles import Tiles
@@ -151,6 +152,9 @@ class DeviceStore(ProgrammableStore):
         """
         changes = self._rows_of(delta)
         self._wait(generator)
+        if self._writes_natively:
+            self._write(changes, generator)
+            return
         array, error = self._junctions().pulsed, self.nonidealities.write_error
         pulses = switches = energy_units = 0
         for rows in self._chunks():
@@ -165,6 +169,23 @@ class DeviceStore(ProgrammableStore):
             switches += outcome.switches
             energy_units += outcome.energy_units
         self.counts += torch.tensor([1, pulses, switches, energy_units], device=self.counts.device)
+
+    @property
+    def _writes_natively(self) -> bool:
+        """Whether the kernel has all of what happens in a write."""
+        fails = self.nonidealities.faults or self.nonidealities.write_error or self.cycles is not None
+        native = instruction_set() != "reference" and self.planes.device.type == "cpu"
+        return native and not fails and self._junctions().identical is not None
+
+    def _write(self, changes: Tensor, generator: torch.Generator) -> None:
+        """Pulses by the kernel."""
+        array = self._junctions().identical
+        assert array is not None
+        changes = changes.float().contiguous()
+        for rows in self._chunks():
+            integers = random_integers(changes[rows].shape, changes.device, generator)
+            self.counts[1:] += torch.tensor(array.write(self.planes[:, rows], changes[rows], integers))
+        self.counts[0] += 1
 
     def expose(self, *, voltage_V: float, seconds: float, generator: torch.Generator) -> None:
         """Leaves every junction at a voltage for a time: 0 V is storage, the read voltage a number of reads.

@@ -9,6 +9,7 @@
 #include "input_gradient.h"
 #include "norm.h"
 #include "pool.h"
+#include "pulse.h"
 #include "quantize.h"
 #include "real.h"
 #include "sign.h"
@@ -25,6 +26,6 @@ const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_
                          norm_sign, norm_sign_backward, max_pool2d_choices,
                          max_pool2d_scatter, conv2d_max_pool2d, sign_window, mask, step_by_signs, adam_by_signs,
                          batch_statistics, norm_clamp, sign_codes, norm_gradient_terms, norm_gradient,
-                         norm_gradient_integers, pass_slopes};
+                         norm_gradient_integers, pass_slopes, pulse_pairs};
 
 }  // namespace bnn::BNN_ISA

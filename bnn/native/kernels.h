@@ -125,6 +125,11 @@ struct Kernels {
                                    int32_t largest, uint32_t key, int threads);
     void (*pass_slopes)(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out,
                         int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
+    // Two planes [rows][packed n] of states take the pulses for `steps` [rows][n]; see pulse.h and hwsim/pulses.py.
+    void (*pulse_pairs)(uint8_t* first_plane, uint8_t* second_plane, const float* steps, const int32_t* random,
+                        int64_t rows, int64_t n, const float* switching, const int32_t* final_units,
+                        const int32_t* excess_units, float most, float gate, int read_first, int64_t* counts,
+                        int threads);
 };
 
 namespace amx {

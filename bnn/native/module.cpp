@@ -242,6 +242,18 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "pulse_pairs",
+        [](const std::string& isa, int threads, uintptr_t first_plane, uintptr_t second_plane, uintptr_t steps,
+           uintptr_t random, int64_t rows, int64_t n, uintptr_t switching, uintptr_t final_units,
+           uintptr_t excess_units, float most, float gate, bool read_first, uintptr_t counts) {
+            kernels(isa).pulse_pairs(pointer<uint8_t>(first_plane), pointer<uint8_t>(second_plane),
+                                     pointer<const float>(steps), pointer<const int32_t>(random), rows, n,
+                                     pointer<const float>(switching), pointer<const int32_t>(final_units),
+                                     pointer<const int32_t>(excess_units), most, gate, read_first,
+                                     pointer<int64_t>(counts), threads);
+        },
+        unlocked);
+    module.def(
         "conv2d_backward_input",
         [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t weight, uintptr_t out,
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,

@@ -6,6 +6,8 @@ import math
 import pytest
 import torch
 
+from bnn.ops.cpu import native
+from hwsim import store as store_module
 from hwsim.devices import junctions
 from hwsim.devices.butler import Butler
 from hwsim.nonidealities import NonIdealities
@@ -18,6 +20,7 @@ from hwsim.pulses import (
     identical_junctions,
     uniform_pairs,
 )
+from hwsim.store import DeviceStore
 from hwsim.write_scheme import WriteScheme
 from hwsim.write_schemes import AmplitudeCoded, LinearPulse, Pedestal, PreDistorted
 
@@ -26,6 +29,14 @@ IDEAL = NonIdealities()
 HOT = NonIdealities(temperature_K=350.0)
 CPU = torch.device("cpu")
 ALL = slice(None)
+WRITTEN = {
+    "linear": LinearPulse(gain=4.0, offset_probability=0.01),
+    "gated": Pedestal(gate=0.2),
+    "pre-distorted": PreDistorted(),
+    "read-first": PreDistorted(read_first=True),
+    "short": PreDistorted(read_first=True, full_pulse_probability=0.9, gate=0.1),
+    "amplitude": AmplitudeCoded(overdrive=8.0),
+}
 # A row for each probability that is requested.
 REQUESTED = torch.tensor([0.0, 1e-6, 1e-3, 0.03, 0.3, 0.5, 0.9, 0.995, 1.0])
 COLUMNS = 4000
@@ -241,3 +252,43 @@ def test_widths_on_a_clock(which):
     p = JUNCTION.switch_probability(False, voltage_V=voltage_V, pulse_width_s=ticks * 0.5e-9)
     assert bool(((share - p).abs() <= 4.5 * (p * (1 - p) / 2 / COLUMNS).sqrt() + 1e-4).all())
     assert p[2] < 1e-4 < REQUESTED[2]
+
+
+@pytest.mark.parametrize("flaws", [IDEAL, HOT], ids=["nominal", "hot"])
+@pytest.mark.parametrize("scheme", WRITTEN.values(), ids=WRITTEN)
+def test_kernels_do_what_the_tables_do_bit_for_bit(monkeypatch, scheme, flaws):
+    if native._extension is None:
+        pytest.skip("the native kernels are not built or not chosen")
+    written = {}
+    sets = native._extension.instruction_sets()
+    for isa in ("reference", *sets):
+        monkeypatch.setattr(store_module, "instruction_set", lambda isa=isa: isa)
+        monkeypatch.setattr(native, "_instruction_set", isa if isa in sets else sets[0])
+        generator = torch.Generator().manual_seed(5)
+        store = DeviceStore((9, 77), device=JUNCTION, scheme=scheme, nonidealities=flaws)
+        store.initialize(generator)
+        steps = torch.randn(store.shape, generator=generator)
+        steps[:3] *= 2  # also of more than one level
+        steps[3:6] *= 0.1
+        steps[6] = torch.tensor([0.0, 1.0, -1.0, 2.0, -2.0, 0.5, 1e-9]).repeat(11)
+        for _ in range(3):
+            store.program(steps, generator)
+        written[isa] = (store.planes.tolist(), store.counts.tolist())
+    assert written["reference"][1][2] > 0
+    assert all(of_isa == written["reference"] for of_isa in written.values())
+
+
+def test_kernels_give_the_same_on_any_number_of_threads():
+    def written(threads: int) -> tuple[torch.Tensor, torch.Tensor]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            store = DeviceStore((37, 4_001), device=JUNCTION)
+            generator = torch.Generator().manual_seed(1)
+            store.initialize(generator)
+            store.program(torch.randn(store.shape, generator=generator), generator)
+        finally:
+            torch.set_num_threads(before)
+        return store.planes, store.counts
+
+    assert all(torch.equal(one, three) for one, three in zip(written(1), written(3), strict=True))
