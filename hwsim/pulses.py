@@ -190,18 +190,15 @@ class IdenticalJunctions:
 
     def _excess_of_cells(self, before: Tensor, after: Tensor, steps: Tensor, integers: Tensor) -> int:
         """`_excess` of the junctions whose bits differ."""
-        columns = steps.shape[1]
-        old, new = (
-            torch.stack([torch.ops.bnn.unpack(plane, columns, torch.bool) for plane in planes])
-            for planes in (before, after)
-        )
-        which = (old ^ new).nonzero(as_tuple=True)
-        cells = which[1] * columns + which[2]
+        plane, row, byte = (before ^ after).nonzero(as_tuple=True)
+        place, bit = ((before ^ after)[plane, row, byte, None] >> torch.arange(8) & 1).nonzero(as_tuple=True)
+        plane, row, byte = plane[place], row[place], byte[place]
+        cells = row * steps.shape[1] + 8 * byte + bit
         some = steps.flatten()[cells]
-        states = torch.stack([plane.flatten()[cells] for plane in old])
+        states = (before[:, row, byte] >> bit & 1).bool()
         requested = self._scheme.gated(requested_probabilities(states, some, read_first=self._scheme.read_first))
         uniform, source = uniform_of(integers.flatten()[cells]), source_states(some)
-        pick = (which[0], torch.arange(len(cells)))
+        pick = (plane, torch.arange(len(cells)))
         return self._excess(source[pick], requested[pick], uniform[pick])
 
 
