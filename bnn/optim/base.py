@@ -279,12 +279,10 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
     def _step_at_once(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
         """Steps an accumulator in one pass of the kernels, if they have one for it and its gradient."""
-        is_signs = isinstance(gradient, BitTensor)
+        fits, is_signs = gradient.stride() == parameter.stride(), isinstance(gradient, BitTensor)
         is_votes = not gradient.is_floating_point() and self.ignores_scale(group)
-        if (is_signs or is_votes) and gradient.stride() != parameter.stride():
-            return False
         state, size = self.state[parameter], self.sign_step(group)
-        if size is not None and parameter.dtype is torch.int8 and (is_signs or is_votes):
+        if size is not None and parameter.dtype is torch.int8 and fits and (is_signs or is_votes):
             _, codes = in_memory_order(parameter.detach())
             least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
             step = (CODES_PER_UNIT * size, least, seed)
@@ -297,13 +295,20 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
             return False
         weight, *stored = (in_memory_order(tensor)[1] for tensor in tensors)
-        if isinstance(gradient, BitTensor):
+        if isinstance(gradient, BitTensor) and fits:
             rows = gradient.packed
         else:
-            if gradient.dtype is not torch.float32 or gradient.stride() != parameter.stride():
-                gradient = torch.empty_like(parameter, dtype=torch.float32).copy_(gradient)
-            rows = in_memory_order(gradient)[1]
+            rows = in_memory_order(_float32_in_order_of(parameter, gradient))[1]
         return self.update_at_once(weight, rows, stored, group, state["step"], seed)
+
+
+def _float32_in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient with the strides of its parameter; itself where it has them and is of float32."""
+    if isinstance(gradient, BitTensor):
+        gradient = gradient.dense(torch.float32)
+    if gradient.dtype is torch.float32 and gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter, dtype=torch.float32).copy_(gradient)
 
 
 def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:
