@@ -124,9 +124,7 @@ def adam_by_values(
     _adam(weight, mean, root, gradient, factors, seed)
 
 
-def _adam(
-    weight: Tensor, mean: Tensor, root: Tensor, gradient: Tensor, factors: tuple[float, ...], seed: int
-) -> None:
+def _adam(weight: Tensor, mean: Tensor, root: Tensor, gradient: Tensor, factors: tuple[float, ...], seed: int) -> None:
     mean_part, beta2, square_part, rate, eps, beyond = factors
     values = mean.float()
     means = values + (gradient - values) * mean_part
