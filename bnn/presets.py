@@ -108,9 +108,9 @@ def edge(
 ) -> TrainingStep:
     """Blocks that keep bits, 16-bit latent weights and Adam state, and weight gradients that exist a layer at a time.
 
-    After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits. Norms,
-    scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer inside
-    backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice.
+    After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits.
+    Norms, scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer
+    inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice.
 
     Args:
         build: as of `prepare`, like the other arguments.
@@ -118,8 +118,8 @@ def edge(
         learning_rate: of the weights.
         seed: of weights and roundings.
         keep_weights: whether the weights of `build()` stay.
-        sign_gradients: whether only the signs of weight gradients are kept, packed, and stepped by after backward, as in
-            the paper; those of several slices add up. The paper's factor 1 / sqrt(N) is left out, to which Adam is
+        sign_gradients: whether only the signs of weight gradients are kept, packed, and stepped by after backward, as
+            in the paper; those of several slices add up. The paper's factor 1 / sqrt(N) is left out, to which Adam is
             invariant.
     """
     store = partial(AccumulatorStore, dtype=torch.float16)

@@ -350,7 +350,7 @@ def test_gradients_of_products_are_integers(preset):
 
 
 def gradients_seen(step):
-    """Types of the gradients of weights that come to the accumulators in a step, and whether one is left after backward."""
+    """Types of the gradients that come to the accumulators in a step, and whether one is left after backward."""
     accumulators = [parameter for parameter in step.model.parameters() if is_accumulator(parameter)]
     seen, left = [], []
     for parameter in accumulators:
