@@ -25,7 +25,8 @@ from benchmarks.mutants import Mutant, mutants
 ROOT = Path(__file__).parents[1]
 COVERED = {
     "bnn/random/*.py": "tests/random tests/optim/test_randomness.py",
-    "bnn/optim/*.py": "tests/optim tests/ops/test_adam_by_signs.py tests/ops/test_step_by_signs.py",
+    "bnn/optim/*.py": "tests/optim"
+    " tests/ops/test_adam_by_signs.py tests/ops/test_adam_by_values.py tests/ops/test_step_by_signs.py",
     "bnn/quantizers/*.py": "tests/quantizers tests/test_contracts.py",
     "bnn/quantizers/gradients/*.py": "tests/quantizers tests/test_contracts.py",
     "bnn/weights/*.py": "tests/weights tests/optim/test_dst.py tests/test_contracts.py",

@@ -29,6 +29,8 @@ _SLICE_TOTAL = 36_000_000
 # However a batch is cut, slices of 3 leave none of 1, which has no batch statistics.
 _SMALLEST_SLICE = 3
 _NORM_RATE = 1e-2
+# Of Adam with moments of float16: its smallest number above 0, so that a gradient below it makes no large step.
+_SMALLEST_FLOAT16 = 2.0**-24
 _HYSTERESIS = 20.0  # in learning rates
 _HYSTERESIS_IN_BOUNDS = 10.0  # of accumulators that a method keeps near 0, which 20 would freeze
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
@@ -102,19 +104,33 @@ def edge(
     learning_rate: float = 3e-3,
     seed: int = 0,
     keep_weights: bool = False,
+    sign_gradients: bool = False,
 ) -> TrainingStep:
-    """Blocks that keep bits, weight gradients of one bit, and 16-bit latent weights and Adam state.
+    """Blocks that keep bits, 16-bit latent weights and Adam state, and weight gradients that exist a layer at a time.
 
-    After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits. Their
-    sign gradient has a factor 1 / sqrt(N), which is left out: Adam is invariant to it. Norms, scales and real weights
-    have their own learning rate.
+    After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits.
+    Norms, scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer
+    inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice.
+
+    Args:
+        build: as of `prepare`, like the other arguments.
+        input_shape: of one example.
+        learning_rate: of the weights.
+        seed: of weights and roundings.
+        keep_weights: whether the weights of `build()` stay.
+        sign_gradients: whether only the signs of weight gradients are kept, packed, and stepped by after backward, as
+            in the paper; those of several slices add up. The paper's factor 1 / sqrt(N) is left out, to which Adam is
+            invariant.
     """
-    model, rounding = _binary_network(build, partial(AccumulatorStore, dtype=torch.float16), seed, keep_weights)
+    store = partial(AccumulatorStore, dtype=torch.float16)
+    model, rounding = _binary_network(build, store, seed, keep_weights, sign_gradients=sign_gradients)
     accumulators, others = _parameters(model)
     groups = [{"params": others, "lr": _NORM_RATE}]
     if accumulators:
-        groups.insert(0, {"params": accumulators})
+        groups.insert(0, {"params": accumulators, "eps": _SMALLEST_FLOAT16})
     optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
+    if not sign_gradients:
+        bnn.optim.step_in_backward(optimizer, parameters=accumulators)
     return TrainingStep(model=model, optimizer=optimizer, generators={"rounding": rounding})
 
 
@@ -136,7 +152,8 @@ def edge_min(
     whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
     gradients came before it have been stepped already.
     """
-    model, rounding = _binary_network(build, partial(AccumulatorStore, gain=_GAIN), seed, keep_weights)
+    store = partial(AccumulatorStore, gain=_GAIN)
+    model, rounding = _binary_network(build, store, seed, keep_weights, sign_gradients=True)
     accumulators, others = _parameters(model)
     in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
     bounded = {id(parameter) for parameter in in_bounds}
@@ -159,13 +176,13 @@ def edge_min(
 
 
 def _binary_network(
-    build: Build, store: Callable[..., AccumulatorStore], seed: int, keep_weights: bool
+    build: Build, store: Callable[..., AccumulatorStore], seed: int, keep_weights: bool, *, sign_gradients: bool
 ) -> tuple[nn.Module, torch.Generator]:
-    """A network of accumulators with packed sign gradients and integer ones, whose blocks recompute their products; and
-    the generator of its roundings."""
+    """A network of accumulators with integer gradients of products, whose blocks recompute these; and the generator of
+    its roundings. With `sign_gradients` those of weights are packed signs."""
     hold_little_memory()
     rounding = torch.Generator().manual_seed(seed)
-    gradient = SignGradient(packed=True, scale="none", generator=rounding)
+    gradient = SignGradient(packed=True, scale="none", generator=rounding) if sign_gradients else None
     accumulators = partial(store, gradient_quantizer=gradient)
     with default_store(accumulators):
         model = build()

@@ -12,7 +12,7 @@ from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
 from bnn.models import binarynet, birealnet18, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg7, vgg_small
 from bnn.ops.cpu import native
-from bnn.presets import prepare
+from bnn.presets import edge, prepare
 from bnn.quantizers import ReCU
 from bnn.training import Callback, Run, Trainer, warmup_cosine
 from bnn.weights import LatentStore, WeightStore, is_accumulator
@@ -153,7 +153,8 @@ def test_betas_are_those_of_the_records():
         optimizer, of_weights, of_norms = groups_of(preset)
         assert (of_weights["betas"], of_norms["betas"]) == expected
         assert type(optimizer).__name__ == "Adam"
-        assert of_weights["eps"] == 1e-8
+        assert of_weights["eps"] == (2.0**-24 if preset == "edge" else 1e-8)
+        assert of_norms["eps"] == 1e-8
 
 
 def test_hysteresis_is_20_learning_rates_of_edge_min_alone():
@@ -259,13 +260,14 @@ def test_a_batch_of_one_has_statistics_where_every_layer_has_pixels(preset):
         prepare(preset, NETWORK, input_shape=INPUT).take(randn(1, *INPUT), torch.tensor([1]))
 
 
-def test_every_instruction_set_takes_the_same_steps(monkeypatch):
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_every_instruction_set_takes_the_same_steps(preset, monkeypatch):
     extension = pytest.importorskip("bnn._native", reason="the native kernels are not built")
     states = []
     for name in extension.instruction_sets():
         monkeypatch.setattr(native, "_instruction_set", name)
         shape = (3, 16, 16)
-        step = prepare("edge-min", partial(resnet8, input_shape=shape, classes=3, width=12), input_shape=shape)
+        step = prepare(preset, partial(resnet8, input_shape=shape, classes=3, width=12), input_shape=shape)
         step.slice_size = 5
         for seed in range(2):
             assert step.take(randn(8, *shape, seed=seed), torch.arange(8) % 3) is not None
@@ -339,16 +341,45 @@ def test_nothing_is_warned_of_where_all_is_kept_in_bits(preset):
 
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
-def test_gradients_are_packed_signs_of_weights_and_integers_of_products(preset):
+def test_gradients_of_products_are_integers(preset):
     step = prepare(preset, NETWORK, input_shape=INPUT)
-    layers = [module for module in step.model.modules() if isinstance(module, BinaryLayer)]
-    of_weights = {layer.store.gradient_quantizer.storage_bits for layer in layers}
-    assert of_weights == {1}, "a bit is packed"
-    assert all(layer.grad_quantizer.gives_integers and layer.grad_quantizer.largest == 127 for layer in layers)
-    used = {layer.grad_quantizer.generator for layer in layers} | {
-        layer.store.gradient_quantizer.generator for layer in layers
-    }
+    quantizers = [module.grad_quantizer for module in step.model.modules() if isinstance(module, BinaryLayer)]
+    assert all(quantizer.gives_integers and quantizer.largest == 127 for quantizer in quantizers)
+    used = {quantizer.generator for quantizer in quantizers}
     assert used == set(step.generators.values()), "checkpoints keep what roundings draw from"
+
+
+def gradients_seen(step):
+    """Types of the gradients that come to the accumulators in a step, and whether one is left after backward."""
+    accumulators = [parameter for parameter in step.model.parameters() if is_accumulator(parameter)]
+    seen, left = [], []
+    for parameter in accumulators:
+        parameter._hooks = dict([(-1, lambda of: seen.append(type(of.grad))), *parameter._hooks.items()])
+    step.take(
+        *examples_of(INPUT, 8), before_update=lambda: left.extend(of for of in accumulators if of.grad is not None)
+    )
+    assert len(seen) == len(accumulators)
+    return set(seen), bool(left)
+
+
+def test_weights_are_stepped_in_backward_by_real_gradients_or_by_signs():
+    assert gradients_seen(prepare("edge", NETWORK, input_shape=INPUT)) == ({torch.Tensor}, False)
+    assert gradients_seen(prepare("edge-min", NETWORK, input_shape=INPUT)) == ({BitTensor}, False)
+    assert gradients_seen(edge(NETWORK, INPUT, sign_gradients=True)) == ({BitTensor}, True)
+
+
+@pytest.mark.parametrize("network", [NETWORK, Residual])
+def test_a_step_in_backward_by_real_gradients_is_that_of_the_kept_gradients(network):
+    """Adam of float32, whose moments are rounded to float16, from the gradients of a layer that keeps them."""
+    inside, after = (prepare("edge", network, input_shape=INPUT) for _ in range(2))
+    for parameter in after.model.parameters():
+        if is_accumulator(parameter):
+            parameter._hooks.clear()
+    for _ in range(3):
+        for step in (inside, after):
+            step.take(*examples_of(INPUT, 8))
+    for name, value in inside.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], value), name
 
 
 def test_accumulators_in_bounds_have_less_hysteresis():

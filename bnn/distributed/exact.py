@@ -75,6 +75,11 @@ class Exact(Exchange):
         unit = 2.0 ** (torch.tensor(bound).frexp().exponent.item() - 44 + self.part.examples.bit_length())
         return self.ranks.sum_(q.t().double() @ (x.double() / unit).round_()) * unit
 
+    def sums_of(self, sums: Tensor) -> Tensor:
+        """Integer weight gradients, float of whole numbers that int32 holds, summed over the ranks: int32."""
+        self.ranks.agree()
+        return self.ranks.sum_(sums.int())
+
     def signs_of(self, sums: Tensor, *, terms: int, seed: int) -> Tensor:
         """The packed signs of integer weight gradients, summed over the ranks.
 

@@ -115,7 +115,7 @@ class JointPasses(Passes):
         seed = None if quantizer is None else quantizer.sign_seed()
         sums = self._own_sums(q, x, weight, window)
         if seed is None:
-            return self.exchange.ranks.sum_(sums.double()).float() * scale
+            return self.exchange.sums_of(sums).float().mul_(scale)
         packed = self.exchange.signs_of(in_memory_order(sums)[1], terms=q[0, 0].numel(), seed=seed)
         return BitTensor(packed, weight.shape, weight.stride(), weight.dtype)
 

@@ -1,4 +1,4 @@
-// A step of Adam by the signs of the gradient: float16 weights and moments are read, changed and written in one pass.
+// A step of Adam by the gradient or its signs: float16 weights and moments are read, changed and written in one pass.
 #pragma once
 
 #include "bits.h"
@@ -16,8 +16,9 @@ inline Octet root_of(Octet v) {
 #endif
 }
 
-// Floats within the range of float16, each rounded up in magnitude where the lowest 13 bits of its random word are
-// large enough: as probable as it is far from the neighbour below. What is not finite becomes NaN, so that it is found.
+// Floats, each rounded up in magnitude where the lowest 13 bits of its random word are
+// large enough: as probable as it is far from the neighbour below. What is beyond float16's range, or not finite, becomes
+// NaN, so that it is found.
 inline void store_at_random(Float16* to, Octet v, Words random, int64_t count) {
     const Words word = (Words)v, sign = word >> 16 & 0x8000, size = word & 0x7FFFFFFF;
     const Mask tiny = if_negative((Mask)size - 0x38800000);
@@ -25,7 +26,7 @@ inline void store_at_random(Float16* to, Octet v, Words random, int64_t count) {
     const Mask steps = __builtin_convertvector(select(tiny, (Octet)size) * 0x1p37f, Mask);
     const Words fine = (Words)choose(tiny, steps, (Mask)(size - 0x38000000));
     const Words rounded = sign | (fine + (random & 0x1FFF)) >> 13;
-    const Mask lost = if_negative(0x7F7FFFFF - (Mask)size);
+    const Mask lost = if_negative(0x477FE000 - (Mask)size);
     const HalfWords halves = __builtin_convertvector((Words)choose(lost, Mask{} + 0x7E00, (Mask)rounded), HalfWords);
     std::memcpy(static_cast<void*>(to), &halves, count * sizeof(Float16));
 }
@@ -35,14 +36,13 @@ struct AdamStep {
     float mean_part, beta2, square_part, rate, eps, beyond;
     uint32_t key;
 
-    // Up to eight elements, whose signs are the bits of one byte.
-    void operator()(Float16* weights, Float16* means, Float16* roots, uint8_t signs, uint32_t index,
+    // Up to eight elements.
+    void operator()(Float16* weights, Float16* means, Float16* roots, Octet gradient, uint32_t index,
                     int64_t count) const {
         const Octet one = Octet{} + 1.0f;
-        const Octet sign = choose(mask_of(signs), one, -one);
         Octet weight = load_octet(weights, count), mean = load_octet(means, count), root = load_octet(roots, count);
-        mean = mean + (sign - mean) * mean_part;
-        root = root_of(root * root * beta2 + square_part);
+        mean = mean + (gradient - mean) * mean_part;
+        root = root_of(root * root * beta2 + gradient * gradient * square_part);
         const Octet moved = weight - mean * rate / (root + eps), far = Octet{} + beyond;
         const Mask negative = greater(Octet{}, moved), changed = negative ^ greater(Octet{}, weight);
         weight = choose(changed & greater(far, magnitude(moved)), choose(negative, -far, far), moved);
@@ -55,26 +55,44 @@ struct AdamStep {
     }
 };
 
-void adam_by_signs(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
-                   float mean_part, float beta2, float square_part, float rate, float eps, float beyond, uint32_t key,
-                   int threads) {
-    const AdamStep step{mean_part, beta2, square_part, rate, eps, beyond, key};
+// gradient_of(row, place, row_elements, count) are up to eight elements from a place in a row on.
+template <class GradientOf>
+void take_adam_step(const AdamStep& step, void* weight, void* mean, void* root, int64_t rows, int64_t n, int threads,
+                    const GradientOf& gradient_of) {
     for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
         const int64_t start = row * row_elements + first;
         Float16* weights = static_cast<Float16*>(weight) + start;
         Float16* means = static_cast<Float16*>(mean) + start;
         Float16* roots = static_cast<Float16*>(root) + start;
-        const uint8_t* bits = signs + row * packed_bytes(row_elements) + first / 8;
-        const uint32_t index = static_cast<uint32_t>(start);
+        const auto some = [&](int64_t i, int64_t elements) {
+            step(weights + i, means + i, roots + i, gradient_of(row, first + i, row_elements, elements),
+                 static_cast<uint32_t>(start + i), elements);
+        };
         const int64_t whole = count / 8 * 8;
-        for (int64_t i = 0; i < whole; i += 8) {
-            step(weights + i, means + i, roots + i, bits[i / 8], index + static_cast<uint32_t>(i), 8);
-        }
-        if (whole < count) {
-            step(weights + whole, means + whole, roots + whole, bits[whole / 8],
-                 index + static_cast<uint32_t>(whole), count - whole);
-        }
+        for (int64_t i = 0; i < whole; i += 8) some(i, 8);
+        if (whole < count) some(whole, count - whole);
     });
+}
+
+void adam_by_signs(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
+                   float mean_part, float beta2, float square_part, float rate, float eps, float beyond, uint32_t key,
+                   int threads) {
+    const AdamStep step{mean_part, beta2, square_part, rate, eps, beyond, key};
+    const Octet one = Octet{} + 1.0f;
+    take_adam_step(step, weight, mean, root, rows, n, threads,
+                   [&](int64_t row, int64_t place, int64_t row_elements, int64_t) {
+                       return choose(mask_of(signs[row * packed_bytes(row_elements) + place / 8]), one, -one);
+                   });
+}
+
+void adam_by_values(void* weight, void* mean, void* root, const float* gradient, int64_t rows, int64_t n,
+                    float mean_part, float beta2, float square_part, float rate, float eps, float beyond, uint32_t key,
+                    int threads) {
+    const AdamStep step{mean_part, beta2, square_part, rate, eps, beyond, key};
+    take_adam_step(step, weight, mean, root, rows, n, threads,
+                   [&](int64_t row, int64_t place, int64_t row_elements, int64_t count) {
+                       return load_octet(gradient + row * row_elements + place, count);
+                   });
 }
 
 }  // namespace

@@ -94,6 +94,10 @@ struct Kernels {
     void (*adam_by_signs)(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
                           float mean_part, float beta2, float square_part, float rate, float eps, float beyond,
                           uint32_t key, int threads);
+    // The same by a `gradient` [rows][n].
+    void (*adam_by_values)(void* weight, void* mean, void* root, const float* gradient, int64_t rows, int64_t n,
+                           float mean_part, float beta2, float square_part, float rate, float eps, float beyond,
+                           uint32_t key, int threads);
     // The passes of a batch norm, of [rows][pixels][channels]; see bnn/ops/batch_norm.py. A product's `dtype` is float or
     // float16, that of other floats is float or bfloat16. Codes are [planes][rows] of packed bits.
     // moments[2][channels] and affine[2][channels] of a batch; the running statistics take it in. `scale`, `gamma` and

@@ -254,6 +254,16 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "adam_by_values",
+        [](const std::string& isa, int threads, uintptr_t weight, uintptr_t mean, uintptr_t root, uintptr_t gradient,
+           int64_t rows, int64_t n, float mean_part, float beta2, float square_part, float rate, float eps,
+           float beyond, uint32_t key) {
+            kernels(isa).adam_by_values(pointer<void>(weight), pointer<void>(mean), pointer<void>(root),
+                                        pointer<const float>(gradient), rows, n, mean_part, beta2, square_part, rate,
+                                        eps, beyond, key, threads);
+        },
+        unlocked);
+    module.def(
         "conv2d_backward_input",
         [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t weight, uintptr_t out,
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,

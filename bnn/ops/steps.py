@@ -1,6 +1,6 @@
-"""Optimizer steps by the signs of a gradient, in place, with stochastic rounding of the results.
+"""Optimizer steps by a gradient or its signs, in place, with stochastic rounding of the results.
 
-The signs are packed rows, see `bnn.ops.packing`, of the tensors that are changed.
+Signs are packed rows, see `bnn.ops.packing`, of the tensors that are changed.
 """
 
 import math
@@ -16,6 +16,7 @@ from bnn.random.lowbias32 import random_bits
 _MIN_NORMAL = 2.0**-14
 _RANDOM_BITS = 13  # by which float32's mantissa is longer than float16's
 _NAN = 0x7E00  # of float16
+_LARGEST = 65504.0  # of float16
 _EXPONENT_OFFSET = 112 << 23  # between the biases of float32's and float16's exponents
 
 
@@ -80,7 +81,7 @@ def adam_by_signs(
     magnitude with the probability (|x| - |below|) / (|above| - |below|), a multiple of 2^-13. It holds below 2^-14
     too, but for what |x| has beyond 2^-37, which is cut off. The 13 random bits are those of the hashes 2i and 2i + 1
     of `seed` for element i in the order of memory: for the weight the lowest and for the mean the highest of the
-    first, for the root the lowest of the second. What is not finite stays so, as NaN.
+    first, for the root the lowest of the second. What is not finite, or beyond 65504, becomes NaN.
 
     Args:
         weight: float16 [rows, n], contiguous; changed in place.
@@ -94,15 +95,42 @@ def adam_by_signs(
         step: counts the steps, from 1.
         seed: a new one for every step.
     """
-    mean_part, beta2, square_part, rate, eps, beyond = adam_factors(
-        weight, mean, root, signs, lr, betas, eps, hysteresis, step
-    )
-    gradient = unpack(signs, weight.shape[1], torch.float32)
+    factors = adam_factors(weight, mean, root, signs, lr, betas, eps, hysteresis, step)
+    _adam(weight, mean, root, unpack(signs, weight.shape[1], torch.float32), factors, seed)
+
+
+@operation(
+    "(Tensor(a!) weight, Tensor(b!) mean, Tensor(c!) root, Tensor gradient,"
+    " float lr, float[2] betas, float eps, float hysteresis, int step, int seed) -> ()",
+    shape=lambda weight, mean, root, gradient, lr, betas, eps, hysteresis, step, seed: None,
+)
+def adam_by_values(
+    weight: Tensor,
+    mean: Tensor,
+    root: Tensor,
+    gradient: Tensor,
+    lr: float,
+    betas: Sequence[float],
+    eps: float,
+    hysteresis: float,
+    step: int,
+    seed: int,
+) -> None:
+    """The step of `adam_by_signs` by the gradient itself, float32 [rows, n], contiguous: the same but for
+
+    root = sqrt(b2 root^2 + (1 - b2) g^2)
+    """
+    factors = adam_factors(weight, mean, root, gradient, lr, betas, eps, hysteresis, step)
+    _adam(weight, mean, root, gradient, factors, seed)
+
+
+def _adam(weight: Tensor, mean: Tensor, root: Tensor, gradient: Tensor, factors: tuple[float, ...], seed: int) -> None:
+    mean_part, beta2, square_part, rate, eps, beyond = factors
     values = mean.float()
     means = values + (gradient - values) * mean_part
     values = root.float()
     # torch's square root of float32 is not always the nearest float32.
-    roots = (values * values * beta2 + square_part).double().sqrt().float()
+    roots = (values * values * beta2 + gradient * gradient * square_part).double().sqrt().float()
     moved = weight.float() - means * rate / (roots + eps)
     near = ((moved < 0) != (weight < 0)) & (moved.abs() < beyond)
     weights = torch.where(near, torch.where(moved < 0, -beyond, beyond), moved).clamp_(-1, 1)
@@ -113,13 +141,13 @@ def adam_by_signs(
 
 
 def _to_float16(x: Tensor, random: Tensor) -> Tensor:
-    """float32 within the range of float16 to float16, at random by the lowest bits of int64 `random`."""
+    """float32 to float16, at random by the lowest bits of int64 `random`; NaN where it has no such number."""
     size = x.abs()
     # Either way a step of float16 is 2^13: of the float's own bits, or below 2^-14, of whole 2^-37.
     steps = (size * 2.0 ** (24 + _RANDOM_BITS)).long()
     fine = torch.where(size < _MIN_NORMAL, steps, size.view(torch.int32).long() - _EXPONENT_OFFSET)
     halves = fine + (random & (1 << _RANDOM_BITS) - 1) >> _RANDOM_BITS
-    halves = torch.where(x.isfinite(), halves, _NAN)
+    halves = torch.where(size <= _LARGEST, halves, _NAN)
     return halves.to(torch.int16).view(torch.float16).copysign(x)
 
 
@@ -141,7 +169,7 @@ def adam_factors(
     weight: Tensor,
     mean: Tensor,
     root: Tensor,
-    signs: Tensor,
+    gradient: Tensor,
     lr: float,
     betas: Sequence[float],
     eps: float,
@@ -154,8 +182,13 @@ def adam_factors(
             raise ValueError(
                 f"weight, mean and root are contiguous float16 [rows, n] of one shape, got {x.dtype} {list(x.shape)}"
             )
-    if signs.dtype is not torch.uint8 or list(signs.shape) != [len(weight), packed_bytes(weight.shape[1])]:
-        raise ValueError(f"signs of weights {list(weight.shape)} are packed, got {signs.dtype} {list(signs.shape)}")
+    rows, columns = weight.shape
+    fitting = {torch.uint8: [rows, packed_bytes(columns)], torch.float32: [rows, columns]}
+    if fitting.get(gradient.dtype) != list(gradient.shape) or not gradient.is_contiguous():
+        raise ValueError(
+            f"a gradient of weights {list(weight.shape)} is contiguous float32, or its signs are packed,"
+            f" got {gradient.dtype} {list(gradient.shape)}"
+        )
     if not (0 <= lr < math.inf and all(0 <= beta < 1 for beta in betas) and eps >= 0 and step >= 1):
         raise ValueError(
             "lr and eps are at least 0, betas lie in [0, 1), and steps count from 1,"

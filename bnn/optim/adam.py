@@ -101,13 +101,14 @@ class Adam(LowBitOptimizer):
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_addcdiv_(weights, means, roots, value=-group["lr"] / (1 - beta1**step))
 
-    def update_by_signs(
-        self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
+    def update_at_once(
+        self, weight: Tensor, gradient: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
     ) -> bool:
         """The same formula, where both moments are kept."""
         if not all(group["betas"]):
             return False
         mean, root = stored
         options = (group["lr"], group["betas"], group["eps"], self.hysteresis(group))
-        functions.adam_by_signs(weight, mean, root, signs, *options, step, seed)
+        adam = functions.adam_by_signs if gradient.dtype is torch.uint8 else functions.adam_by_values
+        adam(weight, mean, root, gradient, *options, step, seed)
         return True

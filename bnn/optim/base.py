@@ -135,14 +135,14 @@ class LowBitOptimizer(torch.optim.Optimizer):
         for weight, gradient, *values in zip(weights, gradients, *moments, strict=True):
             self.update(rows_of(weight), rows_of(gradient), [rows_of(value) for value in values], group, step)
 
-    def update_by_signs(
-        self, weight: Tensor, signs: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
+    def update_at_once(
+        self, weight: Tensor, gradient: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
     ) -> bool:
         """Steps a float16 Accumulator in one pass of the kernels, if the optimizer has a kernel for it.
 
         Args:
             weight: float16 [rows, n], in the order of memory; within [-1, 1] afterwards.
-            signs: packed [rows, ceil(n / 8)]: the gradient.
+            gradient: float32 [rows, n]; or its signs, packed, uint8 [rows, ceil(n / 8)].
             stored: float16 [rows, n], in the order of `moments()`, as they are kept: of a mean square the root.
             group: the options.
             step: counts the steps of this parameter, from 1.
@@ -259,7 +259,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             for name, squared in self.moments(group).items()
         ]
         accumulates = is_accumulator(parameter)
-        if accumulates and self._step_by_signs(group, parameter, gradient, seed):
+        if accumulates and self._step_at_once(group, parameter, gradient, seed):
             return None
         generator = generator_like(parameter, seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
@@ -277,13 +277,12 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 moment.write(rows, value, generator)
         return None
 
-    def _step_by_signs(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
-        """Steps an accumulator in one pass of the kernels, if they have one for its gradient: signs or their sums."""
+    def _step_at_once(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
+        """Steps an accumulator in one pass of the kernels, if they have one for it and its gradient."""
+        fits, is_signs = gradient.stride() == parameter.stride(), isinstance(gradient, BitTensor)
         is_votes = not gradient.is_floating_point() and self.ignores_scale(group)
-        if not (isinstance(gradient, BitTensor) or is_votes) or gradient.stride() != parameter.stride():
-            return False
         state, size = self.state[parameter], self.sign_step(group)
-        if size is not None and parameter.dtype is torch.int8:
+        if size is not None and parameter.dtype is torch.int8 and fits and (is_signs or is_votes):
             _, codes = in_memory_order(parameter.detach())
             least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
             step = (CODES_PER_UNIT * size, least, seed)
@@ -292,13 +291,24 @@ class LowBitOptimizer(torch.optim.Optimizer):
             else:
                 _step_by_votes(codes, in_memory_order(gradient)[1], *step)
             return True
-        if not isinstance(gradient, BitTensor):
-            return False
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
             return False
         weight, *stored = (in_memory_order(tensor)[1] for tensor in tensors)
-        return self.update_by_signs(weight, gradient.packed, stored, group, state["step"], seed)
+        if isinstance(gradient, BitTensor) and fits:
+            rows = gradient.packed
+        else:
+            rows = in_memory_order(_float32_in_order_of(parameter, gradient))[1]
+        return self.update_at_once(weight, rows, stored, group, state["step"], seed)
+
+
+def _float32_in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient with the strides of its parameter; itself where it has them and is of float32."""
+    if isinstance(gradient, BitTensor):
+        gradient = gradient.dense(torch.float32)
+    if gradient.dtype is torch.float32 and gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter, dtype=torch.float32).copy_(gradient)
 
 
 def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:

@@ -10,7 +10,7 @@ from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.models import initialize, mlp
 from bnn.optim import Adam
 from bnn.optim.dst import DST
-from bnn.presets import prepare
+from bnn.presets import edge, prepare
 from bnn.quantizers import ApproxSign, Sign, Ternary
 from bnn.training import TrainingStep
 from bnn.weights import DiscreteStore, StoreFactory
@@ -53,7 +53,9 @@ def ternary_step(store: StoreFactory) -> TrainingStep:
 
 
 def step_of(way: str, name: str) -> TrainingStep:
-    """The step of a preset and a network, or of discrete weights."""
+    """The step of a preset and a network, or of discrete weights; `signs`: that of `edge` by sign gradients."""
+    if way == "signs":
+        return edge(NETWORKS[name], SHAPE, sign_gradients=True)
     if way in ("gxnor", "junctions"):
         return ternary_step(DiscreteStore if way == "gxnor" else DeviceStore)
     return prepare(way, NETWORKS[name], input_shape=SHAPE)

@@ -15,12 +15,13 @@ from tests.distributed import steps
 from tests.distributed.processes import results_of
 
 # Mode, way of training, network, slice size of a batch of 24, and steps.
-QUICK = ("exact edge network 0 3", "exact edge-min mlp 10 3", "count edge network 12 3", "count standard mlp 12 3")
+QUICK = ("exact edge network 0 3", "exact edge-min mlp 10 3", "count signs network 12 3", "count standard mlp 12 3")
 CASES = (
     "exact edge network 0",
+    "exact signs network 0",
     "exact edge-min network 10",
     "exact edge-min mlp 0",
-    "count edge network 6",
+    "count signs network 6",
     "count standard network 6",
     "count standard mlp 6",
     "count gxnor gxnor 6",
@@ -46,12 +47,12 @@ def test_any_number_of_ranks_is_one_process_after_twenty_steps(tmp_path, ranks):
         assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
 
 
-VOTES = "count edge-min mlp 0 3"
+SUMS = ("count edge-min mlp 0 3", "count edge mlp 0 3")
 
 
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> list[dict[str, Tensor]]:
-    return results_of(steps.many, *QUICK, VOTES, ranks=2, folder=tmp_path_factory.mktemp("ranks"))
+    return results_of(steps.many, *QUICK, *SUMS, ranks=2, folder=tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.mark.slow
@@ -62,9 +63,10 @@ def test_two_ranks_are_one_process(of_two_ranks):
 
 
 @pytest.mark.slow
-def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(of_two_ranks):
-    # Where a rank has several slices, edge-min steps as often; here once.
-    one = prepare("edge-min", steps.NETWORKS["mlp"], input_shape=steps.SHAPE)
+@pytest.mark.parametrize("case", SUMS)
+def test_the_steps_by_gradients_of_ranks_are_those_by_their_sum_in_one_process(case, of_two_ranks):
+    # Where a rank has several slices, these presets step as often; here once.
+    one = prepare(case.split()[1], steps.NETWORKS["mlp"], input_shape=steps.SHAPE)
     for parameter in one.model.parameters():
         if is_accumulator(parameter):
             parameter._hooks.clear()  # those that step in backward
@@ -73,7 +75,7 @@ def test_the_steps_of_counted_votes_are_those_of_their_sum_in_one_process(of_two
     for x, labels in steps.batches(3):
         one.take(x, labels)
     for name, tensor in one.model.state_dict().items():
-        assert torch.equal(of_two_ranks[0][f"{VOTES}: model {name}"], tensor), name
+        assert torch.equal(of_two_ranks[0][f"{case}: model {name}"], tensor), name
 
 
 @pytest.mark.parametrize("mode", ["exact", "count", "vote"])

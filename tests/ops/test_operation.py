@@ -56,6 +56,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "quantize_integers": (randn(3, 2, 4, 5).transpose(1, 2), 127, 5),
     "step_by_signs": (random_integers(3, 13, seed=0), random_bits(3, 13, 1), 1.5, 2.0, 3),
     "adam_by_signs": (HALVES[0], HALVES[1], HALVES[2].abs(), random_bits(3, 13, 1), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
+    "adam_by_values": (HALVES[0], HALVES[1], HALVES[2].abs(), randn(3, 13), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
 }
 
 

@@ -17,7 +17,7 @@ from bnn.cost.memory.measured import random_batch
 from bnn.errors import RunError, UsageError
 from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, MaxPool2d
 from bnn.ops.memory import RESULTS
-from bnn.presets import prepare
+from bnn.presets import edge, prepare
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
@@ -47,7 +47,8 @@ class TrainingConfiguration:
 
     preset: str
     optimizer: str
-    """adam is the preset's own; the others take its place with state of the same width."""
+    """adam is the preset's own; the others take its place with state of the same width, and step after backward, which
+    `edge` does by signs."""
     batch_size: int
     slice_size: int | None = None
     """Most examples at once; None: the preset's own choice."""
@@ -111,11 +112,15 @@ def _step(
     device: torch.device,
 ) -> TrainingStep:
     RESULTS.is_kept = False  # unless the preset sets it
+    own = configuration.optimizer == "adam"
     with device:
-        step = prepare(configuration.preset, build, input_shape=input_shape)
+        if own or configuration.preset != "edge":
+            step = prepare(configuration.preset, build, input_shape=input_shape)
+        else:
+            step = edge(build, input_shape, sign_gradients=True)
     return replace(
         step,
-        optimizer=step.optimizer if configuration.optimizer == "adam" else _other_optimizer(step.model, configuration),
+        optimizer=step.optimizer if own else _other_optimizer(step.model, configuration),
         loss=_cross_entropy,
         slice_size=configuration.slice_size or step.slice_size,
     )

@@ -124,7 +124,7 @@ def _count_layer(ledger: Ledger, layer: LayerCount, slices: int, updates: int) -
 
 def _gradient_bits(model: nn.Module) -> dict[int, int]:
     """Width of the gradient that the optimizer reads, by the identity of the parameter."""
-    bits = {id(p): 8 * p.element_size() for p in model.parameters() if p.is_floating_point()}
+    bits = {id(p): 8 * p.element_size() for p in model.parameters() if p.requires_grad}
     for store in model.modules():
         if isinstance(store, WeightStore) and store.gradient_quantizer is not None:
             bits |= {id(parameter): store.gradient_quantizer.storage_bits for parameter in store.parameters()}

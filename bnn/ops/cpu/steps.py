@@ -1,4 +1,4 @@
-"""Steps of optimizers by the signs of a gradient on the CPU."""
+"""Steps of optimizers by a gradient or its signs on the CPU."""
 
 from typing import Any
 
@@ -17,6 +17,15 @@ def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_co
 
 @kernel
 def adam_by_signs(weight: Tensor, mean: Tensor, root: Tensor, signs: Tensor, *options: Any) -> None:
+    _adam("adam_by_signs", weight, mean, root, signs, *options)
+
+
+@kernel
+def adam_by_values(weight: Tensor, mean: Tensor, root: Tensor, gradient: Tensor, *options: Any) -> None:
+    _adam("adam_by_values", weight, mean, root, gradient, *options)
+
+
+def _adam(name: str, weight: Tensor, mean: Tensor, root: Tensor, gradient: Tensor, *options: Any) -> None:
     *numbers, seed = options
-    factors = adam_factors(weight, mean, root, signs, *numbers)
-    call("adam_by_signs", weight, mean, root, signs, *weight.shape, *factors, hash_key(seed))
+    factors = adam_factors(weight, mean, root, gradient, *numbers)
+    call(name, weight, mean, root, gradient, *weight.shape, *factors, hash_key(seed))
