@@ -27,9 +27,9 @@ _PART_OF_MEMORY = 0.5
 class FloatComparison(Callback):
     """Adds `beside_float`: each figure of this run and of the same network in float32 (`bnn.cost.float_twin`).
 
-    - `step_bytes`: peak of the live tensors of a step. Its `how` is `measured` where both steps could be taken in a copy
-      of the process, within half of the memory that is available and 30 s; on Linux, on the CPU and in one process. Else
-      it is `predicted`.
+    - `step_bytes`: peak of the live tensors of a step. Its `how` is `measured` where both steps could be taken in a
+      copy of the process, within half of the memory that is available and 30 s; on Linux, on the CPU and in one
+      process. Else it is `predicted`.
     - `energy_j`: of the training steps, estimated; the run's own as `EnergyMeter`, which comes before, has added it.
     - `network_bytes`: of the trained network, each weight at the bits of its levels, counted.
 
@@ -66,7 +66,7 @@ class FloatComparison(Callback):
 
 
 def _measured(run: Run) -> tuple[int, int] | None:
-    """Peaks of the live tensors of a step of the run and of its twin, taken in a copy of this process, on one thread."""
+    """Peaks of the live tensors of a step of the run and of its twin; in a copy of this process, on one thread."""
     free_bytes = available_bytes()
     if sys.platform != "linux" or free_bytes is None or run.exchange is not None or not _on_cpu(run.model):
         return None
