@@ -102,13 +102,13 @@ def in_a_copy(work: Callable[[], object], *, limit_s: float | None = None) -> ob
 
     The copy ends with this process, after `limit_s` seconds at the latest, and at the first signal.
     """
-    context = get_context("fork")
+    context, parent = get_context("fork"), os.getpid()
     receiving, sending = context.Pipe(duplex=False)
 
     def send() -> None:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        _end_with_the_parent()
+        _end_with(parent)
         _give_back_memory()
         sending.send(work())
 
@@ -124,11 +124,13 @@ def in_a_copy(work: Callable[[], object], *, limit_s: float | None = None) -> ob
         process.join()
 
 
-def _end_with_the_parent() -> None:
+def _end_with(parent: int) -> None:
     """A copy that outlived its parent would hold the parent's locks; what the parent does at a signal is not for it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
 
 
 def _give_back_memory() -> None:
