@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow test-aarch64 torture lint bench bench-larq report figures house reference setup oracle golden clean
+.PHONY: train test test-slow test-torch test-aarch64 torture lint bench bench-larq report figures house reference setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py
@@ -19,6 +19,16 @@ test: setup
 
 test-slow: setup
 	$(PYTEST) -m slow
+
+# What depends most on torch, on another release of it, as in `make test-torch TORCH=2.15.0`; torch with CUDA takes gigabytes.
+TORCH ?= 2.15.0
+OTHER := .venv-torch-$(TORCH)
+
+test-torch:
+	test -x $(OTHER)/bin/python || $(PYTHON) -m venv $(OTHER)
+	$(OTHER)/bin/pip install --quiet 'torch==$(TORCH)' --editable '.[data,report]' pytest hypothesis
+	$(OTHER)/bin/pytest tests/quantizers tests/layers tests/ops tests/test_bits.py tests/test_bits_products.py \
+	    tests/training/test_step.py
 
 # The products of ARMv8 on emulated cores: apt install g++-aarch64-linux-gnu qemu-user.
 test-aarch64:

@@ -26,7 +26,7 @@ from tests.training.tiny_runs import tiny_dataset
 INPUT = (1, 6, 6)
 BATCH = 12
 # Of the machine's speed and memory, and of nothing else.
-_CLOCKS = ("wall_s", "images_per_s", "peak_rss_mib")
+_CLOCKS = ("wall_s", "images_per_s", "peak_rss_mib", "beside_float")
 
 
 def convolutions() -> nn.Sequential:

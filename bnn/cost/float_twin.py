@@ -12,16 +12,20 @@ from bnn.quantizers import Quantizer
 from bnn.training import TrainingStep
 
 
-def float_step(step: TrainingStep) -> TrainingStep:
-    """The step of the same network as plain PyTorch takes it, on the meta device.
+def float_step(step: TrainingStep, *, device: str = "meta") -> TrainingStep:
+    """The step of the same network as plain PyTorch takes it.
 
     Weights are float32 and every sign or level is a `Hardtanh`; layers, norms and loss are the same. Poolings are
     torch's. The batch is whole, and the optimizer torch's own of the same name, or else Adam.
 
+    Args:
+        step: of the binary network.
+        device: where the twin is; on the meta device it has shapes alone.
+
     Raises:
         TypeError: the network has a layer without a counterpart in float.
     """
-    model = float_twin(step.model)
+    model = float_twin(step.model, device=device)
     group, name = step.optimizer.param_groups[0], type(step.optimizer).__name__
     if name == "SGD":
         momentum = float(group.get("momentum", 0.0))
@@ -31,16 +35,16 @@ def float_step(step: TrainingStep) -> TrainingStep:
     return TrainingStep(model=model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), loss=step.loss)
 
 
-def float_twin(model: nn.Module) -> nn.Module:
-    """The model in float32, on the meta device; see `float_step`."""
+def float_twin(model: nn.Module, *, device: str = "meta") -> nn.Module:
+    """The model in float32, with new weights; see `float_step`."""
     twins: dict[int, Any] = {}
-    with torch.device("meta"):
+    with torch.device(device):
         for module in model.modules():
             twin = _twin(module)
             if twin is not None:
                 twins[id(module)] = twin
     # Copies take what is known already in place of what they meet.
-    copied = copy.deepcopy(model, twins).to("meta")
+    copied = copy.deepcopy(model, twins).to(device)
     for module in copied.modules():
         if isinstance(module, BinaryBlock):
             module.recompute = False

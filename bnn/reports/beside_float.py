@@ -29,6 +29,7 @@ class Comparison:
 
 
 _FIGURES: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    # Measured where its pair says so.
     "step_bytes": ("memory of a step", "predicted", size),
     "energy_j": ("energy of training", "estimated", energy),
     "network_bytes": ("trained network", "counted", size),
@@ -44,4 +45,5 @@ def comparisons(summary: Mapping[str, Any]) -> Iterator[Comparison]:
         numbers = [value for value in values if isinstance(value, (int, float)) and 0 < value < 1e300]
         if len(numbers) == 2:
             this, other = numbers
-            yield Comparison(name, how, this, other, text)
+            measured = isinstance(pair, dict) and pair.get("how") == "measured"
+            yield Comparison(name, "measured" if measured else how, this, other, text)

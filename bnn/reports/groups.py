@@ -41,7 +41,9 @@ def _step_bytes(summary: Figures) -> Any:
 MEASURES = {
     "test_accuracy": Measure("Test accuracy, measured", percent, _of("test_accuracy")),
     "validation_accuracy": Measure("Validation accuracy, measured", percent, _of("validation_accuracy")),
-    "step_bytes": Measure("Memory of a step, predicted", lambda v: ABSENT if v is None else size(v), _step_bytes),
+    "step_bytes": Measure(
+        "Memory of a step, measured or predicted", lambda v: ABSENT if v is None else size(v), _step_bytes
+    ),
     "peak_rss_mib": Measure("Peak memory, measured", lambda v: number(v, ",.0f", " MiB"), _of("peak_rss_mib")),
     "energy_j": Measure("Energy of training, estimated", energy, _of("energy_j")),
     "bits_per_weight": Measure("Bits a weight, counted", lambda v: number(v, ".3g"), _of("bits_per_weight")),

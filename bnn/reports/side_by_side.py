@@ -12,7 +12,7 @@ from bnn.reports.sections import Part, Table, device_rows
 from bnn.reports.texts import ABSENT, energy
 
 _BARS = {
-    "step_bytes": "Memory of a step, predicted",
+    "step_bytes": "Memory of a step, measured or predicted",
     "peak_rss_mib": "Peak memory of the process, measured",
     "images_per_s": "Images a second, measured",
 }

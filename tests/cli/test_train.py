@@ -66,7 +66,7 @@ def test_in_a_process_of_its_own_the_first_line_comes_at_once_and_the_result_is_
     assert f"{summary['images_per_s']:,.0f} examples/s in training steps" in output
     bnn("train", DIGITS, *QUICK, "--out", "here")
     here = read_json(Path("here/summary.json"))
-    measured = dict.fromkeys(("wall_s", "images_per_s", "peak_rss_mib"))
+    measured = dict.fromkeys(("wall_s", "images_per_s", "peak_rss_mib", "beside_float"))
     assert {**summary, **measured} == {**here, **measured}
 
 

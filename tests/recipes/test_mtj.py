@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bnn.cli import main
-from bnn.errors import Interrupted
+from bnn.cost.memory.of_run import predict_run
+from bnn.errors import Interrupted, RunError
 from bnn.optim.dst import DST
 from bnn.training import Run, Trainer
 from bnn.training.directory import read_json
@@ -33,6 +34,15 @@ def test_swaps_the_store_and_nothing_else(tmp_path):
             assert torch.equal(one.store.value(), other.store.value())
     assert device.optimizer.defaults == ideal.optimizer.defaults
     assert device.identity == ideal.identity
+
+
+def test_a_report_says_in_plain_words_why_memory_is_not_predicted(tmp_path):
+    write_mnist(tmp_path)
+    run = load_recipe(RECIPES / "mtj.py")(data_dir=tmp_path)
+    with pytest.raises(RunError, match=r"shapes alone: torch.nonzero\(\) needs values; where they need values") as told:
+        predict_run(run)
+    assert "register_meta" not in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_options_reach_the_junctions(tmp_path):

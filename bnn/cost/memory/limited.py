@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ _TIGHTER = 0.98
 # Python takes memory for its objects in pieces of 1 MiB, of which one process may need more than another.
 _MARGIN_BYTES = 2 << 20
 _STATUS = Path("/proc/self/status")
+_PR_SET_PDEATHSIG = 1  # of prctl.h
 
 
 def least_private_bytes(
@@ -56,18 +58,20 @@ def least_private_bytes(
 def takes_steps_within(
     limit_bytes: float, make: Callable[[], TrainingStep], *, input_shape: tuple[int, ...], batch_size: int
 ) -> bool:
-    """Whether a copy of this process makes a network and takes some steps when it may grow by no more than so much.
-
-    The limit is RLIMIT_DATA: on all private memory that can be written to.
-    """
+    """Whether a copy of this process makes a network and takes some steps when it may grow by no more than so much."""
 
     def work() -> bool:
-        most = int(_status_bytes("VmData") + limit_bytes)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        limit_growth(limit_bytes)
         _take_steps(make(), input_shape, batch_size)
         return True
 
     return in_a_copy(work) is True
+
+
+def limit_growth(most_bytes: float) -> None:
+    """From now on, the private memory of this process that can be written to grows by no more than so much. Linux."""
+    most = int(_status_bytes("VmData") + most_bytes)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _grown_bytes(make: Callable[[], TrainingStep], input_shape: tuple[int, ...], batch_size: int) -> int:
@@ -93,14 +97,18 @@ def _take_steps(step: TrainingStep, input_shape: tuple[int, ...], batch_size: in
         step.take(x, labels)
 
 
-def in_a_copy(work: Callable[[], object]) -> object:
-    """What a copy of this process comes to, which leaves no memory in this one; None where it fails or is ended."""
-    context = get_context("fork")
+def in_a_copy(work: Callable[[], object], *, limit_s: float | None = None) -> object:
+    """What a copy of this process comes to, which leaves no memory in this one; None where it fails or is ended.
+
+    The copy ends with this process, after `limit_s` seconds at the latest, and at the first signal.
+    """
+    context, parent = get_context("fork"), os.getpid()
     receiving, sending = context.Pipe(duplex=False)
 
     def send() -> None:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
+        _end_with(parent)
         _give_back_memory()
         sending.send(work())
 
@@ -108,11 +116,21 @@ def in_a_copy(work: Callable[[], object]) -> object:
     process.start()
     sending.close()
     try:
-        return receiving.recv()
+        return receiving.recv() if receiving.poll(limit_s) else None
     except EOFError:
         return None
     finally:
+        process.kill()
         process.join()
+
+
+def _end_with(parent: int) -> None:
+    """A copy that outlived its parent would hold the parent's locks; what the parent does at a signal is not for it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
 
 
 def _give_back_memory() -> None:

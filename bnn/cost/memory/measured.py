@@ -46,11 +46,14 @@ def measure_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
     x, labels = random_batch(input_shape, batch_size)
     step.take(x, labels)  # makes the optimizer's state
     saved, graph = _saved_as_hooks_see_it(step, x, labels), _saved_in_the_graph(step, x, labels)
-    held = _sizes([x, labels, *step.model.parameters(), *step.model.buffers(), *step.states()])
-    kept_bytes = RESULTS.nbytes
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        step.take(x, labels)
-    return MeasuredMemory(saved, graph, sum(held.values()) + kept_bytes + _peak_of_allocations(profiled))
+    return MeasuredMemory(saved, graph, _peak_live(step, x, labels))
+
+
+def measure_live(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> int:
+    """`MeasuredMemory.peak_live_bytes` alone, in two steps; the arguments are those of `measure_step`."""
+    x, labels = random_batch(input_shape, batch_size)
+    step.take(x, labels)  # makes the optimizer's state
+    return _peak_live(step, x, labels)
 
 
 def measure_saved(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> int:
@@ -107,6 +110,14 @@ def _saved_as_hooks_see_it(step: TrainingStep, x: Tensor, labels: Tensor) -> int
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         step.take(x, labels, slices=1, before_backward=forward_ends)
     return saved[0]
+
+
+def _peak_live(step: TrainingStep, x: Tensor, labels: Tensor) -> int:
+    held = _sizes([x, labels, *step.model.parameters(), *step.model.buffers(), *step.states()])
+    kept_bytes = RESULTS.nbytes
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step.take(x, labels)
+    return sum(held.values()) + kept_bytes + _peak_of_allocations(profiled)
 
 
 def _saved_in_the_graph(step: TrainingStep, x: Tensor, labels: Tensor) -> int:
