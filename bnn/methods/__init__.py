@@ -12,6 +12,7 @@ from bnn.methods.penalized_loss import PenalizedLoss, PenaltySchedule, weights_o
 from bnn.methods.penalty import Penalty
 from bnn.methods.recu import TauSchedule
 from bnn.methods.ternarize import Ternarize
+from bnn.methods.transposable import Transposable
 
 __all__ = [
     "BGD",
@@ -26,6 +27,7 @@ __all__ = [
     "SilenceAwareDecay",
     "TauSchedule",
     "Ternarize",
+    "Transposable",
     "bep_step",
     "boolean_step",
     "gxnor_augmentation",
