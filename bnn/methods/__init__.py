@@ -7,6 +7,7 @@ from bnn.methods.compressibility import Compressibility
 from bnn.methods.foo_vb import FOOVB
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
+from bnn.methods.median_gradient import MedianGradient
 from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
 from bnn.methods.penalized_loss import PenalizedLoss, PenaltySchedule, weights_of
 from bnn.methods.penalty import Penalty
@@ -21,6 +22,7 @@ __all__ = [
     "Compressibility",
     "HoyerSquare",
     "MarginLoss",
+    "MedianGradient",
     "PenalizedLoss",
     "Penalty",
     "PenaltySchedule",
