@@ -158,6 +158,7 @@ def diagnose(arguments: list[str]) -> None:
     )
     try:
         from bnn.reports.diagnosis import write_diagnosis
+        from bnn.reports.findings import save_findings
     except ModuleNotFoundError as error:
         raise RunError(f"a page cannot be made ({error}): pip install 'bnn-edge[report]'") from None
     beside = options.model / "diagnosis.html" if is_run else options.model.with_suffix(".diagnosis.html")
@@ -167,6 +168,8 @@ def diagnose(arguments: list[str]) -> None:
         f"After {model.about.get('epochs', 'an unknown number of')} epochs.",
     ]
     write_diagnosis(findings, page, title=f"Diagnosis of {options.model.resolve().name}", about=about)
+    if is_run:
+        save_findings(findings, options.model)
     for finding in findings:
         print(f"{finding.title}: {finding.advice}")
     print(f"page: {page}")
