@@ -12,6 +12,7 @@ from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
 from bnn.methods.penalized_loss import PenalizedLoss, PenaltySchedule, weights_of
 from bnn.methods.penalty import Penalty
 from bnn.methods.recu import TauSchedule
+from bnn.methods.spatial_contrast import LinearProbe, SpatialContrast
 from bnn.methods.ternarize import Ternarize
 from bnn.methods.transposable import Transposable
 
@@ -21,12 +22,14 @@ __all__ = [
     "AdaptiveGradientScaling",
     "Compressibility",
     "HoyerSquare",
+    "LinearProbe",
     "MarginLoss",
     "MedianGradient",
     "PenalizedLoss",
     "Penalty",
     "PenaltySchedule",
     "SilenceAwareDecay",
+    "SpatialContrast",
     "TauSchedule",
     "Ternarize",
     "Transposable",
