@@ -91,7 +91,7 @@ class LinearProbe(Callback):
 
     Args:
         data: with labels.
-        images: of them, how many of the training images it is fitted on, the first ones.
+        images: of them, how many of the training images it is fitted on, at random.
     """
 
     def __init__(self, data: Dataset, *, images: int) -> None:
@@ -126,17 +126,18 @@ class LinearProbe(Callback):
     def _accuracy(self, model: nn.Module) -> float:
         encoder: Any = copy.deepcopy(model).train()
         train = Split(self.data.train.images, self.data.train.labels, self.data.train.rows)
-        x, labels = self._features(encoder, train[torch.arange(min(self.images, len(train)))])
-        x_test, labels_test = self._features(encoder, self.data.test[torch.arange(len(self.data.test))])
+        x, labels = self._features(encoder, train, self.images)
+        x_test, labels_test = self._features(encoder, self.data.test, len(self.data.test))
         wanted = F.one_hot(labels, self.data.num_classes).double()
         moments = x.T @ x
         ridge = _RIDGE * moments.diagonal().mean()
         weight = torch.linalg.solve(moments + ridge * torch.eye(len(moments), dtype=torch.float64), x.T @ wanted)
         return float(((x_test @ weight).argmax(1) == labels_test).double().mean())
 
-    def _features(self, encoder: Any, examples: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """With a 1 at the end, float64 [n, D + 1], and labels."""
-        images, labels = examples
+    def _features(self, encoder: Any, split: Split, most: int) -> tuple[Tensor, Tensor]:
+        """Of so many examples with a 1 at the end, float64 [n, D + 1], and labels."""
+        # Data come sorted by class, and the statistics of a batch of one class would hide which it is.
+        images, labels = split[torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:most]]
         batches = Batches(Split(images, labels), batch_size=_BATCH, mean=self.data.mean, std=self.data.std)
         rows = torch.cat([encoder.features(x).double() for x, _ in batches.epoch(0)])
         return torch.cat([rows, torch.ones(len(rows), 1, dtype=torch.float64)], 1), labels

@@ -1,12 +1,14 @@
 """Spatial contrasting: its loss in closed form, patches, and a probe that finds what features hold."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bnn.data import Split
 from bnn.errors import RecipeError
 from bnn.methods import LinearProbe, SpatialContrast
 from bnn.methods.spatial_contrast import unlabelled
@@ -59,18 +61,24 @@ def test_weights_have_the_names_of_the_encoder():
     assert contrast(*encoder).state_dict().keys() == encoder.state_dict().keys()
 
 
-def test_a_probe_finds_classes_that_the_features_hold():
-    """The classes of the tiny data set are its brightness."""
-    data = tiny_dataset()
+def test_a_probe_finds_classes_that_the_features_hold(monkeypatch):
+    """The classes of the tiny data set are its brightness; they come sorted, and a norm sees a few at a time."""
+    monkeypatch.setattr("bnn.methods.spatial_contrast._BATCH", 10)
+    data = sorted_by_class(tiny_dataset())
     assert (unlabelled(data).train.labels == 0).all()
     assert torch.equal(unlabelled(data).train.images, data.train.images)
-    levels = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 32), nn.Tanh())
+    levels = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(1), nn.Linear(1, 32), nn.Tanh())
     with torch.no_grad():
-        levels[2].weight.fill_(8.0)
-        levels[2].bias.copy_(torch.linspace(-8, 8, 32))
+        levels[3].weight.fill_(4.0)
+        levels[3].bias.copy_(torch.linspace(-8, 8, 32))
     probe = LinearProbe(data, images=60)
-    assert probe._accuracy(contrast(*levels)) > 0.9
+    assert probe._accuracy(contrast(*levels)) > 0.7
     assert probe._accuracy(contrast(nn.Flatten(), Blank())) < 0.4
+
+
+def sorted_by_class(data):
+    order = data.test.labels.argsort()
+    return replace(data, test=Split(data.test.images, data.test.labels[order], order))
 
 
 class Blank(nn.Module):
