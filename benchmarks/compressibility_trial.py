@@ -33,10 +33,10 @@ from bnn.weights import SparseStore
 BATCH = 100
 METHODS = {
     "none": (None, "layer", (0.0,)),
-    "compressibility, layer": (Compressibility, "layer", (1e-3, 3e-3)),
-    "compressibility, network": (Compressibility, "network", (1e-3, 3e-3)),
-    "hoyer, layer": (HoyerSquare, "layer", (3e-6, 1e-5)),
-    "hoyer, network": (HoyerSquare, "network", (3e-6, 1e-5)),
+    "compressibility, layer": (Compressibility, "layer", (1e-3, 3e-3, 3e-2, 1e-1)),
+    "compressibility, network": (Compressibility, "network", (1e-3, 3e-3, 3e-2, 1e-1)),
+    "hoyer, layer": (HoyerSquare, "layer", (1e-5, 1e-4, 3e-4)),
+    "hoyer, network": (HoyerSquare, "network", (1e-5, 1e-4, 3e-4)),
 }
 DENSITIES = (0.1, 0.03)
 
