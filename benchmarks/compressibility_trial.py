@@ -3,10 +3,10 @@
     python -m benchmarks.compressibility_trial run --data-dir DATA --out runs/trial --network lenet5 --seed 0
     python -m benchmarks.compressibility_trial table --out runs/trial --network lenet5
 
-A real network is trained; it is trained on under a penalty, and without one for as long; it becomes ternary at a density;
-its levels are tuned. Every result is a file in the folder, and what is there is not done again. Sources: Aytekin, Cricri
-and Aksu 2019, arXiv 1905.01044; Yang, Wen and Li 2020 (DeepHoyer), arXiv 1908.09979. Strengths, epochs and what comes after
-the penalty are this project's: the paper's are not in its abstract.
+A real network is trained; it is trained on under a penalty, and without one for as long; it becomes ternary at a
+density; its levels are tuned. Every result is a file in the folder, and what is there is not done again. Sources:
+Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; Yang, Wen and Li 2020 (DeepHoyer), arXiv 1908.09979. Strengths, epochs
+and what comes after the penalty are this project's: the paper's are not in its abstract.
 """
 
 import argparse
@@ -161,7 +161,9 @@ def trial(setting: Setting, data: Dataset, start: dict[str, Tensor], method: str
         network = setting.build()
         network.load_state_dict(after)
         ternarize(network, density)
-        of_layers = [(alike(store.weight, store.kept), float(store.kept.double().mean())) for store in stores_of(network)]
+        of_layers = [
+            (alike(store.weight, store.kept), float(store.kept.double().mean())) for store in stores_of(network)
+        ]
         at_once = accuracy(network, data)
         trained(network, data, epochs=setting.tuning_epochs, rate=0.02, seed=seed + 200)
         found[str(density)] = {"at_once": at_once, "tuned": accuracy(network, data), "layers": of_layers}

@@ -3,9 +3,9 @@
     python -m benchmarks.size_curve measure RUN RUN-shrunk ... --data-dir DATA --sizes 42kB,44kB --out runs/curve
     python -m benchmarks.size_curve draw --out runs/curve --figure curve.svg
 
-measures runs on CIFAR-10: as they are, quantized with calibration on real images, and rounded to the nearest levels; with
-`--data-free` calibrated on inputs made of the norms' statistics, too. What is in the folder is not measured again. `draw`
-prints means over runs whose names differ in their last number, and draws them.
+measures runs on CIFAR-10: as they are, quantized with calibration on real images, and rounded to the nearest levels;
+with `--data-free` calibrated on inputs made of the norms' statistics, too. What is in the folder is not measured
+again. `draw` prints means over runs whose names differ in their last number, and draws them.
 """
 
 import argparse

@@ -71,8 +71,8 @@ def recipe(
         width: channels of the first convolution.
         hidden: outputs of the first linear layer, which has most of the weights.
         density: share of the weights that is kept, in (0, 1]; 1 makes them binary, null leaves them real.
-        pattern: N:M, such as 4:8, in the place of density: N of M weights are kept in each row and column of a block (see
-            Transposable); for products in hardware that skips the others, forward and backward.
+        pattern: N:M, such as 4:8, in the place of density: N of M weights are kept in each row and column of a block
+            (see Transposable); for products in hardware that skips the others, forward and backward.
         penalty: on the weights while they are real.
         scope: whether each layer has its penalty or all are one vector.
         strength: largest factor of the penalty; what follows does as well without it, see benchmarks/records.md.

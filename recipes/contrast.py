@@ -45,9 +45,9 @@ def recipe(
     """Trains a binary network to tell patches of one picture from those of another; no label is used.
 
     Its loss begins near ln 2, and its accuracy, at one half, says how often two patches of a picture are nearer to each
-    other than to one of the next picture. The summary has `probe_accuracy`: that of a linear map of the features, fitted
-    with the labels of some images, and the same of the random filters at the start. Other trainings start from the
-    network, as in `bnn train images --start RUN`. Source: Hoffer, Hubara and Ailon 2016, arXiv 1611.06996.
+    other than to one of the next picture. The summary has `probe_accuracy`: that of a linear map of the features,
+    fitted with the labels of some images, and the same of the random filters at the start. Other trainings start from
+    the network, as in `bnn train images --start RUN`. Source: Hoffer, Hubara and Ailon 2016, arXiv 1611.06996.
 
     Args:
         data: see the function `data`.

@@ -119,7 +119,11 @@ def shrink(arguments: list[str]) -> None:
     _print_accuracies({"before": model, "without these channels": untuned}, run.data.test)
     made = tuning_run(shrunk, run, preset=options.preset, epochs=options.epochs, learning_rate=options.learning_rate)
     trainer = make_trainer(lambda: made, out, "cpu")
-    trainer.configuration = {"shrunk_from": str(options.model.absolute()), "keep": options.keep, "across": options.across}
+    trainer.configuration = {
+        "shrunk_from": str(options.model.absolute()),
+        "keep": options.keep,
+        "across": options.across,
+    }
     summary = trainer.fit()
     sizes = [(path / MODEL).stat().st_size for path in (options.model, out)]
     accuracy = 100 * summary["test_accuracy"]

@@ -12,14 +12,14 @@ _EARLIER = ("gradient_1", "gradient_2")
 
 
 class MedianGradient(Callback):
-    """Takes of each weight the median of the gradients of three batches: directions that one of them has alone are lost.
+    """Takes of each weight the median of the gradients of three batches: what one of them alone asks for is lost.
 
-    Rolling (RM3), each step goes by its batch and the two before; the first two steps, which have no such, by their own.
-    Otherwise (M3) every third batch makes a step, by itself and the two before, and these make none, but for the first of all.
-    Use it without momentum, which would average over batches again. Beside the gradient two earlier ones are kept, 8
-    bytes a weight, in the optimizer's state. It needs dense gradients and a step after backward, which `edge` and
-    `edge-min` do not have. Source: Zielinski, Krishnan and Chatterjee 2020, arXiv 2003.07422, where it keeps networks from
-    fitting wrong labels; benchmarks/records.md has what it did here.
+    Rolling (RM3), each step goes by its batch and the two before; the first two steps, which have no such, by their
+    own. Otherwise (M3) every third batch makes a step, by itself and the two before, and these make none, but for the
+    first of all. Use it without momentum, which would average over batches again. Beside the gradient two earlier ones
+    are kept, 8 bytes a weight, in the optimizer's state. It needs dense gradients and a step after backward, which
+    `edge` and `edge-min` do not have. Source: Zielinski, Krishnan and Chatterjee 2020, arXiv 2003.07422, where it
+    keeps networks from fitting wrong labels; benchmarks/records.md has what it did here.
 
     Args:
         rolling: whether it is RM3.
@@ -40,8 +40,8 @@ class MedianGradient(Callback):
         trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not trained or any(type(parameter.grad) is not Tensor for parameter in trained):
             raise RecipeError(
-                "the median of gradients needs dense ones before each step: use the preset standard, whose stores do not"
-                " pack them"
+                "the median of gradients needs dense ones before each step: use the preset standard, whose stores do"
+                " not pack them"
             )
         for parameter in trained:
             gradient = parameter.grad
@@ -50,7 +50,7 @@ class MedianGradient(Callback):
 
     @torch.no_grad()
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
-        """Keeps the gradients for the next steps; not before the step, by when an optimizer takes its state for its own."""
+        """Keeps the gradients for the next steps; not earlier, since an optimizer begins with an empty state."""
         for parameter, gradient in self._seen.items():
             state = trainer.run.optimizer.state[parameter]
             if not self.rolling:

@@ -53,7 +53,9 @@ class SpatialContrast(nn.Sequential):
         """
         room = (x.shape[2] - self.patch, x.shape[3] - self.patch)
         if min(room) < 0:
-            raise RecipeError(f"a patch of {self.patch} pixels does not fit into a picture of {x.shape[2]} x {x.shape[3]}")
+            raise RecipeError(
+                f"a patch of {self.patch} pixels does not fit into a picture of {x.shape[2]} x {x.shape[3]}"
+            )
         first, second = (self.features(self._patches(x, room, number)) for number in range(2))
         same, other = (first - second).float(), (first - first.roll(1, 0)).float()
         # The root has no slope at 0.
@@ -86,8 +88,8 @@ def unlabelled(data: Dataset) -> Dataset:
 class LinearProbe(Callback):
     """Adds to the summary how well a linear map of the features tells classes: `probe_accuracy`, of the test images.
 
-    It is the least squares of one-hot classes with a ridge, which needs no rate and no epochs; norms take the statistics
-    of the batch. `probe_accuracy_at_start` is the same before the first step: of random filters.
+    It is the least squares of one-hot classes with a ridge, which needs no rate and no epochs; norms take the
+    statistics of the batch. `probe_accuracy_at_start` is the same before the first step: of random filters.
 
     Args:
         data: with labels.

@@ -20,9 +20,9 @@ class Ternarize(Callback):
 
     The weights that are largest, by `keep_largest`, are kept, or in each block those of a `Transposable` pattern. From
     then on, every 16 steps, each layer keeps the largest of the real weights behind its levels, as many as before or by
-    the pattern's greedy choice, until the choice is final; the rest of the training tunes it. A weight that is read as 0 gets a gradient as well, so that it can come back.
-    Source of that: Lin, Stich, Barba, Dmitriev and Jaggi 2020 (dynamic pruning with feedback), arXiv 2006.07253; that
-    what is kept has two levels is this project's own.
+    the pattern's greedy choice, until the choice is final; the rest of the training tunes it. A weight that is read as
+    0 gets a gradient as well, so that it can come back. Source of that: Lin, Stich, Barba, Dmitriev and Jaggi 2020
+    (dynamic pruning with feedback), arXiv 2006.07253; that what is kept has two levels is this project's own.
 
     A density d leaves at most h(d) + d bits a weight with h(d) = -d log2 d - (1 - d) log2 (1 - d): 0.48 bits at 0.08;
     less where the layers differ in theirs.

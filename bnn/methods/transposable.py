@@ -21,9 +21,9 @@ _BLOCKS_AT_ONCE = 64
 class Transposable:
     """In each block of M x M weights, at most N of each row and of each column are kept.
 
-    Rows are output channels and columns input channels; each place of a convolution's kernel has blocks of its own. Both
-    W x and W^T g are then sums of N terms out of M. Blocks at the edge of a weight may be narrower than M, and keep as
-    many. Source: Hubara et al. 2021, arXiv 2102.08124.
+    Rows are output channels and columns input channels; each place of a convolution's kernel has blocks of its own.
+    Both W x and W^T g are then sums of N terms out of M. Blocks at the edge of a weight may be narrower than M, and
+    keep as many. Source: Hubara et al. 2021, arXiv 2102.08124.
 
     Args:
         kept: N, at least 1 and at most M.
@@ -58,7 +58,7 @@ class Transposable:
 
     @property
     def ternary_bits(self) -> float:
-        """The least bits of a weight of -a, 0 and a with this pattern: log2 of its masks over M^2, and signs of N / M."""
+        """The least bits of a weight of -a, 0 and a in this pattern: log2 of its masks over M^2, and N / M of signs."""
         return math.log2(legal_masks(self.kept, self.of)) / self.of**2 + self.kept / self.of
 
     def optimal(self, weight: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def _narrower(layer: nn.Module) -> list[Grid]:
 
 
 def _levels(layer: nn.Module, grid: Grid, moments: Moments | None) -> list[Calibrated]:
-    """The nearest levels, and those of AdaQuant: of a layer with more weights a row than examples these may be worse."""
+    """The nearest levels, and those of AdaQuant, which few examples of many inputs can mislead."""
     weight, bias = weight_of(layer), getattr(layer, "bias", None)
     bias = None if bias is None else bias.detach()
     found = [nearest(weight, bias, grid)]

@@ -41,7 +41,10 @@ def test_a_network_without_norms_and_a_run_without_latent_weights_are_refused_by
     plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     given = package.load("run/model.bnnz")
     save(plain, Path("plain.bnnz"), about=described(plain, preprocessing=given.preprocessing, classes=given.classes))
-    for words in (["synthesize", "plain.bnnz", "-o", "images"], ["quantize", "plain.bnnz", "--fit", "2kB", "--data-free"]):
+    for words in (
+        ["synthesize", "plain.bnnz", "-o", "images"],
+        ["quantize", "plain.bnnz", "--fit", "2kB", "--data-free"],
+    ):
         assert_one_line(bnn(*words), "no norm of the network has kept the statistics of its data")
     assert not Path("images").exists()
     monkeypatch.setattr("bnn.weights.base.WeightStore.has_latent_weight", False)

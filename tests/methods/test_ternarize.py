@@ -23,7 +23,14 @@ from tests.training.tiny_runs import SignalAt, assert_same_state, tiny_dataset, 
 EPOCHS = 4
 
 
-def sparse_run(*, density: float | None = 0.25, pattern: Transposable | None = None, epoch: int = 2, final_epoch: int | None = None, **options) -> Run:
+def sparse_run(
+    *,
+    density: float | None = 0.25,
+    pattern: Transposable | None = None,
+    epoch: int = 2,
+    final_epoch: int | None = None,
+    **options,
+) -> Run:
     model = nn.Sequential(
         nn.Flatten(),
         BinaryLinear(36, 20, store=SparseStore, input_quantizer=None),

@@ -88,5 +88,5 @@ def test_training_keeps_the_pattern(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "4", "4:", ":8", "0:4", "5:4", "4:17", "-1:4", "4:8:8", "a:b", "٤:8x", "4:100"])
 def test_what_is_no_pattern_is_refused(text):
-    with pytest.raises(RecipeError, match="N:M|as 4:8"):
+    with pytest.raises(RecipeError, match=r"N:M|as 4:8"):
         Transposable.parse(text)
