@@ -18,8 +18,8 @@ class MedianGradient(Callback):
     own. Otherwise (M3) every third batch makes a step, by itself and the two before, and these make none, but for the
     first of all. Use it without momentum, which would average over batches again. Beside the gradient two earlier ones
     are kept, 8 bytes a weight, in the optimizer's state. It needs dense gradients and a step after backward, which
-    `edge` and `edge-min` do not have. Source: Zielinski, Krishnan and Chatterjee 2020, arXiv 2003.07422, where it
-    keeps networks from fitting wrong labels; benchmarks/records.md has what it did here.
+    `edge` and `edge-min` do not have. Source: Zielinski, Krishnan and Chatterjee 2020, arXiv 2003.07422.
+    What it does to binary networks is not measured.
 
     Args:
         rolling: whether it is RM3.
