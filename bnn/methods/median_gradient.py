@@ -45,6 +45,7 @@ class MedianGradient(Callback):
             )
         for parameter in trained:
             gradient = parameter.grad
+            assert gradient is not None
             self._seen[parameter] = gradient.clone()
             parameter.grad = self._median(optimizer.state.get(parameter, {}), gradient, trainer.step)
 
