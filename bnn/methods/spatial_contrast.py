@@ -43,7 +43,7 @@ class SpatialContrast(nn.Sequential):
 
     def features(self, x: Tensor) -> Tensor:
         """What the encoder gives, [B, D], of pictures or patches [B, C, H, W]."""
-        return super().forward(x)  # type: ignore[no-any-return]
+        return super().forward(x)  # type: ignore[no-any-return, no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Of pictures [B, C, H, W] the logits of the same one and of the next one, [B, 2].

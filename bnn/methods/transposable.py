@@ -74,7 +74,9 @@ class Transposable:
             RecipeError: scipy is missing.
         """
         blocks = _blocks(weight, self.of)
-        return _unblocked(torch.cat([self._solved(part) for part in blocks.split(_BLOCKS_AT_ONCE)]), weight, self.of)
+        return _unblocked(
+            torch.cat([self._solved(part) for part in torch.split(blocks, _BLOCKS_AT_ONCE)]), weight, self.of
+        )
 
     def _solved(self, blocks: Tensor) -> Tensor:
         try:
@@ -133,7 +135,8 @@ def _blocks(weight: Tensor, of: int) -> Tensor:
     places = weight.detach().abs().flatten(2) if weight.dim() > 2 else weight.detach().abs()[..., None]
     rows, columns, _ = places.shape
     padded = F.pad(places.permute(2, 0, 1), (0, -columns % of, 0, -rows % of))
-    return padded.unflatten(2, (-1, of)).unflatten(1, (-1, of)).transpose(2, 3).reshape(-1, of, of)
+    blocks = padded.view(len(padded), -1, of, padded.shape[2] // of, of).transpose(2, 3)
+    return blocks.reshape(-1, of, of)
 
 
 def _unblocked(blocks: Tensor, weight: Tensor, of: int) -> Tensor:
