@@ -135,7 +135,7 @@ def _blocks(weight: Tensor, of: int) -> Tensor:
     places = weight.detach().abs().flatten(2) if weight.dim() > 2 else weight.detach().abs()[..., None]
     rows, columns, _ = places.shape
     padded = F.pad(places.permute(2, 0, 1), (0, -columns % of, 0, -rows % of))
-    blocks = padded.view(len(padded), -1, of, padded.shape[2] // of, of).transpose(2, 3)
+    blocks = padded.reshape(len(padded), -1, of, padded.shape[2] // of, of).transpose(2, 3)
     return blocks.reshape(-1, of, of)
 
 
