@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--examples", type=int, default=512)
+    parser.add_argument("--examples", type=int, default=1024)
     parser.add_argument("--sizes", default="16kB,20kB,28kB,56kB")
     options = parser.parse_args()
     data = mnist(options.data_dir)

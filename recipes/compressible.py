@@ -14,6 +14,7 @@ from bnn.methods import (
     PenalizedLoss,
     PenaltySchedule,
     Ternarize,
+    Transposable,
 )
 from bnn.models import initialize, vgg7
 from bnn.training import Callback, Precision, Run, sequential, start_from, trapezoid, warmup_cosine
@@ -40,6 +41,7 @@ def recipe(
     width: int = 32,
     hidden: int = 1024,
     density: float | None = 0.105,
+    pattern: str | None = None,
     penalty: Literal["compressibility", "hoyer_square"] = "compressibility",
     scope: Literal["layer", "network"] = "layer",
     strength: float = 0.0,
@@ -69,6 +71,8 @@ def recipe(
         width: channels of the first convolution.
         hidden: outputs of the first linear layer, which has most of the weights.
         density: share of the weights that is kept, in (0, 1]; 1 makes them binary, null leaves them real.
+        pattern: N:M, such as 4:8, in the place of density: N of M weights are kept in each row and column of a block
+            (see Transposable); for products in hardware that skips the others, forward and backward.
         penalty: on the weights while they are real.
         scope: whether each layer has its penalty or all are one vector.
         strength: largest factor of the penalty; what follows does as well without it, see benchmarks/records.md.
@@ -82,9 +86,11 @@ def recipe(
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation and the validation split.
     """
+    kept = None if pattern is None else Transposable.parse(pattern)
+    is_sparse = density is not None or kept is not None
     if start is not None:
         real_epochs = 0
-    elif density is not None and not 0 < real_epochs < epochs:
+    elif is_sparse and not 0 < real_epochs < epochs:
         raise RecipeError(f"of {epochs} epochs, {real_epochs} cannot be real: take at least 1 and leave 1 for tuning")
     if not tuning_rate > 0:
         raise RecipeError(f"the tuning rate is above 0, got {tuning_rate}")
@@ -97,14 +103,14 @@ def recipe(
     callbacks: list[Callback] = [WeightMeter()]
     loss = PenalizedLoss(network, _PENALTIES[penalty](scope=scope))
     schedule = warmup_cosine(epochs, warmup_epochs=min(1, epochs / 4))
-    if density is not None:
+    if is_sparse:
         ternary = warmup_cosine(epochs - real_epochs)
         real = warmup_cosine(real_epochs, warmup_epochs=min(1, real_epochs / 4)) if real_epochs else ternary
         schedule = sequential(real, real_epochs, ternary, scale=tuning_rate / learning_rate)
-        callbacks.append(
-            Ternarize(epoch=real_epochs, density=density, final_epoch=epochs - (epochs - real_epochs) // 4)
-        )
-    if density is not None and real_epochs:
+        share = density if kept is None else None
+        final = epochs - (epochs - real_epochs) // 4
+        callbacks.append(Ternarize(epoch=real_epochs, density=share, pattern=kept, final_epoch=final))
+    if is_sparse and real_epochs:
         quarter = real_epochs / 4
         rise_and_fall = trapezoid(real_epochs, peak=strength, rise_epochs=quarter, fall_epochs=quarter)
         callbacks.append(PenaltySchedule(loss, rise_and_fall))

@@ -12,7 +12,7 @@ from bnn.cost.meters import AccumulatorMeter, GradientMeter, LatentMotion
 from bnn.cost.meters.latent_motion import square_root_rate
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, load_dataset
 from bnn.layers import L1BatchNorm, NormFactory, RangeBatchNorm, TopKBatchNorm
-from bnn.methods import bep_step, boolean_step
+from bnn.methods import MedianGradient, bep_step, boolean_step
 from bnn.models import cnv, mlp, resnet8
 from bnn.models.parts import quantize_gradients, replace_classifier, replace_norms
 from bnn.presets import Preset, prepare
@@ -85,6 +85,7 @@ def recipe(
     head: Literal["learned", "hadamard"] = "learned",
     weights: Literal["clipped", "bounded"] = "clipped",
     optimizer: Optimizer = "preset",
+    suppression: Literal["none", "rm3", "m3"] = "none",
     ghost_batch: int | None = None,
     epochs: int = 20,
     batch_size: int = 100,
@@ -109,6 +110,8 @@ def recipe(
         optimizer: the preset's; boolean is B+LD, without its magnitude (boolean_sign), its leak (boolean_no_leak) or
             the whole range of its hysteresis (boolean_narrow); bep sends signs of errors back. The last five take the
             place of the preset.
+        suppression: of what one batch alone asks for: the median of each weight's gradients in the last three batches
+            (rm3), or a step every third batch (m3); of the preset standard. It is for optimizers without momentum.
         ghost_batch: largest number of examples that batch norms see at once; null takes the preset's own.
         epochs: passes over the training images.
         batch_size: images a step.
@@ -143,6 +146,8 @@ def recipe(
     callbacks: list[Callback] = [GradientMeter(), AccumulatorMeter()]
     if motion:
         callbacks.append(LatentMotion(step.model))
+    if suppression != "none":
+        callbacks.append(MedianGradient(rolling=suppression == "rm3"))
     augment: list[Augmentation] = [RandomCrop(padding=4), RandomFlip()] if data.name == "cifar10" else []
     return Run(
         **vars(step) | {"generators": generators, "slice_size": ghost_batch or step.slice_size},

@@ -90,6 +90,7 @@ def shrink(arguments: list[str]) -> None:
     )
     add_model_options(parser)
     parser.add_argument("--keep", metavar="SHARE", type=float, required=True, help="of each layer's channels, as 0.6")
+    parser.add_argument("--across", action="store_true", help="of the network's channels, wherever the least ones are")
     parser.add_argument("--epochs", type=int, default=10, help="of tuning, at least 1 (default: 10)")
     parser.add_argument("--learning-rate", type=float, help="at its start (default: the preset's own)")
     parser.add_argument("--preset", default="standard", help="how much memory it takes (default: standard)")
@@ -110,14 +111,19 @@ def shrink(arguments: list[str]) -> None:
 
     require_latent(run.model, str(options.model))
     x, labels = drawn(model, examples_of(options, model, run).train, options.examples)
-    shrunk = shrunk_of(model.network, x, labels, keep=options.keep, latents=weights_of(options.model))
+    latents = weights_of(options.model)
+    shrunk = shrunk_of(model.network, x, labels, keep=options.keep, across=options.across, latents=latents)
     for name, (before, after) in shrunk.channels.items():
         print(f"{name}: {before} channels, now {after}")
     untuned = with_network(model, shrunk.network)
     _print_accuracies({"before": model, "without these channels": untuned}, run.data.test)
     made = tuning_run(shrunk, run, preset=options.preset, epochs=options.epochs, learning_rate=options.learning_rate)
     trainer = make_trainer(lambda: made, out, "cpu")
-    trainer.configuration = {"shrunk_from": str(options.model.absolute()), "keep": options.keep}
+    trainer.configuration = {
+        "shrunk_from": str(options.model.absolute()),
+        "keep": options.keep,
+        "across": options.across,
+    }
     summary = trainer.fit()
     sizes = [(path / MODEL).stat().st_size for path in (options.model, out)]
     accuracy = 100 * summary["test_accuracy"]
@@ -158,6 +164,7 @@ def diagnose(arguments: list[str]) -> None:
     )
     try:
         from bnn.reports.diagnosis import write_diagnosis
+        from bnn.reports.findings import save_findings
     except ModuleNotFoundError as error:
         raise RunError(f"a page cannot be made ({error}): pip install 'bnn-edge[report]'") from None
     beside = options.model / "diagnosis.html" if is_run else options.model.with_suffix(".diagnosis.html")
@@ -167,6 +174,8 @@ def diagnose(arguments: list[str]) -> None:
         f"After {model.about.get('epochs', 'an unknown number of')} epochs.",
     ]
     write_diagnosis(findings, page, title=f"Diagnosis of {options.model.resolve().name}", about=about)
+    if is_run:
+        save_findings(findings, options.model)
     for finding in findings:
         print(f"{finding.title}: {finding.advice}")
     print(f"page: {page}")

@@ -7,11 +7,14 @@ from bnn.methods.compressibility import Compressibility
 from bnn.methods.foo_vb import FOOVB
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
+from bnn.methods.median_gradient import MedianGradient
 from bnn.methods.ovsw import AdaptiveGradientScaling, SilenceAwareDecay
 from bnn.methods.penalized_loss import PenalizedLoss, PenaltySchedule, weights_of
 from bnn.methods.penalty import Penalty
 from bnn.methods.recu import TauSchedule
+from bnn.methods.spatial_contrast import LinearProbe, SpatialContrast
 from bnn.methods.ternarize import Ternarize
+from bnn.methods.transposable import Transposable
 
 __all__ = [
     "BGD",
@@ -19,13 +22,17 @@ __all__ = [
     "AdaptiveGradientScaling",
     "Compressibility",
     "HoyerSquare",
+    "LinearProbe",
     "MarginLoss",
+    "MedianGradient",
     "PenalizedLoss",
     "Penalty",
     "PenaltySchedule",
     "SilenceAwareDecay",
+    "SpatialContrast",
     "TauSchedule",
     "Ternarize",
+    "Transposable",
     "bep_step",
     "boolean_step",
     "gxnor_augmentation",

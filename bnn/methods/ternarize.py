@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from bnn.errors import RecipeError
+from bnn.methods.transposable import Transposable
 from bnn.training import Callback, Trainer
 from bnn.weights import SparseStore
 
@@ -17,11 +18,11 @@ _STEPS_BETWEEN_CHOICES = 16
 class Ternarize(Callback):
     """Makes every `SparseStore` ternary at the start of an epoch; adds `sparsity`, the share of zeros, to each record.
 
-    The weights that are largest, by `keep_largest`, are kept. From then on, every 16 steps, each layer keeps the
-    largest of the real weights behind its levels, as many as before, until the choice is final; the rest of the
-    training tunes it. A weight that is read as 0 gets a gradient as well, so that it can come back.
-    Source of that: Lin, Stich, Barba, Dmitriev and Jaggi 2020 (dynamic pruning with feedback), arXiv 2006.07253; that
-    what is kept has two levels is this project's own.
+    The weights that are largest, by `keep_largest`, are kept, or in each block those of a `Transposable` pattern. From
+    then on, every 16 steps, each layer keeps the largest of the real weights behind its levels, as many as before or by
+    the pattern's greedy choice, until the choice is final; the rest of the training tunes it. A weight that is read as
+    0 gets a gradient as well, so that it can come back. Source of that: Lin, Stich, Barba, Dmitriev and Jaggi 2020
+    (dynamic pruning with feedback), arXiv 2006.07253; that what is kept has two levels is this project's own.
 
     A density d leaves at most h(d) + d bits a weight with h(d) = -d log2 d - (1 - d) log2 (1 - d): 0.48 bits at 0.08;
     less where the layers differ in theirs.
@@ -29,19 +30,29 @@ class Ternarize(Callback):
     Args:
         epoch: at the start of which the weights become ternary, from 0.
         density: share of the weights of the network that is kept, in (0, 1]; at 1 it becomes binary.
+        pattern: of the weights that are kept, in the place of a density.
         final_epoch: at the start of which the choice becomes final; by default `epoch`, so that the first one is.
     """
 
-    def __init__(self, *, epoch: int, density: float, final_epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        density: float | None = None,
+        pattern: Transposable | None = None,
+        final_epoch: int | None = None,
+    ) -> None:
         final_epoch = epoch if final_epoch is None else final_epoch
         if epoch < 0:
             raise RecipeError(f"the epoch at which weights become ternary is at least 0, got {epoch}")
         if final_epoch < epoch:
             raise RecipeError(f"a choice of epoch {epoch} cannot be final in epoch {final_epoch}")
-        if not 0 < density <= 1:
+        if (density is None) == (pattern is None):
+            raise RecipeError("which weights are kept is said by a density or by a pattern, one of the two")
+        if density is not None and not 0 < density <= 1:
             raise RecipeError(f"the share of weights to keep lies in (0, 1], got {density}")
         self.epoch = epoch
-        self.density = density
+        self.density, self.pattern = density, pattern
         self.final_epoch = final_epoch
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
@@ -49,21 +60,31 @@ class Ternarize(Callback):
         stores = _stores(trainer)
         if trainer.epoch < self.epoch or all(store.is_ternary for store in stores):
             return
-        kept = keep_largest([store.weight.detach() for store in stores], density=self.density)
-        for store, mask in zip(stores, kept, strict=True):
+        for store, mask in zip(stores, self._first_choice(stores), strict=True):
             store.ternarize_(mask)
 
     def on_step_end(self, trainer: Trainer, loss: float) -> None:
         """Chooses anew which weights are kept, every 16 steps."""
         if self.epoch <= trainer.epoch < self.final_epoch and trainer.step % _STEPS_BETWEEN_CHOICES == 0:
             for store in _stores(trainer):
-                store.ternarize_(_largest(store.weight.detach(), int(store.kept.sum())))
+                weight = store.weight.detach()
+                if self.pattern is not None:
+                    store.ternarize_(self.pattern.greedy(weight))
+                else:
+                    store.ternarize_(_largest(weight, int(store.kept.sum())))
 
     def on_epoch_end(self, trainer: Trainer, record: dict[str, Any]) -> None:
         """Counts the zeros."""
         stores = _stores(trainer)
         kept = sum(int(store.kept.sum()) for store in stores)
         record["sparsity"] = 1 - kept / max(1, sum(store.size for store in stores))
+
+    def _first_choice(self, stores: Sequence[SparseStore]) -> list[Tensor]:
+        weights = [store.weight.detach() for store in stores]
+        if self.pattern is not None:
+            return [self.pattern.optimal(weight) for weight in weights]
+        assert self.density is not None
+        return keep_largest(weights, density=self.density)
 
 
 def keep_largest(weights: Sequence[Tensor], *, density: float) -> list[Tensor]:

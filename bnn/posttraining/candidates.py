@@ -65,7 +65,7 @@ def candidates(network: nn.Module, x: Tensor, held: Tensor, *, calibrate: bool) 
         network: in evaluation mode.
         x: examples to calibrate on, as the network takes them.
         held: other ones, on which losses are measured.
-        calibrate: whether levels are those of AdaQuant, and not just the nearest.
+        calibrate: whether levels may be those of AdaQuant, where they lose less than the nearest.
     """
     reference = logits_of(network, held)
 
@@ -83,8 +83,9 @@ def candidates(network: nn.Module, x: Tensor, held: Tensor, *, calibrate: bool) 
     for name, (layer, grids) in layers.items():
         options = []
         for grid in grids:
-            made = _levels(layer, grid, seen.get(name))
-            options.append(measured(grid.width, _installer(name, grid, made), _weight_entries(name)))
+            ways = [_installer(name, grid, made) for made in _levels(layer, grid, seen.get(name))]
+            tried = [measured(grid.width, way, _weight_entries(name)) for way in ways]
+            options.append(min(tried, key=lambda option: option.loss))
         if levels_of(layer):
             options.append(Option(AS_IT_IS, _nothing, tuple(_weight_entries(name)(network)), 0.0))
         else:
@@ -104,10 +105,12 @@ def _narrower(layer: nn.Module) -> list[Grid]:
     return [grid for grid in GRIDS if grid.levels < number]
 
 
-def _levels(layer: nn.Module, grid: Grid, moments: Moments | None) -> Calibrated:
+def _levels(layer: nn.Module, grid: Grid, moments: Moments | None) -> list[Calibrated]:
+    """The nearest levels, and those of AdaQuant, which few examples of many inputs can mislead."""
     weight, bias = weight_of(layer), getattr(layer, "bias", None)
     bias = None if bias is None else bias.detach()
-    return nearest(weight, bias, grid) if moments is None else adaquant(weight, bias, grid, moments)
+    found = [nearest(weight, bias, grid)]
+    return found if moments is None else [*found, adaquant(weight, bias, grid, moments)]
 
 
 def _installer(name: str, grid: Grid, made: Calibrated) -> Install:

@@ -81,6 +81,13 @@ class Channels:
                     found.setdefault(label, []).append((name, place))
         return found
 
+    def together(self) -> dict[frozenset[str], list[int]]:
+        """The removable labels by the products that have them: those of a layer, or of layers that go together."""
+        found: dict[frozenset[str], list[int]] = {}
+        for label, members in self.removable().items():
+            found.setdefault(frozenset(name for name, _ in members), []).append(label)
+        return found
+
     def _root(self, label: int) -> int:
         while self._joined[label] != label:
             self._joined[label] = self._joined[self._joined[label]]

@@ -9,7 +9,8 @@ channel whose absence helps is the least important.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +23,14 @@ from bnn.posttraining.products import EXAMPLES_AT_ONCE, logits_of, part_by_part
 from bnn.quantizers import Quantizer
 
 _RAMP = 0.12  # half its width, in deviations of what a norm gives
+_LEFT_OUT = 8  # channels of each layer
 
 
 def taylor_importance(graph: Graph, found: Channels, x: Tensor, labels: Tensor) -> dict[int, float]:
     """By how much the loss would rise without the channels of each removable label; below 0 where it would fall.
 
     Those of one layer compare. Across layers they do not: what a change does to later signs also costs, whichever
-    channel it comes from.
+    channel it comes from. See `importance_across`.
 
     Args:
         graph: in evaluation mode; it is not changed.
@@ -47,15 +49,41 @@ def taylor_importance(graph: Graph, found: Channels, x: Tensor, labels: Tensor) 
     return {label: -sum(float(slopes[name][k]) for name, k in members) for label, members in found.removable().items()}
 
 
-def left_out(graph: Graph, found: Channels, x: Tensor, labels: Tensor) -> dict[int, float]:
-    """The change of the loss where a label's channels are taken out of the network, for each removable one.
+def importance_across(graph: Graph, found: Channels, x: Tensor, labels: Tensor) -> dict[int, float]:
+    """Importance that compares across the layers of a network: Taylor's, plus what any channel of the layer costs.
 
-    Arguments are those of `taylor_importance`; it takes a pass through the network for each label.
+    That is the mean difference to the loss where eight of its channels, evenly spaced by their rank, are left out. With
+    it the ranks of a binary network's channels agree with those of leaving each out, see benchmarks/records.md. It
+    takes a pass through the network for each of the eight. Arguments are those of `taylor_importance`.
+    """
+    taylor = taylor_importance(graph, found, x, labels)
+    made: dict[int, float] = {}
+    for together in found.together().values():
+        ranked = sorted(together, key=taylor.__getitem__)
+        few = {ranked[place * (len(ranked) - 1) // (_LEFT_OUT - 1)] for place in range(_LEFT_OUT)}
+        change = left_out(graph, found, x, labels, few)
+        shift = fmean(change[label] - taylor[label] for label in few)
+        made |= {label: taylor[label] + shift for label in together}
+    return made
+
+
+def left_out(
+    graph: Graph, found: Channels, x: Tensor, labels: Tensor, of: Collection[int] | None = None
+) -> dict[int, float]:
+    """The change of the loss where a label's channels are taken out of the network, for some or all removable ones.
+
+    It takes a pass through the network for each label.
+
+    Args:
+        graph: as of `taylor_importance`, like those that follow.
+        found: its channels.
+        x: examples.
+        labels: theirs.
+        of: the removable labels to leave out; None for all.
     """
     before = _loss(graph, x, labels)
-    return {
-        label: _loss(without(graph, found, {label}, copy.deepcopy), x, labels) - before for label in found.removable()
-    }
+    chosen = found.removable() if of is None else of
+    return {label: _loss(without(graph, found, {label}, copy.deepcopy), x, labels) - before for label in chosen}
 
 
 def _loss(graph: nn.Module, x: Tensor, labels: Tensor) -> float:

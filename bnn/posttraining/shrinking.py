@@ -14,7 +14,7 @@ from bnn.errors import RunError
 from bnn.layers import BinaryLayer, Graph
 from bnn.models.conversion.tracing import NotTraceableError
 from bnn.posttraining.channels import Channels, channels_of, without
-from bnn.posttraining.importance import taylor_importance
+from bnn.posttraining.importance import importance_across, taylor_importance
 from bnn.posttraining.products import dense
 from bnn.posttraining.series import graph_of
 from bnn.posttraining.tuning import reestimate_norms
@@ -42,6 +42,7 @@ def shrink(
     labels: Tensor,
     *,
     keep: float,
+    across: bool = False,
     latents: Mapping[str, Tensor] | None = None,
     rounds: int = ROUNDS,
 ) -> Shrunk:
@@ -54,6 +55,7 @@ def shrink(
         x: some hundred examples, as the network takes them.
         labels: int64 [n].
         keep: share of the removable channels to keep in each layer, at least one, above 0 and below 1.
+        across: whether the share is of the whole network's channels, of which the least important go wherever they are.
         latents: what is trained in place of binary weights, by the names that a model file gives these.
         rounds: at least 1.
 
@@ -69,9 +71,13 @@ def shrink(
     before = {name: len(labels_) for name, labels_ in found.outputs.items() if name in found.inputs}
     if not found.removable():
         raise RunError("no channel of the network can be removed: each goes through a call that mixes or fixes it")
+    at_first = len(found.removable())
     for number in range(1, rounds + 1):
         share = keep ** (number / rounds)
-        removed = _least(found, taylor_importance(graph, found, x, labels), before, share)
+        if across:
+            removed = _least_across(found, importance_across(graph, found, x, labels), round(share * at_first))
+        else:
+            removed = _least(found, taylor_importance(graph, found, x, labels), before, share)
         graph = without(graph, found, removed, copy.deepcopy)
         reestimate_norms(graph, x)
         found = channels_of(graph, tuple(x.shape[1:]))
@@ -139,15 +145,22 @@ def _least(found: Channels, importance: Mapping[int, float], before: Mapping[str
         before: of each product the channels that it had at first.
         share: of them, to keep.
     """
-    together: dict[frozenset[str], list[int]] = {}
-    for label, members in found.removable().items():
-        together.setdefault(frozenset(name for name, _ in members), []).append(label)
     removed: set[int] = set()
-    for names, labels in together.items():
+    for names, labels in found.together().items():
         now = min(len(found.outputs[name]) for name in names)
         of_all = len(labels) * min(before[name] for name in names) / now  # that these were at first
         number = len(labels) - max(1, round(share * of_all))
         removed.update(sorted(labels, key=importance.__getitem__)[: max(0, number)])
+    return removed
+
+
+def _least_across(found: Channels, importance: Mapping[int, float], kept: int) -> set[int]:
+    """The labels of the least importance, so that so many are kept, and of what goes together at least one."""
+    left = {label: labels for labels in found.together().values() for label in labels}
+    removed: set[int] = set()
+    for label in sorted(left, key=importance.__getitem__):
+        if len(left) - len(removed) > kept and len(set(left[label]) - removed) > 1:
+            removed.add(label)
     return removed
 
 

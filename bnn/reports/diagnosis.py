@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnn.posttraining.diagnosis import Finding
-from bnn.reports.figures import bars
+from bnn.reports.findings import figure_of
 from bnn.reports.page import template_named
 from bnn.training import directory
 
@@ -21,16 +21,7 @@ def write_diagnosis(findings: Sequence[Finding], page: Path, *, title: str, abou
     Raises:
         RunError: it cannot be written.
     """
-    figures = [
-        bars(
-            [row.name for row in finding.rows],
-            [[row.value for row in finding.rows]],
-            [row.text for row in finding.rows],
-            salt=finding.title,
-        )
-        for finding in findings
-    ]
     text = template_named("diagnosis.html.jinja").render(
-        title=title, about=about, findings=list(zip(findings, figures, strict=True))
+        title=title, about=about, findings=[(finding, figure_of(finding)) for finding in findings]
     )
     directory.replace_file(page, text.encode("utf-8", errors="replace").decode("utf-8"))

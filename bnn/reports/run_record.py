@@ -14,6 +14,8 @@ from bnn.cost.meters.memory_profile import read_memory_profile
 from bnn.cost.meters.summary import read_ledger
 from bnn.data import Dataset
 from bnn.errors import BnnError, RunError
+from bnn.posttraining.diagnosis import Finding
+from bnn.reports.findings import read_findings
 from bnn.reports.memory import MemoryFigures, memory_figures
 from bnn.training import Run, directory
 from bnn.training.recipe import Recipe, build, find_recipe, load_recipe, values_from_json
@@ -91,6 +93,8 @@ class RunRecord:
     network: NetworkRecord
     memory_profile: Sequence[tuple[float, float]] = ()
     """Resident MiB of the process over the seconds of its training, where it was profiled."""
+    findings: Sequence[Finding] = ()
+    """Of its newest diagnosis."""
 
     @property
     def epochs_done(self) -> int:
@@ -133,7 +137,7 @@ def read_run(
     ledger = read_ledger(run) if summary else None
     memory_profile = read_memory_profile(run)
     network = _network(run, configuration, strict, recipe, with_memory=with_memory)
-    return RunRecord(label, configuration, metrics, summary, ledger, network, memory_profile)
+    return RunRecord(label, configuration, metrics, summary, ledger, network, memory_profile, read_findings(run))
 
 
 def _check_figures(path: Path, record: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from bnn.reports.beside_float import comparisons
 from bnn.reports.budget import variable_names
 from bnn.reports.energy import KINDS, energy_by_kind, energy_by_layer, operations
 from bnn.reports.figures import bars, over_time, paired_bars, shares
+from bnn.reports.findings import figure_of
 from bnn.reports.memory import IN_FLOAT, MemoryFigures
 from bnn.reports.run_record import RunRecord
 from bnn.reports.texts import ABSENT, energy, engineering, number, size
@@ -57,8 +58,15 @@ def run_sections(run: RunRecord) -> list[Part]:
         _layers(run),
         _weight_state(run),
         *_device(run.summary.get("junctions")),
+        *_diagnosis(run),
     ]
     return [part for part in parts if part is not None]
+
+
+def _diagnosis(run: RunRecord) -> Iterator[Part]:
+    """Each finding of `bnn diagnose`, with its advice and what it cannot say."""
+    for finding in run.findings:
+        yield Part(finding.title, finding.limit, {finding.title: figure_of(finding)}, alert=finding.advice)
 
 
 def choices(runs: Sequence[RunRecord]) -> list[tuple[str, list[str], bool]]:

@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 import bnn as package
+from bnn.codec import described, save
+from bnn.reports.findings import read_findings
 from tests.cli.command_line import assert_one_line
 
 
@@ -34,10 +37,26 @@ def test_what_is_wrong_is_one_line(bnn, finished):
     assert_one_line(bnn("quantize", "sweep", "--fit", "9kB"), "sweep is not the directory of a run")
 
 
+def test_a_network_without_norms_and_a_run_without_latent_weights_are_refused_by_name(bnn, finished, monkeypatch):
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    given = package.load("run/model.bnnz")
+    save(plain, Path("plain.bnnz"), about=described(plain, preprocessing=given.preprocessing, classes=given.classes))
+    for words in (
+        ["synthesize", "plain.bnnz", "-o", "images"],
+        ["quantize", "plain.bnnz", "--fit", "2kB", "--data-free"],
+    ):
+        assert_one_line(bnn(*words), "no norm of the network has kept the statistics of its data")
+    assert not Path("images").exists()
+    monkeypatch.setattr("bnn.weights.base.WeightStore.has_latent_weight", False)
+    assert_one_line(bnn("shrink", "run", "--keep", "0.5"), "run trains", "shrink a run of another recipe")
+    assert not Path("run-shrunk").exists()
+
+
 def test_a_diagnosis_is_a_page_with_advice_under_each_figure(bnn, finished):
     code, output, errors = bnn("diagnose", "run", "--examples", "32")
     assert (code, errors) == (0, "")
     page = Path("run/diagnosis.html").read_text(encoding="utf-8")
+    assert len(read_findings(Path("run"))) == 7
     lines = [line for line in output.splitlines() if ": " in line and not line.startswith("page: ")]
     assert len(lines) == 7
     assert page.count("<svg") == page.count('<p class="alert">') == 7

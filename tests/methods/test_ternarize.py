@@ -12,7 +12,7 @@ from bnn.codec.commands import _describe
 from bnn.codec.model import read_within
 from bnn.errors import Interrupted, RecipeError
 from bnn.layers import BinaryLinear
-from bnn.methods import Compressibility, PenalizedLoss, PenaltySchedule, Ternarize
+from bnn.methods import Compressibility, PenalizedLoss, PenaltySchedule, Ternarize, Transposable
 from bnn.methods.ternarize import keep_largest
 from bnn.training import Callback, Run, Trainer, trapezoid
 from bnn.training.directory import read_metrics
@@ -23,7 +23,14 @@ from tests.training.tiny_runs import SignalAt, assert_same_state, tiny_dataset, 
 EPOCHS = 4
 
 
-def sparse_run(*, density: float = 0.25, epoch: int = 2, final_epoch: int | None = None, **options) -> Run:
+def sparse_run(
+    *,
+    density: float | None = 0.25,
+    pattern: Transposable | None = None,
+    epoch: int = 2,
+    final_epoch: int | None = None,
+    **options,
+) -> Run:
     model = nn.Sequential(
         nn.Flatten(),
         BinaryLinear(36, 20, store=SparseStore, input_quantizer=None),
@@ -46,7 +53,7 @@ def sparse_run(*, density: float = 0.25, epoch: int = 2, final_epoch: int | None
         loss=loss,
         callbacks=[
             PenaltySchedule(loss, trapezoid(2, peak=0.01, fall_epochs=1)),
-            Ternarize(epoch=epoch, density=density, final_epoch=final_epoch),
+            Ternarize(epoch=epoch, density=density, pattern=pattern, final_epoch=final_epoch),
         ],
         **options,
     )

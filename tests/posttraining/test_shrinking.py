@@ -25,6 +25,16 @@ def test_each_layer_keeps_its_share_and_the_network_most_of_what_it_knows():
     assert accuracy(network) > accuracy(found.network) > max(0.5, accuracy(worst.network))
 
 
+def test_across_the_network_layers_keep_what_they_need():
+    x, labels, _, _ = data()
+    found = shrink(binary().network, x[:256], labels[:256], keep=0.5, across=True, rounds=1)
+    kept = [after for before, after in found.channels.values() if before == 32]
+    assert sum(kept) == 32
+    assert kept != [16, 16]
+    fewest = shrink(binary().network, x[:64], labels[:64], keep=0.01, across=True, rounds=1)
+    assert [after for before, after in fewest.channels.values() if before == 32] == [1, 1]
+
+
 def test_latent_weights_read_the_levels_that_there_are():
     layer = BinaryLinear(6, 2, store=lambda shape: FrozenStore(BitTensor.from_dense(torch.randn(shape)), levels=2))
     network, latent = nn.Sequential(layer), torch.rand(2, 6) + 0.1

@@ -98,3 +98,11 @@ def test_a_run_of_real_weights_can_be_made_ternary(images, tmp_path):
 def test_a_start_that_is_no_run_is_refused_in_one_line(images, tmp_path):
     with pytest.raises(CheckpointError, match="checkpoint"):
         COMPRESSIBLE(data_dir=images, start=tmp_path, width=4, hidden=16)
+
+
+def test_a_pattern_takes_the_place_of_a_density(images):
+    run = COMPRESSIBLE(data_dir=images, pattern="2:4", density=None, width=4, hidden=8, epochs=2, real_epochs=1)
+    (kept,) = (callback for callback in run.callbacks if isinstance(callback, Ternarize))
+    assert (str(kept.pattern), kept.density, kept.epoch) == ("2:4", None, 1)
+    with pytest.raises(RecipeError, match="written as 4:8, got 'half'"):
+        COMPRESSIBLE(data_dir=images, pattern="half", width=4, hidden=8)

@@ -29,7 +29,11 @@ def choices(option: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [pair for name in ("gradient", "norm", "head", "weights", "optimizer", "preset") for pair in choices(name)],
+    [
+        pair
+        for name in ("gradient", "norm", "head", "weights", "optimizer", "preset", "suppression")
+        for pair in choices(name)
+    ],
 )
 def test_every_choice_trains_a_step(option, value, digits):
     run = RECIPE(data_dir=digits, **{option: value}, **SMALL)

@@ -25,6 +25,7 @@ def test_the_known_recipes_are_found():
         "binary",
         "recu",
         "compressible",
+        "contrast",
         "gxnor",
         "mtj",
         "images",
