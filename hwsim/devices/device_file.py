@@ -9,6 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from bnn import files
 from hwsim.devices.base import DeviceModel
 from hwsim.devices.fit import JunctionFit
 from hwsim.devices.measured import MeasuredDevice
@@ -37,7 +38,8 @@ def read_device(path: str | Path) -> DeviceModel:
         OSError: a file cannot be read.
     """
     path = Path(path)
-    content = path.read_bytes()[: _MOST_BYTES + 1]
+    with files.open_regular(path) as file:
+        content = file.read(_MOST_BYTES + 1)
     try:
         if len(content) > _MOST_BYTES:
             raise ValueError("it is too large")
