@@ -180,6 +180,13 @@ KINDS = (
         before=lambda: (trained(), interrupted()),
         long=1000,
     ),
-    Kind("shards", "the same of a file of shards, then their pictures", of_shards, short=4, long=1000),
-    Kind("caches", "the same of a file of the image cache, then its images", of_a_cache, short=6, long=1000),
+    Kind(
+        "caches",
+        "the same of a file of the image cache, then its images",
+        of_a_cache,
+        short=4,
+        before=trained,
+        long=1000,
+    ),
+    Kind("shards", "the same of a file of shards, then their pictures", of_shards, short=4, before=trained, long=1000),
 )
