@@ -27,7 +27,8 @@ def decoder() -> Callable[[bytes], Pixels]:
         height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
         if height * width > MOST_PIXELS:  # some bytes may claim gigabytes; Pillow looks by itself
             raise ValueError(f"it has {height} x {width} pixels")
-        return simplejpeg.decode_jpeg(jpeg, colorspace="RGB")  # type: ignore[no-any-return]
+        pixels: Pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+        return pixels
 
     return decode
 
