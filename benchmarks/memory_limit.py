@@ -17,6 +17,7 @@ from bnn.cli.budget.networks import NetworkBuilder, find_network
 from bnn.cost.memory.limited import in_a_copy, least_private_bytes, takes_steps_within
 from bnn.cost.memory.predicted import StepMemory, predict_step
 from bnn.training import TrainingStep
+from bnn.training.allocator import give_back_freed_memory
 
 _MIB = 2**20
 
@@ -57,6 +58,7 @@ class Task:
 def task(model: str, preset: str, batch_size: int, slice_size: int | None = None) -> Task:
     """A step of a network of `bnn.models`, after one of a tiny network, which loads what the libraries need."""
     torch.set_num_threads(1)
+    give_back_freed_memory()
     configuration = TrainingConfiguration(preset, "adam", batch_size, slice_size)
     load_libraries(configuration)
     return Task(find_network(model, None), configuration)

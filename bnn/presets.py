@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
 from bnn.quantizers.gradients import Int8Gradient, SignGradient
 from bnn.training import TrainingStep
-from bnn.training.allocator import hold_little_memory
+from bnn.training.allocator import give_back_freed_memory, hold_little_memory, memory_is_limited
 from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumulator, named_stores
 
 Preset = Literal["standard", "edge", "edge-min"]
@@ -65,8 +66,10 @@ def prepare(
             preset replaces hand them on (`WeightStore.assign`).
 
     Raises:
-        RecipeError: there is no such preset.
+        RecipeError: there is no such preset, or the rate is not finite or below 0.
     """
+    if learning_rate is not None and not 0 <= learning_rate < math.inf:
+        raise RecipeError(f"the learning rate is finite and at least 0, got {learning_rate}")
     presets = {"standard": standard, "edge": edge, "edge-min": edge_min}
     if preset not in presets:
         near = near_match(preset, presets)
@@ -85,8 +88,12 @@ def standard(
 ) -> TrainingStep:
     """Float32 throughout: latent weights, batch norm, gradients and Adam. Only binary activations are kept as bits.
 
+    Where the system limits the process's memory, freed tensors go back to it at once, which takes time.
+
     Source: Courbariaux et al. 2016, arXiv 1602.02830.
     """
+    if memory_is_limited():
+        give_back_freed_memory()
     model = build()
     if not keep_weights:
         initialize(model, generator=torch.Generator().manual_seed(seed))

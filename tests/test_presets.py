@@ -1,5 +1,6 @@
 """Each preset trains, resumes exactly and keeps between steps what it promises."""
 
+import math
 import warnings
 from functools import partial
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from bnn import presets
 from bnn.bits import BitTensor
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
@@ -189,6 +191,21 @@ def test_only_the_latent_weights_of_standard_are_clipped_by_a_store():
 def test_unknown_preset_is_refused_with_the_near_ones(name, message):
     with pytest.raises(RecipeError, match=message):
         prepare(name, NETWORK, input_shape=INPUT)
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -1.0])
+def test_a_rate_that_no_optimizer_takes_is_refused(rate):
+    with pytest.raises(RecipeError, match="the learning rate is finite and at least 0, got"):
+        prepare("edge-min", NETWORK, input_shape=INPUT, learning_rate=rate)
+
+
+@pytest.mark.parametrize("is_limited", [True, False])
+def test_standard_gives_back_what_it_frees_where_memory_is_limited(monkeypatch, is_limited):
+    called = []
+    monkeypatch.setattr(presets, "memory_is_limited", lambda: is_limited)
+    monkeypatch.setattr(presets, "give_back_freed_memory", lambda: called.append(True))
+    prepare("standard", NETWORK, input_shape=INPUT)
+    assert called == [True] * is_limited
 
 
 def test_only_large_images_are_cut_into_slices():

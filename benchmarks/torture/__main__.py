@@ -43,20 +43,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first trial of each kind; the next has the next")
     parser.add_argument("--trials", type=int, help="so many of each kind")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="at a time")
-    parser.add_argument("--markdown", type=Path, help="writes the table to a file, too")
+    parser.add_argument("--markdown", type=Path, help="writes the table to a file, too, after every kind")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     began = time.monotonic()
-    outcomes = []
+    outcomes: list[Outcome] = []
+    text = ""
     for kind in map(KINDS.__getitem__, options.only):
         count = options.trials or (kind.long if options.long else kind.short)
         outcomes.append(run(kind, range(options.seed, options.seed + count), processes=options.processes))
         print(f"{kind.name}: {outcomes[-1].trials:,} trials, {len(outcomes[-1].broken)} broken", flush=True)
-    text = f"{table(outcomes)}\n\n{_about(options.seed, time.monotonic() - began)}\n"
+        text = f"{table(outcomes)}\n\n{_about(options.seed, time.monotonic() - began)}\n"
+        if options.markdown:  # so that a run that is ended leaves what it has tried
+            options.markdown.parent.mkdir(parents=True, exist_ok=True)
+            options.markdown.write_text(text, encoding="utf-8")
     print(text, end="")
-    if options.markdown:
-        options.markdown.parent.mkdir(parents=True, exist_ok=True)
-        options.markdown.write_text(text, encoding="utf-8")
     return int(any(outcome.broken for outcome in outcomes))
 
 

@@ -32,9 +32,7 @@ def trial(chance: Random, folder: Path) -> None:
             return 3
         if not step.fits(measured):
             return 4
-        # What is freed under `standard` is kept, more of it in some processes than in others.
-        loose = preset != "standard" and step.fits(measured - max(0.05 * measured, 3 * 2**20))
-        return 5 if loose else 0
+        return 5 if step.fits(measured - max(0.05 * measured, 3 * 2**20)) else 0
 
     # A preset tells the whole process how to hold memory.
     status = status_of(forked(fits))
@@ -45,7 +43,7 @@ KINDS = (
     Kind(
         "budgets",
         f"steps of {', '.join(_NETWORKS)} under a preset in the memory that `bnn budget --fit` predicts and measures,"
-        " as RLIMIT_DATA; and none in 5 % and 3 MiB less than is measured, but for `standard`",
+        " as RLIMIT_DATA; and none in 5 % and 3 MiB less than is measured",
         trial,
         short=0,
         long=100,

@@ -13,9 +13,10 @@ from PIL import Image
 from benchmarks.torture.commands import Answer, answer, last_line
 from benchmarks.torture.runs import results
 from benchmarks.torture.trials import Kind, require, require_one_line
-from benchmarks.torture.writes import interrupted, trained
+from benchmarks.torture.writes import draw_pictures, interrupted, trained
 from bnn.data import Dataset
 from bnn.data.folder import image_folder
+from bnn.data.shards import sharded, write_shards
 from bnn.errors import DataError
 from bnn.training import directory
 
@@ -146,6 +147,24 @@ def of_a_cache(chance: Random, folder: Path) -> None:
     require(found == expected, f"a {path.suffix} of the cache {damage} changes the images, and nothing is said")
 
 
+def of_shards(chance: Random, folder: Path) -> None:
+    """Damages a file of a folder of shards: the pixels are those that were written, or it is refused, or made anew."""
+    draw_pictures(Path("pictures"), chance, count=3)
+    write = partial(write_shards, "pictures", "shards", images_per_shard=2, shorter_side=8)
+    write()
+    load = partial(sharded, "shards", size=6)
+    expected = _facts(load())
+    path, damage = chance.choice(sorted(Path("shards").iterdir())), chance.choice([*DAMAGES, *_OFTEN])
+    DAMAGES[damage](path, chance)
+    for use in (load, lambda: (write(), load())[1]):
+        try:
+            found = _facts(use())
+        except DataError as error:
+            require_one_line(error)
+        else:
+            require(found == expected, f"{path.name} of the shards {damage} changes the pictures, and nothing is said")
+
+
 def _facts(data: Dataset) -> tuple[object, ...]:
     images = [split.images[:].numpy().tobytes() for split in (data.train, data.test)]
     return data.mean, data.std, data.classes, *images
@@ -161,5 +180,13 @@ KINDS = (
         before=lambda: (trained(), interrupted()),
         long=1000,
     ),
-    Kind("caches", "the same of a file of the image cache, then its images", of_a_cache, short=6, long=1000),
+    Kind(
+        "caches",
+        "the same of a file of the image cache, then its images",
+        of_a_cache,
+        short=4,
+        before=trained,
+        long=1000,
+    ),
+    Kind("shards", "the same of a file of shards, then their pictures", of_shards, short=4, before=trained, long=1000),
 )

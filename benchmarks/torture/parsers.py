@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,11 +16,17 @@ from bnn.cli.arguments import parse_shape, parse_size
 from bnn.codec.container import MAGIC, parsed
 from bnn.codec.network import build
 from bnn.data import Dataset
+from bnn.data.measurements import measurements
 from bnn.data.preprocessing import Preprocessing
+from bnn.data.shards import read_shards
+from bnn.data.shards.files import read_index
 from bnn.errors import BnnError
-from bnn.files import parse_json, unsealed
+from bnn.files import parse_json, sealed, unsealed
 from bnn.training.directory import METRICS, read_metrics
 from bnn.training.recipe import load_recipe, locate_recipe, parse_arguments, recipe_parser
+from hwsim.devices.device_file import read_device
+from hwsim.devices.measurements import read_measurements
+from hwsim.devices.mtj import MTJ
 
 _EXAMPLES = 100
 
@@ -38,6 +46,24 @@ def _metrics(text: str) -> None:
     read_metrics(Path())
 
 
+def _text_file(read: Callable[[Path], object]) -> Callable[[str], object]:
+    def parse(text: str) -> object:
+        path = Path("file.csv")
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        return read(path)
+
+    return parse
+
+
+def _sealed_file(name: str, read: Callable[[Path], object]) -> Callable[[dict[str, Any]], object]:
+    def parse(fields: dict[str, Any]) -> object:
+        Path(name).write_bytes(sealed(fields))
+        Path(name).with_suffix(".jpegs").write_bytes(b"")
+        return read(Path(name))
+
+    return parse
+
+
 def _arguments(words: list[str]) -> None:
     parse_arguments(recipe_parser(load_recipe(locate_recipe("digits")), prog="bnn train digits"), words)
 
@@ -54,6 +80,18 @@ _description = _keyed("class", "arguments", "parts", "attributes", "float")
 _data = _keyed(
     "name", "image_shape", "classes", "mean", "std", "train_images", "test_images", "source", "preprocessing"
 )
+_numbers = st.sampled_from(["0.5", "-0.5", "1e-9", "100", "50", "nan", "inf", "1e400", "", " 3"]) | st.text(max_size=6)
+_rows = st.lists(st.lists(_numbers, max_size=5).map(",".join), max_size=6).map("\n".join)
+_counts = _rows.map("voltage_V,pulse_width_s,switched,trials\n".__add__) | _rows
+_device = st.dictionaries(st.sampled_from([field.name for field in fields(MTJ)]), _plain).map(json.dumps)
+_device_text = _device.map(lambda text: "[mtj]\n" + text[1:-1].replace('": ', '" = ').replace(", ", "\n")) | _lines
+_shards = _keyed("version", "classes", "counts", "mean", "std", "shorter_side", "damaged").filter(
+    lambda value: isinstance(value, dict)
+)
+_index = st.dictionaries(
+    st.sampled_from(["lengths", "crc32", "heights", "widths", "labels", "damaged", "histogram"]),
+    st.just([]) | st.lists(st.integers(), max_size=2) | _json,
+)
 PARSERS: dict[str, tuple[Callable[[Any], object], st.SearchStrategy[Any]]] = {
     "sizes": (parse_size, st.text(max_size=20) | st.from_regex(r"\s*[\d.]{1,400}\s*[a-zA-Z]{0,4}")),
     "shapes": (parse_shape, st.text(max_size=20) | st.from_regex(r"\d{1,30}([,x]\d{0,30}){0,4}")),
@@ -65,9 +103,14 @@ PARSERS: dict[str, tuple[Callable[[Any], object], st.SearchStrategy[Any]]] = {
     "preprocessing": (Preprocessing.from_description, _keyed("image_shape", "mean", "std", "size", "channels")),
     "data sets": (Dataset.from_description, _data),
     "arguments": (_arguments, _words),
+    "counts of switching": (_text_file(partial(read_measurements, signed=True)), _counts),
+    "device files": (_text_file(read_device), _device_text),
+    "tables": (_text_file(measurements), _rows),
+    "shards": (_sealed_file("shards.json", lambda path: read_shards(path.parent)), _shards),
+    "indices of shards": (_sealed_file("train-00000.json", partial(read_index, classes=3)), _index),
 }
 # Those of plain functions, which their callers turn into one line.
-_PLAIN_ERRORS = ("JSON", "sealed JSON")
+_PLAIN_ERRORS = ("JSON", "sealed JSON", "counts of switching", "device files")
 
 
 def trial(chance: Random, folder: Path) -> None:

@@ -21,6 +21,7 @@ from bnn.cli import main
 from bnn.codec import save as save_model
 from bnn.codec.model import load_tensors
 from bnn.data.folder import image_folder
+from bnn.data.shards import sharded, write_shards
 from bnn.errors import BnnError, CheckpointError, RunError
 from bnn.training import Trainer, checkpoint, directory
 from bnn.training.snapshot import Snapshot
@@ -212,6 +213,46 @@ def a_compression(chance: Random, folder: Path) -> Write:
     return Write(lambda: run_quietly(words), check)
 
 
+def a_quantization(chance: Random, folder: Path) -> Write:
+    """`bnn quantize` to a new file."""
+    words = ["quantize", str(trained()), "--fit", "2kB", "--nearest", "--examples", "8", "-o", "small.bnnz"]
+
+    def check() -> None:
+        if not Path("small.bnnz").exists():
+            run_quietly(words)
+        run_quietly(["inspect", "small.bnnz"])
+        require(not list(folder.glob(".*")), "litter is left")
+
+    return Write(lambda: run_quietly(words), check)
+
+
+def a_folder_of_shards(chance: Random, folder: Path) -> Write:
+    """Shards of pictures, three of each part."""
+    draw_pictures(folder / "pictures", chance, count=3)
+    write = partial(write_shards, folder / "pictures", folder / "shards", images_per_shard=2, shorter_side=8)
+
+    def check() -> None:
+        expected = write_shards(folder / "pictures", folder / "others", images_per_shard=2, shorter_side=8)
+        require(write().described() == expected.described(), "what was gone on with has other facts")
+        for part in ("train", "test"):
+            one, other = (sharded(folder / name, size=8) for name in ("shards", "others"))
+            pixels = [getattr(data, part).images[:] for data in (one, other)]
+            require(torch.equal(*pixels), "what was gone on with has other pixels")
+        require(sorted(_files(folder / "shards")) == sorted(_files(folder / "others")), "litter is left")
+
+    return Write(write, check)
+
+
+def draw_pictures(root: Path, chance: Random, *, count: int) -> None:
+    """Pictures of one colour each, of two classes to train and to test on."""
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                colour = tuple(chance.randrange(256) for _ in range(3))
+                Image.new("RGB", (8, 8), colour).save(root / part / name / f"{number}.png")
+
+
 def a_report(chance: Random, folder: Path) -> Write:
     """`bnn report`, over an older page."""
     shutil.copytree(trained(), "run")
@@ -228,12 +269,7 @@ def a_report(chance: Random, folder: Path) -> Write:
 def an_image_cache(chance: Random, folder: Path) -> Write:
     """The decoded pixels of a folder of pictures."""
     pictures, cache_dir = folder / "pictures", folder / "cache"
-    for part in ("train", "test"):
-        for name in ("a", "b"):
-            (pictures / part / name).mkdir(parents=True)
-            for number in range(4):
-                colour = tuple(chance.randrange(256) for _ in range(3))
-                Image.new("RGB", (8, 8), colour).save(pictures / part / name / f"{number}.png")
+    draw_pictures(pictures, chance, count=4)
     load = partial(image_folder, pictures, size=8, cache_dir=cache_dir)
     expected = image_folder(pictures, size=8, cache_dir=folder / "elsewhere")
 
@@ -253,10 +289,12 @@ def _files(folder: Path) -> list[str]:
 
 WRITES: dict[Callable[[Random, Path], Write], int] = {
     a_checkpoint: 40,
-    a_training: 24,
-    a_model_file: 14,
-    an_image_cache: 10,
-    a_compression: 8,
+    a_training: 22,
+    a_model_file: 13,
+    an_image_cache: 8,
+    a_folder_of_shards: 6,
+    a_compression: 5,
+    a_quantization: 2,
     a_command: 3,
     a_report: 1,
 }

@@ -68,7 +68,7 @@ def _exported(model: Model, options: Namespace) -> str:
         model,
         step.optimizer,  # type: ignore[arg-type]  # that of edge-min
         options.out,
-        batch_size=options.batch_size or _BATCH_SIZE,
+        batch_size=_BATCH_SIZE if options.batch_size is None else options.batch_size,
         largest_batch=step.slice_size,
         example=options.example,
         **common,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnn.errors import DataError, near_match
+from bnn.files import require_regular
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -173,6 +174,7 @@ def _number(text: str) -> float:
 @contextmanager
 def _reading(path: Path, delimiter: str) -> Iterator[Reader]:
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield csv.reader(file, delimiter=delimiter, skipinitialspace=True)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,6 +19,7 @@ from bnn.training import directory
 from bnn.training.callback import Callback
 from bnn.training.changes import check_data, noting_changes
 from bnn.training.checks import check_progress
+from bnn.training.figures import Figures
 from bnn.training.interruption import Interruption
 from bnn.training.kept import KeptStates
 from bnn.training.lock import locked
@@ -30,7 +30,7 @@ from bnn.training.snapshot import capture, restore
 from bnn.training.step import count_correct, model_errors
 
 _SKIPS_TO_STOP = 3
-_PROGRESS = ("epoch", "batch", "skipped", "_sums", "_best", "_last_record")  # of a training, in its checkpoints
+_PROGRESS = ("epoch", "batch", "skipped")  # of a training, in its checkpoints
 _EVALUATION_BATCH = 250
 
 
@@ -77,9 +77,7 @@ class Trainer:
         self.recipe: bytes | None = None
         self.epoch = self.batch = self.step = self.skipped = 0
         self._skips_in_a_row = 0
-        self._sums = {"loss": 0.0, "correct": 0, "examples": 0}
-        self._best = {"validation_accuracy": 0.0, "epoch": 0}
-        self._last_record: dict[str, Any] = {}
+        self._figures = Figures()
         self._wall_s = 0.0
         self._started_at = self._saved_at = time.monotonic()
 
@@ -176,8 +174,10 @@ class Trainer:
             )
         state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
         self.step, self._skips_in_a_row = snapshot.step, 0
-        for name in (*_PROGRESS, "_wall_s"):
-            setattr(self, name, state[name.lstrip("_")])
+        for name in _PROGRESS:
+            setattr(self, name, state[name])
+        self._wall_s = state["wall_s"]
+        self._figures.restore(state)
         for callback in self.callbacks:
             callback.restore(self, state["callbacks"].get(type(callback).__name__, {}))
 
@@ -192,7 +192,8 @@ class Trainer:
             return
         state = {
             "identity": self.run.identity,
-            **{name.lstrip("_"): getattr(self, name) for name in _PROGRESS},
+            **{name: getattr(self, name) for name in _PROGRESS},
+            **self._figures.state(),
             "wall_s": self.wall_s,
             "callbacks": {type(callback).__name__: callback.state() for callback in self.callbacks},
         }
@@ -262,9 +263,7 @@ class Trainer:
             else:
                 self._skips_in_a_row = 0
                 self._kept.note_finite_step()
-                self._sums["loss"] += result.loss * result.examples
-                self._sums["correct"] += result.correct
-                self._sums["examples"] += result.examples
+                self._figures.count(result)
                 self._each("on_step_end", result.loss)
             self._save_if_due()
 
@@ -280,24 +279,13 @@ class Trainer:
         raise TrainingStopped(f"{reason}: lower the learning rate; {self._kept}")
 
     def _finish_epoch(self) -> None:
-        # An epoch whose steps were all skipped has no figures.
-        examples = self._sums["examples"] or math.nan
-        record: dict[str, Any] = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "learning_rate": self.run.optimizer.param_groups[0]["lr"],
-            "train_loss": self._sums["loss"] / examples,
-            "train_accuracy": self._sums["correct"] / examples,
-        }
-        if self.validation_batches is not None:
-            record["validation_loss"], record["validation_accuracy"] = self._evaluate(self.validation_batches)
-            if record["validation_accuracy"] > self._best["validation_accuracy"]:
-                self._best = {"validation_accuracy": record["validation_accuracy"], "epoch": self.epoch + 1}
+        place = {"epoch": self.epoch, "step": self.step, "learning_rate": self.run.optimizer.param_groups[0]["lr"]}
+        validation = None if self.validation_batches is None else self._evaluate(self.validation_batches)
+        record = self._figures.of_epoch(place, validation=validation)
         record |= {"skipped": self.skipped, "wall_s": self.wall_s}
         self._each("on_epoch_end", record)
         directory.append_metrics(self.out, record)
-        self._last_record = record
-        self._sums = {"loss": 0.0, "correct": 0, "examples": 0}
+        self._figures.end_epoch(record)
         self.epoch += 1
         self.batch = 0
         # A step that was skipped says nothing good of the state.
@@ -314,16 +302,13 @@ class Trainer:
             "steps": self.step,
             "skipped_steps": self.skipped,
             "seed": self.run.seed,
-            "train_loss": self._last_record["train_loss"],
-            "train_accuracy": self._last_record["train_accuracy"],
+            **self._figures.last("train_loss", "train_accuracy"),
             "dataset": self.run.data.source,
             "device": self.device.type,
             "wall_s": self.wall_s,
         }
         if self.validation_batches is not None:
-            summary["validation_accuracy"] = self._last_record["validation_accuracy"]
-            summary["best_validation_accuracy"] = self._best["validation_accuracy"]
-            summary["best_validation_epoch"] = self._best["epoch"]
+            summary |= self._figures.of_validation()
         self._each("on_fit_end", summary)
         directory.write_json(self.out / directory.SUMMARY, summary)
         return summary

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bnn import files
 from hwsim.devices.base import DeviceModel
 from hwsim.devices.fit import JunctionFit
 from hwsim.devices.measured import MeasuredDevice
@@ -40,7 +41,8 @@ def read_device(path: str | Path) -> DeviceModel:
         OSError: a file cannot be read.
     """
     path = Path(path)
-    content = path.read_bytes()[: _MOST_BYTES + 1]
+    with files.open_regular(path) as file:
+        content = file.read(_MOST_BYTES + 1)
     try:
         if len(content) > _MOST_BYTES:
             raise ValueError("it is too large")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bnn import files
+
 TRIALS = 100
 """Pulses a point where a file does not say how many there were."""
 
@@ -23,6 +25,7 @@ _PLAUSIBLE = {
 }
 # No junction is measured over more, without breaking down at one end or keeping still at the other.
 _WIDEST_VOLTAGES = 100.0
+_MOST_BYTES = 1 << 24
 
 
 class Measurement(NamedTuple):
@@ -55,7 +58,7 @@ def read_measurements(path: str | Path, *, signed: bool) -> list[Measurement]:
         OSError: the file cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = files.read_bytes(Path(path), limit_bytes=_MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: this is no text, so no table") from None
     header, *rows = [line.split(",") for line in text.splitlines()] or [[]]

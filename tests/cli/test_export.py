@@ -119,5 +119,7 @@ def test_options_of_learning_are_refused_without_it(bnn, finished):
     options = ("export", "run", "--format", "c", "-o", "c")
     assert_one_line(bnn(*options, "--seed", "1"), "--seed is for --train", code=2)
     assert_one_line(bnn(*options, "--train", "--seed", str(1 << 32)), "--seed is 0 or more", code=2)
-    assert_one_line(bnn(*options, "--train", "--batch-size", "1"), "batches of 2 to")
+    for few in ("0", "1"):
+        assert_one_line(bnn(*options, "--train", "--batch-size", few), "batches of 2 to", f"examples, got {few}")
+    assert_one_line(bnn(*options, "--train", "--learning-rate", "nan"), "the learning rate is finite")
     assert_one_line(bnn("export", "run", "--format", "onnx", "-o", "c", "--train"), "--train is for --format c", code=2)

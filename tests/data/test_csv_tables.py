@@ -1,5 +1,6 @@
 """CSV files: what of them is a header, a number and a class, and which line says why not."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,10 @@ def test_what_cannot_be_read_is_one_line_that_says_where(text, message, write):
 
 
 def test_a_file_that_is_none(tmp_path):
-    for path, reason in ((tmp_path / "gone.csv", "No such file"), (tmp_path, "Is a directory")):
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    missing = tmp_path / "gone.csv"
+    for path, reason in ((missing, "No such file"), (tmp_path, "Is a directory"), (pipe, "it is not a regular file")):
         with pytest.raises(DataError, match=f"cannot be read: {reason}"):
             open_table(path)
 

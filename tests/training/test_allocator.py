@@ -1,9 +1,12 @@
 """Freed memory goes back to the system."""
 
+import resource
 import subprocess
 import sys
 
 import pytest
+
+from bnn.training.allocator import memory_is_limited
 
 SCRIPT = """
 import sys
@@ -29,3 +32,13 @@ assert resident_mib() - before < 8, resident_mib() - before
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of other systems is left as it is")
 def test_freed_tensors_leave_the_process():
     subprocess.run([sys.executable, "-c", SCRIPT], check=True)
+
+
+@pytest.mark.parametrize("limited", [resource.RLIMIT_DATA, resource.RLIMIT_AS, None])
+def test_a_limit_of_the_system_is_known(monkeypatch, limited):
+    def limit_of(kind: int) -> tuple[int, int]:
+        soft = 1 << 30 if kind == limited else resource.RLIM_INFINITY
+        return soft, resource.RLIM_INFINITY
+
+    monkeypatch.setattr(resource, "getrlimit", limit_of)
+    assert memory_is_limited() == (limited is not None)

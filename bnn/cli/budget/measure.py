@@ -17,6 +17,7 @@ from bnn.cost.memory.limited import least_private_bytes
 from bnn.cost.memory.measured import measure_resident, measure_step, measure_time
 from bnn.cost.memory.resident import PeakResident, peak_rss_bytes
 from bnn.errors import BnnError, RunError
+from bnn.training.allocator import give_back_freed_memory
 
 
 def measure(network: NetworkBuilder, configuration: TrainingConfiguration) -> dict[str, float | None]:
@@ -63,6 +64,7 @@ def main(text: str) -> None:
     needed_alone = task["what"] == "needed"
     if needed_alone:
         torch.set_num_threads(1)
+        give_back_freed_memory()  # holes that libraries leave differ from process to process
     load_libraries(configuration)
     if needed_alone:
         needed_bytes = least_private_bytes(partial(step_on_cpu, network, configuration), **shape)

@@ -21,6 +21,7 @@ _LEAST_STEPS, _MOST_STEPS, _TRIED_S = 3, 20, 5.0  # of the processor's time
 _TIGHTER = 0.98
 # Python takes memory for its objects in pieces of 1 MiB, of which one process may need more than another.
 _MARGIN_BYTES = 2 << 20
+_UNREACHED_BYTES = 1 << 50
 _STATUS = Path("/proc/self/status")
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 
@@ -78,6 +79,8 @@ def _grown_bytes(make: Callable[[], TrainingStep], input_shape: tuple[int, ...],
     """By how much the addresses of a copy of this process grow at most; the peak of a copy begins anew."""
 
     def work() -> int:
+        # One that is not reached: a limit is what tells `standard` to hold little.
+        resource.setrlimit(resource.RLIMIT_DATA, (_UNREACHED_BYTES, _UNREACHED_BYTES))
         before = _status_bytes("VmSize")
         _take_steps(make(), input_shape, batch_size)
         return _status_bytes("VmPeak") - before

@@ -34,6 +34,7 @@ _REUSES_MEMORY = {
     "bnn::real_conv2d_backward_weight",
 }
 _READ_NUMBER = "aten::_local_scalar_dense"
+_CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
 
 KEPT = ("freed", 0)
 """The source of memory that is kept for results to come."""
@@ -72,6 +73,9 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.may_read_numbers = False
         """Whether a number may be read from a meta tensor. It is then taken to be 1, or true: what code asks of
         gradients and moments is whether they are finite, and whether there are some that need more work."""
+        self.convolutions: set[tuple[object, ...]] = set()
+        """Torch's own convolutions that differ in a shape, layout or dtype, forward and backward: oneDNN makes code for
+        each of them."""
         self._log: list[tuple[Memory, int]] = []
         self._pieces = _Pieces() if device.type == "meta" and RESULTS.is_kept else None
         self._of_storage: dict[int, Memory] = {}
@@ -112,6 +116,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == _READ_NUMBER and inputs[0].is_meta and self.may_read_numbers:
             return torch.ones((), dtype=inputs[0].dtype).item()
         results = func(*args, **kwargs)
+        if name in _CONVOLUTIONS:
+            self.convolutions.add((name, *((x.shape, x.stride(), x.dtype) for x in inputs)))
         if name == "aten::convolution" and any(_channels_lie_last(x) for x in inputs[:2]):
             results = results.contiguous(memory_format=torch.channels_last)  # as it is on the CPU
         outputs = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]

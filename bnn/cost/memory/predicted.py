@@ -95,7 +95,8 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
             step.take(x, labels, slices=_SLICES, before_backward=forward_ends, before_update=backward_ends)
             roles.take("optimizer state", "always", [live.memory_of(state) for state in step.states()])
     table = _table(live, roles)
-    needed_bytes = process_bytes(table.total_bytes, modules=sum(1 for _ in model.modules()))
+    modules = sum(1 for _ in model.modules())
+    needed_bytes = process_bytes(table.total_bytes, modules=modules, convolutions=len(live.convolutions))
     return StepMemory(max(saved_bytes), table, needed_bytes)
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnn.data.shards.files import MOST_PIXELS
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -20,7 +22,15 @@ def decoder() -> Callable[[bytes], Pixels]:
         import simplejpeg
     except ModuleNotFoundError:
         return _by_pillow
-    return lambda jpeg: simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+
+    def decode(jpeg: bytes) -> Pixels:
+        height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+        if height * width > MOST_PIXELS:  # some bytes may claim gigabytes; Pillow looks by itself
+            raise ValueError(f"it has {height} x {width} pixels")
+        pixels: Pixels = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
+        return pixels
+
+    return decode
 
 
 def _by_pillow(jpeg: bytes) -> Pixels:

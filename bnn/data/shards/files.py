@@ -11,6 +11,7 @@ mapping of it would end the process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ _DESCRIPTION_BYTES = 1 << 24
 _COLUMNS = ("lengths", "crc32", "heights", "widths", "labels")
 _LARGEST = 2**31
 _MOST_SHARDS = 100_000
+MOST_PIXELS = 1 << 28
+"""Of a picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +132,10 @@ def read_shards(folder: Path | str) -> Shards:
             raise ValueError(f"there are {counts} shards")
         return Shards(
             folder=folder,
-            classes=tuple(map(str, fields["classes"])),
+            classes=_names(fields["classes"]),
             counts=counts,
-            mean=tuple(float(value) for value in fields["mean"]),
-            std=tuple(float(value) for value in fields["std"]),
+            mean=_statistics(fields["mean"]),
+            std=_statistics(fields["std"]),
             shorter_side=int(fields["shorter_side"]),
             damaged=int(fields["damaged"]),
         )
@@ -158,6 +161,8 @@ def read_index(path: Path, *, classes: int) -> ShardFacts:
             raise ValueError("its columns differ in length")
         if len(index) and not (index.labels.max() < classes and min(index.heights.min(), index.widths.min()) > 0):
             raise ValueError("a label or a size is out of range")
+        if len(index) and max(int(index.lengths.max()), math.prod(_largest(index))) > MOST_PIXELS:
+            raise ValueError(f"a picture has more than {MOST_PIXELS:,} pixels or bytes")
         histogram = np.array(fields["histogram"], dtype=np.int64).reshape(3, 256)
         damaged = {str(name): str(reason) for name, reason in fields["damaged"].items()}
         files.require_regular(path)
@@ -175,6 +180,25 @@ def write_index(path: Path, facts: ShardFacts) -> None:
     columns = {name: getattr(facts.index, name).tolist() for name in _COLUMNS}
     with files.replacing(path.with_suffix(".json")) as file:
         file.write(files.sealed({**columns, "damaged": facts.damaged, "histogram": facts.histogram.tolist()}))
+
+
+def _largest(index: Index) -> tuple[int, int]:
+    """Height and width of the picture of most pixels."""
+    row = int((index.heights.astype(np.float64) * index.widths).argmax())
+    return int(index.heights[row]), int(index.widths[row])
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
+        raise ValueError("its classes are no list of names")
+    return tuple(values)
+
+
+def _statistics(values: Any) -> tuple[float, ...]:
+    """A number of each channel, of pixels in 0..1."""
+    if not isinstance(values, list) or len(values) != 3 or not all(0 <= float(value) <= 1 for value in values):
+        raise ValueError("its statistics are no numbers in 0..1 of three channels")
+    return tuple(map(float, values))
 
 
 def _column(values: Any) -> npt.NDArray[np.int64]:

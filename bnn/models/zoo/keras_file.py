@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bnn import files
 from bnn.errors import DataError
 from bnn.models.zoo.keras_order import Slot, layers_of
 from bnn.models.zoo.released import RELEASED
@@ -76,7 +77,7 @@ def sha256(path: Path) -> str:
     """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     except OSError as error:

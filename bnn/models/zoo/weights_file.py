@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from bnn import files
 from bnn.errors import DataError
 from bnn.models.zoo.released import RELEASED
 
@@ -35,12 +36,10 @@ def save(model: nn.Module, path: Path, *, name: str, source_sha256: str) -> None
         DataError: the file cannot be written.
     """
     state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    new = path.with_name(f".{path.name}.new")
     try:
-        new.write_bytes(to_safetensors(state, {"network": name, "source_sha256": source_sha256}))
-        new.replace(path)
+        with files.replacing(path) as file:
+            file.write(to_safetensors(state, {"network": name, "source_sha256": source_sha256}))
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error.strerror or error}: name another file with -o") from None
 
 
@@ -55,6 +54,7 @@ def load(path: Path | str, name: str) -> Weights:
         model = RELEASED[name].build()
     state = model.state_dict()
     try:
+        files.require_regular(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("network", name) != name:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from bnn import files
 from bnn.data import Batches, hold_out
 from bnn.data.shards import ShardImages, decoding, read_shards, sharded, write_shards
 from bnn.errors import DataError
@@ -116,6 +117,35 @@ def test_damaged_files_are_one_line(shards, name, change, words):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=words):
         sharded(shards.folder, size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "words"),
+    [
+        ("shards.json", "classes", "ab", "its classes are no list of names"),
+        ("shards.json", "classes", [], "its classes are no list of names"),
+        ("shards.json", "mean", [0.5], "its statistics are no numbers in 0..1 of three channels"),
+        ("shards.json", "std", [math.nan, 0.2, 0.2], "its statistics are no numbers in 0..1"),
+        ("train-00000.json", "heights", [1 << 31, 1, 1, 1, 1], "a picture has more than 268,435,456 pixels"),
+    ],
+)
+def test_a_right_seal_does_not_make_values_right(shards, name, field, value, words):
+    path = shards.folder / name
+    fields = files.unsealed(path.read_bytes())
+    path.write_bytes(files.sealed({**fields, field: value}))
+    with pytest.raises(DataError, match=words):
+        sharded(shards.folder)
+
+
+def test_a_picture_that_claims_to_be_huge_is_not_decoded(shards):
+    decode = decoding.decoder()
+    content = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(content, "JPEG")
+    jpeg = bytearray(content.getvalue())
+    place = jpeg.index(b"\xff\xc0") + 5
+    jpeg[place : place + 4] = 2 * b"\xea\x60"
+    with pytest.raises(Exception, match=r"60000 x 60000 pixels|exceeds limit"):
+        decode(bytes(jpeg))
 
 
 def test_a_missing_shard_is_named(shards):

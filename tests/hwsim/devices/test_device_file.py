@@ -1,5 +1,7 @@
 """Device files: what a fit writes is read again, and what is not physical is named."""
 
+import os
+
 import pytest
 import torch
 
@@ -106,3 +108,9 @@ def test_refuses_a_file_that_is_no_text_or_too_large(tmp_path):
         (tmp_path / "device.toml").write_bytes(content)
         with pytest.raises(ValueError, match="this is no device file"):
             read_device(tmp_path / "device.toml")
+
+
+def test_a_pipe_is_refused_where_it_would_be_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "device.toml")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_device(tmp_path / "device.toml")

@@ -1,5 +1,7 @@
 """Lines of measurements: signs, counts and units."""
 
+import os
+
 import pytest
 
 from hwsim.devices.measurements import TRIALS, read_measurements
@@ -47,3 +49,9 @@ def test_refuses_a_line_with_its_column(read, text, message):
 def test_magnitudes_have_no_sign(read):
     with pytest.raises(ValueError, match=r"counts.csv:2: voltage_V is -0.5, outside 0.001..20"):
         read(HEADER + "-0.5,1e-9,1,100\n", signed=False)
+
+
+def test_a_pipe_is_refused_where_it_would_be_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "counts.csv")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_measurements(tmp_path / "counts.csv", signed=True)

@@ -1,6 +1,7 @@
 """Weight files of Keras, whole, of another network, and hostile."""
 
 import math
+import os
 
 import pytest
 import torch
@@ -123,3 +124,10 @@ def test_a_blur_of_another_kernel_is_refused(tmp_path):
     path = write(tmp_path / "quicknet.h5", "quicknet_small")
     with pytest.raises(DataError, match="a blur of another kernel"):
         read_weights(path, "quicknet_small")
+
+
+@pytest.mark.parametrize("read", [lambda path: read_weights(path, NAME), lambda path: weights_file.load(path, NAME)])
+def test_a_pipe_is_refused_where_it_would_be_waited_for(read, tmp_path):
+    os.mkfifo(tmp_path / "weights")
+    with pytest.raises(DataError, match="not a regular file"):
+        read(tmp_path / "weights")
