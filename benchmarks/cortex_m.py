@@ -1,6 +1,7 @@
 """Flash, memory and instructions of exported networks on an emulated Cortex-M: python -m benchmarks.cortex_m.
 
-Needs arm-none-eabi-gcc, qemu-system-arm (7.0 or later, with plugins) and gcc. Weights are drawn, by which nothing here depends.
+Needs arm-none-eabi-gcc, qemu-system-arm (7.0 or later, with plugins) and gcc. Weights are drawn: nothing here
+depends on them.
 """
 
 import argparse

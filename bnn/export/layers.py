@@ -39,9 +39,7 @@ from bnn.ops.batch_norm import affine
 from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
 
 
-def _product(
-    layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None, fused: bool = False
-) -> Value:
+def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None, fused: bool = False) -> Value:
     """The sums of a layer with a weight, without scale and bias; `fused`: in a block that is evaluated as one."""
     weight, window = _weight_and_window(layer, x)
     if isinstance(layer, BinaryLayer) and layer.input_quantizer is not None:

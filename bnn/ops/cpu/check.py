@@ -67,7 +67,11 @@ def product_calls() -> dict[str, Arguments]:
     x, weight = some_bits(3, _PIXELS * _CHANNELS), some_bits(_OUTPUTS, 6 * _CHANNELS)
     image, kernel = _reals(3, _PIXELS, 4), _reals(_OUTPUTS, 24)
     q, out = _bytes(3, *_OUT, _OUTPUTS), torch.zeros(3, *_OUT, _OUTPUTS)
-    of_x, of_weight, of_kernel = torch.zeros(3, _PIXELS, _CHANNELS), torch.zeros(_OUTPUTS, 240), torch.zeros(_OUTPUTS, 24)
+    of_x, of_weight, of_kernel = (
+        torch.zeros(3, _PIXELS, _CHANNELS),
+        torch.zeros(_OUTPUTS, 240),
+        torch.zeros(_OUTPUTS, 24),
+    )
     bits, reals = (_SHAPE, *_WINDOW), ((3, 4, 5, 6), *_WINDOW)
     pool = ((3, _OUTPUTS, *_OUT), (2, 2), (2, 2), (0, 0), (1, 1), (1, 3))
     pooled, choices = torch.zeros(3, 3, _OUTPUTS, dtype=torch.float16), torch.zeros(2, 3, 8, dtype=torch.uint8)
@@ -129,8 +133,31 @@ def norm_calls() -> dict[str, Arguments]:
         "batch_statistics": (y, 0, one, one, 1e-5, one, one, 0.1, zeros[:2], zeros[:2], *_PASS, 0),
         "norm_clamp": (y, one, one, grad, out, bits, -1.0, 1.0, *_PASS, 0, 0, 0),
         "sign_codes": (y, one, one, [1.0], bits, bits, *_PASS, 0),
-        "norm_gradient_terms": (*backward, four[:2].abs() + 0.5, 0, one, 1e-5, zeros, zeros[0, :1], zeros, *_PASS, 0, 0),
+        "norm_gradient_terms": (
+            *backward,
+            four[:2].abs() + 0.5,
+            0,
+            one,
+            1e-5,
+            zeros,
+            zeros[0, :1],
+            zeros,
+            *_PASS,
+            0,
+            0,
+        ),
         "norm_gradient": (*backward, four[:3], out, *_PASS, 0, 0),
-        "norm_gradient_integers": (*backward, four[:3], 20.0, out.to(torch.int8), zeros[0, :1], *_PASS, 0, 0, 127, _KEY),
+        "norm_gradient_integers": (
+            *backward,
+            four[:3],
+            20.0,
+            out.to(torch.int8),
+            zeros[0, :1],
+            *_PASS,
+            0,
+            0,
+            127,
+            _KEY,
+        ),
         "pass_slopes": (grad, codes, slopes, out, *_PASS, 0),
     }
