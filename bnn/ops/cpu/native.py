@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bnn.errors import BnnError
 from bnn.ops import product_gradients
