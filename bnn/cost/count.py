@@ -97,11 +97,6 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._leaves = set(_leaves(model))
         self._entered: list[nn.Module] = []
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # torch would load its compiler, some 110 MiB, to keep itself from compiling what is in the mode.
-        return False
-
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         self._entered.append(module)
 

@@ -100,10 +100,6 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             held[memory] = held.get(memory, 0) + change
         return {memory: nbytes for memory, nbytes in held.items() if nbytes}
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # for which torch would load its compiler
-
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
