@@ -30,9 +30,10 @@ test-torch:
 	$(OTHER)/bin/pytest tests/quantizers tests/layers tests/ops tests/test_bits.py tests/test_bits_products.py \
 	    tests/training/test_step.py
 
-# The products of ARMv8 on emulated cores: apt install g++-aarch64-linux-gnu qemu-user.
+# The kernels of ARMv8, operations and a recipe on emulated cores: apt install g++-aarch64-linux-gnu qemu-user mmdebstrap.
 test-aarch64:
 	sh tests/native/aarch64.sh
+	sh tests/native/aarch64_python.sh
 
 # Half an hour on two free cores; the table is that of benchmarks/records.md.
 torture: setup

@@ -16,6 +16,7 @@ from bnn.export.program import (
     Add,
     AddValue,
     AveragePool,
+    Blur,
     Clamp,
     Div,
     Elementwise,
@@ -39,6 +40,7 @@ from bnn.export.program import (
 
 _ARRAYS = {"bits": ("words", "uint32_t", 4), "float32": ("reals", "float", 4), "bfloat16": ("halves", "uint16_t", 2)}
 _ONE = Window((1, 1))
+_BLUR = Window((3, 3), (2, 2), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class _Writer:
                 self._loop(number, step.x, step.out, self._elementwise(number, (scale, shift), step.x.channels))
             case Signs():
                 self._signs(number, step)
-            case MaxPool() | AveragePool():
+            case MaxPool() | AveragePool() | Blur():
                 self._pool(number, step)
             case Pad():
                 self._pad(number, step)
@@ -164,8 +166,10 @@ class _Writer:
         weight = self._constant(f"weight_{number}", _weight(step))
         if step.is_binary:
             kernel = "sum_bits"
+        elif step.weight.dtype is torch.bool:
+            kernel = "sum_reals_of_bits"
         else:
-            kernel = "sum_reals_of_bits" if step.weight.dtype is torch.bool else "sum_reals"
+            kernel = "sum_fused" if step.fuses else "sum_row" if step.x.pixels == 1 else "sum_reals"
         sums = "whole_sums" if step.is_binary else "real_sums"
         out, channels = step.out, len(step.weight)
         if isinstance(step.tail, Thresholds):
@@ -273,9 +277,10 @@ class _Writer:
         ]
         self.calls.append(f"step_{number}();")
 
-    def _pool(self, number: int, step: MaxPool | AveragePool) -> None:
+    def _pool(self, number: int, step: MaxPool | AveragePool | Blur) -> None:
         x, out = step.x, step.out
-        self._layer(number, x, _ONE, step.window, (x.height, x.width), out, x.channels)
+        window = _BLUR if isinstance(step, Blur) else step.window
+        self._layer(number, x, _ONE, window, (x.height, x.width), out, x.channels)
         if x.kind == "bits":
             self.calls.append(f"pool_bits(&layer_{number}, {self._place(x)}, {self._place(out)});")
             return
@@ -284,8 +289,9 @@ class _Writer:
             f"static void write_{number}(int i, float y) {{ {self._stored(out, 'i', 'y')} }}",
             "",
         ]
-        is_mean = int(isinstance(step, AveragePool))
-        self.calls.append(f"pool_reals(&layer_{number}, read_{number}, write_{number}, {is_mean});")
+        kernel = "blur_reals" if isinstance(step, Blur) else "pool_reals"
+        is_mean = "" if isinstance(step, Blur) else f", {int(isinstance(step, AveragePool))}"
+        self.calls.append(f"{kernel}(&layer_{number}, read_{number}, write_{number}{is_mean});")
 
     def _pad(self, number: int, step: Pad) -> None:
         x, width = step.x, step.out.width

@@ -28,6 +28,7 @@ from bnn.export.program import (
 # Sums of a real product are smaller; the largest float16 where they are rounded to that.
 _LARGEST = 2.0**60
 _LARGEST_FLOAT16 = 65504.0
+_LARGEST_WHOLE_FLOAT16 = 2048  # up to which it has every whole number
 
 
 def folded(program: Program) -> Program:
@@ -58,10 +59,16 @@ def _absorbed(product: Product, step: Step, made: set[int]) -> Product | None:
     if isinstance(step, Map) and all(value.number in made for value in reads(step) if value != product.out):
         others = [operation.value for operation in step.operations if isinstance(operation, AddValue)]
         if product.out not in others:
-            return replace(product, out=step.out, tail=(*product.tail, *step.operations))
+            return replace(product, out=step.out, tail=(*product.tail, *_that_change(product, step.operations)))
     if isinstance(step, Signs):
         return _with_thresholds(replace(product, out=step.out), product.tail)
     return None
+
+
+def _that_change(product: Product, operations: Sequence[Elementwise]) -> Sequence[Elementwise]:
+    """The operations without a rounding of sums to float16 that are whole numbers which it has."""
+    is_exact = product.is_binary and product.taps <= _LARGEST_WHOLE_FLOAT16 and not product.tail
+    return operations[1:] if is_exact and operations[:1] == (Rounded("float16"),) else operations
 
 
 def _with_thresholds(product: Product, operations: Sequence[Elementwise]) -> Product | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
-from bnn.export.program import AveragePool, Clamp, HalfTurn, Pad, Value, Window
+from bnn.export.program import Blur, HalfTurn, Pad, Value
 from bnn.export.values import Unsupported, Values
 
 
@@ -39,16 +37,9 @@ def half_turn(turn: nn.Module, values: Values, result: Tensor, x: Value) -> Valu
 
 
 def blur(module: nn.Module, values: Values, result: Tensor, x: Value) -> Value:
-    """By means of 2x2 pixels twice, which together weigh [1 2 1] x [1 2 1]."""
+    """By [1 2 1] x [1 2 1] / 16."""
     if x.kind == "bits":
         raise Unsupported("its input are bits")
-    wide = values.mapped(x, [Clamp(-math.inf, math.inf)]) if x.kind == "bfloat16" else x
-    padded = values.new("float32", x.height + 2, x.width + 2, x.channels)
-    once = values.new("float32", x.height + 1, x.width + 1, x.channels)
-    twice = values.new("float32", result.shape[2], result.shape[3], x.channels)
-    values.steps += [
-        Pad(wide, padded, top=1, left=1),
-        AveragePool(padded, once, Window((2, 2))),
-        AveragePool(once, twice, Window((2, 2), (2, 2))),
-    ]
-    return values.mapped(twice, [], result)
+    out = values.new(x.kind, result.shape[2], result.shape[3], x.channels)
+    values.steps.append(Blur(x, out))
+    return out

@@ -118,6 +118,49 @@ static void sum_reals(const struct layer *layer, const void *input, int row, int
     }
 }
 
+/*** sum_fused */
+/* The sums of one place, of floats with floats; product and sum are rounded once, as torch's convolutions have it. */
+static void sum_fused(const struct layer *layer, const void *input, int row, int column, int is_first) {
+    const float *x = input, *weight = layer->weight;
+    const int channels = layer->channels;
+    const int top = row * layer->stride[0] - layer->padding[0], left = column * layer->stride[1] - layer->padding[1];
+    int first_y, end_y, first_x, end_x, o, i, j, k;
+    valid_taps(top, layer->dilation[0], layer->kernel[0], layer->size[0], &first_y, &end_y);
+    valid_taps(left, layer->dilation[1], layer->kernel[1], layer->size[1], &first_x, &end_x);
+    for (o = 0; o < layer->outputs; ++o) {
+        float sum = 0;
+        for (i = first_y; i < end_y; ++i) {
+            for (j = first_x; j < end_x; ++j) {
+                const int y = top + i * layer->dilation[0], from = left + j * layer->dilation[1];
+                const float *a = x + ((ptrdiff_t)y * layer->size[1] + from) * channels;
+                const float *b = weight + (((ptrdiff_t)o * layer->kernel[0] + i) * layer->kernel[1] + j) * channels;
+                for (k = 0; k < channels; ++k) sum = fmaf(a[k], b[k], sum);
+            }
+        }
+        if (is_first || sum > real_sums[o]) real_sums[o] = sum;
+    }
+}
+
+/*** sum_row */
+/* The sums of a linear layer, of floats with floats: 8 at a time, whose errors add up less than those of one would, since
+   the order of torch is not known. */
+static void sum_row(const struct layer *layer, const void *input, int row, int column, int is_first) {
+    const float *x = input, *weight = layer->weight;
+    const int channels = layer->channels;
+    int o, i, k;
+    (void)row, (void)column, (void)is_first;
+    for (o = 0; o < layer->outputs; ++o, weight += channels) {
+        float sums[8] = {0};
+        for (i = 0; i < channels; i += 8) {
+            for (k = 0; k < 8 && i + k < channels; ++k) {
+                const float term = x[i + k] * weight[i + k];
+                sums[k] += term;
+            }
+        }
+        real_sums[o] = ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+    }
+}
+
 /*** run_layer */
 /* The sums of every pixel, the largest of each window where there is a pooling, and what becomes of them. */
 static void run_layer(const struct layer *layer, const void *x) {
@@ -204,6 +247,30 @@ static void pool_reals(const struct layer *layer, real_reader read, real_writer 
                     }
                 }
                 write((i * layer->out[1] + j) * layer->channels + c, is_mean ? found / (float)count : found);
+            }
+        }
+    }
+}
+
+/*** blur_reals */
+/* The sums of windows of 3x3 pixels, which weigh [1 2 1] x [1 2 1] / 16: of these the products are exact. */
+static void blur_reals(const struct layer *layer, real_reader read, real_writer write) {
+    static const float weights[9] = {0.0625f, 0.125f, 0.0625f, 0.125f, 0.25f, 0.125f, 0.0625f, 0.125f, 0.0625f};
+    int i, j, k, l, c;
+    for (i = 0; i < layer->out[0]; ++i) {
+        for (j = 0; j < layer->out[1]; ++j) {
+            for (c = 0; c < layer->channels; ++c) {
+                float sum = 0;
+                for (k = 0; k < 3; ++k) {
+                    const int row = 2 * i - 1 + k;
+                    if (row < 0 || row >= layer->size[0]) continue;
+                    for (l = 0; l < 3; ++l) {
+                        const int column = 2 * j - 1 + l;
+                        if (column < 0 || column >= layer->size[1]) continue;
+                        sum += read((row * layer->size[1] + column) * layer->channels + c) * weights[3 * k + l];
+                    }
+                }
+                write((i * layer->out[1] + j) * layer->channels + c, sum);
             }
         }
     }

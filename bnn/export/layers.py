@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,10 +36,11 @@ from bnn.export.values import Unsupported, Values, pool_window
 from bnn.layers.base import BinaryLayer
 from bnn.ops import geometry
 from bnn.ops.batch_norm import affine
+from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
 
 
-def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None) -> Value:
-    """The sums of a layer with a weight, without scale and bias."""
+def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None, fused: bool = False) -> Value:
+    """The sums of a layer with a weight, without scale and bias; `fused`: in a block that is evaluated as one."""
     weight, window = _weight_and_window(layer, x)
     if isinstance(layer, BinaryLayer) and layer.input_quantizer is not None:
         if not layer.input_quantizer.is_sign:
@@ -52,10 +54,16 @@ def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | Non
         x = out
     if turned is not None:
         weight = weight ^ turned.view(-1, 1, 1, 1)
-    product = Product(x, values.new("float32", 1, 1, len(weight)), weight, window)
+    fuses = isinstance(layer, nn.Conv2d) and not (fused and _has_kernel(layer))
+    product = Product(x, values.new("float32", 1, 1, len(weight)), weight, window, fuses=fuses)
     out = values.new("float32", *product.unpooled, len(weight))
-    values.steps.append(Product(x, out, weight, window))
+    values.steps.append(replace(product, out=out))
     return out
+
+
+def _has_kernel(layer: nn.Conv2d) -> bool:
+    """Whether this package's kernels form the product of a real layer, where its block is evaluated as one."""
+    return layer.groups == 1 and layer.weight.numel() <= MAX_FLOAT_WEIGHTS
 
 
 def _weight_and_window(layer: nn.Module, x: Value) -> tuple[Tensor, Window]:
@@ -139,7 +147,7 @@ def _block(
     if pool is not None and factors:
         # By a negative factor, the smallest product is the largest: the kernels of such channels are negated.
         turned = math.prod(factors, start=torch.ones(1)) < 0
-    out = _product(layer, values, x, turned=turned)
+    out = _product(layer, values, x, turned=turned, fused=fused)
     if pool is not None:
         size = _pooled_size(out, pool_window(pool))
         out = values.pooled(out, pool, MaxPool, size)

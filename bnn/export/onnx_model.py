@@ -22,6 +22,7 @@ from bnn.export.program import (
     Add,
     AddValue,
     AveragePool,
+    Blur,
     Clamp,
     Div,
     Elementwise,
@@ -44,6 +45,7 @@ from bnn.export.program import (
 )
 
 OPSET = 18
+_BLUR = np.array([0.25, 0.5, 0.25], np.float32)
 _IR_VERSION = 8  # the first that has this opset
 
 
@@ -88,9 +90,17 @@ class _Graph:
         onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+    def _name(self) -> str:
+        """The next of a, b, ..., z, aa, ab, ...: short, since each is written wherever it is read."""
         self._count += 1
-        name = f"v{self._count}"
+        letters, left = "", self._count
+        while left:
+            left, letter = divmod(left - 1, 26)
+            letters = chr(ord("a") + letter) + letters
+        return letters
+
+    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        name = self._name()
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
@@ -98,7 +108,7 @@ class _Graph:
         """The name of an array; equal ones are there once."""
         content = (values.dtype.str, values.shape, values.tobytes())
         if content not in self.constants:
-            self.constants[content] = f"c{len(self.constants)}"
+            self.constants[content] = self._name()
             self.initializers.append(numpy_helper.from_array(values, self.constants[content]))
         return self.constants[content]
 
@@ -106,6 +116,10 @@ class _Graph:
         """A value of each channel, which broadcasts over images; one for all where they are the same."""
         same = bool((values == values[0]).all())
         return self._constant((values[:1] if same else values).numpy().reshape(1, -1, 1, 1))
+
+    def _widened(self, values: Tensor) -> str:
+        """A value of each channel as a double, which is written as a float."""
+        return self._node("Cast", self._of_channels(values), to=TensorProto.DOUBLE)
 
     def _scalar(self, value: float) -> str:
         return self._constant(np.array(value, np.float32))
@@ -123,9 +137,15 @@ class _Graph:
             case Signs():
                 return self._sign(self._node("GreaterOrEqual", x, self._scalar(0.0)))
             case MaxPool():
-                return self._node("MaxPool", x, **_pooling(step.window))
+                return self._node("MaxPool", x, **_told(_pooling(step.window)))
             case AveragePool():
                 return self._average(step, x)
+            case Blur():
+                taps = np.outer(_BLUR, _BLUR).reshape(1, 1, 3, 3)
+                shape = self._constant(np.array([step.x.channels, 1, 1, 1]))
+                weight = self._node("Expand", self._constant(taps), shape)
+                y = self._node("Conv", x, weight, strides=(2, 2), pads=(1, 1, 1, 1), group=step.x.channels)
+                return self._rounded(y, "bfloat16") if step.out.kind == "bfloat16" else y
             case Pad():
                 behind, bottom, right = (
                     after - before - size
@@ -152,14 +172,14 @@ class _Graph:
             out = self._node("Unsqueeze", product, self._constant(np.array([2, 3])))
         else:
             options = {"strides": window.stride, "pads": window.padding * 2, "dilations": window.dilation}
-            out = self._node("Conv", x, self._weight(step.weight.permute(0, 3, 1, 2)), **options)
-        return out if step.pool is None else self._node("MaxPool", out, **_pooling(step.pool))
+            out = self._node("Conv", x, self._weight(step.weight.permute(0, 3, 1, 2)), **_told(options))
+        return out if step.pool is None else self._node("MaxPool", out, **_told(_pooling(step.pool)))
 
     def _weight(self, weight: Tensor) -> str:
         """A weight as floats, of bits by unpacking them."""
         if weight.dtype is not torch.bool:
             return self._constant(weight.contiguous().numpy())
-        name = f"weight{len(self.bits)}"
+        name = self._name()
         self.bits.append((name, weight.contiguous().numpy()))
         return name
 
@@ -179,10 +199,10 @@ class _Graph:
         levels = self._node("Sub", self._node("Add", bits, bits), self._constant(np.array(1, np.uint8)))
         signs = self._node("Cast", self._node("Cast", levels, to=TensorProto.INT8), to=TensorProto.FLOAT)
         flat = self._node("Reshape", signs, self._constant(np.array([-1])))
-        parts = [f"{name}_flat" for name, _ in self.bits]
+        parts = [self._name() for _ in self.bits]
         rest = packed.size * 8 - sum(sizes)
         ends = self._constant(np.array([*sizes, *([rest] if rest else [])]))
-        self.nodes.append(helper.make_node("Split", [flat, ends], [*parts, *(["rest"] if rest else [])], axis=0))
+        self.nodes.append(helper.make_node("Split", [flat, ends], [*parts, *([self._name()] if rest else [])]))
         for part, (name, values) in zip(parts, self.bits, strict=True):
             self.nodes.append(helper.make_node("Reshape", [part, self._constant(np.array(values.shape))], [name]))
         unpacking, self.nodes = self.nodes, begun
@@ -217,8 +237,8 @@ class _Graph:
                 case MulAdd(factor, term):
                     # Rounded once, as the network is evaluated.
                     wide = self._node("Cast", y, to=TensorProto.DOUBLE)
-                    wide = self._node("Mul", wide, self._of_channels(factor.double()))
-                    wide = self._node("Add", wide, self._of_channels(term.double()))
+                    wide = self._node("Mul", wide, self._widened(factor))
+                    wide = self._node("Add", wide, self._widened(term))
                     y = self._node("Cast", wide, to=TensorProto.FLOAT)
                 case Clamp(low, high):
                     bounds = [self._scalar(end) if math.isfinite(end) else "" for end in (low, high)]
@@ -241,9 +261,15 @@ class _Graph:
         for end, (size, out) in enumerate(((step.x.height, step.out.height), (step.x.width, step.out.width))):
             reach = (out - 1) * step.window.stride[end] + step.window.kernel[end]
             options["pads"][2 + end] = max(0, reach - size)
-        y = self._node("AveragePool", x, **options)
+        y = self._node("AveragePool", x, **_told(options))
         return self._rounded(y, "bfloat16") if step.out.kind == "bfloat16" else y
 
 
 def _pooling(window: Window) -> dict[str, Any]:
     return {"kernel_shape": window.kernel, "strides": window.stride, "pads": [*window.padding, *window.padding]}
+
+
+def _told(options: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a window without those that are the operator's defaults."""
+    defaults = {"strides": 1, "dilations": 1, "pads": 0}
+    return {name: sizes for name, sizes in options.items() if {*sizes} != {defaults.get(name)}}

@@ -149,6 +149,8 @@ class Product:
     window: Window
     pool: Window | None = None
     tail: tuple[Elementwise, ...] | Thresholds = ()
+    fuses: bool = False
+    """Of real factors: whether a term's product is not rounded before it is added, as in torch's convolutions."""
 
     @property
     def is_binary(self) -> bool:
@@ -202,6 +204,14 @@ class AveragePool:
 
 
 @dataclass(frozen=True)
+class Blur:
+    """Every second pixel of each channel times [1 2 1] x [1 2 1] / 16, behind one pixel of zeros around the image."""
+
+    x: Value
+    out: Value
+
+
+@dataclass(frozen=True)
 class Pad:
     """Zeros around x: channels before and behind its own, and pixels."""
 
@@ -233,7 +243,7 @@ class Normalize:
     """float32 [channels]."""
 
 
-Step = Product | Map | Signs | MaxPool | AveragePool | Pad | HalfTurn | Normalize
+Step = Product | Map | Signs | MaxPool | AveragePool | Blur | Pad | HalfTurn | Normalize
 
 
 @dataclass(frozen=True)

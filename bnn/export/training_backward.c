@@ -26,7 +26,7 @@ static void adam(float *value, float *mean, float *square, float gradient, doubl
 
 /*** find_terms */
 /* The factors of the gradient and of the product, and the constants, which make the gradient of a channel's products:
-   terms. Norms are stepped. Returns a bound of the gradient. */
+   terms. Returns a bound of the gradient; norms are stepped where it is finite. */
 static float find_terms(const struct block *block, const uint16_t *incoming, int count, double rate) {
     const double values = (double)count * block_pixels(block);
     const float of_constant = (float)(1 / sqrt(block->eps));
@@ -60,8 +60,13 @@ static float find_terms(const struct block *block, const uint16_t *incoming, int
         terms[o] = by_grad;
         terms[block->outputs + o] = by_y;
         terms[2 * block->outputs + o] = varies ? (float)(of_mean - of_y * mean) : 0;
-        adam(&norm->gamma, &norm->gamma_mean, &norm->gamma_square, (float)(inverse * along), rate);
-        adam(&norm->beta, &norm->beta_mean, &norm->beta_square, (float)sum, rate);
+    }
+    if (!(bound - bound == 0)) return bound;
+    for (o = 0; o < block->outputs; ++o) {
+        struct norm *norm = block->norms + o;
+        const float of_gamma = (float)(norm->inverse * totals[block->outputs + o]);
+        adam(&norm->gamma, &norm->gamma_mean, &norm->gamma_square, of_gamma, rate);
+        adam(&norm->beta, &norm->beta_mean, &norm->beta_square, (float)totals[o], rate);
     }
     return bound;
 }
@@ -318,6 +323,15 @@ static void unflatten_gradient(const struct window *window, const uint16_t *inco
             for (c = 0; c < channels; ++c) outgoing[p * channels + c] = incoming[c * pixels + p];
         }
     }
+}
+
+/*** has_finite_statistics */
+static int has_finite_statistics(const struct block *block) {
+    int o;
+    for (o = 0; o < block->outputs; ++o) {
+        if (!(block->norms[o].variance - block->norms[o].variance == 0)) return 0;
+    }
+    return 1;
 }
 
 /*** take_in_statistics */

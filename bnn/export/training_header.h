@@ -20,7 +20,8 @@ void ${name}_run(const ${name}_element *example, float *logits);
 
 /* A step by `count` examples, one after the other, and their labels, from 0: of 2 to ${NAME}_BATCH examples. `rate`
    multiplies all learning rates: 1 at first, and less towards the end of a training. Returns the mean loss before the
-   step. It is not a number, and nothing is learned, where the count or a label is out of range or the loss is not finite. */
+   step. It is not a number, and nothing is learned, where the count or a label is out of range, the rate is negative, or the
+   rate, the loss or the variance of a norm is not finite. */
 float ${name}_train(const ${name}_element *given, const int *labels, int count, double rate);
 
 /* The class of the largest logit. */

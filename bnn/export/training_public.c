@@ -22,7 +22,7 @@ void ${name}_run(const ${name}_element *example, float *logits) {
 float ${name}_train(const ${name}_element *given, const int *labels, int count, double rate) {
     float loss;
     int n;
-    if (count < 2 || count > ${NAME}_BATCH) return NAN;
+    if (count < 2 || count > ${NAME}_BATCH || !(rate >= 0 && rate - rate == 0)) return NAN;
     for (n = 0; n < count; ++n) {
         if (labels[n] < 0 || labels[n] >= CLASSES) return NAN;
     }
@@ -30,6 +30,9 @@ float ${name}_train(const ${name}_element *given, const int *labels, int count, 
     forward(count, 1);
     loss = find_loss(labels, count);
     if (!(loss - loss == 0)) return NAN;
+    for (n = 0; n < (int)(sizeof blocks / sizeof *blocks); ++n) {
+        if (!has_finite_statistics(blocks[n])) return NAN;
+    }
     if (!step_number) {
         seed_twister((uint32_t)seed);
         mean_decay_power = square_decay_power = 1;

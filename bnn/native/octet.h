@@ -8,6 +8,8 @@
 
 #ifdef __AVX2__
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace {
@@ -38,6 +40,11 @@ inline uint8_t byte_of(Mask mask) {
     return static_cast<uint8_t>(_mm256_movemask_ps((__m256)mask));
 #else
     const Mask bits = mask & kBitOfLane;
+#ifdef __aarch64__
+    int32x4_t halves[2];
+    std::memcpy(halves, &bits, sizeof bits);
+    return static_cast<uint8_t>(vaddvq_s32(vorrq_s32(halves[0], halves[1])));
+#endif
     int32_t byte = 0;
     for (int lane = 0; lane < 8; ++lane) byte |= bits[lane];
     return static_cast<uint8_t>(byte);
@@ -61,7 +68,10 @@ inline Mask greater(Octet a, Octet b) {
     std::memcpy(halves_of_a, &a, sizeof a);
     std::memcpy(halves_of_b, &b, sizeof b);
     const auto low = halves_of_a[0] > halves_of_b[0], high = halves_of_a[1] > halves_of_b[1];
-    return Mask{low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]};
+    Mask mask;
+    std::memcpy(&mask, &low, sizeof low);
+    std::memcpy(reinterpret_cast<char*>(&mask) + sizeof low, &high, sizeof high);
+    return mask;
 #endif
 }
 

@@ -7,12 +7,33 @@
 
 namespace {
 
-typedef int8_t StepCodes __attribute__((vector_size(16)));
-typedef int16_t StepShorts __attribute__((vector_size(32)));
-typedef uint16_t StepRandoms __attribute__((vector_size(32)));
+// As many codes at a time as a register has shorts: GCC takes comparisons of wider vectors apart, lane by lane.
+#ifdef __AVX2__
+typedef uint16_t StepBits;
+#else
+typedef uint8_t StepBits;
+#endif
+constexpr int kStepLanes = 8 * sizeof(StepBits);
 
-constexpr StepShorts kBitOfStep = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
-                                1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, static_cast<int16_t>(1 << 15)};
+typedef int8_t StepCodes __attribute__((vector_size(kStepLanes)));
+typedef int16_t StepShorts __attribute__((vector_size(2 * kStepLanes)));
+typedef uint16_t StepRandoms __attribute__((vector_size(2 * kStepLanes)));
+typedef uint32_t StepWords __attribute__((vector_size(2 * kStepLanes)));
+
+inline StepShorts widened(StepCodes codes) {
+#ifdef __aarch64__
+    return (StepShorts)vmovl_s8((int8x8_t)codes);
+#else
+    return __builtin_convertvector(codes, StepShorts);
+#endif
+}
+
+template <class Vector, class Of>
+inline Vector by_lane(int lanes, const Of& of) {
+    Vector v{};
+    for (int lane = 0; lane < lanes; ++lane) v[lane] = of(lane);
+    return v;
+}
 
 // Element i moves by one more than `whole` where its random half word is below `limit`: the lower half of the word of
 // i / 2 for an even i, the upper one for an odd i. A code that changes its sign goes at least `beyond` from 0.
@@ -30,18 +51,20 @@ struct Step {
         return static_cast<int8_t>(moved > 127 ? 127 : moved < -128 ? -128 : moved);
     }
 
-    // Sixteen codes, of which the first has an even index.
-    void of_sixteen(int8_t* codes, const uint8_t* signs, uint32_t index) const {
-        const Words random = random_bits(key, Words{0, 1, 2, 3, 4, 5, 6, 7} + index / 2);
+    // kStepLanes codes, of which the first has an even index.
+    void of_lanes(int8_t* codes, const uint8_t* signs, uint32_t index) const {
+        const auto place = by_lane<StepWords>(kStepLanes / 2, [](int lane) { return static_cast<uint32_t>(lane); });
+        const auto bit = by_lane<StepShorts>(kStepLanes, [](int lane) { return static_cast<int16_t>(1 << lane); });
+        const StepWords random = random_bits(key, place + index / 2);
         const StepRandoms last = StepRandoms{} + static_cast<uint16_t>(limit - 1);
         const StepShorts more = limit ? (StepShorts)((StepRandoms)random <= last) : StepShorts{};
-        uint16_t word;
+        StepBits word;
         std::memcpy(&word, signs, sizeof word);
-        const StepShorts set = ((StepShorts{} + static_cast<int16_t>(word)) & kBitOfStep) != 0;
+        const StepShorts set = ((StepShorts{} + static_cast<int16_t>(word)) & bit) != 0;
         const StepShorts move = static_cast<int16_t>(whole) - more;
         StepCodes code;
         std::memcpy(&code, codes, sizeof code);
-        const StepShorts wide = __builtin_convertvector(code, StepShorts);
+        const StepShorts wide = widened(code);
         StepShorts moved = wide + ((move ^ set) - set);
         const StepShorts negative = moved < 0, near = (negative ? -moved : moved) < static_cast<int16_t>(beyond);
         const StepShorts away = near & ((wide ^ moved) < 0);
@@ -62,7 +85,9 @@ void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n,
         const uint32_t index = static_cast<uint32_t>(row * row_elements + first);
         int64_t i = 0;
         if (index % 2 == 0) {
-            for (; i + 16 <= count; i += 16) step.of_sixteen(out + i, bits + i / 8, index + static_cast<uint32_t>(i));
+            for (; i + kStepLanes <= count; i += kStepLanes) {
+                step.of_lanes(out + i, bits + i / 8, index + static_cast<uint32_t>(i));
+            }
         }
         for (; i < count; ++i) {
             out[i] = step.of_one(out[i], bits[i / 8] >> i % 8 & 1, index + static_cast<uint32_t>(i));

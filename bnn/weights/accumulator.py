@@ -43,11 +43,20 @@ class Accumulator(nn.Parameter):
 
     def __new__(cls, data: Tensor, requires_grad: bool = False) -> Accumulator:  # noqa: D102
         parameter = super().__new__(cls, data, requires_grad=False)
-        parameter.grad_dtype = None  # any dtype
         parameter._hooks = OrderedDict()
         return parameter
 
     _hooks: OrderedDict[int, Callable[[Tensor], None]]
+    _gradient: Tensor | None = None
+
+    @property
+    def grad(self) -> Tensor | None:  # type: ignore[override]
+        """The gradient, of any dtype: torch before 2.10 holds those of the parameter's own alone."""
+        return self._gradient
+
+    @grad.setter
+    def grad(self, gradient: Tensor | None) -> None:
+        self._gradient = gradient
 
     def accumulate(self, gradient: Tensor) -> None:
         """Adds a gradient of the parameter's shape and any floating dtype, then calls the hooks.

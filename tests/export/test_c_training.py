@@ -144,6 +144,24 @@ def test_a_step_of_networks_of_the_package(build, shape, batch, tmp_path):
     check_steps(step, model, compiled(tmp_path, model, step, batch, "-O2"), *drawn(shape, 10, batch), batch)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_of_pixels", [True, False], ids=["pixels", "floats"])
+@pytest.mark.parametrize("build", [chain, narrow_mlp])
+def test_ten_thousand_random_examples_under_sanitizers(build, is_of_pixels, tmp_path):
+    step, model = prepared(build, SHAPE)
+    if not is_of_pixels:
+        model = Model(step.model)
+    export_c_training(model, step.optimizer, tmp_path / "c", batch_size=BATCH, input_shape=SHAPE)
+    program = tmp_path / "program"
+    names = [f"-I{tmp_path / 'c'}", "-o", str(program), str(HERE / "training_fuzz.c")]
+    flags = (*SANITIZED, "-fsanitize=float-cast-overflow")
+    subprocess.run(["gcc", *STRICT, *flags, *names, "-lm"], check=True)
+    ran = subprocess.run([program], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    losses, steps = map(int, ran.stdout.split())
+    assert 0.3 * steps < losses < steps
+
+
 def small_digits() -> nn.Sequential:
     return mlp(input_shape=(1, 8, 8), hidden=(128, 128))
 

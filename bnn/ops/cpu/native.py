@@ -12,13 +12,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bnn.errors import BnnError
 from bnn.ops import product_gradients
+from bnn.ops.cpu.check import invoke, some_bits, wrong_function
 from bnn.ops.geometry import Window
 from bnn.ops.operation import Backend, Function
-from bnn.ops.packing import packed_bytes
 
 _backend = Backend("CPU")
 
@@ -35,20 +34,16 @@ def kernel(function: Function) -> Function:
 
 def call(name: str, *arguments: Any) -> Any:
     """Calls a function of the extension, to which tensors go as pointers, on all threads of torch."""
-    return _call(_extension, _instruction_set, torch.get_num_threads(), name, *arguments)
-
-
-def _call(extension: ModuleType | None, isa: str, threads: int, name: str, *arguments: Any) -> Any:
-    pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
-    return getattr(extension, name)(isa, threads, *pointers)
+    assert _extension is not None
+    return invoke(_extension, _instruction_set, torch.get_num_threads(), name, *arguments)
 
 
 def products_are_right(extension: ModuleType, isa: str) -> bool:
     """Compares products of a few sizes, with partial words and tiles, to a loop over Python's integers."""
     for rows, outputs, features in ((5, 19, 139), (9, 33, 256), (3, 2, 1)):
-        packed = _some_bits(rows + outputs, features)
+        packed = some_bits(rows + outputs, features)
         out = torch.full((rows, outputs), torch.nan)
-        _call(extension, isa, 1, "linear", packed[:rows], packed[rows:], out, rows, outputs, features)
+        invoke(extension, isa, 1, "linear", packed[:rows], packed[rows:], out, rows, outputs, features)
         bits = [int.from_bytes(row, "little") % 2**features for row in packed.numpy()]
         right = [[features - 2 * (a ^ b).bit_count() for b in bits[rows:]] for a in bits[:rows]]
         if out.tolist() != right:
@@ -63,10 +58,10 @@ def gradients_are_right(extension: ModuleType, isa: str) -> bool:
     _, outputs, *size = window.output_shape(x_shape, weight_shape)
     # The images of the extension are channels last.
     q = (torch.arange(3 * 37 * size[0] * size[1]) ** 2 * 31 % 255 - 127).to(torch.int8).view(3, *size, 37)
-    x, weight, scale = _some_bits(3, 5 * 7 * 6), _some_bits(37, 5 * 3 * 2), 0.5
+    x, weight, scale = some_bits(3, 5 * 7 * 6), some_bits(37, 5 * 3 * 2), 0.5
     geometry = (x_shape, weight_shape[2:], *window.for_torch[:3], size, outputs, 1)
     of_input, of_weight = torch.empty(3, 7, 6, 5), torch.empty(37, 3, 2, 5)
-    _call(
+    invoke(
         extension,
         isa,
         1,
@@ -82,7 +77,7 @@ def gradients_are_right(extension: ModuleType, isa: str) -> bool:
         0,
         0,
     )
-    _call(extension, isa, 1, "conv2d_backward_weight", q, scale, x, of_weight, *geometry)
+    invoke(extension, isa, 1, "conv2d_backward_weight", q, scale, x, of_weight, *geometry)
     q, factor = q.movedim(-1, 1), torch.tensor(scale)
     return torch.equal(
         of_input.movedim(-1, 1),
@@ -91,10 +86,6 @@ def gradients_are_right(extension: ModuleType, isa: str) -> bool:
         of_weight.movedim(-1, 1),
         product_gradients.conv2d_backward_weight(q, factor, x, x_shape, weight_shape, window),
     )
-
-
-def _some_bits(rows: int, n: int) -> Tensor:
-    return (torch.arange(rows * packed_bytes(n)) ** 2 * 31 % 251).to(torch.uint8).view(rows, -1)
 
 
 def load() -> tuple[ModuleType | None, str]:
@@ -124,6 +115,8 @@ def load() -> tuple[ModuleType | None, str]:
         reason = f"the native {wanted or names[0]} kernels give wrong products on this machine"
     elif not gradients_are_right(extension, wanted or names[0]):
         reason = f"the native {wanted or names[0]} kernels give wrong gradients on this machine"
+    elif (name := wrong_function(extension, wanted or names[0])) is not None:
+        reason = f"the native {wanted or names[0]} kernels give a wrong {name} on this machine"
     else:
         return extension, wanted or names[0]
     warnings.warn(

@@ -1,0 +1,163 @@
+"""What is tried of an instruction set when it is loaded: every function of its table beside that of the set `generic`.
+
+A compiler, an emulator or a processor can be wrong; then the reference takes over.
+"""
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Arguments = Sequence[Any]
+"""As a function of the extension takes them, tensors in the place of pointers: those that it writes are zeros."""
+
+_SHAPE, _OUTPUTS, _OUT = (3, 40, 5, 6), 19, (3, 7)
+_PIXELS, _CHANNELS = 30, 40
+_WINDOW = ((3, 2), (2, 1), (1, 1), (1, 1), _OUT)
+_POOL = (_SHAPE, (2, 2), (2, 2), (0, 0), (1, 1), (2, 3))
+_PASS = (3, _PIXELS, _CHANNELS)
+_INFINITY, _ONE, _MINUS_ONE = 0x7F80_0000, 0x3F80_0000, 0xBF80_0000  # bits of float32
+_KEY = 7
+
+
+def invoke(extension: ModuleType, isa: str, threads: int, name: str, *arguments: Any) -> Any:
+    """Calls a function of the extension, to which tensors go as pointers."""
+    pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
+    return getattr(extension, name)(isa, threads, *pointers)
+
+
+def wrong_function(extension: ModuleType, isa: str) -> str | None:
+    """The first function of a set whose results are not those of `generic`; None where all are the same."""
+    calls = {**product_calls(), **pooling_calls(), **element_calls(), **norm_calls()}
+    return next((name for name, arguments in calls.items() if _differs(extension, isa, name, arguments)), None)
+
+
+def _differs(extension: ModuleType, isa: str, name: str, arguments: Arguments) -> bool:
+    results = []
+    for of in (isa, "generic"):
+        given = [x.clone() if isinstance(x, Tensor) else x for x in arguments]
+        results.append((invoke(extension, of, 1, name, *given), [x for x in given if isinstance(x, Tensor)]))
+    (returned, tensors), (expected, right) = results
+    return returned != expected or not all(map(_same, tensors, right))
+
+
+def _same(x: Tensor, right: Tensor) -> bool:
+    # Sums of real numbers go in an order that depends on the registers.
+    return torch.allclose(x, right, 1e-4, 1e-4) if x.is_floating_point() else torch.equal(x, right)
+
+
+def some_bits(rows: int, n: int) -> Tensor:
+    """Packed rows of n elements, n a multiple of 8 unless what is behind a row's end is of no matter."""
+    return (torch.arange(rows * -(-n // 8)) ** 2 * 31 % 251).to(torch.uint8).view(rows, -1)
+
+
+def _reals(*shape: int) -> Tensor:
+    count = torch.Size(shape).numel()
+    return ((torch.arange(count) ** 2 * 37 % 101 - 50) / 16).view(shape)
+
+
+def _bytes(*shape: int) -> Tensor:
+    return (torch.arange(torch.Size(shape).numel()) ** 2 * 31 % 255 - 127).to(torch.int8).view(shape)
+
+
+def product_calls() -> dict[str, Arguments]:
+    """Of products and their gradients: partial tiles, padding and a stride."""
+    x, weight = some_bits(3, _PIXELS * _CHANNELS), some_bits(_OUTPUTS, 6 * _CHANNELS)
+    image, kernel = _reals(3, _PIXELS, 4), _reals(_OUTPUTS, 24)
+    q, out = _bytes(3, *_OUT, _OUTPUTS), torch.zeros(3, *_OUT, _OUTPUTS)
+    of_x, of_weight, of_kernel = (
+        torch.zeros(3, _PIXELS, _CHANNELS),
+        torch.zeros(_OUTPUTS, 240),
+        torch.zeros(_OUTPUTS, 24),
+    )
+    bits, reals = (_SHAPE, *_WINDOW), ((3, 4, 5, 6), *_WINDOW)
+    pool = ((3, _OUTPUTS, *_OUT), (2, 2), (2, 2), (0, 0), (1, 1), (1, 3))
+    pooled, choices = torch.zeros(3, 3, _OUTPUTS, dtype=torch.float16), torch.zeros(2, 3, 8, dtype=torch.uint8)
+    return {
+        "linear": (some_bits(9, 136), weight, torch.zeros(9, 7), 9, 7, 136),
+        "conv2d": (x, weight, out, *bits, _OUTPUTS, 1, 0),
+        "conv2d_max_pool2d": (x, weight, pooled, choices, *bits, *pool, 1, 2),
+        "conv2d_backward_input": (q, 0.5, weight, of_x, *bits, _OUTPUTS, 1, 4, 0, [], 0, 0),
+        "conv2d_backward_weight": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1),
+        "conv2d_backward_weight_sign": (q, x, torch.zeros(_OUTPUTS, 30, dtype=torch.uint8), *bits, _OUTPUTS, 1, _KEY),
+        "real_conv2d": (image, some_bits(_OUTPUTS, 24), out, *reals, _OUTPUTS, 0),
+        "real_conv2d_backward_weight": (q, image, of_kernel, *reals, _OUTPUTS),
+        "float_conv2d": (image, kernel, out, *reals, _OUTPUTS, 0),
+        "float_conv2d_backward_weight": (q.float(), image, of_kernel, *reals, _OUTPUTS),
+    }
+
+
+def pooling_calls() -> dict[str, Arguments]:
+    """Of poolings."""
+    x, image, grad = some_bits(3, _PIXELS * _CHANNELS), _reals(3, _PIXELS, _CHANNELS), _reals(3, 6, _CHANNELS)
+    out, pooled = torch.zeros_like(image), torch.zeros_like(grad)
+    bits = torch.zeros(3, 30, dtype=torch.uint8)
+    return {
+        "max_pool2d": (x, bits, *_POOL),
+        "max_pool2d_backward": (grad, x, out, *_POOL, 4),
+        "max_pool2d_choices": (image, pooled, torch.stack((bits, bits)), *_POOL, 2, 0),
+        "max_pool2d_scatter": (grad, some_bits(6, 240), out, *_POOL, 2, 0),
+    }
+
+
+def element_calls() -> dict[str, Arguments]:
+    """Of what goes element by element: rows with an end."""
+    rows, n = 3, 44
+    x, signs, bits = _reals(rows, n), some_bits(rows, n), torch.zeros(rows, 6, dtype=torch.uint8)
+    halves, out = x.half() / 4, torch.zeros(rows, n)
+    of_adam = (halves, halves / 4, halves.abs(), signs)
+    return {
+        "pack": (x, bits, rows, n, 4, _INFINITY),
+        "unpack": (signs, out, rows, n, 4, _ONE, _MINUS_ONE),
+        "sign_window": (x, bits, bits, rows, n, 4, _INFINITY, _ONE),
+        "mask": (x, signs, out, rows, n, 4),
+        "largest_magnitude": (x, rows * n, 4),
+        "quantize_integers": (x, torch.zeros(rows * n, dtype=torch.int8), rows * n, 4, 20.0, 127, _KEY),
+        "step_by_signs": (_bytes(rows, n), signs, rows, n, 1, 20_000, 3, _KEY),
+        "adam_by_signs": (*of_adam, rows, n, 0.1, 0.9, 0.1, 0.01, 1e-8, 0.02, _KEY),
+    }
+
+
+def norm_calls() -> dict[str, Arguments]:
+    """Of the passes of norms."""
+    y, grad, out = _reals(3, _PIXELS, _CHANNELS), _reals(3, _PIXELS, _CHANNELS).flip(0), torch.zeros(*_PASS)
+    codes, bits = some_bits(3, _PIXELS * _CHANNELS), torch.zeros(3, 150, dtype=torch.uint8)
+    one, four = _reals(_CHANNELS).abs() + 0.5, _reals(4, _CHANNELS)
+    zeros, slopes = torch.zeros(3, _CHANNELS), [0.25, 1.0]
+    backward = (grad, codes, slopes, y)
+    return {
+        "norm_sign": (y, one, 1e-5, bits, bits, zeros[0], zeros[0], *_PASS, 0),
+        "norm_sign_backward": (grad, codes, codes, one, four, out, zeros[0], *_PASS, 0),
+        "batch_statistics": (y, 0, one, one, 1e-5, one, one, 0.1, zeros[:2], zeros[:2], *_PASS, 0),
+        "norm_clamp": (y, one, one, grad, out, bits, -1.0, 1.0, *_PASS, 0, 0, 0),
+        "sign_codes": (y, one, one, [1.0], bits, bits, *_PASS, 0),
+        "norm_gradient_terms": (
+            *backward,
+            four[:2].abs() + 0.5,
+            0,
+            one,
+            1e-5,
+            zeros,
+            zeros[0, :1],
+            zeros,
+            *_PASS,
+            0,
+            0,
+        ),
+        "norm_gradient": (*backward, four[:3], out, *_PASS, 0, 0),
+        "norm_gradient_integers": (
+            *backward,
+            four[:3],
+            20.0,
+            out.to(torch.int8),
+            zeros[0, :1],
+            *_PASS,
+            0,
+            0,
+            127,
+            _KEY,
+        ),
+        "pass_slopes": (grad, codes, slopes, out, *_PASS, 0),
+    }
