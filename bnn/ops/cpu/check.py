@@ -20,6 +20,7 @@ _POOL = (_SHAPE, (2, 2), (2, 2), (0, 0), (1, 1), (2, 3))
 _PASS = (3, _PIXELS, _CHANNELS)
 _INFINITY, _ONE, _MINUS_ONE = 0x7F80_0000, 0x3F80_0000, 0xBF80_0000  # bits of float32
 _KEY = 7
+_POINTS = 7_169  # of a table over the odds of a probability
 
 
 def invoke(extension: ModuleType, isa: str, threads: int, name: str, *arguments: Any) -> Any:
@@ -107,7 +108,10 @@ def element_calls() -> dict[str, Arguments]:
     rows, n = 3, 44
     x, signs, bits = _reals(rows, n), some_bits(rows, n), torch.zeros(rows, 6, dtype=torch.uint8)
     halves, out = x.half() / 4, torch.zeros(rows, n)
-    of_adam = (halves, halves / 4, halves.abs(), signs)
+    of_adam = (halves, halves / 4, halves.abs())
+    adam = (rows, n, 0.1, 0.9, 0.1, 0.01, 1e-8, 0.02, _KEY)
+    numbers = (torch.arange(2 * rows * n) ** 2 * 2_654_435_761 % 2**31).int()
+    units = torch.arange(4 * _POINTS, dtype=torch.int32)
     return {
         "pack": (x, bits, rows, n, 4, _INFINITY),
         "unpack": (signs, out, rows, n, 4, _ONE, _MINUS_ONE),
@@ -116,7 +120,12 @@ def element_calls() -> dict[str, Arguments]:
         "largest_magnitude": (x, rows * n, 4),
         "quantize_integers": (x, torch.zeros(rows * n, dtype=torch.int8), rows * n, 4, 20.0, 127, _KEY),
         "step_by_signs": (_bytes(rows, n), signs, rows, n, 1, 20_000, 3, _KEY),
-        "adam_by_signs": (*of_adam, rows, n, 0.1, 0.9, 0.1, 0.01, 1e-8, 0.02, _KEY),
+        "adam_by_signs": (*of_adam, signs, *adam),
+        "adam_by_values": (*of_adam, x, *adam),
+        "pulse_pairs": (
+            *(signs, signs.flip(0), x / 2, numbers, rows, n, units[: 2 * _POINTS] / (2 * _POINTS), units, units),
+            *(1.0, 0.1, False, torch.zeros(3, dtype=torch.int64)),
+        ),
     }
 
 
