@@ -45,6 +45,25 @@ def freeze(model: nn.Module, upto: str, *, input_shape: tuple[int, ...], hands_o
     return (_handing_on_bits(graph, upto, input_shape) if hands_on_bits else graph).train()
 
 
+def places_to_freeze(model: nn.Module, *, input_shape: tuple[int, ...]) -> list[str]:
+    """Up to where the first layers can be frozen so that one value goes on, one name for each number of layers that
+    are left to train, most of these first; poolings and the like before the next layer are frozen, too.
+
+    Raises:
+        RecipeError: the network's calls cannot be listed.
+    """
+    graph = _as_graph(model, input_shape)
+    layers = [place for place, call in enumerate(graph.calls) if _has_parameters(graph, call)]
+    names, before = [], graph.frozen
+    for following in layers[1:]:
+        last = max(place for place in range(following) if graph.calls[place].kind == "part")
+        graph.frozen = last + 1
+        if len(graph.handed_on) == 1:
+            names.append(graph.calls[last].target)
+    graph.frozen = before
+    return names
+
+
 def _handing_on_bits(graph: Graph, upto: str, input_shape: tuple[int, ...]) -> Graph:
     """The network, with a sign behind the frozen part unless that gives bits."""
     name, *others = graph.handed_on

@@ -155,7 +155,8 @@ class Replay(nn.Module):
     def drawn(self, parts: int) -> list[tuple[Tensor, Tensor]]:
         """The rows and labels, int64, that the parts of a training step replay: drawn from the earlier classes."""
         if self.rows.is_meta:  # shapes alone are asked for
-            rows, labels = self.rows.new_empty(self.per_step, self.rows.shape[1]), self.labels[: self.per_step]
+            rows = self.rows.new_empty(self.per_step, self.rows.shape[1])
+            labels = self.labels.new_empty(self.per_step)
         else:
             kept = ((self.labels != _NOBODY) & (self.labels < self.earlier)).nonzero().flatten()
             places = kept[torch.randint(len(kept), (self.per_step,), generator=self.generator).to(kept.device)]
@@ -275,7 +276,8 @@ def save(replay: Replay, path: Path) -> None:
     about = {"classes": replay.classes, "upto": replay.upto, "network": replay.network}
     about |= {"mean": replay.mean, "std": replay.std}
     tensors = {name: x.contiguous() for name, x in replay.state_dict().items()}
-    replace_file(path, safetensors.torch.save(tensors, {"format": _FORMAT, "about": json.dumps(about)}))
+    # One entry: the order of several is that of a hash.
+    replace_file(path, safetensors.torch.save(tensors, {_FORMAT: json.dumps(about)}))
 
 
 def load(path: Path, *, generator: torch.Generator) -> Replay:
@@ -287,10 +289,7 @@ def load(path: Path, *, generator: torch.Generator) -> Replay:
     try:
         require_regular(path)
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise ValueError("it has another format")
-            about = json.loads(metadata["about"])
+            about = json.loads((file.metadata() or {})[_FORMAT])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _restored(about, tensors, generator)
     except OSError as error:

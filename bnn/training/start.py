@@ -29,10 +29,12 @@ class Taken(NamedTuple):
     """Their names, with both shapes where these differ."""
     by_class: list[str]
     """Those of which the classes that both networks know begin with what they had."""
+    new_classes: list[str]
+    """Those that are drawn in these layers."""
 
     def __str__(self) -> str:
         new = f"; new: {', '.join(self.new)}" if self.new else ""
-        some = f"; of {', '.join(self.by_class)} the classes that were known" if self.by_class else ""
+        some = f"; {', '.join(self.by_class)} but for {', '.join(self.new_classes)}" if self.by_class else ""
         return f"{len(self.taken)} layers begin with the weights that they had{some}{new}"
 
 
@@ -104,6 +106,7 @@ def take_weights(
         CheckpointError: not one layer fits.
     """
     taken, new, by_class = [], [], []
+    fresh: set[str] = set()
     there, here = ([str(name) for name in names] for names in classes)
     rows = [(here.index(name), there.index(name)) for name in here if name in there]
     stores = {name: module for name, module in model.named_modules() if isinstance(module, WeightStore)}
@@ -117,6 +120,7 @@ def take_weights(
             taken.append(name)
         elif rows and given is not None and _differ_in_rows(given.shape, shape, len(there), len(here)):
             by_class.append(name)
+            fresh |= set(here) - set(there)
         elif not name.endswith("num_batches_tracked"):
             new.append(name if given is None else f"{name} ({_size(given.shape)} there, {_size(shape)} here)")
     with torch.no_grad():
@@ -130,7 +134,8 @@ def take_weights(
     layers = list(dict.fromkeys(name.rpartition(".")[0] for name in taken))
     if not layers:
         raise CheckpointError(f"no layer of {source} fits the network: not one has the name and shape of a layer of it")
-    return Taken(layers, new, list(dict.fromkeys(name.rpartition(".")[0] for name in by_class)))
+    heads = list(dict.fromkeys(name.rpartition(".")[0] for name in by_class))
+    return Taken(layers, new, heads, [name for name in here if name in fresh])
 
 
 def _differ_in_rows(given: Sequence[int], own: Sequence[int], there: int, here: int) -> bool:

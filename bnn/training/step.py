@@ -30,6 +30,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of logits and labels, a mean over the batch."""
 
 
+InputLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A loss of logits, labels and the batch itself, a mean over the batch."""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """The result of a training step."""
@@ -73,6 +77,8 @@ class TrainingStep:
     """Generators that the model or optimizer draws from in training; checkpoints keep their states."""
     exchange: Exchange | None = None
     """What becomes of the gradients where several ranks share each batch; None: one process has it all."""
+    training_loss: InputLoss | None = None
+    """Takes the place of `loss` in training, where it depends on the input as well, as a teacher's does."""
     replay: Replay | None = None
     """Examples of earlier classes that go into each step, behind the frozen first layers of a `Graph`; None for none."""
 
@@ -112,16 +118,20 @@ class TrainingStep:
 
         Raises:
             RecipeError: the model, the loss or the optimizer fails.
+            DistributedError: several processes share the batch, and there are examples to replay.
             MemoryError: there is not enough memory.
         """
+        if self.exchange is not None and self.replay is not None:
+            raise DistributedError("several processes cannot replay examples of earlier classes: take one")
+        if self.exchange is not None and self.exchange.shares_slices and self.training_loss is not None:
+            raise DistributedError("the exchange `exact` knows no loss of the input: take --exchange count")
         # Such as running statistics, which a forward pass changes.
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        trained = [module for module in self.model.modules() if module.training]
+        buffers = [(x, x.clone()) for module in trained for x in module.buffers(recurse=False)]
         with exchanging(self.exchange):
             if self.exchange is None:
                 result = self._accumulate(x, labels, slices, before_backward)
             else:
-                if self.replay is not None:
-                    raise DistributedError("several processes cannot replay examples of earlier classes: take one")
                 result = self._accumulate_shared(self.exchange, x, labels, before_backward)
         if result is not None and not _finite_gradients(self.optimizer):
             result = None
@@ -144,6 +154,8 @@ class TrainingStep:
             logits = self.model(x) if replayed is None else self.model(x, replayed)
         if self.precision == "bfloat16":
             logits = logits.float()
+        if self.training_loss is not None and self.model.training:
+            return logits, self.training_loss(logits, labels, x)
         return logits, self.loss(logits, labels)
 
     def states(self) -> list[Tensor]:

@@ -29,6 +29,7 @@ _ORDER = (
     "other parameters",
     "optimizer state",
     "running statistics",
+    "samples to replay",
     "activations",
     "windows",
     "pool choices",
@@ -76,6 +77,9 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
         roles.take("latent weights", "always", [live.memory_of(weight) for weight in weights])
     roles.take("other parameters", "always", parameters)
     roles.take("running statistics", "always", live.hold(list(model.buffers())))
+    if step.replay is not None:
+        kept = [step.replay.rows, step.replay.labels]
+        roles.take("samples to replay", "always", live.hold(kept))
 
     def forward_ends(loss: Tensor) -> None:
         saved = {live.memory_of(tensor) for tensor in saved_tensors(loss)} - set(parameters)
