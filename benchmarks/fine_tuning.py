@@ -53,7 +53,9 @@ def bnn(*words: object) -> None:
     """Runs a command of bnn; ends this program where it fails."""
     done = subprocess.run([sys.executable, "-m", "bnn", *map(str, words)], stdout=subprocess.DEVNULL)
     if done.returncode:
-        raise SystemExit(f"bnn {' '.join(map(str, words))} ended with {done.returncode}: the same command tries it again")
+        raise SystemExit(
+            f"bnn {' '.join(map(str, words))} ended with {done.returncode}: the same command tries it again"
+        )
 
 
 def train_once(run: Path, data: Path, *, epochs: int, seed: int, more: Sequence[object] = ()) -> None:
@@ -89,7 +91,9 @@ def hits(model_file: Path, data_dir: Path) -> dict[str, list[float]]:
     known = [k for k, name in enumerate(names) if name in model.classes]
     rows = torch.isin(split.labels, torch.tensor(known)).nonzero().flatten()
     images, labels = split[rows]
-    labels = relabelled(split, [n if n in model.classes else model.classes[0] for n in names], model.classes).labels[rows]
+    labels = relabelled(split, [n if n in model.classes else model.classes[0] for n in names], model.classes).labels[
+        rows
+    ]
     assert model.preprocessing is not None
     with torch.no_grad():
         logits = torch.cat([model(model.preprocessing.normalized(part)) for part in torch.split(images, 500)])

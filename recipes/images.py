@@ -7,13 +7,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bnn.codec import load as load_model
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
 from bnn.errors import DataError, RecipeError, near_match
+from bnn.methods.distillation import DistilledLoss, Teacher
 from bnn.models import binarynet, cnv, initialize, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
 from bnn.models.freezing import freeze as frozen
 from bnn.models.torchvision_networks import PREFIX, torchvision_network
 from bnn.presets import Preset, prepare
-from bnn.training import Precision, Run, warmup_cosine
+from bnn.training import Precision, Run, directory, warmup_cosine
 from bnn.training.replay import KeepReplay, upto_of, with_earlier_classes
 from bnn.training.replay import load as load_replay
 from bnn.training.start import classes_of, take_weights, weights_of
@@ -77,6 +79,9 @@ def recipe(
     start: Path | None = None,
     freeze: str | None = None,
     replay: Path | None = None,
+    teacher: Path | None = None,
+    temperature: float = 4.0,
+    teacher_part: float = 0.9,
     seed: int = 0,
 ) -> Run:
     """Trains a binary network on a folder of pictures.
@@ -101,12 +106,18 @@ def recipe(
             `start`.
         replay: a file of `bnn replay`: samples of the classes that `start` knows, which the training sees again beside
             the pictures of new classes, so that both are known in the end. It freezes the layers before the samples.
+        teacher: a run's directory or a model file (.bnnz) that knows the classes and takes pictures of the same size,
+            from whose outputs the network learns beside the labels (see bnn.methods.distillation).
+        temperature: of the teacher's outputs.
+        teacher_part: of the teacher in the loss, in [0, 1]; the labels have the rest.
         seed: of the weights, the order of the images, the augmentation, the division and the validation split.
     """
     if data.num_classes < 2:
         raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
     if (freeze or replay) is not None and start is None:
         raise RecipeError("drawn weights are not worth freezing: say with --start what to begin with")
+    if teacher is not None and replay is not None:
+        raise RecipeError("a teacher has no outputs for samples that are replayed: leave out --teacher or --replay")
     kept = None if replay is None else load_replay(replay, generator=torch.Generator().manual_seed(seed))
     if kept is not None:
         data, freeze = with_earlier_classes(data, kept), upto_of(kept, freeze)
@@ -136,11 +147,15 @@ def recipe(
         batch_size = kept.prepare(step.model, data.num_classes, batch_size=batch_size, source=str(replay))
         generators["replay"] = kept.generator
         notes.append(f"{kept}, beside {batch_size} new ones")
+    distilled = None
+    if teacher is not None:
+        found = load_model(teacher / directory.MODEL if teacher.is_dir() else teacher)
+        distilled = DistilledLoss(Teacher(found, data), temperature=temperature, part=teacher_part)
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
         augment.insert(0, RandomCrop(padding=max(1, data.image_shape[1] // 8)))
     return Run(
-        **vars(step) | {"precision": precision, "replay": kept, "generators": generators},
+        **vars(step) | {"precision": precision, "replay": kept, "generators": generators, "training_loss": distilled},
         data=data,
         epochs=epochs,
         batch_size=batch_size,

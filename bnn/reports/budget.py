@@ -128,7 +128,9 @@ def print_tunings(console: Console, rows: Sequence[Mapping[str, Any]], *, title:
         samples = [f"{row['samples']:,}"] if with_samples else []
         step = _mib(row["step_bytes"])
         table.add_row(row["freeze"], str(row["layers"]), f"{row['weights']:,}", step, f"{row['bits']:,}", *samples)
-    caption = "Needed by the process beside Python and torch, predicted: see docs/cost.md; a sample has a label besides."
+    caption = (
+        "Needed by the process beside Python and torch, predicted: see docs/cost.md; a sample has a label besides."
+    )
     _print(console, title, table, caption)
 
 

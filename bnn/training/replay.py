@@ -45,9 +45,9 @@ _AT_ONCE = 250
 class Replay(nn.Module):
     """As many examples as fit, of all classes as equally as they come: a class-balanced reservoir.
 
-    An example that comes when the reservoir is full takes the place of one of the largest class; one of a class that has
-    been the largest itself stays with the probability by which each example of its class has stayed. Source: Chrysakis
-    and Moens 2020, ICML, "Online Continual Learning from Imbalanced Data", algorithm 1.
+    An example that comes when the reservoir is full takes the place of one of the largest class; one of a class that
+    has been the largest itself stays with the probability by which each example of its class has stayed. Source:
+    Chrysakis and Moens 2020, ICML, "Online Continual Learning from Imbalanced Data".
 
     Args:
         samples: how many there is room for, at least one for each class.
@@ -218,7 +218,9 @@ def with_earlier_classes(data: Dataset, replay: Replay) -> Dataset:
     """
     classes = (*replay.classes, *(name for name in data.classes if name not in replay.classes))
     if len(data.mean) != len(replay.mean):
-        raise DataError(f"{data.source} has images of {len(data.mean)} channels, the samples to replay {len(replay.mean)}")
+        raise DataError(
+            f"{data.source} has images of {len(data.mean)} channels, the samples to replay {len(replay.mean)}"
+        )
     places = torch.tensor([classes.index(name) for name in data.classes])
     train, test = (replace(split, labels=places[split.labels]) for split in (data.train, data.test))
     return replace(data, train=train, test=test, classes=classes, mean=replay.mean, std=replay.std)
@@ -321,7 +323,12 @@ def _restored(about: dict[str, Any], tensors: dict[str, Tensor], generator: torc
     )
     restore_module(replay, tensors)
     counts = torch.bincount(labels[labels >= 0].long(), minlength=len(names))
-    if int(labels.min()) < _NOBODY or len(counts) > len(names) or int(counts.min()) < 1 or bool((replay.seen < 0).any()):
+    if (
+        int(labels.min()) < _NOBODY
+        or len(counts) > len(names)
+        or int(counts.min()) < 1
+        or bool((replay.seen < 0).any())
+    ):
         raise ValueError("its labels are not those of its classes, or a class has no sample")
     return replay
 

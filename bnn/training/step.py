@@ -80,7 +80,7 @@ class TrainingStep:
     training_loss: InputLoss | None = None
     """Takes the place of `loss` in training, where it depends on the input as well, as a teacher's does."""
     replay: Replay | None = None
-    """Examples of earlier classes that go into each step, behind the frozen first layers of a `Graph`; None for none."""
+    """Examples of earlier classes that go into each step behind the frozen first layers of a `Graph`; or None."""
 
     def __post_init__(self) -> None:
         if self.slice_size is not None and self.slice_size < 1:

@@ -1,6 +1,5 @@
 """The recipe for pictures of one's own: what it does with any folder, and how it refuses others."""
 
-import json
 import re
 import shutil
 from importlib.util import find_spec
@@ -17,7 +16,6 @@ from bnn.data import RandomCrop, RandomFlip
 from bnn.errors import DataError, RecipeError
 from bnn.training import Trainer
 from bnn.training.recipe import find_recipe, load_recipe
-from bnn.training.replay import load as load_replay
 from bnn.weights import AccumulatorStore, LatentStore, named_stores
 
 IMAGES = load_recipe(find_recipe("images"))
@@ -107,59 +105,6 @@ def test_a_training_begins_with_the_weights_of_another_of_other_classes_and_pres
     assert torch.equal(model.network.parts["1"].first.product.store.read().dense(), first)
     again = IMAGES(start=folder.parent / "tuned", preset="edge-min", **options)
     assert torch.equal(again.model[1].first.product.store.read().dense(), first)
-
-
-def test_new_classes_are_learned_beside_samples_of_those_that_are_known(folder, trained, capsys):
-    other = folder.parent / "other"
-    shutil.copytree(folder / "dark", other / "grey")
-    shutil.copytree(folder / "dark", other / "dark")
-    command = ["replay", str(trained), "--freeze", "1", "--fit", "700B"]
-    assert main(command) == 0
-    assert "5 samples of 2 classes, 1,024 bits each, in 650 bytes" in capsys.readouterr().out
-    words = ["--image-size", "16", "--epochs", "1", "--batch-size", "4", "--preset", "edge-min"]
-    words += ["--start", str(trained), "--replay", str(trained / "replay.safetensors")]
-    tuned = folder.parent / "tuned"
-    assert main(["train", "images", "--data-dir", str(other), *words, "--out", str(tuned)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "replay: 5 samples of 2 classes in 650 bytes, 1,024 bits each; 3 of them in a step, beside 1 new ones" in said
-    assert bnn.load(tuned / "model.bnnz").classes == ("bright", "dark", "grey")
-    start = load_replay(tuned / "replay.safetensors", generator=torch.Generator())
-    assert start.classes == ("bright", "dark", "grey")
-    assert main(["eval", str(tuned), "--data-dir", str(other)]) == 0
-    words += ["--freeze", "2"]
-    assert main(["train", "images", "--data-dir", str(other), *words, "--out", str(folder / "no")]) == 1
-    assert "are of layer 1: leave out --freeze 2" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--freeze", "1", "--fit", "200B"), "2 classes take at least 2 samples of 130 bytes: there is room for 1"),
-        (("--freeze", "nine", "--fit", "1MiB"), "there is no layer 'nine' to freeze up to"),
-        (("--freeze", "1", "--fit", "much"), "'much' is not a size"),
-        (("--freeze", "1", "--fit", "1MiB", "--seed", "-1"), "--seed is in 0..2**63-1, got -1"),
-    ],
-)
-def test_samples_that_cannot_be_kept_are_one_line(words, message, trained, capsys):
-    assert main(["replay", str(trained), *words]) in (1, 2)
-    errors = capsys.readouterr().err
-    assert re.fullmatch(r"bnn: [^\n]+\n", errors)
-    assert message in errors
-
-
-def test_what_may_learn_in_so_much_memory(trained, capsys):
-    command = ["budget", "--start", str(trained), "--batch", "4"]
-    assert main([*command, "--fit", "7MiB", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["tunings"]
-    assert [(row["freeze"], row["layers"], row["bits"]) for row in rows] == [
-        ("0", 5, 1024), ("1", 4, 1024), ("2", 3, 512), ("5", 2, 64), ("6", 1, 64)
-    ]  # fmt: skip
-    for row in rows:
-        assert row["samples"] == (7 * 2**20 - row["step_bytes"]) // (row["bits"] // 8 + 2)
-    assert main([*command, "--fit", "2MiB"]) == 1
-    assert "nothing may learn in 2.00 MiB: the layers behind 6 alone take" in capsys.readouterr().err
-    assert main([*command, "--input", "3,16,16"]) == 2
-    assert "leave out --input" in capsys.readouterr().err
 
 
 def test_starts_that_do_not_fit_are_one_line(folder, trained, capsys):

@@ -144,7 +144,10 @@ def test_what_is_kept_is_what_the_network_makes_of_the_pictures():
 
 
 def test_the_samples_are_in_the_prediction_and_what_is_frozen_costs_no_state():
-    tuned, whole = run(), prepare("edge-min", partial(resnet8, input_shape=SHAPE, classes=4, width=8), input_shape=SHAPE)
+    tuned, whole = (
+        run(),
+        prepare("edge-min", partial(resnet8, input_shape=SHAPE, classes=4, width=8), input_shape=SHAPE),
+    )
     variables = predict_run(tuned).table.variables
     assert sum(v.bytes for v in variables if v.name == "samples to replay") == tuned.replay.nbytes
     assert sum(p.numel() for g in tuned.optimizer.param_groups for p in g["params"]) < sum(
@@ -207,7 +210,7 @@ def damaged(path: Path, **changes) -> Path:
     ids=str,
 )
 def test_what_is_no_file_of_samples_is_one_line(changes, tmp_path):
-    with pytest.raises(CheckpointError, match="is no file of samples to replay .*: make one by `bnn replay RUN`"):
+    with pytest.raises(CheckpointError, match=r"is no file of samples to replay .*: make one by `bnn replay RUN`"):
         load(damaged(tmp_path / "file", **changes), generator=generator())
 
 

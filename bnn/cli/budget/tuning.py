@@ -67,7 +67,7 @@ def show_tunings(start: Path, options: argparse.Namespace) -> None:
         least = min(found, key=lambda tuning: tuning.step_bytes)
         raise RunError(
             f"nothing may learn in {options.fit / MIB:,.2f} MiB: the layers behind {least.freeze} alone take"
-            f" {least.step_bytes / MIB:,.2f} MiB, batch of {options.batch}, {preset}; give more, or take a smaller --batch"
+            f" {least.step_bytes / MIB:,.2f} MiB, batch of {options.batch}, {preset}; give more or a smaller --batch"
         )
     if options.json:
         rows = [asdict(tuning) for tuning in fitting]
