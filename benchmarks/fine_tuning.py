@@ -1,6 +1,6 @@
 """New classes on the device: a network of seven classes learns three more, by replay in bits, beside joint training.
 
-    python -m benchmarks.fine_tuning train --data-dir CIFAR --out OUT --seeds 0,1,2 --epochs 3
+    python -m benchmarks.fine_tuning train --data-dir CIFAR --out OUT --seeds 0,1,2
     python -m benchmarks.fine_tuning measure --data-dir CIFAR --out OUT
     python -m benchmarks.fine_tuning table --out OUT
 
@@ -26,27 +26,43 @@ import torch
 from bnn.codec import load
 from bnn.cost.memory.resident import PeakResident
 from bnn.data.folder import labelled_images
+from bnn.models import resnet8
+from bnn.models.freezing import freeze
+from bnn.presets import prepare
 from bnn.training.directory import CONFIGURATION, SUMMARY
 from bnn.training.evaluation import relabelled
 from bnn.training.recipe import load_recipe, locate_recipe
+from bnn.training.replay import load as load_replay
+from bnn.training.start import weights_of
 
 KNOWN = 7
 """Of the classes, in the order of their names."""
-_OPTIONS = {"model": "cnv", "image_size": 32, "preset": "edge-min", "batch_size": 100, "validation": 0.0, "crop": False}
+_OPTIONS = {
+    "model": "resnet8",
+    "image_size": 32,
+    "preset": "edge-min",
+    "batch_size": 50,
+    "validation": 0.0,
+    "crop": False,
+}
+_PICTURES = {"train": 1000, "test": 500}
+"""Of each class."""
 _STEPS = 5
 
 
 def parts(data_dir: Path, out: Path) -> dict[str, Path]:
-    """Folders of the first classes, of the last and of all; those of some classes are made of links."""
+    """Folders of the first classes, of the last and of all, of links to the first pictures of each class."""
     names = sorted(path.name for path in (data_dir / "train").iterdir() if path.is_dir())
-    for folder, own in (("seven", names[:KNOWN]), ("three", names[KNOWN:])):
+    folders = {"seven": names[:KNOWN], "three": names[KNOWN:], "ten": names}
+    for folder, own in folders.items():
         for name in own:
-            for part in ("train", "test"):
-                link = out / "data" / folder / part / name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                if not link.exists():
-                    link.symlink_to((data_dir / part / name).absolute())
-    return {"seven": out / "data" / "seven", "three": out / "data" / "three", "ten": data_dir}
+            for part, pictures in _PICTURES.items():
+                place = out / "data" / folder / part / name
+                place.mkdir(parents=True, exist_ok=True)
+                for picture in sorted((data_dir / part / name).iterdir())[:pictures]:
+                    if not (place / picture.name).exists():
+                        (place / picture.name).symlink_to(picture.absolute())
+    return {folder: out / "data" / folder for folder in folders}
 
 
 def bnn(*words: object) -> None:
@@ -120,6 +136,20 @@ def _peak(options: argparse.Namespace, name: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _load_libraries(start: Path, samples: Path) -> None:
+    """Loads the code that listing calls, reading a start and steps take, by those of a narrow network."""
+    shape = (3, 32, 32)
+    weights_of(start), load_replay(samples, generator=torch.Generator())
+    for preset in ("standard", "edge-min"):
+        step = prepare(
+            preset,
+            lambda: freeze(resnet8(input_shape=shape, width=4), "1", input_shape=shape, hands_on_bits=True),
+            input_shape=shape,
+            keep_weights=True,
+        )
+        step.take(torch.randn(4, *shape), torch.arange(4))
+
+
 def measure_one(options: argparse.Namespace, name: str) -> dict[str, float]:
     """MiB that the process grows by for a network, its optimizer, its samples and some steps, above the level before.
 
@@ -132,12 +162,10 @@ def measure_one(options: argparse.Namespace, name: str) -> dict[str, float]:
         more["replay"] = options.out / f"replay-{options.freeze}-0.safetensors"
     folder = folders["three" if name == "tuned" else "ten"]
     data = images.load_data(data_dir=folder, image_size=32)  # type: ignore[misc]
-    small = images.function(data, **{**_OPTIONS, **more, "start": None, "replay": None, "model": "resnet8"}, epochs=1)
-    x, labels = data.train[torch.arange(2)]
-    small.take(x.float() / 255, labels)
-    del small
+    own = {name: value for name, value in _OPTIONS.items() if name != "image_size"} | more | {"epochs": 1}
+    _load_libraries(options.out / "seven-0", options.out / f"replay-{options.freeze}-0.safetensors")
     resident = PeakResident()
-    run = images.function(data, **{**_OPTIONS, **more}, epochs=1)
+    run = images.function(data, **own)
     images_, labels = run.data.train[torch.arange(run.batch_size)]
     x = run.data.preprocessing.normalized(images_)
     run.model.train()
@@ -152,7 +180,7 @@ def table(options: argparse.Namespace) -> str:
     for kind in ("seven", "ten", f"tuned-{options.freeze}"):
         for run in sorted(options.out.glob(f"{kind}-[0-9]")):
             if (run / SUMMARY).exists():
-                for name, values in hits(run / "model.bnnz", options.data_dir).items():
+                for name, values in hits(run / "model.bnnz", parts(options.data_dir, options.out)["ten"]).items():
                     rows.setdefault(kind, {}).setdefault(name, []).extend(values)
     lines = ["| network | seeds | old classes | among old ones alone | new classes |", "|---|---|---|---|---|"]
     for kind, found in rows.items():
@@ -176,9 +204,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--epochs", type=int, default=3, help="of the seven classes, and of all ten")
-    parser.add_argument("--tuning-epochs", type=int, default=3, help="over the pictures of the three")
-    parser.add_argument("--freeze", default="5", help="the last layer that does not learn the three")
+    parser.add_argument("--epochs", type=int, default=6, help="of the seven classes, and of all ten")
+    parser.add_argument("--tuning-epochs", type=int, default=4, help="over the pictures of the three")
+    parser.add_argument("--freeze", default="1", help="the last layer that does not learn the three")
     parser.add_argument("--fit", default="1MiB", help="of the samples")
     parser.add_argument("--only", help="measure this here")
     options = parser.parse_args()
