@@ -275,7 +275,7 @@ def save(replay: Replay, path: Path) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    about = {"classes": replay.classes, "upto": replay.upto, "network": replay.network}
+    about: dict[str, Any] = {"classes": replay.classes, "upto": replay.upto, "network": replay.network}
     about |= {"mean": replay.mean, "std": replay.std}
     tensors = {name: x.contiguous() for name, x in replay.state_dict().items()}
     # One entry: the order of several is that of a hash.
@@ -313,7 +313,8 @@ def _restored(about: dict[str, Any], tensors: dict[str, Tensor], generator: torc
         raise ValueError("its mean and deviation are none")
     rows, labels = tensors["rows"], tensors["labels"]
     replay = Replay(
-        *rows.shape,
+        rows.shape[0],
+        rows.shape[1],
         [str(name) for name in names],
         upto=str(about["upto"]),
         mean=mean,
