@@ -7,14 +7,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from bnn.codec import load as load_model
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
 from bnn.errors import DataError, RecipeError, near_match
+from bnn.methods.distillation import DistilledLoss, Teacher
 from bnn.models import binarynet, cnv, initialize, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
 from bnn.models.freezing import freeze as frozen
 from bnn.models.torchvision_networks import PREFIX, torchvision_network
 from bnn.presets import Preset, prepare
-from bnn.training import Precision, Run, warmup_cosine
-from bnn.training.start import take_weights, weights_of
+from bnn.training import Precision, Run, directory, warmup_cosine
+from bnn.training.replay import KeepReplay, upto_of, with_earlier_classes
+from bnn.training.replay import load as load_replay
+from bnn.training.start import classes_of, take_weights, weights_of
 
 # Each with what the height and width of its images are multiples of, and their least.
 _MODELS = {
@@ -74,6 +78,10 @@ def recipe(
     validation: float = 0.1,
     start: Path | None = None,
     freeze: str | None = None,
+    replay: Path | None = None,
+    teacher: Path | None = None,
+    temperature: float = 4.0,
+    teacher_part: float = 0.9,
     seed: int = 0,
 ) -> Run:
     """Trains a binary network on a folder of pictures.
@@ -86,7 +94,7 @@ def recipe(
             torchvision:NAME, a classifier of torchvision with binary layers, as torchvision:resnet18.
         preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images a step, with those that are replayed.
         learning_rate: at the start; a cosine takes it to 0. By default the preset's own.
         flip: whether pictures are mirrored at random; leave it out where left and right differ, as in letters.
         crop: whether pictures are moved at random, by up to an eighth of their size.
@@ -96,12 +104,23 @@ def recipe(
             the others, such as a head for other classes, are drawn.
         freeze: the last layer that is not trained any more, by its name, or how many layers with weights are not; with
             `start`.
+        replay: a file of `bnn replay`: samples of the classes that `start` knows, which the training sees again beside
+            the pictures of new classes, so that both are known in the end. It freezes the layers before the samples.
+        teacher: a run's directory or a model file (.bnnz) that knows the classes and takes pictures of the same size,
+            from whose outputs the network learns beside the labels (see bnn.methods.distillation).
+        temperature: of the teacher's outputs.
+        teacher_part: of the teacher in the loss, in [0, 1]; the labels have the rest.
         seed: of the weights, the order of the images, the augmentation, the division and the validation split.
     """
     if data.num_classes < 2:
         raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
-    if freeze is not None and start is None:
+    if (freeze or replay) is not None and start is None:
         raise RecipeError("drawn weights are not worth freezing: say with --start what to begin with")
+    if teacher is not None and replay is not None:
+        raise RecipeError("a teacher has no outputs for samples that are replayed: leave out --teacher or --replay")
+    kept = None if replay is None else load_replay(replay, generator=torch.Generator().manual_seed(seed))
+    if kept is not None:
+        data, freeze = with_earlier_classes(data, kept), upto_of(kept, freeze)
     network, notes = _network(model, data), []
 
     def build() -> nn.Module:
@@ -109,8 +128,11 @@ def recipe(
         if start is None:
             return made
         initialize(made, generator=torch.Generator().manual_seed(seed))
-        notes.append(str(take_weights(made, weights_of(start), str(start))))
-        return made if freeze is None else frozen(made, freeze, input_shape=data.image_shape)
+        classes = (classes_of(start), data.classes)
+        notes.append(str(take_weights(made, weights_of(start), str(start), classes=classes)))
+        if freeze is None:
+            return made
+        return frozen(made, freeze, input_shape=data.image_shape, hands_on_bits=kept is not None)
 
     step = prepare(
         preset,
@@ -120,11 +142,20 @@ def recipe(
         seed=seed,
         keep_weights=start is not None,
     )
+    generators = dict(step.generators)
+    if kept is not None:
+        batch_size = kept.prepare(step.model, data.num_classes, batch_size=batch_size, source=str(replay))
+        generators["replay"] = kept.generator
+        notes.append(f"{kept}, beside {batch_size} new ones")
+    distilled = None
+    if teacher is not None:
+        found = load_model(teacher / directory.MODEL if teacher.is_dir() else teacher)
+        distilled = DistilledLoss(Teacher(found, data), temperature=temperature, part=teacher_part)
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
         augment.insert(0, RandomCrop(padding=max(1, data.image_shape[1] // 8)))
     return Run(
-        **vars(step) | {"precision": precision},
+        **vars(step) | {"precision": precision, "replay": kept, "generators": generators, "training_loss": distilled},
         data=data,
         epochs=epochs,
         batch_size=batch_size,
@@ -132,6 +163,7 @@ def recipe(
         validation=validation,
         schedule=warmup_cosine(epochs),
         augment=augment,
+        callbacks=[] if kept is None else [KeepReplay()],
         notes=notes,
     )
 

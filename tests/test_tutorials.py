@@ -82,6 +82,29 @@ def test_the_commands_and_the_program_of_own_pictures_run_as_they_are_printed(tm
     assert capsys.readouterr().out.startswith("cat 0.")
 
 
+@pytest.mark.slow
+def test_the_commands_and_the_program_of_fine_tuning_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BNN_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("pets/cat", "pets/dog", "more/newt")):
+        Path(name).mkdir(parents=True)
+        for number in range(10):
+            pixels = (random.integers(0, 60, (32, 32, 3)) + 90 * label).astype(np.uint8)
+            Image.fromarray(pixels).save(Path(name, f"{number}.png"))
+    page = TUTORIALS[0].parent.parent / "fine-tuning.md"
+    commands = commands_of(page)
+    assert len(commands) == 8
+    for words in commands:
+        assert words[0] == "bnn"
+        assert main(words[1:]) == 0, words
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "16 samples of 2 classes, 4,096 bits each" in printed
+    assert "7 but for newt" in printed
+    exec(compile(program_of(page), str(page), "exec"), {"__name__": "tutorial"})
+    assert float(capsys.readouterr().out) > 0
+
+
 def test_the_commands_and_the_programs_of_own_measurements_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)

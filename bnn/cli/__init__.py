@@ -13,6 +13,7 @@ from bnn.cli.files import compress, decompress, inspect
 from bnn.cli.models import models
 from bnn.cli.program import run_program
 from bnn.cli.recipes import recipes
+from bnn.cli.replay import replay
 from bnn.cli.runs import evaluate, predict, report
 from bnn.cli.sweep import sweep
 from bnn.cli.train import train
@@ -30,6 +31,7 @@ commands:
   bnn recipes [copy NAME]      the recipes, or a copy of one to edit
   bnn eval RUN                 accuracy of a run's model, or one in a file, on its test split or on --data-dir
   bnn predict RUN FILE ...     what pictures show, or rows of a table are, by a run's model or one in a file
+  bnn replay RUN --fit 1MiB    samples of a run's classes, which a training of new classes sees again
   bnn budget MODEL             memory of a training step, or what fits into so much with --fit 64MiB
   bnn report RUN [RUN ...]     a page of a run's results and costs, or one that compares several
   bnn models                   networks with their weights, bits and multiply-accumulates
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "recipes": recipes,
             "eval": evaluate,
             "predict": predict,
+            "replay": replay,
             "budget": budget,
             "report": report,
             "models": models,

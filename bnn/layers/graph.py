@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnn.bits import BitTensor, cat_rows
+from bnn.layers.products import in_rows
+
 INPUT = "%x"
 """The network's input."""
 
@@ -26,6 +29,11 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...]
     options: tuple[tuple[str, Any], ...] = ()
     """Names and values."""
+
+    def taking(self, others: Mapping[str, str]) -> Call:
+        """The call with other values in the place of some, by their names."""
+        options = tuple((name, _renamed(value, others)) for name, value in self.options)
+        return self._replace(arguments=_renamed(self.arguments, others), options=options)
 
 
 def _shape(x: Tensor) -> torch.Size:
@@ -114,18 +122,48 @@ class Graph(nn.Module):
                 self.get_submodule(call.target).eval()
         return self
 
-    def forward(self, x: Tensor) -> Any:
-        """Whatever the network gives of its input."""
-        return self.run({INPUT: x}, 0)[self.output]
+    @property
+    def handed_on(self) -> list[str]:
+        """Names of the values that the frozen calls give and later ones take."""
+        given = {INPUT, *(call.result for call in self.calls[: self.frozen])}
+        taken = [name for call in self.calls[self.frozen :] for name in values_of(call)]
+        return list(dict.fromkeys(name for name in taken if name in given))
 
-    def run(self, values: dict[str, Any], first: int) -> dict[str, Any]:
+    def forward(self, x: Tensor, replayed: Tensor | None = None) -> Any:
+        """Whatever the network gives of its input.
+
+        Args:
+            x: the input.
+            replayed: rows of bits, uint8 [R, ...], that `frozen_part` has given of other examples, which stand behind
+                those of `x` from there on.
+        """
+        if replayed is None:
+            return self.run({INPUT: x}, 0)[self.output]
+        own = self.frozen_part(x)
+        others = BitTensor(replayed, (len(replayed), *own.shape[1:]), own.stride(), own.dtype)
+        return self.run({self.handed_on[0]: cat_rows([own, others])}, self.frozen)[self.output]
+
+    def frozen_part(self, x: Tensor) -> BitTensor:
+        """What the frozen calls hand on: bits, whose rows are the examples.
+
+        Raises:
+            ValueError: they hand on several values, or one that is not of bits.
+        """
+        name, *others = self.handed_on
+        value = self.run({INPUT: x}, 0, self.frozen)[name]
+        if others or not isinstance(value, BitTensor):
+            raise ValueError(f"the frozen part hands on {', '.join(self.handed_on)}, and not one value of bits")
+        return in_rows(value)
+
+    def run(self, values: dict[str, Any], first: int, stop: int | None = None) -> dict[str, Any]:
         """Takes the calls from `first` on; returns the values that are left.
 
         Args:
             values: those that the calls take from earlier ones, by name. Those that no later call takes are dropped.
             first: place of the call to begin with.
+            stop: place of the call to stop before; None: takes all.
         """
-        for place in range(first, len(self.calls)):
+        for place in range(first, len(self.calls) if stop is None else stop):
             call = self.calls[place]
             with torch.set_grad_enabled(torch.is_grad_enabled() and place >= self.frozen):
                 values[call.result] = self.take(call, values)
@@ -178,6 +216,12 @@ def values_of(call: Call) -> list[str]:
 
 def _is_value(argument: Any) -> bool:
     return isinstance(argument, str) and argument.startswith("%")
+
+
+def _renamed(argument: Any, others: Mapping[str, str]) -> Any:
+    if isinstance(argument, (list, tuple)):
+        return tuple(_renamed(item, others) for item in argument)
+    return others.get(argument, argument) if _is_value(argument) else argument
 
 
 def _with_values(argument: Any, values: Mapping[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from bnn.methods.bep import MarginLoss, bep_step
 from bnn.methods.bgd import BGD
 from bnn.methods.boolean import boolean_step
 from bnn.methods.compressibility import Compressibility
+from bnn.methods.distillation import DistilledLoss, Teacher
 from bnn.methods.foo_vb import FOOVB
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
@@ -21,6 +22,7 @@ __all__ = [
     "FOOVB",
     "AdaptiveGradientScaling",
     "Compressibility",
+    "DistilledLoss",
     "HoyerSquare",
     "LinearProbe",
     "MarginLoss",
@@ -31,6 +33,7 @@ __all__ = [
     "SilenceAwareDecay",
     "SpatialContrast",
     "TauSchedule",
+    "Teacher",
     "Ternarize",
     "Transposable",
     "bep_step",

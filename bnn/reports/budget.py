@@ -1,6 +1,7 @@
 """The tables of `bnn budget`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -112,6 +113,24 @@ def print_candidates(console: Console, candidates: Sequence[Candidate], *, title
         slices = [str(candidate.slice_size)] if with_slices else []
         size = _mib(candidate.total_bytes) + " *" * candidate.is_measured
         table.add_row(candidate.preset, candidate.optimizer, str(candidate.batch_size), *slices, size)
+    _print(console, title, table, caption)
+
+
+def print_tunings(console: Console, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
+    """Prints what may learn, and how many samples of earlier classes fit besides, in the order given."""
+    table = _table()
+    for heading in ("--freeze", "layers that learn", "weights", "MiB of a step", "bits a sample"):
+        table.add_column(heading, justify="right")
+    with_samples = any(row["samples"] is not None for row in rows)
+    if with_samples:
+        table.add_column("samples that fit", justify="right")
+    for row in rows:
+        samples = [f"{row['samples']:,}"] if with_samples else []
+        step = _mib(row["step_bytes"])
+        table.add_row(row["freeze"], str(row["layers"]), f"{row['weights']:,}", step, f"{row['bits']:,}", *samples)
+    caption = (
+        "Needed by the process beside Python and torch, predicted: see docs/cost.md; a sample has a label besides."
+    )
     _print(console, title, table, caption)
 
 

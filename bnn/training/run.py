@@ -68,4 +68,5 @@ class Run(TrainingStep):
             "seed": self.seed,
             "validation": self.validation,
             **({} if self.exchange is None else self.exchange.identity),
+            **({} if self.replay is None else {"replayed": self.replay.per_step}),
         }

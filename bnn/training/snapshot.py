@@ -37,6 +37,7 @@ def capture(
     optimizer: Optimizer,
     generators: Mapping[str, torch.Generator],
     state: dict[str, Any],
+    replay: torch.nn.Module | None = None,
 ) -> Snapshot:
     """Gathers what training needs to go on. The tensors are references: save before the next training step.
 
@@ -46,11 +47,13 @@ def capture(
         optimizer: its state is kept in the dtypes that it has.
         generators: the random generators that training draws from, by name.
         state: further JSON values, such as the epoch or the schedule's state.
+        replay: examples of earlier classes that training draws from, or None.
     """
     optimizer_part, optimizer_state = optimizer_tensors(optimizer)
     tensors = {f"model.{key}": tensor for key, tensor in module_tensors(model).items()}
     tensors |= {f"optimizer.{key}": tensor for key, tensor in optimizer_part.items()}
     tensors |= {f"generator.{name}": generator.get_state() for name, generator in generators.items()}
+    tensors |= {f"replay.{key}": tensor for key, tensor in ({} if replay is None else module_tensors(replay)).items()}
     return Snapshot(step, tensors, {"optimizer": optimizer_state, "run": state})
 
 
@@ -59,6 +62,7 @@ def restore(
     model: torch.nn.Module,
     optimizer: Optimizer,
     generators: Mapping[str, torch.Generator],
+    replay: torch.nn.Module | None = None,
 ) -> dict[str, Any]:
     """Puts a captured training state back, all of it or nothing.
 
@@ -71,14 +75,18 @@ def restore(
     optimizer_state = snapshot.state.get("optimizer")
     if not isinstance(optimizer_state, dict) or "run" not in snapshot.state:
         raise CheckpointError(f"the checkpoint of step {snapshot.step} does not hold a training state")
-    model_part, optimizer_part, generator_part = (
+    model_part, optimizer_part, generator_part, replay_part = (
         {key.removeprefix(kind): tensor for key, tensor in snapshot.tensors.items() if key.startswith(kind)}
-        for kind in ("model.", "optimizer.", "generator.")
+        for kind in ("model.", "optimizer.", "generator.", "replay.")
     )
     _check_module(model, model_part)
+    if replay is not None:
+        _check_module(replay, replay_part)
     _check_optimizer(optimizer, optimizer_part, optimizer_state)
     _check_generators(generators, generator_part)
     restore_module(model, model_part)
+    if replay is not None:
+        restore_module(replay, replay_part)
     restore_optimizer(optimizer, optimizer_part, optimizer_state)
     for name, generator in generators.items():
         generator.set_state(generator_part[name])

@@ -23,10 +23,15 @@ from bnn.layers.block import obstacle_to_sharing
 from bnn.layers.precision import Precision, products_of
 from bnn.optim.base import all_finite
 from bnn.random.streams import draw_seed, slice_seed
+from bnn.training.replay import Replay
 from bnn.weights import WeightStore, is_accumulator
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """A loss of logits and labels, a mean over the batch."""
+
+
+InputLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A loss of logits, labels and the batch itself, a mean over the batch."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,10 @@ class TrainingStep:
     """Generators that the model or optimizer draws from in training; checkpoints keep their states."""
     exchange: Exchange | None = None
     """What becomes of the gradients where several ranks share each batch; None: one process has it all."""
+    training_loss: InputLoss | None = None
+    """Takes the place of `loss` in training, where it depends on the input as well, as a teacher's does."""
+    replay: Replay | None = None
+    """Examples of earlier classes that go into each step behind the frozen first layers of a `Graph`; or None."""
 
     def __post_init__(self) -> None:
         if self.slice_size is not None and self.slice_size < 1:
@@ -109,10 +118,16 @@ class TrainingStep:
 
         Raises:
             RecipeError: the model, the loss or the optimizer fails.
+            DistributedError: several processes share the batch, and there are examples to replay.
             MemoryError: there is not enough memory.
         """
+        if self.exchange is not None and self.replay is not None:
+            raise DistributedError("several processes cannot replay examples of earlier classes: take one")
+        if self.exchange is not None and self.exchange.shares_slices and self.training_loss is not None:
+            raise DistributedError("the exchange `exact` knows no loss of the input: take --exchange count")
         # Such as running statistics, which a forward pass changes.
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        trained = [module for module in self.model.modules() if module.training]
+        buffers = [(x, x.clone()) for module in trained for x in module.buffers(recurse=False)]
         with exchanging(self.exchange):
             if self.exchange is None:
                 result = self._accumulate(x, labels, slices, before_backward)
@@ -127,12 +142,20 @@ class TrainingStep:
             _restore([buffer for buffer, _ in buffers], [before for _, before in buffers])
         return result
 
-    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and loss, which is of float32."""
+    def forward(self, x: Tensor, labels: Tensor, replayed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and loss, which is of float32.
+
+        Args:
+            x: the batch.
+            labels: int64 [B], then those of what is replayed.
+            replayed: rows of `Replay`, or None.
+        """
         with products_of(self.precision, x.device):
-            logits = self.model(x)
+            logits = self.model(x) if replayed is None else self.model(x, replayed)
         if self.precision == "bfloat16":
             logits = logits.float()
+        if self.training_loss is not None and self.model.training:
+            return logits, self.training_loss(logits, labels, x)
         return logits, self.loss(logits, labels)
 
     def states(self) -> list[Tensor]:
@@ -144,24 +167,37 @@ class TrainingStep:
         self, x: Tensor, labels: Tensor, slices: int | None, before_backward: Callable[[Tensor], None]
     ) -> StepResult | None:
         """The gradients; None where the loss is not finite."""
-        count = self.slice_count(len(labels))
-        parts = list(zip(x.tensor_split(count), labels.tensor_split(count), strict=True))
+        examples = len(labels) + (0 if self.replay is None else self.replay.per_step)
+        count = min(self.slice_count(examples), len(labels))
+        replayed: Sequence[tuple[Tensor, Tensor] | None] = [None] * count
+        if self.replay is not None:
+            replayed = self.replay.drawn(count)
+        parts = list(zip(x.tensor_split(count), labels.tensor_split(count), replayed, strict=True))
         loss, correct = 0.0, 0
         try:
-            for x_slice, labels_slice in parts[:slices]:
-                share = len(labels_slice) / len(labels)
+            for x_slice, labels_slice, others in parts[:slices]:
                 with model_errors(x_slice):
-                    part = self._accumulate_slice(x_slice, labels_slice, share, before_backward)
+                    part = self._accumulate_slice(x_slice, labels_slice, examples, before_backward, others)
                 loss += part.loss
                 correct += part.correct
         except NonFiniteError:
             return None
-        return StepResult(loss, correct, len(labels))
+        return StepResult(loss, correct, examples)
 
     def _accumulate_slice(
-        self, x: Tensor, labels: Tensor, share: float, before_backward: Callable[[Tensor], None]
+        self,
+        x: Tensor,
+        labels: Tensor,
+        examples: int,
+        before_backward: Callable[[Tensor], None],
+        replayed: tuple[Tensor, Tensor] | None,
     ) -> StepResult:
-        logits, mean = self.forward(x, labels)
+        rows = None
+        if replayed is not None:
+            rows, others = replayed[0].to(x.device), replayed[1].to(x.device)
+            labels = torch.cat((labels, others))
+        share = len(labels) / examples
+        logits, mean = self.forward(x, labels, rows)
         before_backward(mean)
         part = mean * share
         loss = part.item()

@@ -172,7 +172,7 @@ class Trainer:
                 f"the checkpoint in {self.out} has {saved['epoch']} epochs done, this run ends after {self.run.epochs}:"
                 " take more"
             )
-        state = restore(snapshot, self.run.model, self.run.optimizer, self._generators)
+        state = restore(snapshot, self.run.model, self.run.optimizer, self._generators, self.run.replay)
         self.step, self._skips_in_a_row = snapshot.step, 0
         for name in _PROGRESS:
             setattr(self, name, state[name])
@@ -197,7 +197,7 @@ class Trainer:
             "wall_s": self.wall_s,
             "callbacks": {type(callback).__name__: callback.state() for callback in self.callbacks},
         }
-        snapshot = capture(self.step, self.run.model, self.run.optimizer, self._generators, state)
+        snapshot = capture(self.step, self.run.model, self.run.optimizer, self._generators, state, self.run.replay)
         self._kept.save(snapshot)
         self._saved_at = time.monotonic()
 

@@ -7,10 +7,11 @@ from torch import nn
 from bnn.codec.network import build, describe
 from bnn.errors import RecipeError
 from bnn.layers import Graph
-from bnn.models import initialize, resnet8
-from bnn.models.freezing import freeze
+from bnn.layers.graph import INPUT
+from bnn.models import cnv, initialize, resnet8
+from bnn.models.freezing import freeze, places_to_freeze
 from bnn.presets import prepare
-from bnn.weights import FrozenStore, named_stores
+from bnn.weights import FrozenStore, is_accumulator, named_stores
 from tests.contracts import saved_bytes
 
 SHAPE = (3, 16, 16)
@@ -50,14 +51,46 @@ def test_what_is_frozen_does_not_change_and_the_rest_learns(preset):
     assert changed == {"3", "6", "7"}
 
 
-def test_what_is_frozen_keeps_nothing_for_backward():
-    x, kept = torch.randn(8, *SHAPE), []
-    for step in (frozen_step("edge-min"), prepare("edge-min", network, input_shape=SHAPE)):
-        step.model.train()
-        with saved_bytes() as saved:
-            step.model(x)
-        kept.append(sum(saved.values()))
-    assert kept[0] < kept[1] / 3
+@pytest.mark.parametrize("preset", ["standard", "edge", "edge-min"])
+def test_what_is_frozen_keeps_nothing_for_backward_and_computes_as_in_evaluation(preset):
+    x, step = torch.randn(8, *SHAPE), frozen_step(preset)
+    step.model.train()
+    with saved_bytes() as saved:
+        values = step.model.run({INPUT: x}, 0, step.model.frozen)
+    assert not saved
+    (name,) = step.model.handed_on
+    evaluated = step.model.eval().run({INPUT: x}, 0, step.model.frozen)
+    assert torch.equal(values[name], evaluated[name])
+    trained = {id(parameter) for group in step.optimizer.param_groups for parameter in group["params"]}
+    frozen = [step.model.get_submodule(call.target) for call in step.model.calls[: step.model.frozen]]
+    assert not [p for part in frozen for p in part.parameters() if id(p) in trained or is_accumulator(p)]
+
+
+@pytest.mark.parametrize(("make", "upto"), [(resnet8, "0"), (resnet8, "2"), (cnv, "5")])
+def test_what_goes_on_is_bits_and_may_be_replayed(make, upto):
+    shape = (3, 32, 32)
+    model = make(input_shape=shape, classes=3)
+    initialize(model, generator=torch.Generator().manual_seed(0))
+    graph = freeze(model, upto, input_shape=shape, hands_on_bits=True)
+    x = torch.randn(4, *shape)
+    assert torch.equal(graph(x[:1], graph.frozen_part(x).packed[1:]), graph(x))
+    again = build(describe(graph))
+    assert again.eval().frozen_part(x).packed.shape == graph.frozen_part(x).packed.shape
+
+
+def test_where_the_first_layers_can_be_frozen():
+    assert places_to_freeze(network(), input_shape=SHAPE) == ["0", "1", "2", "5", "6"]
+    assert places_to_freeze(cnv(input_shape=(3, 32, 32)), input_shape=(3, 32, 32))[:4] == ["0", "2", "3", "5"]
+
+
+def test_frozen_weights_are_not_copied_in_a_step():
+    step, copied = frozen_step("edge-min"), []
+    for call in step.model.calls[: step.model.frozen]:
+        for buffer in step.model.get_submodule(call.target).buffers():
+            buffer.clone = lambda own=buffer: copied.append(own)
+    step.model.train()
+    step.take(torch.randn(4, *SHAPE), torch.arange(4) % 3)
+    assert not copied
 
 
 def test_it_is_described_with_what_is_frozen():

@@ -90,12 +90,14 @@ def test_a_training_begins_with_the_weights_of_another_of_other_classes_and_pres
     shutil.copytree(folder / "dark", folder / "darker")
     options = {"data_dir": folder, "image_size": 16, "model": "resnet8", "epochs": 1}
     first = bnn.load(trained / "model.bnnz").network[1].first.product.store.read().dense()
+    head = bnn.load(trained / "model.bnnz").network[7].weight  # of bright and dark, which come first
     for preset in ("edge-min", "edge", "standard"):
         for start in (trained, trained / "model.bnnz"):
             run = IMAGES(start=start, preset=preset, **options)
             assert torch.equal(run.model[1].first.product.store.read().dense(), first)
             (line,) = run.notes
-            assert line.endswith("; new: 7.weight (2x64 there, 3x64 here), 7.bias (2 there, 3 here)")
+            assert line.endswith(" layers begin with the weights that they had; 7 but for darker")
+            assert torch.equal(run.model[7].weight[torch.tensor([0, 1])], head[torch.tensor([0, 1])])
     run = IMAGES(start=trained, freeze="2", preset="edge-min", **options)
     assert run.model.frozen == 3
     Trainer(run, folder.parent / "tuned").fit()

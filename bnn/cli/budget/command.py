@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from bnn.cli.arguments import ArgumentParser, parse_shape, parse_size, require_choice
 from bnn.errors import UsageError
@@ -23,7 +24,15 @@ def budget(arguments: list[str]) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
+        nargs="?",
         help="a network of `bnn models`, torchvision:NAME, or path/to/file.py:NAME of a function, class or module",
+    )
+    parser.add_argument(
+        "--start",
+        metavar="RUN|FILE",
+        type=Path,
+        help="in place of MODEL, a trained network: which of its last layers may learn, and with --fit beside how many"
+        " samples to replay",
     )
     parser.add_argument("--input", type=parse_shape, metavar="C,H,W", help="shape of one example")
     parser.add_argument("--batch", type=int, default=100, metavar="N", help="examples a step (default 100)")
@@ -50,6 +59,7 @@ def budget(arguments: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
 
+    from bnn.cli.budget.configurations import PRESETS
     from bnn.cli.budget.networks import find_network
     from bnn.cli.budget.predicted import PredictedBudget
     from bnn.cli.budget.published import PublishedBudget
@@ -64,6 +74,14 @@ def budget(arguments: list[str]) -> None:
             raise UsageError(f"--{option} is at most {_MOST_EXAMPLES:,}, got {value}")
     if options.epoch < options.batch:
         raise UsageError(f"an epoch has at least a batch of {options.batch} examples, got --epoch {options.epoch}")
+    if options.start is not None:
+        from bnn.cli.budget.tuning import show_tunings
+
+        require_choice("preset", options.preset, PRESETS)
+        show_tunings(options.start, options)
+        return
+    if options.model is None:
+        raise UsageError("name a network of `bnn models`, or with --start a run")
     network = find_network(options.model, options.input)
     options.input = network.input_shape
     shown = PublishedBudget(network, options) if options.mode == "paper" else PredictedBudget(network, options)

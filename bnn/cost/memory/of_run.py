@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bnn.cost.memory.predicted import StepMemory, predict_step
 from bnn.errors import RunError
-from bnn.training import Run
+from bnn.training import Run, TrainingStep
 
 
 def predict_run(run: Run) -> StepMemory:
@@ -19,13 +19,23 @@ def predict_run(run: Run) -> StepMemory:
     Raises:
         RunError: the model cannot run on shapes alone.
     """
+    return predict_existing(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
+
+
+def predict_existing(run: TrainingStep, *, input_shape: tuple[int, ...], batch_size: int) -> StepMemory:
+    """As `predict_step`, of a step whose tensors are anywhere; it is afterwards as it was.
+
+    Raises:
+        RunError: the model cannot run on shapes alone.
+    """
     optimizer: Any = run.optimizer
     kept, optimizer.state = optimizer.state, defaultdict(dict)
     evaluated = [module for module in run.model.modules() if not module.training]
     run.model.train()
-    with _on_meta([run.model, *([run.loss] if isinstance(run.loss, nn.Module) else [])]):
+    others = [module for module in (run.loss, run.training_loss, run.replay) if isinstance(module, nn.Module)]
+    with _on_meta([run.model, *others]):
         try:
-            return predict_step(run, input_shape=run.data.image_shape, batch_size=run.batch_size)
+            return predict_step(run, input_shape=input_shape, batch_size=batch_size)
         except RunError as error:
             # Its text alone: its frames hold tensors of the model, which could then not be swapped back.
             reason = str(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bnn.cost.memory.live_tensors import KEPT, LiveTensors, Memory
 from bnn.cost.memory.process import process_bytes
@@ -29,6 +29,8 @@ _ORDER = (
     "other parameters",
     "optimizer state",
     "running statistics",
+    "samples to replay",
+    "teacher",
     "activations",
     "windows",
     "pool choices",
@@ -76,6 +78,12 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
         roles.take("latent weights", "always", [live.memory_of(weight) for weight in weights])
     roles.take("other parameters", "always", parameters)
     roles.take("running statistics", "always", live.hold(list(model.buffers())))
+    if step.replay is not None:
+        kept = [step.replay.rows, step.replay.labels]
+        roles.take("samples to replay", "always", live.hold(kept))
+    if isinstance(step.training_loss, nn.Module):
+        teacher = [*step.training_loss.parameters(), *step.training_loss.buffers()]
+        roles.take("teacher", "always", live.hold(teacher))
 
     def forward_ends(loss: Tensor) -> None:
         saved = {live.memory_of(tensor) for tensor in saved_tensors(loss)} - set(parameters)
