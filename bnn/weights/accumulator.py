@@ -50,7 +50,7 @@ class Accumulator(nn.Parameter):
     _gradient: Tensor | None = None
 
     @property
-    def grad(self) -> Tensor | None:  # type: ignore[override]
+    def grad(self) -> Tensor | None:
         """The gradient, of any dtype: torch before 2.10 holds those of the parameter's own alone."""
         return self._gradient
 
