@@ -1,7 +1,7 @@
 """Several processes, the ranks of `torch.distributed`, that train one network."""
 
 from bnn.distributed.exact import Exact
-from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchanged, exchanging
+from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchange, exchanging
 from bnn.distributed.modes import MODES, exchange_of
 from bnn.distributed.ranks import Ranks, join, leave
 from bnn.distributed.votes import Count, Vote
@@ -17,7 +17,7 @@ __all__ = [
     "Vote",
     "current_exchange",
     "exchange_of",
-    "exchanged",
+    "exchange",
     "exchanging",
     "join",
     "leave",

@@ -250,6 +250,7 @@ class TrainingStep:
         if not of_loss.isfinite().all():
             raise NonFiniteError("the loss is not finite")
         of_loss.sum().backward()  # type: ignore[no-untyped-call]
+        exchange.end_part()
         return of_loss.detach().double(), count_correct(logits, labels)
 
     def _take_gradients(self) -> dict[Tensor, Tensor]:
