@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -20,6 +21,7 @@ from unittest.mock import patch
 
 from benchmarks.torture.runs import difference, results
 from benchmarks.torture.trials import Kind, one_line, require
+from bnn.distributed import MODES
 from bnn.training import Trainer, TrainingStep
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +43,7 @@ MOMENTS: dict[str, tuple[Any, str, int]] = {
 
 def trial(chance: Random, folder: Path) -> None:
     """Kills a rank at a moment of a run, which then has to come to what it would have come to."""
-    mode, moment = chance.choice(["exact", "count", "vote"]), chance.choice(list(MOMENTS))
+    mode, moment = chance.choice(list(MODES)), chance.choice(list(MOMENTS))
     strike = {
         "rank": chance.randrange(2),
         "moment": moment,
@@ -69,6 +71,11 @@ def whole(mode: str) -> dict[str, Any]:
         status, errors = _torchrun(None, [*TRAIN, "--exchange", mode, "--out", str(out)])
         require(status == 0, one_line(errors[:450]))
         return results(out)
+
+
+def _whole_ones() -> None:
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(whole, MODES))
 
 
 def _torchrun(strike: dict[str, Any] | None, command: list[str]) -> tuple[int, str]:
@@ -133,7 +140,7 @@ KINDS = (
         trial,
         short=0,
         long=20,
-        before=lambda: [whole(mode) for mode in ("exact", "count", "vote")],
+        before=_whole_ones,
         limit_s=1200.0,
     ),
 )

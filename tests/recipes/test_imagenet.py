@@ -64,7 +64,8 @@ def test_two_steps_change_every_weight(recipe, options, shards):
         assert result is not None
         assert 0 < result.loss < 10
     same = [name for name, value in run.model.state_dict().items() if torch.equal(value, before[name])]
-    assert not [name for name in same if "tau" not in name]
+    # Behind a factor of 1e-8, a real weight's first steps without decay are below its precision.
+    assert not [name for name in same if "tau" not in name and (recipe == "imagenet" or "shortcut" not in name)]
 
 
 @pytest.mark.slow
