@@ -46,8 +46,8 @@ def recipe(
 
     These are SGD with momentum 0.9, weight decay of convolutions and classifier, but not of norms nor of the real
     convolutions in shortcuts, 5 epochs of warm-up and a cosine, random parts and flips. Source: Xu et al., arXiv
-    2103.12369, which reports 61.0 % top-1, and https://github.com/z-hXu/ReCU. No training of all of ImageNet stands behind
-    this recipe. A part of the training images is held out for validation, which the public code does not do.
+    2103.12369, which reports 61.0 % top-1, and https://github.com/z-hXu/ReCU. No training of all of ImageNet stands
+    behind this recipe. A part of the training images is held out for validation, which the public code does not do.
 
     Args:
         data: see the function `data`.

@@ -30,7 +30,10 @@ from benchmarks.torture import (
 )
 from benchmarks.torture.trials import Kind, Outcome, run
 
-MODULES = (kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, arguments, ranks, soak, budgets)
+MODULES = (
+    *(kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, arguments),
+    *(ranks, soak, budgets),
+)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 
 

@@ -1,4 +1,4 @@
-"""A network whose slices several ranks share: blocks see some rows each, the layers between them all rows of a slice."""
+"""A network whose slices ranks share: blocks see some rows each, the layers between them all rows of a slice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ON_ALL_ROWS = {nn.Linear.forward, nn.BatchNorm1d.forward}  # the norm of images
 def obstacle_to_sharing(model: nn.Module) -> str | None:
     """Why ranks cannot share a slice that goes through a network, bit for bit; None where they can.
 
-    All parameters and statistics have to be in blocks that recompute their product, or in linear layers and batch norms.
+    All parameters and statistics have to be in blocks that recompute their product, linear layers and batch norms.
     """
     for name, module in _outside_of_blocks(model):
         if type(module).forward not in _ON_ALL_ROWS:

@@ -60,7 +60,7 @@ def test_ranks_with_different_data(tmp_path):
 @pytest.mark.skipif(cpu.instruction_set() in ("generic", "reference"), reason="there is one kind of kernels here")
 def test_ranks_with_different_kernels(tmp_path):
     def with_kernels(name: str) -> list[str]:
-        program = f"import os, sys; os.environ['BNN_KERNELS'] = {name!r}; from bnn.__main__ import main; sys.exit(main())"
+        program = f"import os, bnn.__main__ as m; os.environ['BNN_KERNELS'] = {name!r}; raise SystemExit(m.main())"
         return ["-c", program, "train", *DIGITS, *out]
 
     with nothing_written(tmp_path / "run") as out:
@@ -88,7 +88,7 @@ def test_an_empty_shard(tmp_path):
     write_images(tmp_path / "pictures")
     for picture in (tmp_path / "pictures" / "test").glob("*/*"):
         picture.write_bytes(b"no picture")
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="left out"):
         write_shards(tmp_path / "pictures", tmp_path / "shards", skip_damaged=True)
     with nothing_written(tmp_path / "run") as out:
         lines = lines_through_torchrun(*SHARDS, "--data-dir", str(tmp_path / "shards"), *out)

@@ -25,7 +25,7 @@ def test_recu_s_network_has_the_layers_of_its_public_code():
     with torch.device("meta"):
         model = recu_resnet18()
     assert sum(weight.numel() for weight in model.parameters() if weight.dim() > 1) == 11_678_912
-    stem, pool, *units, average, flatten, norm, classifier = model
+    stem, pool, *units, _, _, norm, classifier = model
     assert (stem.product.stride, pool.kernel_size, norm.num_features, classifier.in_features) == ((2, 2), 3, 512, 512)
     assert [unit.block.product.stride for unit in units] == [1, 1, 1, 1] + 3 * [2, 1, 1, 1]
     assert all(unit.block.product.learned_scale is not None for unit in units)
