@@ -2,7 +2,7 @@
 
     python -m benchmarks.hosts --rates 100mbit,1gbit,none --exchanges vote,count,exact
 
-runs `benchmarks.ranks` on both, one thread each, as root, with `ip` and `tc`, whose token buckets shape what either sends.
+runs `benchmarks.ranks` on both, one thread each, as root; `tc`'s token buckets shape what either sends.
 """
 
 from __future__ import annotations

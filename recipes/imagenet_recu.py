@@ -51,8 +51,8 @@ def recipe(
 
     Args:
         data: see the function `data`.
-        preset: how much memory the training takes: standard is float32 with the SGD of the public code; for edge and
-            edge-min see bnn.presets.
+        preset: how much memory the training takes: standard is float32 with the SGD of the public code, and alone has
+            its gradient windows as wide as an example's deviation; for edge and edge-min see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: after the warm-up; a cosine takes it to 0. By default 0.1, or the preset's own.
@@ -69,7 +69,7 @@ def recipe(
         input_shape=data.image_shape,
         classes=data.num_classes,
         store=partial(LatentStore, quantizer=ReCU(tau=tau_start)),
-        input_quantizer=ApproxSign(normalize=True),
+        input_quantizer=ApproxSign(normalize=preset == "standard"),
     )
     if preset == "standard":
         network = build()
