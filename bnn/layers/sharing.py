@@ -36,8 +36,8 @@ def on_all_rows(model: nn.Module, exchange: Exact) -> Iterator[None]:
     handles = []
     for _, module in _outside_of_blocks(model):
         handles += [
-            module.register_forward_pre_hook(lambda _, inputs: _AllRows.apply(inputs[0], exchange)),
-            module.register_forward_hook(lambda _, __, output: _OwnRows.apply(output, exchange)),
+            module.register_forward_pre_hook(lambda _, inputs: _all_rows(inputs[0], exchange)),
+            module.register_forward_hook(lambda _, __, output: _own_rows(output, exchange)),
         ]
     try:
         yield
@@ -56,6 +56,14 @@ def _outside_of_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             in_blocks.update(module.modules())
         elif next(chain(module.parameters(recurse=False), module.buffers(recurse=False)), None) is not None:
             yield name, module
+
+
+def _all_rows(x: Tensor, exchange: Exact) -> Any:
+    return _AllRows.apply(x, exchange)  # type: ignore[no-untyped-call]
+
+
+def _own_rows(x: Tensor, exchange: Exact) -> Any:
+    return _OwnRows.apply(x, exchange)  # type: ignore[no-untyped-call]
 
 
 class _AllRows(torch.autograd.Function):
