@@ -47,7 +47,7 @@ def test_ranks_with_different_recipes(tmp_path):
 
 
 def test_ranks_with_different_data(tmp_path):
-    folders = [tmp_path / name for name in ("one", "other")]
+    folders = [tmp_path / name / "pictures" for name in ("one", "other")]
     for folder in folders:
         write_images(folder)
     (folders[1] / "train" / "class3" / "2.png").unlink()
