@@ -30,7 +30,6 @@ def lines_through_torchrun(*words: str) -> list[str]:
     process = torchrun(2, *words)
     errors = process.communicate(timeout=600)[1]
     assert process.returncode not in (0, None)
-    assert "Traceback (most recent call last)" not in errors.split("torch.distributed.elastic")[0].split("bnn: ")[-1]
     return [line for line in errors.splitlines() if line.startswith("bnn: ")]
 
 
@@ -53,7 +52,7 @@ def test_ranks_with_different_data(tmp_path):
     (folders[1] / "train" / "class3" / "2.png").unlink()
     with nothing_written(tmp_path / "run") as out:
         commands = [[*TRAIN, "images", "--data-dir", str(folder), *IMAGES, *out] for folder in folders]
-        for line in lines_of(start(commands, BNN_CACHE=str(tmp_path / "cache"))):
+        for line in lines_of(start(commands, BNN_CACHE=str(tmp_path / "cache")), 600):
             assert "ranks 0 and 1 differ in their training data" in line
 
 
@@ -82,15 +81,3 @@ def test_a_damaged_shard(shards, tmp_path):
         lines = lines_through_torchrun(*SHARDS, "--data-dir", str(shards), *out)
     assert len(lines) == 2
     assert all(str(path) in line for line in lines)
-
-
-def test_an_empty_shard(tmp_path):
-    write_images(tmp_path / "pictures")
-    for picture in (tmp_path / "pictures" / "test").glob("*/*"):
-        picture.write_bytes(b"no picture")
-    with pytest.warns(UserWarning, match="left out"):
-        write_shards(tmp_path / "pictures", tmp_path / "shards", skip_damaged=True)
-    with nothing_written(tmp_path / "run") as out:
-        lines = lines_through_torchrun(*SHARDS, "--data-dir", str(tmp_path / "shards"), *out)
-    assert len(lines) == 2
-    assert all("the test shards in" in line and "have no pictures" in line for line in lines)
