@@ -22,6 +22,7 @@ from benchmarks.torture import (
     nans,
     outputs,
     parsers,
+    ranks,
     resume,
     signals,
     soak,
@@ -29,7 +30,10 @@ from benchmarks.torture import (
 )
 from benchmarks.torture.trials import Kind, Outcome, run
 
-MODULES = (kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, arguments, soak, budgets)
+MODULES = (
+    *(kills, disks, flips, hostile, resume, signals, nans, twice, outputs, parsers, arguments),
+    *(ranks, soak, budgets),
+)
 KINDS: dict[str, Kind] = {kind.name: kind for module in MODULES for kind in module.KINDS}
 
 

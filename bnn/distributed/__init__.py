@@ -1,7 +1,7 @@
 """Several processes, the ranks of `torch.distributed`, that train one network."""
 
 from bnn.distributed.exact import Exact
-from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchanged, exchanging
+from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchange, exchanging
 from bnn.distributed.modes import MODES, exchange_of
 from bnn.distributed.ranks import Ranks, join, leave
 from bnn.distributed.votes import Count, Vote
@@ -16,8 +16,8 @@ __all__ = [
     "Ranks",
     "Vote",
     "current_exchange",
+    "exchange",
     "exchange_of",
-    "exchanged",
     "exchanging",
     "join",
     "leave",

@@ -58,6 +58,21 @@ class Exact(Exchange):
         """The sum of values of this rank's examples, [rows, ...], over the slice: float64 [...]."""
         return of_examples(self.ranks, x, examples=self.part.examples)
 
+    def rows_of_all(self, x: Tensor) -> Tensor:
+        """The slice's rows, [examples, ...], of which this rank has `x`."""
+        self.ranks.agree()
+        sizes = self._sizes()
+        own = x.new_zeros((sizes[0], *x.shape[1:]))  # ranks have equally many, or one less
+        own[: len(x)] = x
+        return torch.cat([of_rank[:size] for of_rank, size in zip(self.ranks.gather(own), sizes, strict=True)])
+
+    def own_rows(self, x: Tensor) -> Tensor:
+        """This rank's rows of a slice's: a copy."""
+        return torch.split(x, self._sizes())[self.ranks.rank].clone()
+
+    def _sizes(self) -> list[int]:
+        return [len(rows) for rows in cut(range(self.part.examples), self.ranks.size)]
+
     def largest(self, x: Tensor) -> Tensor:
         """The largest magnitude on all ranks of a float tensor: float32 []."""
         low, high = x.aminmax()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -73,6 +73,9 @@ class Exchange:
     def begin_part(self, part: Part) -> None:
         """Goes on to a part of the batch."""
 
+    def end_part(self) -> None:
+        """Ends a part, whose backward is done."""
+
     def parts(self, batch_size: int, slices: int) -> list[Part]:
         """What this rank takes of a joint batch.
 
@@ -86,9 +89,9 @@ class Exchange:
         parts = [part.rows for part in self.parts(batch_size, slices)]
         return torch.cat([torch.arange(rows.start, rows.stop) for rows in parts])
 
-    def of_accumulator(self, gradient: Tensor) -> Tensor:
-        """The gradient that all ranks step by, of a part of the batch."""
-        return gradient
+    def of_accumulator(self, gradient: Tensor, take: Callable[[Tensor], None]) -> None:
+        """Hands the gradient that all ranks step by, of a part of the batch, to `take`: at once, or in `end_part`."""
+        take(gradient)
 
     def of_parameters(self, of_parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Gradients of other parameters, from those of each part of this rank; asked where `adds_up_parameters`."""
@@ -139,14 +142,15 @@ def exchanging(exchange: Exchange | None) -> Iterator[None]:
         _exchange = before
 
 
-def exchanged(gradient: Tensor) -> Tensor:
-    """An accumulator's gradient of all ranks, by the exchange in use.
+def exchange(gradient: Tensor, take: Callable[[Tensor], None]) -> None:
+    """Hands an accumulator's gradient of all ranks to `take`, by the exchange in use.
 
     Raises:
         DistributedError: there are several ranks and no exchange.
     """
     if _exchange is not None:
-        return _exchange.of_accumulator(gradient)
+        _exchange.of_accumulator(gradient, take)
+        return
     size = Ranks().size
     if size > 1 and not gradient.is_meta:  # on shapes alone nothing is trained
         raise DistributedError(
@@ -154,4 +158,4 @@ def exchanged(gradient: Tensor) -> Tensor:
             " as DistributedDataParallel do not see: every process would train another network; start `torchrun"
             " --nproc-per-node N -m bnn train RECIPE`, or give the TrainingStep an exchange of bnn.distributed"
         )
-    return gradient
+    take(gradient)

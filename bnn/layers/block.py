@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import chain
 from typing import Literal, cast, overload
 
 import torch
@@ -248,19 +247,3 @@ class BinaryBlock(nn.Module):
             return weight, scale
         # The factor comes before the pooling: by a negative one, the smallest product is the largest.
         return Turned.apply(weight, scale < 0), scale.abs()  # type: ignore[no-untyped-call]
-
-
-def obstacle_to_sharing(model: nn.Module) -> str | None:
-    """Why ranks cannot share a slice that goes through a network, bit for bit; None where they can.
-
-    All parameters and statistics have to be in blocks that recompute their product.
-    """
-    in_blocks: set[nn.Module] = set()
-    for name, module in model.named_modules():
-        if module in in_blocks:
-            continue
-        if isinstance(module, BinaryBlock) and module.is_fused:
-            in_blocks.update(module.modules())
-        elif next(chain(module.parameters(recurse=False), module.buffers(recurse=False)), None) is not None:
-            return f"{name} is a {type(module).__name__} outside of the blocks that keep bits"
-    return None

@@ -8,6 +8,9 @@ from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, MaxPool2d, NormFact
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
 from bnn.weights import LatentStore, StoreFactory
 
+# Of the norms of ReCU's public code.
+_RECU_FACTOR = 1e-8
+
 
 def resnete18(
     *,
@@ -81,10 +84,57 @@ def birealnet18(
     )
 
 
+def recu_resnet18(
+    *,
+    input_shape: tuple[int, int, int] = (3, 224, 224),
+    classes: int = 1000,
+    store: StoreFactory | None = None,
+    input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+) -> nn.Sequential:
+    """ReCU's ResNet-18: as `resnete18`, with a Hardtanh behind every sum and a learned scale of each filter.
+
+    11,678,912 weights at the defaults, of which 10,985,472 binary. Downsampling is a real 1x1 convolution of stride 2;
+    the norms of images begin with a factor of 1e-8, and the features are normalised in front of the classifier. Source:
+    ReCU, Xu et al., arXiv 2103.12369, and its public code for ImageNet, https://github.com/z-hXu/ReCU.
+
+    Args:
+        input_shape: (C, H, W) of the images.
+        classes: outputs.
+        store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
+        input_quantizer: pattern for the binary convolutions' inputs.
+    """
+    channels = 64
+    stem = nn.Conv2d(input_shape[0], channels, 7, stride=2, padding=3, bias=False)
+    layers: list[nn.Module] = [
+        BinaryBlock(stem, nn.BatchNorm2d(channels), activation=nn.Hardtanh()),
+        MaxPool2d(3, stride=2, padding=1),
+    ]
+    for width in (64, 128, 256, 512):
+        for block in range(4):
+            unit = ResidualUnit(
+                channels,
+                width,
+                stride=2 if width > 64 and block == 0 else 1,
+                store=store,
+                input_quantizer=input_quantizer,
+                learned_scale=True,
+                averages=False,
+                activation=nn.Hardtanh(),
+            )
+            layers.append(unit)
+            channels = width
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
+    network = nn.Sequential(*layers)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, _RECU_FACTOR)
+    return network
+
+
 class ResidualUnit(nn.Module):
     """A binary 3x3 convolution and a norm, added to its own input.
 
-    Where the shape changes, the input is averaged over 2x2 pixels and goes through a real 1x1 convolution and a norm.
+    Where the shape changes, the input goes through a real 1x1 convolution and a norm.
 
     Args:
         in_channels: channels of the input.
@@ -93,6 +143,10 @@ class ResidualUnit(nn.Module):
         store: makes the binary weight's store; None: that of `bnn.weights.default_store`.
         input_quantizer: pattern for the convolution's input.
         norm: makes the norms.
+        learned_scale: whether each filter has a factor that is trained.
+        averages: whether an input that becomes smaller is averaged over pixels first, or else the real convolution
+            leaves pixels out.
+        activation: behind the sum; None for none.
     """
 
     def __init__(
@@ -104,18 +158,27 @@ class ResidualUnit(nn.Module):
         store: StoreFactory | None,
         input_quantizer: Quantizer,
         norm: NormFactory = nn.BatchNorm2d,
+        learned_scale: bool = False,
+        averages: bool = True,
+        activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
         conv = BinaryConv2d(
-            in_channels, channels, 3, stride=stride, padding=1, store=store, input_quantizer=input_quantizer
+            in_channels,
+            channels,
+            3,
+            stride=stride,
+            padding=1,
+            store=store,
+            input_quantizer=input_quantizer,
+            learned_scale=learned_scale,
         )
-        self.block = BinaryBlock(conv, norm(channels))
+        self.block = BinaryBlock(conv, norm(channels), activation=activation)
         self.shortcut: nn.Module | None = None
         if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Sequential(
-                AvgPool2d(stride, ceil_mode=True),
-                BinaryBlock(nn.Conv2d(in_channels, channels, 1, bias=False), norm(channels)),
-            )
+            left_out = 1 if averages else stride
+            real = BinaryBlock(nn.Conv2d(in_channels, channels, 1, stride=left_out, bias=False), norm(channels))
+            self.shortcut = nn.Sequential(AvgPool2d(stride, ceil_mode=True), real) if averages else real
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, channels, H', W']."""

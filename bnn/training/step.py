@@ -10,17 +10,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.distributed import Exchange, Part, exchanging
+from bnn.distributed import Exact, Exchange, Part, exchanging
 from bnn.errors import DistributedError, NonFiniteError, RecipeError, first_line
-from bnn.layers.block import obstacle_to_sharing
 from bnn.layers.precision import Precision, products_of
+from bnn.layers.sharing import obstacle_to_sharing, on_all_rows
 from bnn.optim.base import all_finite
 from bnn.random.streams import draw_seed, slice_seed
 from bnn.training.replay import Replay
@@ -272,7 +272,7 @@ class TrainingStep:
         share = part.examples / joint
         if exchange.shares_slices:
             # The loss of an example, and its gradient, must not depend on how many others are here.
-            with products_of(self.precision, x.device):
+            with products_of(self.precision, x.device), on_all_rows(self.model, cast(Exact, exchange)):
                 logits = self.model(x).float()
             losses = torch.stack(
                 [self.loss(*row) for row in zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)]
@@ -286,6 +286,7 @@ class TrainingStep:
         if not of_loss.isfinite().all():
             raise NonFiniteError("the loss is not finite")
         of_loss.sum().backward()  # type: ignore[no-untyped-call]
+        exchange.end_part()
         return of_loss.detach().double(), count_correct(logits, labels)
 
     def _take_gradients(self) -> dict[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from bnn.bits import BitTensor, in_memory_order
-from bnn.distributed import exchanged
+from bnn.distributed import exchange
 from bnn.errors import RecipeError
 from bnn.ops import functions
 from bnn.quantizers import Quantizer
@@ -61,12 +61,15 @@ class Accumulator(nn.Parameter):
     def accumulate(self, gradient: Tensor) -> None:
         """Adds a gradient of the parameter's shape and any floating dtype, then calls the hooks.
 
-        Where several ranks train the network, it is first exchanged with theirs (`bnn.distributed`).
+        Where several ranks train the network, it is first exchanged with theirs (`bnn.distributed`), which may take
+        until all of backward is done.
 
         Raises:
             DistributedError: there are several ranks and no exchange.
         """
-        gradient = exchanged(gradient)
+        exchange(gradient, self._take)
+
+    def _take(self, gradient: Tensor) -> None:
         self.grad = gradient if self.grad is None else self.grad + gradient
         for hook in list(self._hooks.values()):
             hook(self)

@@ -26,6 +26,11 @@ def test_short_form(kind, capfd):
     assert main(["--short", "--only", kind, "--processes", "1"]) == 0, capfd.readouterr().out
 
 
+@pytest.mark.slow
+def test_ranks_that_are_killed(capfd):
+    assert main(["--only", "ranks", "--trials", "3", "--processes", "1"]) == 0, capfd.readouterr().out
+
+
 def kind_of(trial, **options) -> Kind:
     return Kind("made up", "nothing", trial, short=1, long=1, **options)
 

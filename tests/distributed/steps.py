@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from bnn.distributed import exchange_of, join, leave
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
-from bnn.models import initialize, mlp
+from bnn.models import initialize, mlp, resnet8
+from bnn.models.resnet_imagenet import ResidualUnit
 from bnn.optim import Adam
 from bnn.optim.dst import DST
 from bnn.presets import edge, prepare
@@ -38,7 +39,28 @@ def network() -> nn.Module:
     )
 
 
-NETWORKS = {"network": network, "mlp": lambda: mlp(input_shape=SHAPE, classes=CLASSES, hidden=(24,))}
+def residual_imagenet() -> nn.Module:
+    """The beginning and the end of ResNetE-18, with a unit that halves the image in between."""
+    options = {"store": None, "input_quantizer": Sign()}
+    return nn.Sequential(
+        nn.BatchNorm2d(2),
+        BinaryBlock(nn.Conv2d(2, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), activation=nn.ReLU()),
+        nn.BatchNorm2d(8),
+        ResidualUnit(8, 8, stride=1, **options),
+        ResidualUnit(8, 16, stride=2, **options),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, CLASSES),
+    )
+
+
+NETWORKS = {
+    "network": network,
+    "mlp": lambda: mlp(input_shape=SHAPE, classes=CLASSES, hidden=(24,)),
+    "residual": lambda: resnet8(input_shape=SHAPE, classes=CLASSES, width=8),
+    "resnete": residual_imagenet,
+}
 
 
 def ternary_step(store: StoreFactory) -> TrainingStep:

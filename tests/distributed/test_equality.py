@@ -21,6 +21,9 @@ CASES = (
     "exact signs network 0",
     "exact edge-min network 10",
     "exact edge-min mlp 0",
+    "exact edge residual 0",
+    "exact edge-min residual 10",
+    "exact edge-min resnete 0",
     "count signs network 6",
     "count standard network 6",
     "count standard mlp 6",
@@ -90,12 +93,12 @@ def test_every_row_of_a_batch_is_one_rank_s_and_a_batch_that_ranks_do_not_divide
         exchange.parts(25, 1)
 
 
-def test_a_network_with_statistics_outside_of_blocks_shares_no_slice():
+def test_a_network_with_convolutions_outside_of_blocks_shares_no_slice():
     step = prepare("standard", steps.network, input_shape=steps.SHAPE)
     step.exchange = Exact()
     with pytest.raises(DistributedError, match="outside of the blocks that keep bits; take --exchange count"):
         step.take(*next(steps.batches(1)))
-    wide = nn.Sequential(nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(128, 5))
+    wide = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(128, 5))
     step = TrainingStep(model=wide, optimizer=torch.optim.SGD(wide.parameters(), lr=0.1), exchange=Exact())
-    with pytest.raises(DistributedError, match="0 is a BatchNorm2d outside"):
+    with pytest.raises(DistributedError, match="0 is a Conv2d outside"):
         step.take(*next(steps.batches(1)))
