@@ -36,6 +36,7 @@ def test_swaps_the_store_and_nothing_else(tmp_path):
     assert device.identity == ideal.identity
 
 
+@pytest.mark.slow  # the tables of the Fokker-Planck equation, in every process
 def test_a_report_says_in_plain_words_why_memory_is_not_predicted(tmp_path):
     write_mnist(tmp_path)
     run = load_recipe(RECIPES / "mtj.py")(data_dir=tmp_path)

@@ -292,7 +292,7 @@ def test_the_first_screen_says_what_and_where_and_against_what(run):
         " Data: UCI optical digits (bundled)",
         configuration["machine"],
         f"bnn {configuration['versions']['bnn']}, torch {configuration['versions']['torch']}",
-        "Beside the same network in float32 Memory of a step, predicted",
+        f"Beside the same network in float32 Memory of a step, {summary['beside_float']['step_bytes']['how']}",
         f"{energy(summary['beside_float']['energy_j']['float'])} Trained network, counted",
     ):
         assert part in first, part

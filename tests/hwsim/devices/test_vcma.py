@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsim.devices import junctions
@@ -38,6 +38,7 @@ def test_the_lowered_direction_needs_less_current_and_the_other_more():
     assert both[0] < both[1]
 
 
+@settings(max_examples=15)  # 100 bisections each
 @given(k=st.floats(-0.3, 0.3), overdrive=st.floats(0.2, 3), antiparallel=st.booleans())
 def test_voltage_for_an_overdrive(k, overdrive, antiparallel):
     junction = replace(JUNCTION, anisotropy_per_V=k)
@@ -45,6 +46,7 @@ def test_voltage_for_an_overdrive(k, overdrive, antiparallel):
     assert float(junction.overdrive(antiparallel, voltage_V=voltage_V)) == pytest.approx(overdrive, rel=1e-9)
 
 
+@settings(max_examples=10)
 @given(overdrive=st.floats(0.5, 6), antiparallel=st.booleans())
 def test_without_control_it_is_the_plain_junction(overdrive, antiparallel):
     junction = replace(JUNCTION, anisotropy_per_V=0.0)
