@@ -65,7 +65,9 @@ def test_two_steps_change_every_weight(recipe, options, shards):
         assert 0 < result.loss < 10
     same = [name for name, value in run.model.state_dict().items() if torch.equal(value, before[name])]
     # Behind a factor of 1e-8, a real weight's first steps without decay are below its precision.
-    assert not [name for name in same if "tau" not in name and (recipe == "imagenet" or "shortcut" not in name)]
+    # A norm undoes the scale in front of it, whose gradient is of the order of the norm's eps.
+    still = ("tau",) if recipe == "imagenet" else ("tau", "shortcut", "learned_scale")
+    assert not [name for name in same if not any(part in name for part in still)]
 
 
 @pytest.mark.slow
