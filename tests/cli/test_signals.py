@@ -128,7 +128,7 @@ def goes_on(folder: str, bnn) -> None:
     if not Path(folder).exists():
         return
     if not Path(folder, "summary.json").exists():
-        assert bnn("train", "--resume", folder)[0] == 0
+        assert bnn("train", "--resume", folder, "--recipe", f"{folder}/recipe.py")[0] == 0
     assert results(folder) == results("whole")
 
 
