@@ -112,7 +112,7 @@ def recipe(
         teacher_part: of the teacher in the loss, in [0, 1]; the labels have the rest.
         seed: of the weights, the order of the images, the augmentation, the division and the validation split.
     """
-    if data.num_classes < 2:
+    if data.num_classes < 2 and replay is None:
         raise DataError(f"{data.source} has the one class {data.classes[0]}: a network tells at least 2 apart")
     if (freeze or replay) is not None and start is None:
         raise RecipeError("drawn weights are not worth freezing: say with --start what to begin with")
