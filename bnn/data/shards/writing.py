@@ -140,6 +140,7 @@ def _claim(out: Path, listings: dict[str, Listing], shorter_side: int, images_pe
                 " another folder"
             )
         return
+    files.remove_left_behind(out)
     if any(out.iterdir()):
         raise DataError(f"{out} is not empty, and holds no shards: choose another folder")
     with files.replacing(path) as file:

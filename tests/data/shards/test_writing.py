@@ -118,6 +118,13 @@ def test_a_class_without_a_picture_left_is_named(photographs, tmp_path):
         write_shards(root, tmp_path / "out", shorter_side=32, skip_damaged=True)
 
 
+def test_what_a_kill_has_left_of_the_first_file_is_no_obstacle(photographs, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".bnn-0123456789abcdef.new").write_bytes(b"half")
+    write_shards(photographs(), tmp_path / "out", shorter_side=8)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_what_does_not_fit_is_refused(photographs, tmp_path):
     root = photographs()
     with pytest.raises(DataError, match="at least 8 pixels, got 7"):
