@@ -4,7 +4,7 @@ from pathlib import Path
 
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
 from bnn.data import Dataset, load_dataset
-from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
+from bnn.methods.gxnor import GxnorDataset, GxnorModel, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 
 
@@ -26,6 +26,7 @@ def recipe(
     data: Dataset,
     *,
     dataset: GxnorDataset = "mnist",
+    model: GxnorModel | None = None,
     epochs: int = 100,
     batch_size: int = 100,
     learning_rate: float = 1e-2,
@@ -46,6 +47,7 @@ def recipe(
     Args:
         data: see the function `data`.
         dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
+        model: another network than that; of CIFAR-10, gxnor_cnn takes an eightieth of the products of gxnor_vgg.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam at the start; a cosine takes it to 0.
@@ -57,7 +59,9 @@ def recipe(
         seed: of the weights, the transitions, the order of the images, the augmentation and the validation split.
     """
     augment = gxnor_augmentation(dataset, shift=shift)
-    step = gxnor_step(data, learning_rate=learning_rate, momentum=momentum, m=m, precision=precision, seed=seed)
+    step = gxnor_step(
+        data, model=model, learning_rate=learning_rate, momentum=momentum, m=m, precision=precision, seed=seed
+    )
     return Run(
         **vars(step),
         data=data,

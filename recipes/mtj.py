@@ -6,7 +6,7 @@ from typing import Literal
 
 from bnn.cost.meters.gated_xnor import GatedXnorMeter
 from bnn.data import Dataset, load_dataset
-from bnn.methods.gxnor import GxnorDataset, gxnor_augmentation, gxnor_step
+from bnn.methods.gxnor import GxnorDataset, GxnorModel, gxnor_augmentation, gxnor_step
 from bnn.training import Precision, Run, warmup_cosine
 from hwsim.devices import junctions
 from hwsim.devices.device_file import read_device
@@ -35,6 +35,7 @@ def recipe(
     data: Dataset,
     *,
     dataset: GxnorDataset = "mnist",
+    model: GxnorModel | None = None,
     epochs: int = 100,
     batch_size: int = 100,
     learning_rate: float = 1e-2,
@@ -93,6 +94,7 @@ def recipe(
     Args:
         data: see the function `data`.
         dataset: MNIST has a network of its own, CIFAR-10 and SVHN share one.
+        model: another network than that; of CIFAR-10, gxnor_cnn takes an eightieth of the products of gxnor_vgg.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam at the start; a cosine takes it to 0.
@@ -197,6 +199,7 @@ def recipe(
     )
     step = gxnor_step(
         data,
+        model=model,
         store=partial(store, tiles=tiles),
         learning_rate=learning_rate,
         momentum=momentum,

@@ -17,11 +17,14 @@ from bnn.weights import DiscreteStore, StoreFactory
 
 GxnorDataset = Literal["mnist", "cifar10", "svhn"]
 """The data sets of the paper."""
+GxnorModel = Literal["gxnor_cnn", "gxnor_vgg"]
+"""The networks of the paper."""
 
 
 def gxnor_step(
     data: Dataset,
     *,
+    model: GxnorModel | None = None,
     store: StoreFactory = DiscreteStore,
     learning_rate: float = 1e-2,
     momentum: float = 0.997,
@@ -32,7 +35,8 @@ def gxnor_step(
     """The network of a data set and its steps: the paper's, but for Adam's mean, which is longer (see `DST`).
 
     Args:
-        data: what the network is for: `gxnor_cnn` for MNIST, `gxnor_vgg` for all others.
+        data: what the network is for.
+        model: its network; by default `gxnor_cnn` for MNIST and `gxnor_vgg` for all others, as in the paper.
         store: makes the weights' stores, such as `hwsim.store.DeviceStore`.
         learning_rate: of Adam.
         momentum: decay of Adam's mean.
@@ -40,12 +44,13 @@ def gxnor_step(
         precision: of the products.
         seed: of the weights and the transitions.
     """
-    network = gxnor_cnn if data.name == "mnist" else gxnor_vgg
+    networks = {"gxnor_cnn": gxnor_cnn, "gxnor_vgg": gxnor_vgg}
+    build = networks[model or ("gxnor_cnn" if data.name == "mnist" else "gxnor_vgg")]
     channels, height, width = data.image_shape
-    model = network(input_shape=(channels, height, width), classes=data.num_classes, store=store)
-    initialize(model, generator=torch.Generator().manual_seed(seed))
-    adam = Adam(model.parameters(), lr=learning_rate, betas=(momentum, 0.999), seed=seed)
-    return TrainingStep(model=model, optimizer=DST(adam, m=m), precision=precision)
+    network = build(input_shape=(channels, height, width), classes=data.num_classes, store=store)
+    initialize(network, generator=torch.Generator().manual_seed(seed))
+    adam = Adam(network.parameters(), lr=learning_rate, betas=(momentum, 0.999), seed=seed)
+    return TrainingStep(model=network, optimizer=DST(adam, m=m), precision=precision)
 
 
 def gxnor_augmentation(dataset: GxnorDataset, *, shift: float = 0.0) -> list[Augmentation]:

@@ -30,10 +30,16 @@ def test_defaults_are_those_of_the_records():
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "weights"), [("mnist", (1, 28, 28), 581_408), ("svhn", (3, 32, 32), 12_973_440)]
+    ("name", "shape", "model", "weights"),
+    [
+        ("mnist", (1, 28, 28), None, 581_408),
+        ("svhn", (3, 32, 32), None, 12_973_440),
+        ("svhn", (3, 32, 32), "gxnor_cnn", 877_920),
+        ("mnist", (1, 32, 32), "gxnor_vgg", 12_971_136),
+    ],
 )
-def test_a_data_set_has_its_network(name, shape, weights):
-    step = gxnor_step(SimpleNamespace(name=name, image_shape=shape, num_classes=10))
+def test_a_data_set_has_its_network_or_another(name, shape, model, weights):
+    step = gxnor_step(SimpleNamespace(name=name, image_shape=shape, num_classes=10), model=model)
     assert sum(module.size for module in step.model.modules() if isinstance(module, WeightStore)) == weights
 
 
