@@ -98,6 +98,8 @@ def shrink(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not 0 < options.keep < 1:
         raise UsageError(f"--keep is a share above 0 and below 1, got {options.keep}")
+    if options.epochs < 1:
+        raise UsageError(f"--epochs is at least 1, got {options.epochs}")
     if not options.model.is_dir():
         raise UsageError(f"{options.model} has no data to tune on: name the directory of a run")
     out = place_beside(options.model, options.out, "-shrunk")

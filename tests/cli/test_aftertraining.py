@@ -78,6 +78,7 @@ def test_a_run_goes_on_with_fewer_channels(bnn, finished):
     assert json.loads(Path("run-shrunk/config.json").read_text())["keep"] == 0.5
     assert_one_line(bnn("shrink", "run", "--keep", "0.5"), "run-shrunk is there already")
     assert_one_line(bnn("shrink", "run", "--keep", "1"), "above 0 and below 1", code=2)
+    assert_one_line(bnn("shrink", "run", "--keep", "0.5", "--epochs", "0"), "--epochs is at least 1, got 0", code=2)
     assert_one_line(bnn("shrink", "run/model.bnnz", "--keep", "0.5"), "name the directory of a run", code=2)
     assert_one_line(bnn("train", "--resume", "run-shrunk"), "was made without a recipe")
 
