@@ -3,7 +3,8 @@
     python -m benchmarks.image_input --pictures 5000 --out runs/image-input
 
 makes pictures of 400 to 500 pixels by enlarging CIFAR-10's and adding noise (`--data-dir`, an image folder), shards of
-them, and then reads a whole epoch in turn, three times each: random parts of 224 pixels in batches of 128, normalised.
+them, and then reads a whole epoch in turn, three times each: random parts of 224 pixels in batches of 128; of shards as
+the pixels that a training takes, which it normalises a slice at a time, and as floats, which ImageFolder gives.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from bnn.data import Batches
 from bnn.data.shards import sharded, write_shards
 from bnn.data.torchvision_import import import_torchvision
 
-_BATCH, _SIZE, _ROUNDS = 128, 224, 3
+_BATCH, _SIZE = 128, 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -42,11 +43,11 @@ def make_pictures(source: Path, folder: Path, pictures: int) -> None:
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
-def of_shards(folder: Path, epoch: int) -> Iterator[torch.Tensor]:
-    """An epoch from shards."""
+def of_shards(folder: Path, epoch: int, *, normalize: bool) -> Iterator[torch.Tensor]:
+    """An epoch from shards, as floats or as pixels."""
     data = sharded(folder, size=_SIZE)
     batches = Batches(data.train, batch_size=_BATCH, mean=data.mean, std=data.std, shuffle=True)
-    return (images for images, _ in batches.epoch(epoch))
+    return (images for images, _ in batches.epoch(epoch, normalize=normalize))
 
 
 def of_image_folder(folder: Path, workers: int) -> Iterator[torch.Tensor]:
@@ -62,15 +63,17 @@ def of_image_folder(folder: Path, workers: int) -> Iterator[torch.Tensor]:
     return (images for images, _ in loader)
 
 
-def measured(batches: Iterator[torch.Tensor]) -> tuple[float, float, float]:
-    """Images a second of wall time, and resident memory of this process after the first and the last batch, in MiB."""
+def measured(batches: Iterator[torch.Tensor]) -> tuple[float, float, float, float]:
+    """Images a second of wall time, and of this process's time on all cores together; resident memory of this process
+    after the first and the last batch, in MiB."""
     images, first_MiB, memory_MiB = 0, 0.0, 0.0
-    began_s = time.perf_counter()
+    began_s, cpu_s = time.perf_counter(), time.process_time()
     for batch in batches:
         images += len(batch)
         memory_MiB = rss_bytes() / 2**20
         first_MiB = first_MiB or memory_MiB
-    return images / (time.perf_counter() - began_s), first_MiB, memory_MiB
+    wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+    return images / wall_s, images / cpu_s, first_MiB, memory_MiB
 
 
 def main() -> None:
@@ -79,6 +82,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="an image folder to enlarge pictures of")
     parser.add_argument("--pictures", type=int, default=5000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/image-input"))
     options = parser.parse_args()
     folder, shards = options.out / "pictures", options.out / "shards"
@@ -86,16 +90,21 @@ def main() -> None:
     began_s = time.perf_counter()
     write_shards(folder, shards)
     print(f"shards: {time.perf_counter() - began_s:.0f} s")
-    ours, theirs = [], []
-    for number in range(_ROUNDS):
-        rate, first_MiB, last_MiB = measured(of_shards(shards, number))
-        print(f"shards: {rate:.0f} images/s, {first_MiB:.0f} MiB after the first batch, {last_MiB:.0f} after the last")
-        ours.append(rate)
-        rate, _, _ = measured(of_image_folder(folder, options.workers))
-        print(f"ImageFolder, {options.workers} workers: {rate:.0f} images/s")
-        theirs.append(rate)
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    print(f"medians {statistics.median(ours):.0f} and {statistics.median(theirs):.0f}: {ratio:.2f} times")
+    rates: dict[str, list[float]] = {}
+
+    def measure(name: str, batches: Iterator[torch.Tensor]) -> None:
+        rate, a_core, first_MiB, last_MiB = measured(batches)
+        rates.setdefault(name, []).append(rate)
+        print(f"{name}: {rate:.0f} images/s, {a_core:.0f} a second of this process's time on a core,", end=" ")
+        print(f"{first_MiB:.0f} MiB after the first batch, {last_MiB:.0f} after the last", flush=True)
+
+    for number in range(options.rounds):
+        measure("shards, pixels", of_shards(shards, number, normalize=False))
+        measure("shards, floats", of_shards(shards, number, normalize=True))
+        measure(f"ImageFolder, {options.workers} workers", of_image_folder(folder, options.workers))
+    *ours, theirs = (statistics.median(of_one) for of_one in rates.values())
+    ratios = ", ".join(f"{rate / theirs:.2f}" for rate in ours)
+    print(f"medians {', '.join(f'{rate:.0f}' for rate in (*ours, theirs))}; shards over ImageFolder: {ratios} times")
 
 
 if __name__ == "__main__":

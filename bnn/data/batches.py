@@ -85,16 +85,19 @@ class Batches:
         full, rest = divmod(len(self._split), self.batch_size)
         return full if self.shuffle and full else full + bool(rest)
 
-    def epoch(self, epoch: int, *, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, *, first_batch: int = 0, normalize: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch.
 
         Args:
             epoch: which one, from 0.
             first_batch: how many batches to pass over, 0..len(self); a resumed epoch starts there.
+            normalize: whether to normalise them. Pixels as they are, of which `normalized` makes a network's input, a
+                few at a time, take a quarter of the memory.
 
         Returns:
             An iterator over images, float32 [B, C, H, W], normalised, in channels-last memory format, or arrays,
-            float32 [B, ...], and labels, int64 [B], on the device.
+            float32 [B, ...], and labels, int64 [B], on the device. Without `normalize`, images are uint8 and arrays as
+            the split has them.
 
         Raises:
             DataError: an argument is out of its range.
@@ -103,20 +106,24 @@ class Batches:
             raise DataError(f"the epoch must be at least 0, got {epoch}")
         if not 0 <= first_batch <= len(self):
             raise DataError(f"the first batch must be in 0..{len(self)}, got {first_batch}")
-        return self._iterate(epoch, first_batch)
+        return self._iterate(epoch, first_batch, normalize=normalize)
 
-    def _iterate(self, epoch: int, first_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def normalized(self, images: Tensor) -> Tensor:
+        """What a network takes, float32, of some images or arrays of a batch."""
+        return normalized(images, self._scale, self._shift)
+
+    def _iterate(self, epoch: int, first_batch: int, *, normalize: bool) -> Iterator[tuple[Tensor, Tensor]]:
         n, device = len(self._split), self._split.images.device
         if self.shuffle:
             order = epoch_order(n, seed=self.seed, epoch=epoch, device=device)
         else:
             order = torch.arange(n, device=device)
         parts = torch.split(order, self.batch_size)[first_batch : len(self)]
-        load = partial(self._load, epoch=epoch)
+        load = partial(self._load, epoch=epoch, normalize=normalize)
         # Decoding takes about as long as a step of a small network.
         yield from map(load, parts) if self._split.random_parts is None else _ahead(load, parts)
 
-    def _load(self, positions: Tensor, *, epoch: int) -> tuple[Tensor, Tensor]:
+    def _load(self, positions: Tensor, *, epoch: int, normalize: bool) -> tuple[Tensor, Tensor]:
         if self._share is not None:
             positions = positions[self._share(len(positions)).to(positions.device)]
         # Its number is behind those of the augmentations, so that these stay as they are.
@@ -126,7 +133,7 @@ class Batches:
         for number, augmentation in enumerate(self.augment):
             random = augmentation_numbers(positions, number=number, seed=self.seed, epoch=epoch)
             images = augmentation(images, random)
-        return normalized(images, self._scale, self._shift), labels
+        return self.normalized(images) if normalize else images, labels
 
 
 def _ahead(load: Callable[[Tensor], tuple[Tensor, Tensor]], parts: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

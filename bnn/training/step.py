@@ -98,6 +98,7 @@ class TrainingStep:
         labels: Tensor,
         *,
         slices: int | None = None,
+        prepare: Callable[[Tensor], Tensor] = lambda x: x,
         before_backward: Callable[[Tensor], None] = lambda loss: None,
         before_update: Callable[[], None] = lambda: None,
     ) -> StepResult | None:
@@ -110,6 +111,8 @@ class TrainingStep:
             x: the batch, or with an exchange this rank's rows of it; the model is in training mode.
             labels: int64 [B].
             slices: how many slices to process, from the first; by default all.
+            prepare: makes the model's input of some rows of `x`, slice by slice, as `Batches.normalized` does of
+                pixels, so that floats of a whole batch never exist.
             before_backward: called with the loss of each slice, whose graph is then at its largest.
             before_update: called when all gradients are there, and finite.
 
@@ -130,9 +133,9 @@ class TrainingStep:
         buffers = [(x, x.clone()) for module in trained for x in module.buffers(recurse=False)]
         with exchanging(self.exchange):
             if self.exchange is None:
-                result = self._accumulate(x, labels, slices, before_backward)
+                result = self._accumulate(x, labels, slices, prepare, before_backward)
             else:
-                result = self._accumulate_shared(self.exchange, x, labels, before_backward)
+                result = self._accumulate_shared(self.exchange, x, labels, prepare, before_backward)
         if result is not None and not _finite_gradients(self.optimizer):
             result = None
         if result is not None and not self._update(before_update):
@@ -164,7 +167,12 @@ class TrainingStep:
         return [value for value in kept if isinstance(value, Tensor)]
 
     def _accumulate(
-        self, x: Tensor, labels: Tensor, slices: int | None, before_backward: Callable[[Tensor], None]
+        self,
+        x: Tensor,
+        labels: Tensor,
+        slices: int | None,
+        prepare: Callable[[Tensor], Tensor],
+        before_backward: Callable[[Tensor], None],
     ) -> StepResult | None:
         """The gradients; None where the loss is not finite."""
         examples = len(labels) + (0 if self.replay is None else self.replay.per_step)
@@ -177,7 +185,7 @@ class TrainingStep:
         try:
             for x_slice, labels_slice, others in parts[:slices]:
                 with model_errors(x_slice):
-                    part = self._accumulate_slice(x_slice, labels_slice, examples, before_backward, others)
+                    part = self._accumulate_slice(prepare(x_slice), labels_slice, examples, before_backward, others)
                 loss += part.loss
                 correct += part.correct
         except NonFiniteError:
@@ -207,7 +215,12 @@ class TrainingStep:
         return StepResult(loss, count_correct(logits, labels), len(labels))
 
     def _accumulate_shared(
-        self, exchange: Exchange, x: Tensor, labels: Tensor, before_backward: Callable[[Tensor], None]
+        self,
+        exchange: Exchange,
+        x: Tensor,
+        labels: Tensor,
+        prepare: Callable[[Tensor], Tensor],
+        before_backward: Callable[[Tensor], None],
     ) -> StepResult | None:
         """The gradients of a batch that ranks share; None, on all of them, where one's loss or gradient is not finite.
 
@@ -240,7 +253,8 @@ class TrainingStep:
                 _restore(buffers, before)
                 exchange.begin_part(part)
                 with model_errors(x_part), self._draws_of(part.number, seed):
-                    of_part, hits = self._accumulate_part(exchange, part, joint, x_part, labels_part, before_backward)
+                    made_of = prepare(x_part)
+                    of_part, hits = self._accumulate_part(exchange, part, joint, made_of, labels_part, before_backward)
                 losses.append(of_part)
                 correct += hits
                 made.append([buffer.clone() for buffer in buffers])

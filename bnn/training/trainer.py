@@ -253,9 +253,11 @@ class Trainer:
     def _train_epoch(self) -> None:
         self._each("on_epoch_begin")
         self.run.model.train()
-        for x, y in self.batches.epoch(self.epoch, first_batch=self.batch):
+        for x, y in self.batches.epoch(self.epoch, first_batch=self.batch, normalize=False):
             self._set_learning_rate()
-            result = self.run.take(x, y, before_update=partial(self._each, "on_gradients"))
+            result = self.run.take(
+                x, y, prepare=self.batches.normalized, before_update=partial(self._each, "on_gradients")
+            )
             self.step += 1
             self.batch += 1
             if result is None:

@@ -108,6 +108,14 @@ def test_augmentations_epochs_and_seeds_draw_independent_numbers() -> None:
     assert correlations.abs().max() < 4.5 / 5000**0.5
 
 
+def test_pixels_become_the_same_input_a_few_at_a_time(make_split: MakeSplit) -> None:
+    batches = make_batches(make_split(20), shuffle=True, augment=AUGMENT)
+    for (x, labels), (pixels, same_labels) in zip(batches.epoch(1), batches.epoch(1, normalize=False), strict=True):
+        assert pixels.dtype == torch.uint8
+        assert torch.equal(torch.cat([batches.normalized(part) for part in torch.split(pixels, 3)]), x)
+        assert torch.equal(labels, same_labels)
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_augmentations_of_one_kind_act_independently(count: int) -> None:
     # One pixel at the left; flips that went together would bring it back, or leave none where it was.

@@ -64,6 +64,21 @@ def test_a_step_moves_against_the_gradient_of_the_batch_however_it_is_sliced(sli
     assert result.correct == (logits.argmax(1) == LABELS).sum()
 
 
+def test_the_input_is_made_of_a_slice_at_a_time():
+    pixels, sizes = (10 * batch()).round().to(torch.int8), []
+
+    def prepare(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return x / 10
+
+    steps = [sgd_step(linear(), slice_size=4) for _ in range(2)]
+    results = steps[0].take(pixels, LABELS, prepare=prepare), steps[1].take(pixels / 10, LABELS)
+    assert sizes == [4, 3, 3]
+    assert results[0] == results[1]
+    for x, y in zip(*map(state_of, steps), strict=True):
+        assert torch.equal(x, y)
+
+
 @given(batch_size=st.integers(1, 60), slice_size=st.integers(1, 70))
 def test_slices_are_as_few_as_may_be_and_nearly_equal(batch_size, slice_size):
     sizes = Sizes()
