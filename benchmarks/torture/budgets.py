@@ -46,7 +46,7 @@ KINDS = (
         " as RLIMIT_DATA; and none in 5 % and 3 MiB less than is measured",
         trial,
         short=0,
-        long=100,
+        long=24,
         limit_s=300,
     ),
 )
