@@ -102,8 +102,17 @@ build_extension
 make_interpreter
 [ "${1:-test}" = setup ] && exit
 cd "$out/tree"
-for core in cortex-a72 cortex-a76; do
-    export ARM_CPU="$core"
+# on_core CORE: what is printed comes in one piece at the end, since the two cores run side by side.
+on_core() {
+    export ARM_CPU="$1"
+    rm -rf "$out/digits-$1"
     "$out/python" -m pytest -q -p no:cacheprovider tests/ops -k neon
-    "$out/python" -m bnn train recipes/digits.py --preset edge-min --epochs 1 --out "$out/digits-$core"
-done
+    "$out/python" -m bnn train recipes/digits.py --preset edge-min --epochs 1 --out "$out/digits-$1"
+}
+status=0
+(set -e; on_core cortex-a72) > "$out/cortex-a72.log" 2>&1 & first=$!
+(set -e; on_core cortex-a76) > "$out/cortex-a76.log" 2>&1 & second=$!
+wait $first || status=1
+wait $second || status=1
+tail -n 40 "$out/cortex-a72.log" "$out/cortex-a76.log"
+exit $status
