@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bnn.codec import Model
 from bnn.export import c_source, commands, program_of
 from bnn.export.program import AveragePool, Map, Product, Program, Signs, Thresholds, Value
 from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, vgg_small
 from bnn.models.zoo import quicknet_small
+from bnn.presets import prepare
 from tests.export.networks import (
     SANITIZED,
     compiled,
@@ -112,6 +114,14 @@ def test_networks_of_the_package(build, shape, count, preset, tmp_path):
     if build in (mlp, cnv, binarynet):
         assert torch.equal(found, logits)
     torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+
+
+def test_only_the_stem_of_float32_is_summed_as_by_this_packages_kernel():
+    """Images of bfloat16 and groups are torch's own, whose sums round a product and a sum once."""
+    model = prepare("edge-min", narrow_quicknet, input_shape=(3, 32, 32)).model.eval()
+    steps = program_of(Model(model), (3, 32, 32)).steps
+    fuses = [step.fuses for step in steps if isinstance(step, Product) and step.weight.is_floating_point()]
+    assert fuses == [False, True, True, True, False]  # stem, by channel, pixel by pixel, to more channels, head
 
 
 def without_head(program: Program) -> Program:
