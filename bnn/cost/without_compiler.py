@@ -14,9 +14,8 @@ _COMPILER = "torch._dynamo"
 def without_compiler() -> Iterator[None]:
     """Meanwhile torch's functions run without the decorator that loads its compiler when they are first called.
 
-    The decorator keeps the compiler from looking into a function; it is gone for good from a function whose first call is
-    in here. What asks for more of the compiler than the decorator loads it, as ever. Where it is loaded already, this
-    does nothing.
+    The decorator keeps the compiler from looking into a function; it is gone for good from one whose first call is in
+    here. What asks for more of the compiler loads it, as ever. Where it is loaded already, this does nothing.
     """
     if _COMPILER in sys.modules:
         yield
