@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnn.cli.arguments import ArgumentParser, parse_shape
+from bnn.cli.arguments import ArgumentParser, parse_shape, parse_size
 from bnn.cli.trainer import add_recipe_option, model_of
 from bnn.errors import CheckpointError, UsageError
 
@@ -31,6 +31,7 @@ def export(arguments: list[str]) -> None:
     parser.add_argument(
         "--input-shape", metavar="SHAPE", type=parse_shape, help="of one example, where the model does not say it"
     )
+    parser.add_argument("--fit", metavar="SIZE", type=parse_size, help="of C: RAM that it may take, such as 64KiB")
     parser.add_argument("--train", action="store_true", help="of C: write a network that learns, as by edge-min")
     parser.add_argument("--batch-size", type=int, help=f"with --train: the most examples of a step ({_BATCH_SIZE})")
     parser.add_argument("--learning-rate", type=float, help="with --train: of the weights, by default edge-min's own")
@@ -44,7 +45,7 @@ def export(arguments: list[str]) -> None:
 
 def _check(options: Namespace) -> None:
     """Refuses options that have no meaning together."""
-    for name in ("example", "train"):
+    for name in ("example", "fit", "train"):
         if vars(options)[name] and options.format != "c":
             raise UsageError(f"--{name} is for --format c")
     for name in ("batch-size", "learning-rate", "seed"):
@@ -61,6 +62,7 @@ def _exported(model: Model, options: Namespace) -> str:
     common = {"name": options.name, "input_shape": options.input_shape}
     if options.format == "onnx":
         return commands.export_onnx(model, options.out, **common)
+    common["fit"] = options.fit
     if not options.train:
         return commands.export_c(model, options.out, example=options.example, **common)
     step = _training_step(model, options)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnn.cost.block_count import count_block
 from bnn.cost.layer_count import LayerCount, count_layer, count_operation
+from bnn.cost.without_compiler import without_compiler
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.quantizers import Quantizer
 
@@ -71,7 +72,7 @@ def count_network(model: nn.Module, input_shape: tuple[int, ...], *, batch_size:
     training = [module for module in model.modules() if module.training]
     model.eval()  # a batch of one has no batch statistics
     try:
-        with torch.no_grad(), pass_:
+        with torch.no_grad(), without_compiler(), pass_:
             functional_call(
                 model,
                 {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()},

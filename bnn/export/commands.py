@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 
 from bnn.codec import Model
-from bnn.export.c_source import c_source
+from bnn.export.c_source import Source, c_source
 from bnn.export.c_text import read_template
 from bnn.export.c_training import c_training
 from bnn.export.chain import chain_of
@@ -29,6 +29,7 @@ def export_c(
     name: str = "network",
     example: bool = False,
     input_shape: tuple[int, ...] | None = None,
+    fit: int | None = None,
 ) -> str:
     """Writes a model as C99.
 
@@ -38,17 +39,20 @@ def export_c(
         name: of the files, and what the public names begin with.
         example: whether a program and a Makefile are written, too.
         input_shape: see `program_of`.
+        fit: the bytes of RAM that its arrays may take; None for any.
 
     Returns:
         A line on what it takes.
 
     Raises:
-        ExportError: the name is no identifier, layers cannot be exported, or the directory cannot be written.
+        ExportError: the name is no identifier, layers cannot be exported, its arrays take more than `fit`, or the
+            directory cannot be written.
     """
     _check_name(name)
     check_directory(directory)
     program = program_of(model, input_shape)
     source = c_source(program, name=name)
+    _check_ram(source, fit)
     texts = {f"{name}.h": source.header, f"{name}.c": source.source}
     if example:
         what = "uint8 pixels" if program.input.kind == "uint8" else "float32 values"
@@ -72,6 +76,7 @@ def export_c_training(
     name: str = "network",
     example: bool = False,
     input_shape: tuple[int, ...] | None = None,
+    fit: int | None = None,
 ) -> str:
     """Writes a model as C99 that learns by steps of the preset `edge-min`; as `export_c` otherwise.
 
@@ -84,6 +89,7 @@ def export_c_training(
         name: as of `export_c`.
         example: as of `export_c`.
         input_shape: as of `export_c`.
+        fit: as of `export_c`.
 
     Raises:
         ExportError: as of `export_c`; or a batch is too large or has fewer than two examples.
@@ -99,6 +105,7 @@ def export_c_training(
         raise ExportError(f"a step of this network in C takes batches of 2{most} examples, got {batch_size}")
     chain = chain_of(model.network, optimizer, shape)
     source = c_training(chain, preprocessing=takes, classes=model.classes, batch_size=batch_size, name=name)
+    _check_ram(source, fit, f", or a --batch-size below {batch_size}" if batch_size > 2 else "")
     texts = {f"{name}.h": source.header, f"{name}.c": source.source}
     if example:
         size = math.prod(shape)
@@ -172,6 +179,16 @@ def write_directory(directory: Path, contents: Mapping[str, bytes]) -> None:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_ram(source: Source, fit: int | None, way: str = "") -> None:
+    """Refuses a source whose arrays take more than they may; `way`: another one than a smaller network."""
+    if fit is not None and source.ram_bytes > fit:
+        more = source.ram_bytes - fit
+        raise ExportError(
+            f"the network takes {source.ram_bytes:,} bytes of RAM beside the stack, {more:,} more than the {fit:,} that"
+            f" --fit allows: take a smaller network{way}"
+        )
 
 
 def _check_name(name: str) -> None:

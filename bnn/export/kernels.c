@@ -18,6 +18,9 @@ static uint32_t count_ones(uint32_t word) {
 #if defined(__GNUC__) && (defined(__POPCNT__) || defined(__aarch64__)) && !defined(WITHOUT_POPCOUNT)
     return (uint32_t)__builtin_popcount(word);
 #else
+#if defined(__GNUC__) && !defined(WITHOUT_POPCOUNT)
+#pragma message("slower path: this compiler has no instruction that counts ones, so shifts and additions do; x86: -mpopcnt")
+#endif
     word = word - ((word >> 1) & 0x55555555u);
     word = (word & 0x33333333u) + ((word >> 2) & 0x33333333u);
     word = (word + (word >> 4)) & 0x0F0F0F0Fu;

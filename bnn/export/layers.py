@@ -48,21 +48,22 @@ def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | Non
         x = values.signs(x)
     if x.kind == "bits" and weight.dtype is not torch.bool:
         raise Unsupported("a real weight and an input of bits")
+    # This package has a kernel for products of float32 with few weights, and leaves all others to torch.
+    fuses = isinstance(layer, nn.Conv2d) and not (fused and x.kind == "float32" and _has_few_weights(layer))
     if x.kind == "bfloat16":
         out = values.new("float32", x.height, x.width, x.channels)
         values.steps.append(Map(x, out, ()))
         x = out
     if turned is not None:
         weight = weight ^ turned.view(-1, 1, 1, 1)
-    fuses = isinstance(layer, nn.Conv2d) and not (fused and _has_kernel(layer))
     product = Product(x, values.new("float32", 1, 1, len(weight)), weight, window, fuses=fuses)
     out = values.new("float32", *product.unpooled, len(weight))
     values.steps.append(replace(product, out=out))
     return out
 
 
-def _has_kernel(layer: nn.Conv2d) -> bool:
-    """Whether this package's kernels form the product of a real layer, where its block is evaluated as one."""
+def _has_few_weights(layer: nn.Conv2d) -> bool:
+    """Whether this package has a kernel for a real layer, where its block is evaluated as one."""
     return layer.groups == 1 and layer.weight.numel() <= MAX_FLOAT_WEIGHTS
 
 

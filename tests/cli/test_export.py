@@ -65,6 +65,9 @@ def test_what_is_wrong_is_one_line(bnn, finished):
     assert_one_line(bnn("export", *options, "-o", "c", "--name", "Net"), "'Net' cannot begin the names of C")
     assert_one_line(bnn("export", "run", "-o", "c"), "--format", code=2)
     assert_one_line(bnn("export", "run", "--format", "onnx", "-o", "c", "--example"), "for --format c", code=2)
+    assert_one_line(bnn("export", "run", "--format", "onnx", "-o", "c", "--fit", "1kB"), "for --format c", code=2)
+    assert_one_line(bnn("export", *options, "-o", "c", "--fit", "200B"), "more than the 200 that --fit allows")
+    assert not Path("c").exists()
     assert_one_line(bnn("export", "nothing.bnnz", "--format", "c", "-o", "c"), "there is no nothing.bnnz")
 
 

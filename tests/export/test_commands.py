@@ -1,5 +1,8 @@
 """A directory is exported whole or not at all, and what cannot be exported is said in one line."""
 
+import platform
+import subprocess
+
 import pytest
 import torch
 from torch import nn
@@ -7,10 +10,12 @@ from torch import nn
 from bnn.codec import Model
 from bnn.data import Preprocessing
 from bnn.export import ExportError
-from bnn.export.commands import export_c, write_directory
+from bnn.export.commands import export_c, export_c_training, write_directory
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear
 from bnn.models import gxnor_cnn, mlp
+from bnn.presets import prepare
 from bnn.quantizers import Ternary
+from tests.export.networks import STRICT, needs_gcc
 
 SHAPE = (2, 8, 8)
 
@@ -103,6 +108,46 @@ def test_nothing_is_left_of_files_that_cannot_be_written(tmp_path):
     with pytest.raises(ExportError, match="cannot be written"):
         write_directory(tmp_path / "c", {"one": b"1", "no/such/folder": b"2"})
     assert files(tmp_path) == []
+
+
+def bytes_of_ram(line: str) -> int:
+    return int(line.split("RAM: ")[1].split(" bytes")[0].replace(",", ""))
+
+
+def test_ram_that_is_too_small_is_told_by_how_much(tmp_path):
+    takes = bytes_of_ram(export_c(small(), tmp_path / "c", input_shape=SHAPE))
+    assert bytes_of_ram(export_c(small(), tmp_path / "same", input_shape=SHAPE, fit=takes)) == takes
+    with pytest.raises(ExportError) as error:
+        export_c(small(), tmp_path / "less", input_shape=SHAPE, fit=takes - 5)
+    assert str(error.value) == (
+        f"the network takes {takes:,} bytes of RAM beside the stack, 5 more than the {takes - 5:,} that --fit allows:"
+        " take a smaller network"
+    )
+    assert files(tmp_path) == ["c", "same"]
+
+
+def test_ram_of_what_learns_is_told_by_how_much(tmp_path):
+    step = prepare("edge-min", lambda: mlp(input_shape=SHAPE, hidden=(8,), classes=3), input_shape=SHAPE)
+    options = {"model": Model(step.model), "optimizer": step.optimizer, "batch_size": 4, "input_shape": SHAPE}
+    takes = bytes_of_ram(export_c_training(directory=tmp_path / "c", **options))
+    with pytest.raises(ExportError, match=rf"{takes:,} bytes of RAM .*, 1 more than .* or a --batch-size below 4"):
+        export_c_training(directory=tmp_path / "less", fit=takes - 1, **options)
+    export_c_training(directory=tmp_path / "smaller", fit=takes - 1, **{**options, "batch_size": 3})
+    assert files(tmp_path) == ["c", "smaller"]
+
+
+@needs_gcc
+def test_a_compiler_that_cannot_count_ones_names_its_slower_path(tmp_path):
+    export_c(small(), tmp_path / "c", input_shape=SHAPE)
+
+    def said(*flags: str) -> str:
+        compiler = ("gcc", *STRICT, *flags, "-c", str(tmp_path / "c" / "network.c"), "-o", str(tmp_path / "network.o"))
+        return subprocess.run(compiler, check=True, capture_output=True, text=True).stderr
+
+    assert said("-DWITHOUT_POPCOUNT") == ""
+    if platform.machine() == "x86_64":
+        assert said("-mpopcnt") == ""
+        assert "slower path: this compiler has no instruction that counts ones" in said("-mno-popcnt")
 
 
 def test_names_of_classes_cannot_end_their_strings(tmp_path):

@@ -1,5 +1,6 @@
 """The C export on an emulated Cortex-M3: the same logits, with the board's own library for floats."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -45,6 +46,20 @@ def test_logits_are_those_of_the_network(build, shape, count, tmp_path):
     printed = ran_on_the_board((tmp_path / "c").glob("*.c"), content, tmp_path)
     found = torch.tensor([[float(word) for word in line.split()[1:]] for line in printed.decode().splitlines()])
     assert torch.equal(found, logits)
+
+
+def test_a_linker_says_by_how_much_ram_is_too_small(tmp_path):
+    line = export_c(network(plain, (3, 16, 16), preset="edge-min"), tmp_path / "c", example=True)
+    takes = int(line.split("RAM: ")[1].split(" bytes")[0].replace(",", ""))
+    script = (HERE / "mps2.ld").read_text()
+    (tmp_path / "small.ld").write_text(re.sub(r"(ram .*LENGTH = )4M", rf"\g<1>{takes // 2}", script))
+    linked = ["-nostartfiles", "-T", str(tmp_path / "small.ld"), "-o", str(tmp_path / "program")]
+    sources = [str(path) for path in (HERE / "startup.c", *(tmp_path / "c").glob("*.c"))]
+    ran = subprocess.run([*COMPILER, *linked, *sources, "-lm"], capture_output=True, text=True)
+    assert ran.returncode != 0
+    missing = re.search(r"region `ram' overflowed by (\d+) bytes", ran.stderr)
+    assert missing is not None
+    assert int(missing[1]) >= takes - takes // 2
 
 
 @pytest.mark.parametrize(("build", "shape"), [(chain, SHAPE), (narrow_mlp, SHAPE)], ids=["chain", "mlp"])

@@ -11,8 +11,10 @@ compile() {
     # shellcheck disable=SC2086  # flags are several words
     aarch64-linux-gnu-g++ $flags "$@"
 }
-compile -DBNN_ISA=generic -DBNN_USE_GENERIC -c bnn/native/kernels.cpp -o "$out/generic.o"
-compile -DBNN_ISA=neon -DBNN_USE_NEON -c bnn/native/kernels.cpp -o "$out/neon.o"
+compile -DBNN_ISA=generic -DBNN_USE_GENERIC -c bnn/native/kernels.cpp -o "$out/generic.o" & generic=$!
+compile -DBNN_ISA=neon -DBNN_USE_NEON -c bnn/native/kernels.cpp -o "$out/neon.o" & neon=$!
+wait $generic
+wait $neon
 compile -DBNN_ISA=neon_dot -DBNN_USE_NEON_DOT -march=armv8.2-a+dotprod -c bnn/native/kernels.cpp -o "$out/neon_dot.o"
 compile -static tests/native/parity.cpp "$out/generic.o" "$out/neon.o" "$out/neon_dot.o" -o "$out/parity"
 for core in cortex-a72 cortex-a76; do

@@ -16,6 +16,7 @@ from bnn.cost.memory.of_run import predict_run
 from bnn.cost.memory.predicted import predict_step
 from bnn.cost.memory.resident import available_bytes
 from bnn.cost.storage import storage
+from bnn.cost.without_compiler import without_compiler
 from bnn.ops.memory import RESULTS
 from bnn.training import Callback, Run, Trainer
 
@@ -42,6 +43,7 @@ class FloatComparison(Callback):
     def __init__(self, *, prices: PriceTable = HOROWITZ_45NM) -> None:
         self.prices = prices
 
+    @without_compiler()
     def on_fit_end(self, trainer: Trainer, summary: dict[str, Any]) -> None:
         """Compares."""
         run, figures = trainer.run, {"network_bytes": _network_bytes(trainer.run.model)}
