@@ -107,6 +107,10 @@ class Chain:
     steps: tuple[ChainStep, ...]
     learning_rate: float
     hysteresis_steps: float
+    limit_steps: float
+    row_decay: float
+    """Of the mean squares of rows of gradients."""
+    row_eps: float
     norm_rate: float
     betas: tuple[float, float]
     eps: float
@@ -144,16 +148,20 @@ def chain_of(network: nn.Module, optimizer: LowBitOptimizer, input_shape: tuple[
     if not steps or not isinstance(steps[-1], TrainedBlock) or steps[-1].pixels != 1:
         raise ExportError("what is trained in C ends in a block that gives a row of logits, and this network does not")
     *of_weights, of_norms = optimizer.param_groups
-    rates = {(group["lr"], group["hysteresis_steps"], optimizer.sign_step(group)) for group in of_weights}
-    if len(rates) != 1 or optimizer.sign_step(of_weights[0]) is None:
+    names = ("lr", "hysteresis_steps", "limit_steps", "betas", "eps")
+    laws = {tuple(group.get(name) for name in names) for group in of_weights}
+    if len(laws) != 1 or not all(group.get("row_squares") for group in of_weights):
         raise ExportError("what is trained in C is stepped as by the preset edge-min, and this network is not")
-    ((learning_rate, hysteresis_steps, _),) = rates
+    ((learning_rate, hysteresis_steps, limit_steps, (_, row_decay), row_eps),) = laws
     return Chain(
         reader.input_size,
         reader.input_channels,
         steps,
         learning_rate,
         hysteresis_steps,
+        limit_steps,
+        row_decay,
+        row_eps,
         of_norms["lr"],
         of_norms["betas"],
         of_norms["eps"],
