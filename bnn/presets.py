@@ -21,7 +21,7 @@ from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory, hold_little_memory, memory_is_limited
 from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumulator, named_stores
 
-Preset = Literal["standard", "edge", "edge-min"]
+Preset = Literal["standard", "edge", "edge-min", "edge-signs"]
 
 # The most elements at a time of a layer's product, those of 43 images in BinaryNet's first layer, and of all products,
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
@@ -59,7 +59,8 @@ def prepare(
     """Makes a network and all that its training needs.
 
     Args:
-        preset: `standard`, `edge` or `edge-min`: see the functions of these names.
+        preset: `standard`, `edge` or `edge-min`: see the functions of these names; or `edge-signs`, which is `edge_min`
+            by sign gradients.
         build: makes the network. Layers that it gives no store make the preset's own; a latent weight that is read as
             its sign is replaced.
         input_shape: of one example.
@@ -73,7 +74,12 @@ def prepare(
     """
     if learning_rate is not None and not 0 <= learning_rate < math.inf:
         raise RecipeError(f"the learning rate is finite and at least 0, got {learning_rate}")
-    presets = {"standard": standard, "edge": edge, "edge-min": edge_min}
+    presets: dict[str, Callable[..., TrainingStep]] = {
+        "standard": standard,
+        "edge": edge,
+        "edge-min": edge_min,
+        "edge-signs": partial(edge_min, sign_gradients=True),
+    }
     if preset not in presets:
         near = near_match(preset, presets)
         raise RecipeError(f"there is no preset {preset!r}{near}; there are: {', '.join(presets)}")

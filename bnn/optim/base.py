@@ -368,15 +368,11 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     A larger one, above 1.8e19, would leave a mean square infinite for good. Whole numbers always are.
     """
     filled = [x for x in tensors if x.numel() and x.is_floating_point()]
-    wide = [x for x in filled if x.dtype is not torch.bfloat16]
-    # Of bfloat16 a norm would make a copy in float32.
-    if not all(-_LARGEST < end < _LARGEST for x in filled if x.dtype is torch.bfloat16 for end in torch.aminmax(x)):
-        return False
-    if not wide:
-        return True
+    narrow = [x for x in filled if x.dtype is torch.bfloat16]  # of which a norm would make a copy in float32
     # One pass, and no tensor of truth values.
-    norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in wide]
-    return bool(torch.isfinite(torch.stack(norms)).all())
+    norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in filled if x.dtype is not torch.bfloat16]
+    small = all(-_LARGEST < float(end) < _LARGEST for x in narrow for end in torch.aminmax(x))
+    return small and (not norms or bool(torch.isfinite(torch.stack(norms)).all()))
 
 
 def _few_rows(x: Tensor) -> Tensor:
