@@ -368,7 +368,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     A larger one, above 1.8e19, would leave a mean square infinite for good. Whole numbers always are.
     """
     filled = [x for x in tensors if x.numel() and x.is_floating_point()]
-    narrow = [x for x in filled if x.dtype is torch.bfloat16]  # of which a norm would make a copy in float32
+    narrow = [in_memory_order(x)[1] for x in filled if x.dtype is torch.bfloat16]  # a norm would copy them
     # One pass, and no tensor of truth values.
     norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in filled if x.dtype is not torch.bfloat16]
     small = all(-_LARGEST < float(end) < _LARGEST for x in narrow for end in torch.aminmax(x))
