@@ -70,7 +70,8 @@ class Adam(LowBitOptimizer):
             dtypes = {parameter.dtype for parameter in group["params"]}
             fits = dtypes == {torch.int8} and all(map(is_accumulator, group["params"]))
             require(fits, "row_squares is for accumulators of int8", dtypes)
-            require(group["limit_steps"] > 0, "limit_steps is above 0", group["limit_steps"])
+            limit = group.get("limit_steps", 0)
+            require(0 < limit < math.inf, "with row_squares limit_steps is finite and above 0", limit)
 
     def check_state(self, group: dict[str, Any], parameter: Tensor, state: Mapping[str, Any]) -> None:
         """Refuses a state that steps of this optimizer cannot have left."""
