@@ -376,7 +376,9 @@ def gradients_seen(step):
     accumulators = [parameter for parameter in step.model.parameters() if is_accumulator(parameter)]
     seen, left = [], []
     for parameter in accumulators:
-        parameter._hooks = dict([(-1, lambda of: seen.append((type(of.grad), of.grad.dtype))), *parameter._hooks.items()])
+        parameter._hooks = dict(
+            [(-1, lambda of: seen.append((type(of.grad), of.grad.dtype))), *parameter._hooks.items()]
+        )
     step.take(
         *examples_of(INPUT, 8), before_update=lambda: left.extend(of for of in accumulators if of.grad is not None)
     )

@@ -1,4 +1,4 @@
-"""Adam with one mean square a row, of accumulators of 8 bits: steps by the values of gradients, as the formula has them."""
+"""Adam with one mean square a row, of accumulators of 8 bits: steps by the values of gradients, by the formula."""
 
 import math
 
