@@ -148,24 +148,23 @@ def chain_of(network: nn.Module, optimizer: LowBitOptimizer, input_shape: tuple[
     if not steps or not isinstance(steps[-1], TrainedBlock) or steps[-1].pixels != 1:
         raise ExportError("what is trained in C ends in a block that gives a row of logits, and this network does not")
     *of_weights, of_norms = optimizer.param_groups
-    names = ("lr", "hysteresis_steps", "limit_steps", "betas", "eps")
-    laws = {tuple(group.get(name) for name in names) for group in of_weights}
-    if len(laws) != 1 or not all(group.get("row_squares") for group in of_weights):
+    laws = [{name: value for name, value in group.items() if name != "params"} for group in of_weights]
+    law = laws[0]
+    if not law.get("row_squares") or any(other != law for other in laws):
         raise ExportError("what is trained in C is stepped as by the preset edge-min, and this network is not")
-    ((learning_rate, hysteresis_steps, limit_steps, (_, row_decay), row_eps),) = laws
     return Chain(
         reader.input_size,
         reader.input_channels,
         steps,
-        learning_rate,
-        hysteresis_steps,
-        limit_steps,
-        row_decay,
-        row_eps,
+        law["lr"],
+        law["hysteresis_steps"],
+        law["limit_steps"],
+        law["betas"][1],
+        law["eps"],
         of_norms["lr"],
         of_norms["betas"],
         of_norms["eps"],
-        of_weights[0]["seed"],
+        law["seed"],
     )
 
 
