@@ -16,12 +16,12 @@ from bnn.errors import RecipeError, near_match
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
-from bnn.quantizers.gradients import Int8Gradient, SignGradient
+from bnn.quantizers.gradients import BFloat16Gradient, GradientQuantizer, Int8Gradient, SignGradient
 from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory, hold_little_memory, memory_is_limited
 from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumulator, named_stores
 
-Preset = Literal["standard", "edge", "edge-min"]
+Preset = Literal["standard", "edge", "edge-min", "edge-signs"]
 
 # The most elements at a time of a layer's product, those of 43 images in BinaryNet's first layer, and of all products,
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
@@ -34,6 +34,9 @@ _NORM_RATE = 1e-2
 _SMALLEST_FLOAT16 = 2.0**-24
 _HYSTERESIS = 20.0  # in learning rates
 _HYSTERESIS_IN_BOUNDS = 10.0  # of accumulators that a method keeps near 0, which 20 would freeze
+# Of accumulators. The least root keeps a row without gradients from a division by 0 and does nothing to others.
+_BY_VALUES = {"betas": (0.0, 0.999), "row_squares": True, "limit_steps": 4.0, "eps": 1e-20}
+_BY_SIGNS = {"betas": (0.0, 0.0)}
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
 
@@ -56,7 +59,8 @@ def prepare(
     """Makes a network and all that its training needs.
 
     Args:
-        preset: `standard`, `edge` or `edge-min`: see the functions of these names.
+        preset: `standard`, `edge` or `edge-min`: see the functions of these names; or `edge-signs`, which is `edge_min`
+            by sign gradients.
         build: makes the network. Layers that it gives no store make the preset's own; a latent weight that is read as
             its sign is replaced.
         input_shape: of one example.
@@ -70,7 +74,12 @@ def prepare(
     """
     if learning_rate is not None and not 0 <= learning_rate < math.inf:
         raise RecipeError(f"the learning rate is finite and at least 0, got {learning_rate}")
-    presets = {"standard": standard, "edge": edge, "edge-min": edge_min}
+    presets: dict[str, Callable[..., TrainingStep]] = {
+        "standard": standard,
+        "edge": edge,
+        "edge-min": edge_min,
+        "edge-signs": partial(edge_min, sign_gradients=True),
+    }
     if preset not in presets:
         near = near_match(preset, presets)
         raise RecipeError(f"there is no preset {preset!r}{near}; there are: {', '.join(presets)}")
@@ -129,8 +138,10 @@ def edge(
             in the paper; those of several slices add up. The paper's factor 1 / sqrt(N) is left out, to which Adam is
             invariant.
     """
-    store = partial(AccumulatorStore, dtype=torch.float16)
-    model, rounding = _binary_network(build, store, seed, keep_weights, sign_gradients=sign_gradients)
+    rounding = torch.Generator().manual_seed(seed)
+    gradient = _packed_signs(rounding) if sign_gradients else None
+    store = partial(AccumulatorStore, dtype=torch.float16, gradient_quantizer=gradient)
+    model = _binary_network(build, store, rounding, seed, keep_weights)
     accumulators, others = _parameters(model)
     groups = [{"params": others, "lr": _NORM_RATE}]
     if accumulators:
@@ -148,24 +159,39 @@ def edge_min(
     learning_rate: float = 2e-2,
     seed: int = 0,
     keep_weights: bool = False,
+    sign_gradients: bool = False,
 ) -> TrainingStep:
-    """One int8 accumulator a weight, without optimizer state; blocks that keep bits; slices that step in backward.
+    """One int8 accumulator a weight, and a float32 a row; blocks that keep bits; slices that step in backward.
 
-    A step moves each accumulator by the learning rate against the sign of its gradient. One that changes its sign is
-    set at least 20 learning rates beyond 0, so that gradient noise does not flip the weight to and fro; 10 where ReCU
-    keeps weights in bounds. The few other
+    A step moves each accumulator against its gradient, as Adam without a mean would, whose mean square is one of the
+    weight's row (`bnn.optim.Adam`, `row_squares`): by the learning rate times the gradient over the root of its mean
+    square, four learning rates at most. One that changes its sign is set at least 20 learning rates beyond 0, so that
+    gradient noise does not flip the weight to and fro; 10 where ReCU keeps weights in bounds. The few other
     parameters, those of norms, scales and real layers, are stepped by Adam at their own rate, once a batch. Each slice
     of a batch steps the accumulators of every layer as soon as their gradient is known, so that the gradients of the
     whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
     gradients came before it have been stepped already.
+
+    Args:
+        build: as of `prepare`, like the other arguments.
+        input_shape: of one example.
+        learning_rate: of the weights.
+        seed: of weights and roundings.
+        keep_weights: whether the weights of `build()` stay.
+        sign_gradients: whether only the signs of weight gradients are formed, packed, and accumulators move by the
+            learning rate against them: no gradient of more than a bit a weight exists, there is no optimizer state, and
+            several processes exchange one bit a weight. It costs accuracy.
     """
-    store = partial(AccumulatorStore, gain=_GAIN)
-    model, rounding = _binary_network(build, store, seed, keep_weights, sign_gradients=True)
+    rounding = torch.Generator().manual_seed(seed)
+    gradient = _packed_signs(rounding) if sign_gradients else BFloat16Gradient()
+    store = partial(AccumulatorStore, gain=_GAIN, gradient_quantizer=gradient)
+    model = _binary_network(build, store, rounding, seed, keep_weights)
     accumulators, others = _parameters(model)
     in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
     bounded = {id(parameter) for parameter in in_bounds}
+    law = _BY_SIGNS if sign_gradients else _BY_VALUES
     groups = [
-        {"params": parameters, "lr": learning_rate, "betas": (0.0, 0.0), "hysteresis_steps": steps}
+        {"params": parameters, "lr": learning_rate, "hysteresis_steps": steps, **law}
         for parameters, steps in (
             ([parameter for parameter in accumulators if id(parameter) not in bounded], _HYSTERESIS),
             ([parameter for parameter in accumulators if id(parameter) in bounded], _HYSTERESIS_IN_BOUNDS),
@@ -182,15 +208,19 @@ def edge_min(
     )
 
 
+def _packed_signs(rounding: torch.Generator) -> GradientQuantizer:
+    return SignGradient(packed=True, scale="none", generator=rounding)
+
+
 def _binary_network(
-    build: Build, store: Callable[..., AccumulatorStore], seed: int, keep_weights: bool, *, sign_gradients: bool
-) -> tuple[nn.Module, torch.Generator]:
-    """A network of accumulators with integer gradients of products, whose blocks recompute these; and the generator of
-    its roundings. With `sign_gradients` those of weights are packed signs."""
+    build: Build,
+    accumulators: Callable[..., AccumulatorStore],
+    rounding: torch.Generator,
+    seed: int,
+    keep_weights: bool,
+) -> nn.Module:
+    """A network of accumulators with integer gradients of products, whose blocks recompute these."""
     hold_little_memory()
-    rounding = torch.Generator().manual_seed(seed)
-    gradient = SignGradient(packed=True, scale="none", generator=rounding) if sign_gradients else None
-    accumulators = partial(store, gradient_quantizer=gradient)
     with default_store(accumulators):
         model = build()
     for module in model.modules():
@@ -209,7 +239,7 @@ def _binary_network(
         initialize(model, generator=torch.Generator().manual_seed(seed))
     widen_inputs(model)
     _name_what_keeps_more(model)
-    return model, rounding
+    return model
 
 
 def _name_what_keeps_more(model: nn.Module) -> None:

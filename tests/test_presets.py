@@ -78,8 +78,11 @@ def test_resumes_bit_for_bit(preset, tmp_path):
         assert torch.equal(resumed.model.state_dict()[name], tensor), name
 
 
-@pytest.mark.parametrize(("preset", "bytes_a_weight"), [("standard", 12), ("edge", 6), ("edge-min", 1)])
-def test_keeps_so_many_bytes_a_weight_between_steps(preset, bytes_a_weight, tmp_path):
+@pytest.mark.parametrize(
+    ("preset", "bytes_a_weight", "bytes_a_row"),
+    [("standard", 12, 0), ("edge", 6, 0), ("edge-min", 1, 4), ("edge-signs", 1, 0)],
+)
+def test_keeps_so_many_bytes_a_weight_between_steps(preset, bytes_a_weight, bytes_a_row, tmp_path):
     run = run_of(preset, epochs=1)
     Trainer(run, tmp_path / "run").fit()
     stores = [layer.store for layer in run.model.modules() if isinstance(layer, BinaryLayer)]
@@ -89,7 +92,7 @@ def test_keeps_so_many_bytes_a_weight_between_steps(preset, bytes_a_weight, tmp_
         tensors = [store.weight, *(value for value in state.values() if torch.is_tensor(value) and value.dim())]
         assert store.weight.grad is None
         kept += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    assert kept == bytes_a_weight * sum(store.size for store in stores)
+    assert kept == sum(bytes_a_weight * store.size + bytes_a_row * store.shape[0] for store in stores)
 
 
 @pytest.mark.parametrize("preset", ["edge", "edge-min"])
@@ -150,17 +153,19 @@ def test_the_rate_of_the_norms_does_not_follow_that_of_the_weights(preset):
 
 def test_betas_are_those_of_the_records():
     adam = (0.9, 0.999)
-    betas = {"standard": (adam, adam), "edge": (adam, adam), "edge-min": ((0.0, 0.0), adam)}
+    betas = {"standard": (adam, adam), "edge": (adam, adam), "edge-min": ((0.0, 0.999), adam)}
+    betas["edge-signs"] = ((0.0, 0.0), adam)
     for preset, expected in betas.items():
         optimizer, of_weights, of_norms = groups_of(preset)
         assert (of_weights["betas"], of_norms["betas"]) == expected
         assert type(optimizer).__name__ == "Adam"
-        assert of_weights["eps"] == (2.0**-24 if preset == "edge" else 1e-8)
+        assert of_weights["eps"] == {"edge": 2.0**-24, "edge-min": 1e-20}.get(preset, 1e-8)
         assert of_norms["eps"] == 1e-8
 
 
 def test_hysteresis_is_20_learning_rates_of_edge_min_alone():
-    assert [options["hysteresis_steps"] for options in groups_of("edge-min")[1:]] == [20.0, 0.0]
+    for preset in ("edge-min", "edge-signs"):
+        assert [options["hysteresis_steps"] for options in groups_of(preset)[1:]] == [20.0, 0.0]
     assert [options["hysteresis_steps"] for options in groups_of("edge")[1:]] == [0.0, 0.0]
 
 
@@ -185,7 +190,7 @@ def test_only_the_latent_weights_of_standard_are_clipped_by_a_store():
     ("name", "message"),
     [
         ("egde", "no preset 'egde', but there is 'edge'"),
-        ("fast", "no preset 'fast'; there are: standard, edge, edge-min"),
+        ("fast", "no preset 'fast'; there are: standard, edge, edge-min, edge-signs"),
     ],
 )
 def test_unknown_preset_is_refused_with_the_near_ones(name, message):
@@ -367,11 +372,13 @@ def test_gradients_of_products_are_integers(preset):
 
 
 def gradients_seen(step):
-    """Types of the gradients that come to the accumulators in a step, and whether one is left after backward."""
+    """Types and dtypes of the gradients that come to the accumulators in a step, and whether one is left then."""
     accumulators = [parameter for parameter in step.model.parameters() if is_accumulator(parameter)]
     seen, left = [], []
     for parameter in accumulators:
-        parameter._hooks = dict([(-1, lambda of: seen.append(type(of.grad))), *parameter._hooks.items()])
+        parameter._hooks = dict(
+            [(-1, lambda of: seen.append((type(of.grad), of.grad.dtype))), *parameter._hooks.items()]
+        )
     step.take(
         *examples_of(INPUT, 8), before_update=lambda: left.extend(of for of in accumulators if of.grad is not None)
     )
@@ -380,9 +387,11 @@ def gradients_seen(step):
 
 
 def test_weights_are_stepped_in_backward_by_real_gradients_or_by_signs():
-    assert gradients_seen(prepare("edge", NETWORK, input_shape=INPUT)) == ({torch.Tensor}, False)
-    assert gradients_seen(prepare("edge-min", NETWORK, input_shape=INPUT)) == ({BitTensor}, False)
-    assert gradients_seen(edge(NETWORK, INPUT, sign_gradients=True)) == ({BitTensor}, True)
+    real, signs = {(torch.Tensor, torch.float32)}, {(BitTensor, torch.float32)}
+    assert gradients_seen(prepare("edge", NETWORK, input_shape=INPUT)) == (real, False)
+    assert gradients_seen(prepare("edge-min", NETWORK, input_shape=INPUT)) == ({(torch.Tensor, torch.bfloat16)}, False)
+    assert gradients_seen(prepare("edge-signs", NETWORK, input_shape=INPUT)) == (signs, False)
+    assert gradients_seen(edge(NETWORK, INPUT, sign_gradients=True)) == (signs, True)
 
 
 @pytest.mark.parametrize("network", [NETWORK, Residual])

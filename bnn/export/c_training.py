@@ -69,6 +69,9 @@ class _Writer:
         numbers = {
             "LEARNING_RATE": chain.learning_rate,
             "HYSTERESIS_STEPS": chain.hysteresis_steps,
+            "LIMIT_STEPS": chain.limit_steps,
+            "ROW_DECAY": chain.row_decay,
+            "ROW_EPS": chain.row_eps,
             "NORM_RATE": chain.norm_rate,
             "ADAM_BETA1": chain.betas[0],
             "ADAM_BETA2": chain.betas[1],
@@ -105,6 +108,7 @@ class _Writer:
             ("float", "terms"): 3 * outputs,
             ("int8_t", "integers"): batch * max(_pixels(block.unpooled) * block.outputs for block in blocks),
             ("uint8_t", "choices"): outputs,
+            ("uint16_t", "of_row"): max(block.codes[0].numel() for block in blocks),
             ("int32_t", "sums"): max((block.channels for block in binary), default=1),
             ("uint32_t", "packed"): max((_packed_words(block) for block in binary), default=1),
             ("uint16_t", "gradients_0"): batch * even,
@@ -164,7 +168,7 @@ class _Writer:
                 lines += [*self._learned(number, step), self._block(number, step, x)]
             else:
                 lines.append(_window(number, step, x))
-            self.constant_bytes += 4 * 30
+            self.constant_bytes += 4 * 31
             x = f"bits_{number}"
         blocks = [f"&block_{number}" for number, step in enumerate(self.chain.steps) if isinstance(step, TrainedBlock)]
         return [*lines, f"static const struct block *const blocks[] = {{{', '.join(blocks)}}};"]
@@ -181,6 +185,7 @@ class _Writer:
         self.ram_bytes += -(-len(codes) // 4) * 4 + _NORM_BYTES * len(norms)
         return [
             f"static int8_t codes_{number}[{len(codes)}] = {{\n{wrapped([str(code) for code in codes])}\n}};",
+            self._array("float", f"squares_{number}", len(norms)),
             f"static struct norm norms_{number}[{len(norms)}] = {{\n{wrapped(norms)}\n}};",
         ]
 
@@ -197,7 +202,7 @@ class _Writer:
             *(_pair(pair) for pair in (*pairs, block.out)),
             f"{block.channels}, {block.outputs}, {int(is_rounded)}, {block.number}",
             f"{float(block.norm.eps).hex()}, {float(block.norm.momentum or 0).hex()}, {float(block.edge or 0).hex()}f",
-            f"codes_{number}, norms_{number}, {x}",
+            f"codes_{number}, squares_{number}, norms_{number}, {x}",
             f"bits_{number}, outside_{number}" if has_sign else "0, 0",
             ", ".join(functions),
         )

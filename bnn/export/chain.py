@@ -107,6 +107,10 @@ class Chain:
     steps: tuple[ChainStep, ...]
     learning_rate: float
     hysteresis_steps: float
+    limit_steps: float
+    row_decay: float
+    """Of the mean squares of rows of gradients."""
+    row_eps: float
     norm_rate: float
     betas: tuple[float, float]
     eps: float
@@ -144,20 +148,23 @@ def chain_of(network: nn.Module, optimizer: LowBitOptimizer, input_shape: tuple[
     if not steps or not isinstance(steps[-1], TrainedBlock) or steps[-1].pixels != 1:
         raise ExportError("what is trained in C ends in a block that gives a row of logits, and this network does not")
     *of_weights, of_norms = optimizer.param_groups
-    rates = {(group["lr"], group["hysteresis_steps"], optimizer.sign_step(group)) for group in of_weights}
-    if len(rates) != 1 or optimizer.sign_step(of_weights[0]) is None:
+    laws = [{name: value for name, value in group.items() if name != "params"} for group in of_weights]
+    law = laws[0]
+    if not law.get("row_squares") or any(other != law for other in laws):
         raise ExportError("what is trained in C is stepped as by the preset edge-min, and this network is not")
-    ((learning_rate, hysteresis_steps, _),) = rates
     return Chain(
         reader.input_size,
         reader.input_channels,
         steps,
-        learning_rate,
-        hysteresis_steps,
+        law["lr"],
+        law["hysteresis_steps"],
+        law["limit_steps"],
+        law["betas"][1],
+        law["eps"],
         of_norms["lr"],
         of_norms["betas"],
         of_norms["eps"],
-        of_weights[0]["seed"],
+        law["seed"],
     )
 
 

@@ -136,45 +136,80 @@ static void find_input_gradient(const struct block *block, float scale, int coun
 }
 
 /*** code_step_type */
-/* How far codes of accumulators go: `whole`, and one more in `limit` of 65,536 cases. */
+/* A step of codes of accumulators, of which a gradient of the mean size of its row moves by `size`. */
 struct code_step {
-    int whole, limit, beyond;
+    double size, left;  /* `left`: what the mean of the squares has of all gradients so far */
+    float bound;
+    int beyond;
     uint32_t key;
 };
 
-/*** step_code */
-/* A code that changes its sign goes beyond 0 by the hysteresis. */
-static int8_t step_code(int8_t code, int is_up, uint32_t index, const struct code_step *step) {
-    const uint32_t random = random_bits(step->key, index / 2) >> index % 2 * 16 & 0xFFFFu;
-    const int move = step->whole + (random < (uint32_t)step->limit);
-    int moved = code + (is_up ? -move : move);
-    if ((moved < 0) != (code < 0)) {
-        if (moved < 0 && moved > -step->beyond) moved = -step->beyond;
-        if (moved >= 0 && moved < step->beyond) moved = step->beyond;
-    }
-    return (int8_t)(moved > 127 ? 127 : moved < -128 ? -128 : moved);
-}
-
 /*** code_step_of */
 static struct code_step code_step_of(const struct block *block, double rate) {
-    const double codes = 128 * (LEARNING_RATE * rate), part = codes - floor(codes);
     double beyond = HYSTERESIS_STEPS * (LEARNING_RATE * rate);
     struct code_step step;
+    step.size = 128 * (LEARNING_RATE * rate);
+    step.left = 1 - pow(ROW_DECAY, (double)step_number);
+    step.bound = (float)(LIMIT_STEPS * step.size < 256 ? LIMIT_STEPS * step.size : 256);
     beyond = beyond < 1 ? 128 * beyond : 128;
-    step.whole = (int)(codes < 256 ? floor(codes) : 256);
-    step.limit = (int)ceil(part * 65536);
     step.beyond = (int)ceil(beyond < 127 ? beyond : 127);
     step.key = rounding_key((uint64_t)block->number);
     return step;
 }
 
+/*** mean_square */
+/* Of a row of the gradient: that of whole numbers of units, whose squares add up exactly. */
+static double mean_square(int places) {
+    uint64_t total = 0;
+    float units;
+    int exponent, k, largest = 0;
+    for (k = 0; k < places; ++k) {
+        const int size = of_row[k] & 0x7FFF;
+        largest = size > largest ? size : largest;
+    }
+    exponent = (largest >> 7) - 126 > -100 ? (largest >> 7) - 126 : -100;
+    units = (float)ldexp(1, 15 - exponent);
+    for (k = 0; k < places; ++k) {
+        float value = fabsf(from_bfloat16(of_row[k])) * units;
+        uint32_t whole;
+        value += 0.5f;
+        whole = (uint32_t)value;
+        total += (uint64_t)whole * whole;
+    }
+    return ldexp((double)total, 2 * (exponent - 15)) / places;
+}
+
+/*** step_row */
+/* A row of codes goes against its gradient over the root of the mean of its squares. A code that changes its sign goes
+   beyond 0 by the hysteresis. */
+static void step_row(const struct block *block, int o, int places, const struct code_step *step) {
+    const double square = mean_square(places);
+    float *kept = block->squares + o, rate;
+    int k;
+    *kept = (float)(*kept * ROW_DECAY + square * (1 - ROW_DECAY));
+    rate = (float)(step->size / (sqrt(*kept / step->left) + ROW_EPS));
+    for (k = 0; k < places; ++k) {
+        const uint32_t index = (uint32_t)o * (uint32_t)places + (uint32_t)k;
+        const uint32_t random = random_bits(step->key, index / 2) >> index % 2 * 16 & 0xFFFFu;
+        const int code = block->codes[index];
+        float move = from_bfloat16(of_row[k]) * rate;
+        int moved;
+        move = move > step->bound ? step->bound : move < -step->bound ? -step->bound : move;
+        move += ((float)random + 0.5f) * 0x1p-16f;
+        moved = code - (int)floorf(move);
+        if ((moved < 0) != (code < 0)) {
+            if (moved < 0 && moved > -step->beyond) moved = -step->beyond;
+            if (moved >= 0 && moved < step->beyond) moved = step->beyond;
+        }
+        block->codes[index] = (int8_t)(moved > 127 ? 127 : moved < -128 ? -128 : moved);
+    }
+}
+
 /*** step_weights */
-/* By the signs of sums of integers; where a sum is 0 a coin decides. */
-static void step_weights(const struct block *block, int count, double rate) {
+/* By sums of integers. */
+static void step_weights(const struct block *block, float scale, int count, double rate) {
     const int taps = block_taps(block), channels = block->channels, words = (channels + 31) / 32;
     const struct code_step step = code_step_of(block, rate);
-    const uint32_t coin = draw_key();
-    uint32_t index = 0;
     int o, tap, n, y, x, c;
     for (o = 0; o < block->outputs; ++o) {
         for (tap = 0; tap < taps; ++tap) {
@@ -189,11 +224,9 @@ static void step_weights(const struct block *block, int count, double rate) {
                     }
                 }
             }
-            for (c = 0; c < channels; ++c, ++index) {
-                const int is_up = sums[c] ? sums[c] > 0 : (int)(random_bits(coin, index) >> 31);
-                block->codes[index] = step_code(block->codes[index], is_up, index, &step);
-            }
+            for (c = 0; c < channels; ++c) of_row[tap * channels + c] = to_bfloat16((float)sums[c] * scale);
         }
+        step_row(block, o, taps * channels, &step);
     }
 }
 
@@ -240,28 +273,14 @@ static float row_gradient(const struct block *block, int o, int place, int count
 }
 
 /*** step_first_weights */
-/* By the signs of real sums. If one of them is 0, torch draws a number for each weight, which decides where it is. */
+/* By real sums. */
 static void step_first_weights(const struct block *block, float scale, int count, double rate) {
     const int places = block_taps(block) * block->channels;
     const struct code_step step = code_step_of(block, rate);
-    int pass, o, k, has_zeros = 0;
-    for (pass = 0; pass < 2; ++pass) {
-        for (o = 0; o < block->outputs; ++o) {
-            for (k = 0; k < places; ++k) {
-                const float gradient = block->gradient(block, o, k, count) * scale;
-                const uint32_t index = (uint32_t)o * (uint32_t)places + (uint32_t)k;
-                int is_up = gradient > 0;
-                if (pass == 0) {
-                    has_zeros |= gradient == 0;
-                    continue;
-                }
-                if (has_zeros) {
-                    const uint32_t random = twister();
-                    if (gradient == 0) is_up = (int)(random >> 23 & 1u);
-                }
-                block->codes[index] = step_code(block->codes[index], is_up, index, &step);
-            }
-        }
+    int o, k;
+    for (o = 0; o < block->outputs; ++o) {
+        for (k = 0; k < places; ++k) of_row[k] = to_bfloat16(block->gradient(block, o, k, count) * scale);
+        step_row(block, o, places, &step);
     }
 }
 
@@ -279,7 +298,7 @@ static int backward_block(const struct block *block, const uint16_t *incoming, u
         return 1;
     }
     find_input_gradient(block, scale, count, outgoing);
-    step_weights(block, count, rate);
+    step_weights(block, scale, count, rate);
     return 1;
 }
 

@@ -22,6 +22,7 @@ struct block {
     double eps, momentum;      /* of the norm */
     float edge;                /* beyond which a sign has no gradient */
     int8_t *codes;             /* accumulators, [outputs][kernel height][kernel width][channels] */
+    float *squares;            /* of gradients, the running means of the rows */
     struct norm *norms;        /* [outputs] */
     const uint32_t *x;         /* bits; 0 where the block takes the examples */
     uint32_t *bits, *outside;  /* signs, and where |x| is beyond the edge; 0 in the last block */

@@ -31,10 +31,11 @@ def linear(
     """
     if not torch.is_grad_enabled() and isinstance(weight, BitTensor) and x.dim() == 2:
         return multiply(x, weight, None)
+    if grad_quantizer is not None and _in_integers(x, weight, grad_quantizer) and x.dim() == 2:
+        return _IntegerProduct.apply(x, weight, None, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    weight = _as_wide(x, weight)
     if grad_quantizer is None:
         return F.linear(x, weight)
-    if _in_integers(x, weight, grad_quantizer) and x.dim() == 2:
-        return _IntegerProduct.apply(x, weight, None, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     if grad_quantizer.bifurcates:
         return _BifurcatedProduct.apply(x, weight, None, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     return quantize_gradient(F.linear(x, weight), grad_quantizer)
@@ -50,13 +51,19 @@ def conv2d(
     """`F.conv2d` of [N, C, H, W] whose backward pass sees the quantized gradient of the output; as `linear`."""
     if not torch.is_grad_enabled() and isinstance(weight, BitTensor):
         return multiply(x, weight, window)
+    if grad_quantizer is not None and _in_integers(x, weight, grad_quantizer):
+        return _IntegerProduct.apply(x, weight, window, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    weight = _as_wide(x, weight)
     if grad_quantizer is None:
         return F.conv2d(x, weight, None, *window.for_torch)
-    if _in_integers(x, weight, grad_quantizer):
-        return _IntegerProduct.apply(x, weight, window, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     if grad_quantizer.bifurcates:
         return _BifurcatedProduct.apply(x, weight, window, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
     return quantize_gradient(F.conv2d(x, weight, None, *window.for_torch), grad_quantizer)
+
+
+def _as_wide(x: Tensor, weight: Tensor) -> Tensor:
+    """The weight in the dtype of the input, where it is narrower for the sake of its gradient."""
+    return weight.to(x.dtype) if weight.dtype.itemsize < x.dtype.itemsize else weight
 
 
 def in_rows(bits: BitTensor) -> BitTensor:
@@ -142,8 +149,8 @@ def weight_gradient(
         x: the product's input.
         weight: the product's weight.
         window: of the convolution, or None.
-        quantizer: of the weight's gradient. If packed signs are all that it wants and the input is of bits, the result
-            is a `BitTensor` of these.
+        quantizer: of the weight's gradient. Where the input is of bits, the result is formed in its dtype; if packed
+            signs are all that it wants, it is a `BitTensor` of these.
     """
     if not isinstance(x, BitTensor):
         if window is None:
@@ -153,9 +160,10 @@ def weight_gradient(
         return sums.mul_(scale)
     seed = None if quantizer is None else quantizer.sign_seed()
     if seed is None:
+        dtype = torch.float32 if quantizer is None else quantizer.dtype or torch.float32
         if window is None:
-            return _bnn.linear_backward_weight(q, scale, x.packed, x.shape[1])  # type: ignore[no-any-return]
-        return _bnn.conv2d_backward_weight(q, scale, x.packed, x.shape, weight.shape, window)  # type: ignore[no-any-return]
+            return _bnn.linear_backward_weight(q, scale, x.packed, x.shape[1], dtype)  # type: ignore[no-any-return]
+        return _bnn.conv2d_backward_weight(q, scale, x.packed, x.shape, weight.shape, window, dtype)  # type: ignore[no-any-return]
     if window is None:
         packed = _bnn.linear_backward_weight_sign(q, x.packed, x.shape[1], seed)
     else:

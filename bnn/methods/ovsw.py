@@ -24,7 +24,7 @@ class AdaptiveGradientScaling(Callback):
 
     The gradient of a binary network does not know how large the latent weights are, so that filters of large weights
     hardly ever change a sign. It needs dense gradients and a step after backward, which the presets `edge` and
-    `edge-min` do not have; their steps by the sign of a gradient would not see its size.
+    `edge-min` do not have; their steps would not see the size of a filter's gradient.
 
     Args:
         ratio: the authors' delta, above 0; they take 0.01 on ImageNet.

@@ -61,8 +61,8 @@ struct Kernels {
     void (*conv2d_backward_input)(const int8_t* grad, float scale, const uint8_t* weight, void* out,
                                   const Window& window, int64_t outputs, int64_t groups, int itemsize,
                                   const Slopes& slopes, int threads);
-    void (*conv2d_backward_weight)(const int8_t* grad, float scale, const uint8_t* x, float* out,
-                                   const Window& window, int64_t outputs, int64_t groups, int threads);
+    void (*conv2d_backward_weight)(const int8_t* grad, float scale, const uint8_t* x, void* out,
+                                   const Window& window, int64_t outputs, int64_t groups, int itemsize, int threads);
     // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`.
     void (*conv2d_backward_weight_sign)(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
                                         int64_t outputs, int64_t groups, uint32_t key, int threads);
@@ -90,6 +90,11 @@ struct Kernels {
     // their sign changes, at least `beyond` from 0.
     void (*step_by_signs)(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n, int32_t whole, int32_t limit,
                           int32_t beyond, uint32_t key, int threads);
+    // The mean square of each row of bfloat16 `gradient` [rows][n]; NaN where one is not finite.
+    void (*row_squares)(const void* gradient, double* squares, int64_t rows, int64_t n, int threads);
+    // `codes` [rows][n] move against bfloat16 `gradient` times the rate of their row, at most by `bound`; see step.h.
+    void (*step_by_values)(int8_t* codes, const void* gradient, const float* rates, int64_t rows, int64_t n,
+                           float bound, int32_t beyond, uint32_t key, int threads);
     // Float16 `weight`, `mean` and `root` [rows][n] take a step of Adam by the packed `signs`; see adam.h.
     void (*adam_by_signs)(void* weight, void* mean, void* root, const uint8_t* signs, int64_t rows, int64_t n,
                           float mean_part, float beta2, float square_part, float rate, float eps, float beyond,

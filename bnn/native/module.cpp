@@ -232,6 +232,20 @@ NB_MODULE(_native, module) {
         },
         unlocked);
     module.def(
+        "row_squares",
+        [](const std::string& isa, int threads, uintptr_t gradient, uintptr_t squares, int64_t rows, int64_t n) {
+            kernels(isa).row_squares(pointer<const void>(gradient), pointer<double>(squares), rows, n, threads);
+        },
+        unlocked);
+    module.def(
+        "step_by_values",
+        [](const std::string& isa, int threads, uintptr_t codes, uintptr_t gradient, uintptr_t rates, int64_t rows,
+           int64_t n, float bound, int32_t beyond, uint32_t key) {
+            kernels(isa).step_by_values(pointer<int8_t>(codes), pointer<const void>(gradient),
+                                        pointer<const float>(rates), rows, n, bound, beyond, key, threads);
+        },
+        unlocked);
+    module.def(
         "adam_by_signs",
         [](const std::string& isa, int threads, uintptr_t weight, uintptr_t mean, uintptr_t root, uintptr_t signs,
            int64_t rows, int64_t n, float mean_part, float beta2, float square_part, float rate, float eps,
@@ -282,11 +296,12 @@ NB_MODULE(_native, module) {
     module.def(
         "conv2d_backward_weight",
         [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t x, uintptr_t out, Shape shape,
-           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups) {
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups,
+           int itemsize) {
             kernels(isa).conv2d_backward_weight(pointer<const int8_t>(grad), scale, pointer<const uint8_t>(x),
-                                                pointer<float>(out),
+                                                pointer<void>(out),
                                                 make_window(shape, kernel, stride, padding, dilation, out_size),
-                                                outputs, groups, threads);
+                                                outputs, groups, itemsize, threads);
         },
         unlocked);
     module.def(

@@ -228,4 +228,12 @@ inline void add_octet(double* sums, Octet v) {
     std::memcpy(sums, &sum, sizeof sum);
 }
 
+inline void add_square(double* sums, Octet v) {
+    WideOctet sum;
+    std::memcpy(&sum, sums, sizeof sum);
+    const WideOctet wide = widened(v);
+    sum += wide * wide;
+    std::memcpy(sums, &sum, sizeof sum);
+}
+
 }  // namespace

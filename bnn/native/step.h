@@ -1,4 +1,4 @@
-// A step of 8-bit accumulators by the signs of their gradient, rounded at random so that small steps count on average.
+// Steps of 8-bit accumulators by their gradient or its signs, rounded at random so that small steps count on average.
 #pragma once
 
 #include "bits.h"
@@ -35,6 +35,31 @@ inline Vector by_lane(int lanes, const Of& of) {
     return v;
 }
 
+// Where codes that would go to `moved` end: at least `beyond` from 0 where their sign changes, and within 8 bits.
+inline StepCodes settled(StepShorts codes, StepShorts moved, int32_t beyond) {
+    const StepShorts negative = moved < 0, near = (negative ? -moved : moved) < static_cast<int16_t>(beyond);
+    const StepShorts away = near & ((codes ^ moved) < 0);
+    moved = (away & (((StepShorts{} + static_cast<int16_t>(beyond)) ^ negative) - negative)) | (~away & moved);
+    const StepShorts above = moved > 127, below = moved < -128;
+    moved = (above & 127) | (below & -128) | (~(above | below) & moved);
+    return __builtin_convertvector(moved, StepCodes);
+}
+
+inline int8_t settled(int32_t code, int32_t moved, int32_t beyond) {
+    if ((moved < 0) != (code < 0)) {
+        moved = moved < 0 ? (moved < -beyond ? moved : -beyond) : (moved > beyond ? moved : beyond);
+    }
+    return static_cast<int8_t>(moved > 127 ? 127 : moved < -128 ? -128 : moved);
+}
+
+// The random half words of the elements from an even `index` on.
+inline StepRandoms step_randoms(uint32_t key, uint32_t index) {
+    const auto place = by_lane<StepWords>(kStepLanes / 2, [](int lane) { return static_cast<uint32_t>(lane); });
+    return (StepRandoms)random_bits(key, place + index / 2);
+}
+
+inline int32_t step_random(uint32_t key, uint32_t index) { return random_bits(key, index / 2) >> index % 2 * 16 & 0xFFFF; }
+
 // Element i moves by one more than `whole` where its random half word is below `limit`: the lower half of the word of
 // i / 2 for an even i, the upper one for an odd i. A code that changes its sign goes at least `beyond` from 0.
 struct Step {
@@ -42,22 +67,15 @@ struct Step {
     uint32_t key;
 
     int8_t of_one(int8_t code, bool set, uint32_t index) const {
-        const int32_t random = random_bits(key, index / 2) >> index % 2 * 16 & 0xFFFF;
-        const int32_t move = whole + (random < limit);
-        int32_t moved = code + (set ? -move : move);  // a gradient above 0 moves the accumulator down
-        if ((moved < 0) != (code < 0)) {
-            moved = moved < 0 ? (moved < -beyond ? moved : -beyond) : (moved > beyond ? moved : beyond);
-        }
-        return static_cast<int8_t>(moved > 127 ? 127 : moved < -128 ? -128 : moved);
+        const int32_t move = whole + (step_random(key, index) < limit);
+        return settled(code, code + (set ? -move : move), beyond);  // a gradient above 0 moves the accumulator down
     }
 
     // kStepLanes codes, of which the first has an even index.
     void of_lanes(int8_t* codes, const uint8_t* signs, uint32_t index) const {
-        const auto place = by_lane<StepWords>(kStepLanes / 2, [](int lane) { return static_cast<uint32_t>(lane); });
         const auto bit = by_lane<StepShorts>(kStepLanes, [](int lane) { return static_cast<int16_t>(1 << lane); });
-        const StepWords random = random_bits(key, place + index / 2);
-        const StepRandoms last = StepRandoms{} + static_cast<uint16_t>(limit - 1);
-        const StepShorts more = limit ? (StepShorts)((StepRandoms)random <= last) : StepShorts{};
+        const StepRandoms random = step_randoms(key, index), last = StepRandoms{} + static_cast<uint16_t>(limit - 1);
+        const StepShorts more = limit ? (StepShorts)(random <= last) : StepShorts{};
         StepBits word;
         std::memcpy(&word, signs, sizeof word);
         const StepShorts set = ((StepShorts{} + static_cast<int16_t>(word)) & bit) != 0;
@@ -65,13 +83,7 @@ struct Step {
         StepCodes code;
         std::memcpy(&code, codes, sizeof code);
         const StepShorts wide = widened(code);
-        StepShorts moved = wide + ((move ^ set) - set);
-        const StepShorts negative = moved < 0, near = (negative ? -moved : moved) < static_cast<int16_t>(beyond);
-        const StepShorts away = near & ((wide ^ moved) < 0);
-        moved = (away & (((StepShorts{} + static_cast<int16_t>(beyond)) ^ negative) - negative)) | (~away & moved);
-        const StepShorts above = moved > 127, below = moved < -128;
-        moved = (above & 127) | (below & -128) | (~(above | below) & moved);
-        code = __builtin_convertvector(moved, StepCodes);
+        code = settled(wide, wide + ((move ^ set) - set), beyond);
         std::memcpy(codes, &code, sizeof code);
     }
 };
@@ -91,6 +103,106 @@ void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n,
         }
         for (; i < count; ++i) {
             out[i] = step.of_one(out[i], bits[i / 8] >> i % 8 & 1, index + static_cast<uint32_t>(i));
+        }
+    });
+}
+
+constexpr int kSquareBits = 15;         // of the whole numbers that are squared
+constexpr int kLeastExponent = -100;    // of a row's largest magnitude
+constexpr uint16_t kInfinity = 0x7F80;  // of bfloat16
+
+inline double power_of_two(int exponent) {
+    const int64_t bits = static_cast<int64_t>(exponent + 1023) << 52;
+    double power;
+    std::memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+// The mean square of a row, whose numbers are rounded to whole ones below 2^15 units, so that their squares add up
+// exactly in any order.
+inline double mean_square(const BFloat16* row, int64_t n) {
+    uint16_t largest = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const uint16_t size = row[i].bits & 0x7FFF;
+        largest = size > largest ? size : largest;
+    }
+    if (largest >= kInfinity) return __builtin_nan("");
+    const int exponent = static_cast<int>(maximum((largest >> 7) - 126, kLeastExponent));
+    const float units = static_cast<float>(power_of_two(kSquareBits - exponent));
+    alignas(64) double sums[8] = {};
+    for (int64_t i = 0; i < n; i += 8) {
+        add_square(sums, floor_of(magnitude(load_octet(row + i, minimum(8, n - i))) * units + 0.5f));
+    }
+    double sum = 0;
+    for (const double of_lane : sums) sum += of_lane;
+    return sum * power_of_two(2 * (exponent - kSquareBits)) / static_cast<double>(n);
+}
+
+void row_squares(const void* gradient, double* squares, int64_t rows, int64_t n, int threads) {
+    const int64_t rows_each = maximum(1, kChunk / maximum(n, 1));
+    parallel_for(divide_up(rows, rows_each), threads, [&](int64_t task, int) {
+        for (int64_t row = task * rows_each; row < minimum((task + 1) * rows_each, rows); ++row) {
+            squares[row] = n ? mean_square(static_cast<const BFloat16*>(gradient) + row * n, n) : 0;
+        }
+    });
+}
+
+// Element i moves by floor(move + (u + 1/2) 2^-16), where u is its random half word.
+struct ValueStep {
+    float rate, bound;
+    int32_t beyond;
+    uint32_t key;
+
+    // As int16.
+    HalfWords moves(Octet gradient, HalfWords random) const {
+        const Octet move = clamped(gradient * rate, all_lanes(bound));
+        const Octet shift = (__builtin_convertvector((Mask)widened(random), Octet) + 0.5f) * 0x1p-16f;
+        return __builtin_convertvector((Words)__builtin_convertvector(floor_of(move + shift), Mask), HalfWords);
+    }
+
+    // kStepLanes codes, of which the first has an even index.
+    void of_lanes(int8_t* codes, const BFloat16* gradient, uint32_t index) const {
+        const StepRandoms random = step_randoms(key, index);
+#ifdef __AVX2__  // a register put together in memory is slow to read back
+        const HalfWords low = __builtin_shufflevector(random, random, 0, 1, 2, 3, 4, 5, 6, 7);
+        const HalfWords high = __builtin_shufflevector(random, random, 8, 9, 10, 11, 12, 13, 14, 15);
+        const StepShorts move = (StepShorts)__builtin_shufflevector(
+            moves(load_octet(gradient), low), moves(load_octet(gradient + 8), high),  //
+            0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+        const StepShorts move = (StepShorts)moves(load_octet(gradient), random);
+#endif
+        StepCodes code;
+        std::memcpy(&code, codes, sizeof code);
+        const StepShorts wide = widened(code);
+        code = settled(wide, wide - move, beyond);
+        std::memcpy(codes, &code, sizeof code);
+    }
+
+    int8_t of_one(int8_t code, BFloat16 gradient, uint32_t index) const {
+        const HalfWords random = {static_cast<uint16_t>(step_random(key, index))};
+        return settled(code, code - static_cast<int16_t>(moves(all_lanes(gradient.value()), random)[0]), beyond);
+    }
+};
+
+void step_by_values(int8_t* codes, const void* gradient, const float* rates, int64_t rows, int64_t n, float bound,
+                    int32_t beyond, uint32_t key, int threads) {
+    const int64_t rows_each = maximum(1, kChunk / maximum(n, 1));
+    parallel_for(divide_up(rows, rows_each), threads, [&](int64_t task, int) {
+        for (int64_t row = task * rows_each; row < minimum((task + 1) * rows_each, rows); ++row) {
+            const ValueStep step{rates[row], bound, beyond, key};
+            int8_t* out = codes + row * n;
+            const BFloat16* of_row = static_cast<const BFloat16*>(gradient) + row * n;
+            const uint32_t first = static_cast<uint32_t>(row * n);
+            int64_t i = 0;
+            if (first % 2 && n) {
+                out[0] = step.of_one(out[0], of_row[0], first);
+                i = 1;
+            }
+            for (; i + kStepLanes <= n; i += kStepLanes) {
+                step.of_lanes(out + i, of_row + i, first + static_cast<uint32_t>(i));
+            }
+            for (; i < n; ++i) out[i] = step.of_one(out[i], of_row[i], first + static_cast<uint32_t>(i));
         }
     });
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gradient.h"
+#include "octet.h"
 #include "random.h"
 
 namespace {
@@ -151,19 +152,37 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
     });
 }
 
-void conv2d_backward_weight(const int8_t* grad, float scale, const uint8_t* x, float* out, const Window& window,
-                            int64_t outputs, int64_t groups, int threads) {
-    const Layer layer(window, outputs, groups);
+template <class Float>
+void store_weight_gradient(const int8_t* grad, float scale, const uint8_t* x, Float* out, const Layer& layer,
+                           int threads) {
     backward_weight(grad, x, layer, threads,
                     [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
                         const int32_t* excess) {
+                        alignas(64) int32_t of_outputs[kColumns][kColumns];
+                        for (int64_t k = 0; k < count; ++k) {
+                            for (int64_t i = 0; i < kColumns; ++i) {
+                                of_outputs[i][k] = sums[k * kColumns + i] - excess[i];
+                            }
+                        }
                         for (int64_t i = 0; i < rows; ++i) {
-                            float* to = out + (row + i) * layer.row_elements() + first;
-                            for (int64_t k = 0; k < count; ++k) {
-                                to[k] = static_cast<float>(sums[k * kColumns + i] - excess[i]) * scale;
+                            Float* to = out + (row + i) * layer.row_elements() + first;
+                            for (int64_t k = 0; k < count; k += 8) {
+                                Mask v;
+                                std::memcpy(&v, of_outputs[i] + k, sizeof v);
+                                store_octet(to + k, __builtin_convertvector(v, Octet) * scale, minimum(8, count - k));
                             }
                         }
                     });
+}
+
+void conv2d_backward_weight(const int8_t* grad, float scale, const uint8_t* x, void* out, const Window& window,
+                            int64_t outputs, int64_t groups, int itemsize, int threads) {
+    const Layer layer(window, outputs, groups);
+    if (itemsize == 2) {
+        store_weight_gradient(grad, scale, x, static_cast<BFloat16*>(out), layer, threads);
+    } else {
+        store_weight_gradient(grad, scale, x, static_cast<float*>(out), layer, threads);
+    }
 }
 
 // Which of a part's sums are above the excess, and which equal it: a word of elements for each output.

@@ -56,12 +56,14 @@ def linear_backward_input_slopes(
 
 
 @operation(
-    "(Tensor q, Tensor scale, Tensor x, int features) -> Tensor",
-    shape=lambda q, scale, x, features: q.new_empty((q.shape[1], features), dtype=torch.float32),
+    "(Tensor q, Tensor scale, Tensor x, int features, ScalarType dtype=float) -> Tensor",
+    shape=lambda q, scale, x, features, dtype=torch.float32: q.new_empty((q.shape[1], features), dtype=dtype),
 )
-def linear_backward_weight(q: Tensor, scale: Tensor, x: Tensor, features: int) -> Tensor:
-    """Gradient of the weight of `linear`: scale * (q [N, O] transposed times x), float32 [O, K]."""
-    return _scaled(q.double().t() @ unpack(x, features, torch.float64), scale)
+def linear_backward_weight(
+    q: Tensor, scale: Tensor, x: Tensor, features: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Gradient of the weight of `linear`: scale * (q [N, O] transposed times x), `dtype` [O, K]."""
+    return _scaled(q.double().t() @ unpack(x, features, torch.float64), scale).to(dtype)
 
 
 @operation(
@@ -155,15 +157,22 @@ def conv2d_backward_input_slopes(
 
 
 @operation(
-    "(Tensor q, Tensor scale, Tensor x, int[] x_shape, int[] weight_shape, int[] window) -> Tensor",
-    shape=lambda q, scale, x, x_shape, weight_shape, window: empty_images(q, weight_shape, torch.float32),
+    "(Tensor q, Tensor scale, Tensor x, int[] x_shape, int[] weight_shape, int[] window, ScalarType dtype=float)"
+    " -> Tensor",
+    shape=lambda q, scale, x, x_shape, weight_shape, window, dtype=torch.float32: empty_images(q, weight_shape, dtype),
 )
 def conv2d_backward_weight(
-    q: Tensor, scale: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Gradient of the weight of `conv2d`, float32 [O, C / groups, kh, kw]; padding is a true zero."""
+    """Gradient of the weight of `conv2d`, `dtype` [O, C / groups, kh, kw]; padding is a true zero."""
     products = _weight_products(q, x, x_shape, weight_shape, window)
-    return _scaled(products, scale).contiguous(memory_format=torch.channels_last)
+    return _scaled(products, scale).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 @operation(

@@ -13,6 +13,9 @@ from bnn.ops.operation import operation
 from bnn.ops.packing import packed_bytes, unpack
 from bnn.random.lowbias32 import random_bits
 
+_MOST_CODES = 256  # further than from one end to the other
+_SQUARE_BITS = 15  # of the whole numbers that are squared
+_LEAST_EXPONENT = -100  # of a row's largest magnitude
 _MIN_NORMAL = 2.0**-14
 _RANDOM_BITS = 13  # by which float32's mantissa is longer than float16's
 _NAN = 0x7E00  # of float16
@@ -41,12 +44,81 @@ def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_co
         seed: a new one for every step.
     """
     whole, limit, beyond = code_factors(codes, signs, step_codes, hysteresis_codes)
+    more = _half_words(codes, seed) < limit
+    _move_(codes, (whole + more) * unpack(signs, codes.shape[1], torch.int32), beyond)
+
+
+@operation(
+    "(Tensor gradient) -> Tensor",
+    shape=lambda gradient: gradient.new_empty(len(gradient), dtype=torch.float64),
+)
+def row_squares(gradient: Tensor) -> Tensor:
+    """The mean square of each row, the same bits in any order of the work.
+
+    With 2^e the least power of two above the largest magnitude of a row, and e at least -100, magnitudes are rounded
+    to whole multiples of 2^(e - 15), half ones up, whose squares add up exactly.
+
+    Args:
+        gradient: bfloat16 [rows, n], contiguous; n at most 2^23.
+
+    Returns:
+        float64 [rows]; NaN where an element is not finite.
+    """
+    check_gradient(gradient, gradient)
+    if not gradient.numel():
+        return gradient.new_zeros(len(gradient), dtype=torch.float64)
+    sizes = gradient.float().abs()
+    largest = sizes.amax(1)
+    exponents = largest.frexp().exponent.clamp_(min=_LEAST_EXPONENT)
+    units = _powers_of_two(_SQUARE_BITS - exponents).float()
+    wholes = (sizes * units[:, None] + 0.5).floor_().double()
+    sums = wholes.square_().sum(1) * _powers_of_two(2 * (exponents - _SQUARE_BITS))
+    return torch.where(largest.isfinite(), sums / gradient.shape[1], math.nan)
+
+
+@operation(
+    "(Tensor(a!) codes, Tensor gradient, Tensor rates, float bound_codes, float hysteresis_codes, int seed) -> ()",
+    shape=lambda codes, gradient, rates, bound_codes, hysteresis_codes, seed: None,
+)
+def step_by_values(
+    codes: Tensor, gradient: Tensor, rates: Tensor, bound_codes: float, hysteresis_codes: float, seed: int
+) -> None:
+    """codes = clamp(codes - clamp(rate gradient, -bound, bound)), the step rounded stochastically to whole codes.
+
+    A code whose sign changes, from negative to not or back, goes at least `hysteresis_codes`, rounded up, away from 0.
+
+    The step is floor(clamp(rate gradient, -bound, bound) + (u + 1/2) 2^-16), in float32, where u is the random number
+    of 16 bits that `step_by_signs` has for the element.
+
+    Args:
+        codes: int8 [rows, n], contiguous; changed in place and kept within -128..127.
+        gradient: bfloat16, likewise; finite.
+        rates: float32 [rows], finite: codes for a gradient of 1.
+        bound_codes: the largest step, in codes, at least 0; what is beyond 256 counts 256.
+        hysteresis_codes: in codes, in 0..127.
+        seed: a new one for every step.
+    """
+    bound, beyond = value_factors(codes, gradient, rates, bound_codes, hysteresis_codes)
+    moves = (gradient.float() * rates[:, None]).clamp_(-bound, bound)
+    shifts = (_half_words(codes, seed).float() + 0.5) * 2.0**-16
+    _move_(codes, (moves + shifts).floor_().int(), beyond)
+
+
+def _half_words(codes: Tensor, seed: int) -> Tensor:
+    """A random number of 16 bits for each element, int64."""
     words = random_bits(seed, (codes.numel() + 1) // 2, codes.device)
-    halves = torch.stack((words & 0xFFFF, words >> 16), dim=1).flatten()[: codes.numel()]
-    moves = (whole + (halves < limit)).view_as(codes) * unpack(signs, codes.shape[1], torch.int32)
+    return torch.stack((words & 0xFFFF, words >> 16), dim=1).flatten()[: codes.numel()].view_as(codes)
+
+
+def _move_(codes: Tensor, moves: Tensor, beyond: int) -> None:
     moved = codes.int() - moves
     away = torch.where(moved < 0, moved.clamp(max=-beyond), moved.clamp(min=beyond))
     codes.copy_(torch.where((moved < 0) != (codes < 0), away, moved).clamp_(-128, 127))
+
+
+def _powers_of_two(exponents: Tensor) -> Tensor:
+    """float64, of whole exponents in -1022..1023."""
+    return (exponents.long() + 1023 << 52).view(torch.float64)
 
 
 @operation(
@@ -153,16 +225,45 @@ def _to_float16(x: Tensor, random: Tensor) -> Tensor:
 
 def code_factors(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_codes: float) -> tuple[int, int, int]:
     """Whole codes of a step, the rest in 65,536ths, rounded up, and the hysteresis in codes, of checked arguments."""
-    if codes.dtype is not torch.int8 or codes.dim() != 2 or not codes.is_contiguous():
-        raise ValueError(f"codes are a contiguous int8 [rows, n], got {codes.dtype} {list(codes.shape)}")
+    _check_codes(codes, hysteresis_codes)
     if signs.dtype is not torch.uint8 or list(signs.shape) != [len(codes), packed_bytes(codes.shape[1])]:
         raise ValueError(f"signs of codes {list(codes.shape)} are packed, got {signs.dtype} {list(signs.shape)}")
     if not 0 <= step_codes < math.inf:
         raise ValueError(f"a step is finite and at least 0, got {step_codes}")
+    whole = min(math.floor(step_codes), _MOST_CODES)
+    return whole, math.ceil((step_codes - math.floor(step_codes)) * 65536), math.ceil(hysteresis_codes)
+
+
+def value_factors(
+    codes: Tensor, gradient: Tensor, rates: Tensor, bound_codes: float, hysteresis_codes: float
+) -> tuple[float, int]:
+    """The bound of a step and the hysteresis, in codes, of checked arguments."""
+    _check_codes(codes, hysteresis_codes)
+    check_gradient(codes, gradient)
+    if rates.dtype is not torch.float32 or rates.shape != codes.shape[:1] or not rates.is_contiguous():
+        raise ValueError(
+            f"rates of codes {list(codes.shape)} are float32, one a row, got {rates.dtype} {list(rates.shape)}"
+        )
+    if not bound_codes >= 0:
+        raise ValueError(f"a step's bound is at least 0 codes, got {bound_codes}")
+    return min(bound_codes, _MOST_CODES), math.ceil(hysteresis_codes)
+
+
+def check_gradient(of: Tensor, gradient: Tensor) -> None:
+    """Refuses what is no contiguous bfloat16 gradient of a matrix."""
+    is_matrix = gradient.dtype is torch.bfloat16 and gradient.dim() == 2 and gradient.is_contiguous()
+    if not is_matrix or gradient.shape != of.shape:
+        raise ValueError(
+            f"a gradient of rows {list(of.shape)} is a contiguous bfloat16 matrix, got {gradient.dtype}"
+            f" {list(gradient.shape)}"
+        )
+
+
+def _check_codes(codes: Tensor, hysteresis_codes: float) -> None:
+    if codes.dtype is not torch.int8 or codes.dim() != 2 or not codes.is_contiguous():
+        raise ValueError(f"codes are a contiguous int8 [rows, n], got {codes.dtype} {list(codes.shape)}")
     if not 0 <= hysteresis_codes <= 127:
         raise ValueError(f"a hysteresis lies in 0..127 codes, got {hysteresis_codes}")
-    whole = min(math.floor(step_codes), 256)  # further than from one end to the other
-    return whole, math.ceil((step_codes - math.floor(step_codes)) * 65536), math.ceil(hysteresis_codes)
 
 
 def adam_factors(

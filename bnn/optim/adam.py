@@ -1,14 +1,19 @@
 """Adam."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bnn.bits import in_memory_order
 from bnn.ops import functions
-from bnn.optim.base import LowBitOptimizer, require
+from bnn.optim.base import LowBitOptimizer, in_order_of, require
+from bnn.optim.rows import rows_of
+from bnn.weights.accumulator import CODES_PER_UNIT, is_accumulator
+
+_ROW_SQUARES = "row_avg_sq"
 
 
 class Adam(LowBitOptimizer):
@@ -29,6 +34,11 @@ class Adam(LowBitOptimizer):
             beyond 0, but not beyond 1. Without it, noisy signs carry the accumulator to and fro across 0, and flip its
             weight.
         seed: of the stochastic rounding.
+
+    A group of int8 accumulators may have two more options. With `row_squares` the mean square is one of a whole row,
+    that is of an output channel, and all that is kept of it is a float32 a row, `row_avg_sq`; the decay of the mean is
+    0, and a gradient is rounded to bfloat16. No weight moves further than `limit_steps` learning rates. Source: Zhang
+    et al. 2024, arXiv 2406.16793, of which this is the second moment.
     """
 
     def __init__(
@@ -55,9 +65,43 @@ class Adam(LowBitOptimizer):
         require(group["eps"] > 0, "eps is above 0", group["eps"])
         steps = group["hysteresis_steps"]
         require(0 <= steps < math.inf, "hysteresis_steps is finite and at least 0", steps)
+        if _has_row_squares(group):
+            require(not group["betas"][0], "with row_squares the decay of the mean is 0", group["betas"])
+            dtypes = {parameter.dtype for parameter in group["params"]}
+            fits = dtypes == {torch.int8} and all(map(is_accumulator, group["params"]))
+            require(fits, "row_squares is for accumulators of int8", dtypes)
+            limit = group.get("limit_steps", 0)
+            require(0 < limit < math.inf, "with row_squares limit_steps is finite and above 0", limit)
+
+    def check_state(self, group: dict[str, Any], parameter: Tensor, state: Mapping[str, Any]) -> None:
+        """Refuses a state that steps of this optimizer cannot have left."""
+        super().check_state(group, parameter, state)
+        if _has_row_squares(group):
+            squares, rows = state.get(_ROW_SQUARES), len(rows_of(parameter))
+            if not isinstance(squares, Tensor) or squares.dtype is not torch.float32 or squares.shape != (rows,):
+                raise ValueError(f"{_ROW_SQUARES} is not a float32 of each of {rows} rows")
+
+    def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], seed: int) -> bool:
+        """v = b2 v + (1 - b2) mean g^2 of each row; w = w - clamp(lr g / (sqrt(v') + eps), +-limit_steps lr)."""
+        if not _has_row_squares(group):
+            return False
+        state, beta2, size = self.state[codes], group["betas"][1], CODES_PER_UNIT * float(group["lr"])
+        rows = in_memory_order(in_order_of(codes, gradient, torch.bfloat16))[1]
+        if _ROW_SQUARES not in state:
+            state[_ROW_SQUARES] = torch.zeros(len(rows), device=codes.device)
+        kept = state[_ROW_SQUARES]
+        kept.copy_(kept.double() * beta2 + functions.row_squares(rows) * (1 - beta2))
+        roots = (kept.double() / (1 - beta2 ** state["step"])).sqrt()
+        rates = (size / (roots + group["eps"])).float()
+        least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
+        bound = group["limit_steps"] * size
+        functions.step_by_values(in_memory_order(codes.detach())[1], rows, rates, bound, least, seed)
+        return True
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:
-        """The mean and the mean square, unless their decay is 0."""
+        """The mean and the mean square, unless their decay is 0 or rows have one."""
+        if _has_row_squares(group):
+            return {}
         means = {"exp_avg": False, "exp_avg_sq": True}
         return {name: squared for (name, squared), beta in zip(means.items(), group["betas"], strict=True) if beta}
 
@@ -112,3 +156,7 @@ class Adam(LowBitOptimizer):
         adam = functions.adam_by_signs if gradient.dtype is torch.uint8 else functions.adam_by_values
         adam(weight, mean, root, gradient, *options, step, seed)
         return True
+
+
+def _has_row_squares(group: Mapping[str, Any]) -> bool:
+    return bool(group.get("row_squares"))

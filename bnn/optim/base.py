@@ -17,6 +17,7 @@ from bnn.random.streams import generator_like, rounding_seed
 from bnn.weights.accumulator import CODES_PER_UNIT, decode, encode, is_accumulator
 
 _ROWS_LOOKED_AT = 4
+_LARGEST = 2.0**63.5  # whose square float32 holds
 _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
@@ -134,6 +135,20 @@ class LowBitOptimizer(torch.optim.Optimizer):
         """
         for weight, gradient, *values in zip(weights, gradients, *moments, strict=True):
             self.update(rows_of(weight), rows_of(gradient), [rows_of(value) for value in values], group, step)
+
+    def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], seed: int) -> bool:
+        """Steps an int8 Accumulator by the values of its gradient in kernels, if the optimizer has some for it.
+
+        Args:
+            codes: the accumulator, whose state counts this step already.
+            gradient: of its shape.
+            group: the options.
+            seed: of the rounding.
+
+        Returns:
+            Whether the step was taken; by default, and if not, nothing is changed and `update` is called.
+        """
+        return False
 
     def update_at_once(
         self, weight: Tensor, gradient: Tensor, stored: list[Tensor], group: dict[str, Any], step: int, seed: int
@@ -291,6 +306,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
             else:
                 _step_by_votes(codes, in_memory_order(gradient)[1], *step)
             return True
+        if parameter.dtype is torch.int8:
+            return self.step_codes(parameter, gradient, group, seed)
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
             return False
@@ -298,17 +315,17 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if isinstance(gradient, BitTensor) and fits:
             rows = gradient.packed
         else:
-            rows = in_memory_order(_float32_in_order_of(parameter, gradient))[1]
+            rows = in_memory_order(in_order_of(parameter, gradient, torch.float32))[1]
         return self.update_at_once(weight, rows, stored, group, state["step"], seed)
 
 
-def _float32_in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient with the strides of its parameter; itself where it has them and is of float32."""
+def in_order_of(parameter: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient of a dtype with the strides of its parameter; itself where it is so already."""
     if isinstance(gradient, BitTensor):
-        gradient = gradient.dense(torch.float32)
-    if gradient.dtype is torch.float32 and gradient.stride() == parameter.stride():
+        gradient = gradient.dense(dtype)
+    if gradient.dtype is dtype and gradient.stride() == parameter.stride():
         return gradient
-    return torch.empty_like(parameter, dtype=torch.float32).copy_(gradient)
+    return torch.empty_like(parameter, dtype=dtype).copy_(gradient)
 
 
 def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:
@@ -351,11 +368,11 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     A larger one, above 1.8e19, would leave a mean square infinite for good. Whole numbers always are.
     """
     filled = [x for x in tensors if x.numel() and x.is_floating_point()]
-    if not filled:
-        return True
+    narrow = [in_memory_order(x)[1] for x in filled if x.dtype is torch.bfloat16]  # a norm would copy them
     # One pass, and no tensor of truth values.
-    norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in filled]
-    return bool(torch.isfinite(torch.stack(norms)).all())
+    norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in filled if x.dtype is not torch.bfloat16]
+    small = all(-_LARGEST < float(end) < _LARGEST for x in narrow for end in torch.aminmax(x))
+    return small and (not norms or bool(torch.isfinite(torch.stack(norms)).all()))
 
 
 def _few_rows(x: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class AccumulatorStore(WeightStore):
     by its sign alone (Wang et al., arXiv 2102.04270, sec. 4), and then Adam's second moment says nothing.
 
     The gradient of the sign passes unchanged: a straight-through window only keeps weights bounded, which the clamp
-    does here. What is read has the default dtype.
+    does here. What is read has the dtype of its gradient: the default one, unless the gradient's quantizer has another.
 
     Args:
         shape: [out, in] of a linear layer or [out, in / groups, kh, kw] of a convolution.
@@ -252,7 +252,9 @@ class _Signs(torch.autograd.Function):
     def forward(ctx: Any, leaf: Tensor, weight: Accumulator, quantizer: GradientQuantizer | None) -> Tensor:
         ctx.weight, ctx.quantizer = weight, quantizer
         stored, rows = in_memory_order(weight.detach())
-        return BitTensor(functions.pack(rows), stored.shape, stored.stride(), torch.get_default_dtype())
+        # autograd converts a gradient to the dtype of what it is of.
+        dtype = torch.get_default_dtype() if quantizer is None else quantizer.dtype or torch.get_default_dtype()
+        return BitTensor(functions.pack(rows), stored.shape, stored.stride(), dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:

@@ -20,6 +20,7 @@ CASES = (
     "exact edge network 0",
     "exact signs network 0",
     "exact edge-min network 10",
+    "exact edge-signs network 10",
     "exact edge-min mlp 0",
     "exact edge residual 0",
     "exact edge-min residual 10",
@@ -50,7 +51,7 @@ def test_any_number_of_ranks_is_one_process_after_twenty_steps(tmp_path, ranks):
         assert not [name for name, tensor in one.items() if not torch.equal(found[name], tensor)]
 
 
-SUMS = ("count edge-min mlp 0 3", "count edge mlp 0 3")
+SUMS = ("count edge-min mlp 0 3", "count edge-signs mlp 0 3", "count edge mlp 0 3")
 
 
 @pytest.fixture(scope="module")

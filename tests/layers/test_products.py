@@ -11,7 +11,15 @@ from torch import nn
 
 from bnn.bits import BitTensor
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d, products
-from bnn.quantizers.gradients import GradientQuantizer, Int8Gradient, PowerOfTwoGradient, SignGradient
+from bnn.models import initialize
+from bnn.quantizers import Sign
+from bnn.quantizers.gradients import (
+    BFloat16Gradient,
+    GradientQuantizer,
+    Int8Gradient,
+    PowerOfTwoGradient,
+    SignGradient,
+)
 from bnn.weights import AccumulatorStore
 from tests.contracts import randn, saved_bytes
 
@@ -222,3 +230,24 @@ def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape,
     grad_x, grad_weight = in_double(product, x, q.double() * scale)
     torch.testing.assert_close(leaf.grad.double(), grad_x, rtol=2**-8, atol=1e-6)  # by way of bfloat16
     torch.testing.assert_close(product.store.weight.grad.double(), grad_weight, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("grad_quantizer", [None, PowerOfTwoGradient(), Int8Gradient(generator=torch.Generator())])
+@pytest.mark.parametrize("input_quantizer", [None, Sign()])
+def test_a_gradient_of_bfloat16_is_the_rounded_gradient(grad_quantizer, input_quantizer):
+    found, x = [], torch.randn((6, 8, 5, 5), generator=torch.Generator().manual_seed(0))
+    for gradient in (None, BFloat16Gradient()):
+        store = partial(AccumulatorStore, gradient_quantizer=gradient)
+        options = {"store": store, "input_quantizer": input_quantizer, "grad_quantizer": grad_quantizer}
+        model = nn.Sequential(BinaryConv2d(8, 12, 3, **options), nn.Flatten(), BinaryLinear(108, 7, **options))
+        initialize(model, generator=torch.Generator().manual_seed(1))
+        if grad_quantizer is not None and grad_quantizer.generator is not None:
+            grad_quantizer.generator.manual_seed(2)
+        out = model(x)
+        assert out.dtype is torch.float32
+        out.square().sum().backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    for wide, narrow in zip(*found, strict=True):
+        assert (wide.dtype, narrow.dtype) == (torch.float32, torch.bfloat16)
+        assert torch.equal(wide.bfloat16(), narrow)
+        assert wide.stride() == narrow.stride()

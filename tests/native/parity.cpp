@@ -131,7 +131,7 @@ void check_convolution(const std::vector<Set>& sets, const Window& w, int64_t ou
         const bnn::Slopes none{};
         set.kernels->conv2d_backward_input(grad.data(), 0.25f, weight.data(), of_x.data(), w, outputs, groups, 4, none, 1);
         require_equal("conv2d_backward_input", set, of_x, floats(of_input, 0.25f));
-        set.kernels->conv2d_backward_weight(grad.data(), 0.25f, x.data(), of_w.data(), w, outputs, groups, 1);
+        set.kernels->conv2d_backward_weight(grad.data(), 0.25f, x.data(), of_w.data(), w, outputs, groups, 4, 1);
         require_equal("conv2d_backward_weight", set, of_w, floats(of_weight, 0.25f));
         set.kernels->conv2d_backward_weight_sign(grad.data(), x.data(), packed_signs.data(), w, outputs, groups, 7, 1);
         if (signs.empty()) signs = packed_signs;

@@ -29,7 +29,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "real_conv2d": (IMAGE, W, W_SHAPE, WINDOW._replace(groups=1), torch.float16),
     "float_conv2d": (IMAGE, randn(6, 2, 3, 2), WINDOW._replace(groups=1), torch.float16),
     "linear_backward_input": (Q[:, :, 0, 0], SCALE, W, 12, torch.bfloat16),
-    "linear_backward_weight": (Q[:, :, 0, 0], SCALE, X, 117),
+    "linear_backward_weight": (Q[:, :, 0, 0], SCALE, X, 117, torch.bfloat16),
     "linear_backward_weight_sign": (Q[:, :, 0, 0], X, 117, 5),
     "conv2d_backward_input": (Q, SCALE, W, W_SHAPE, X_SHAPE, WINDOW, torch.bfloat16),
     "conv2d_backward_input_slopes": (
@@ -55,6 +55,8 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "pass_slopes": (Y, CODES, SLOPES),
     "quantize_integers": (randn(3, 2, 4, 5).transpose(1, 2), 127, 5),
     "step_by_signs": (random_integers(3, 13, seed=0), random_bits(3, 13, 1), 1.5, 2.0, 3),
+    "row_squares": (randn(3, 13).bfloat16(),),
+    "step_by_values": (random_integers(3, 13, seed=0), randn(3, 13).bfloat16(), OF_CHANNELS[:3], 9.5, 2.0, 3),
     "adam_by_signs": (HALVES[0], HALVES[1], HALVES[2].abs(), random_bits(3, 13, 1), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
     "adam_by_values": (HALVES[0], HALVES[1], HALVES[2].abs(), randn(3, 13), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
 }

@@ -21,7 +21,9 @@ from bnn.presets import edge, prepare
 from bnn.training import TrainingStep
 from bnn.weights import WeightStore
 
-PRESETS = ("standard", "edge", "edge-min")
+COMPARED = ("standard", "edge", "edge-min")
+"""Presets that are looked at where none is named."""
+PRESETS = (*COMPARED, "edge-signs")
 REFERENCE = "standard"
 """The preset that others are compared with."""
 OPTIMIZERS = ("adam", "sgd", "bop")

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from bnn.cli.budget.configurations import (
+    COMPARED,
     CONFIGURATIONS,
     REFERENCE,
     TrainingConfiguration,
@@ -88,7 +89,7 @@ class PredictedBudget:
         totals = {
             (preset, optimizer): partial(needed.total_bytes, preset, optimizer)
             for preset, optimizer in CONFIGURATIONS
-            if options.preset in (None, preset) and options.optimizer in (None, optimizer)
+            if preset in ((options.preset,) if options.preset else COMPARED) and options.optimizer in (None, optimizer)
         }
         find = partial(largest_slices, totals, options.fit, batch_size=options.batch)
         with Console(stderr=True).status("predicting and measuring" if options.measure else "predicting"):

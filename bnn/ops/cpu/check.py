@@ -81,7 +81,7 @@ def product_calls() -> dict[str, Arguments]:
         "conv2d": (x, weight, out, *bits, _OUTPUTS, 1, 0),
         "conv2d_max_pool2d": (x, weight, pooled, choices, *bits, *pool, 1, 2),
         "conv2d_backward_input": (q, 0.5, weight, of_x, *bits, _OUTPUTS, 1, 4, 0, [], 0, 0),
-        "conv2d_backward_weight": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1),
+        "conv2d_backward_weight": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1, 4),
         "conv2d_backward_weight_sign": (q, x, torch.zeros(_OUTPUTS, 30, dtype=torch.uint8), *bits, _OUTPUTS, 1, _KEY),
         "real_conv2d": (image, some_bits(_OUTPUTS, 24), out, *reals, _OUTPUTS, 0),
         "real_conv2d_backward_weight": (q, image, of_kernel, *reals, _OUTPUTS),
@@ -120,6 +120,8 @@ def element_calls() -> dict[str, Arguments]:
         "largest_magnitude": (x, rows * n, 4),
         "quantize_integers": (x, torch.zeros(rows * n, dtype=torch.int8), rows * n, 4, 20.0, 127, _KEY),
         "step_by_signs": (_bytes(rows, n), signs, rows, n, 1, 20_000, 3, _KEY),
+        "row_squares": (x.bfloat16(), torch.zeros(rows, dtype=torch.float64), rows, n),
+        "step_by_values": (_bytes(rows, n), x.bfloat16(), _reals(rows).abs(), rows, n, 20.0, 3, _KEY),
         "adam_by_signs": (*of_adam, signs, *adam),
         "adam_by_values": (*of_adam, x, *adam),
         "pulse_pairs": (

@@ -77,7 +77,7 @@ def gradients_are_right(extension: ModuleType, isa: str) -> bool:
         0,
         0,
     )
-    invoke(extension, isa, 1, "conv2d_backward_weight", q, scale, x, of_weight, *geometry)
+    invoke(extension, isa, 1, "conv2d_backward_weight", q, scale, x, of_weight, *geometry, of_weight.itemsize)
     q, factor = q.movedim(-1, 1), torch.tensor(scale)
     return torch.equal(
         of_input.movedim(-1, 1),

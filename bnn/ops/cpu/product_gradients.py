@@ -51,9 +51,11 @@ def linear_backward_input_slopes(
 
 
 @kernel
-def linear_backward_weight(q: Tensor, scale: Tensor, x: Tensor, features: int) -> Tensor:
+def linear_backward_weight(
+    q: Tensor, scale: Tensor, x: Tensor, features: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     weight_shape, x_shape = _one_pixel(q, features)
-    return conv2d_backward_weight(q[:, :, None, None], scale, x, x_shape, weight_shape, _ONE_TAP).flatten(1)
+    return conv2d_backward_weight(q[:, :, None, None], scale, x, x_shape, weight_shape, _ONE_TAP, dtype).flatten(1)
 
 
 @kernel
@@ -117,12 +119,20 @@ def conv2d_backward_input_slopes(
 
 @kernel
 def conv2d_backward_weight(
-    q: Tensor, scale: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
+    _check_dtype(dtype)
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
-    out = empty_channels_last(weight_shape, torch.float32)
-    call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, weight_shape[0], Window(*window).groups)
+    out = empty_channels_last(weight_shape, dtype)
+    outputs, groups = weight_shape[0], Window(*window).groups
+    call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, outputs, groups, out.itemsize)
     return out
 
 
@@ -161,14 +171,18 @@ def _backward_input(
     dtype: torch.dtype,
     *slopes: Tensor | Sequence[float] | int,
 ) -> Tensor:
-    if dtype not in (torch.bfloat16, torch.float32):
-        raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
+    _check_dtype(dtype)
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
     out = empty_channels_last(x_shape, dtype)
     outputs, groups = weight_shape[0], Window(*window).groups
     call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, outputs, groups, out.itemsize, *slopes)
     return out
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in (torch.bfloat16, torch.float32):
+        raise ValueError(f"the gradient's dtype must be float32 or bfloat16, is {dtype}")
 
 
 def _one_pixel(q: Tensor, features: int) -> tuple[list[int], list[int]]:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bnn.ops.cpu.native import call, kernel
-from bnn.ops.steps import adam_factors, code_factors
+from bnn.ops.steps import adam_factors, check_gradient, code_factors, value_factors
 from bnn.random.lowbias32 import hash_key
 
 
@@ -13,6 +14,22 @@ from bnn.random.lowbias32 import hash_key
 def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_codes: float, seed: int) -> None:
     factors = code_factors(codes, signs, step_codes, hysteresis_codes)
     call("step_by_signs", codes, signs, *codes.shape, *factors, hash_key(seed))
+
+
+@kernel
+def row_squares(gradient: Tensor) -> Tensor:
+    check_gradient(gradient, gradient)
+    squares = gradient.new_empty(len(gradient), dtype=torch.float64)
+    call("row_squares", gradient, squares, *gradient.shape)
+    return squares
+
+
+@kernel
+def step_by_values(
+    codes: Tensor, gradient: Tensor, rates: Tensor, bound_codes: float, hysteresis_codes: float, seed: int
+) -> None:
+    factors = value_factors(codes, gradient, rates, bound_codes, hysteresis_codes)
+    call("step_by_values", codes, gradient, rates, *codes.shape, *factors, hash_key(seed))
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from bnn.quantizers.gradients.backward_scale import BackwardScale
 from bnn.quantizers.gradients.base import GradientQuantizer, quantize_gradient
+from bnn.quantizers.gradients.bfloat16 import BFloat16Gradient
 from bnn.quantizers.gradients.float_format import FloatGradient
 from bnn.quantizers.gradients.int8 import Int8Gradient
 from bnn.quantizers.gradients.integer import IntegerGradient
@@ -12,6 +13,7 @@ from bnn.quantizers.gradients.sample_pruning import SamplePruning
 from bnn.quantizers.gradients.sign import SignGradient
 
 __all__ = [
+    "BFloat16Gradient",
     "BackwardScale",
     "FloatGradient",
     "GradientQuantizer",

@@ -24,6 +24,7 @@ class GradientQuantizer(nn.Module):
         storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
         largest: largest integer, in 1..127, where it gives integers.
         weight_largest: the same in the product for a weight's gradient, where that differs.
+        dtype: of the quantized gradient; None where it is that of the given one.
         generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
             checkpoints keep its state.
     """
@@ -31,13 +32,14 @@ class GradientQuantizer(nn.Module):
     storage_bits: int
     largest: int
     weight_largest: int | None = None
+    dtype: torch.dtype | None = None
 
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, gradient: Tensor) -> Tensor:
-        """The quantized gradient, in the shape and dtype of the given one, which stays as it is.
+        """The quantized gradient, in the shape of the given one, which stays as it is, and in its dtype or `dtype`.
 
         Raises:
             NonFiniteError: the gradient has NaN or infinite values.
