@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kBlockPixels = 128;      // whose gradient is formed at a time
 constexpr int64_t kPanelDepth = 640;       // of a panel of weights that stays in the nearest cache
-constexpr int64_t kPanelsBytes = 4 << 20;  // of weights that are bytes at a time
+constexpr int64_t kPanelsBytes = 1 << 20;  // of weights that are bytes at a time
 
 // Rows of a panel before they are bytes.
 struct PanelRows {
