@@ -66,7 +66,7 @@ class SparePieces {
 
    private:
     static constexpr int kMostPieces = 16;
-    static constexpr int64_t kLeastBytes = 32 << 10, kMostBytes = 4 << 20;  // smaller ones the C library keeps
+    static constexpr int64_t kLeastBytes = 32 << 10, kMostBytes = 1 << 20;  // smaller ones the C library keeps
 
     Piece remove(int index) {
         const Piece piece = pieces_[index];
