@@ -4,6 +4,7 @@
 #include "choice.h"
 #include "octet.h"
 #include "product.h"
+#include "transpose.h"
 #include "window.h"
 
 namespace {
@@ -56,6 +57,22 @@ void prepare_weights(const Convolution& conv, const uint8_t* weight, Panels& pan
     });
 }
 
+struct Slack {
+    uint8_t bytes[kSlackBytes];
+};
+
+// Patches of a row of output pixels, of runs of at most a Piece: one is copied of each, and what follows the run is
+// covered by the next one.
+template <class Piece>
+inline void gather_short_runs(const uint8_t* corner, int64_t column_step, int64_t row_step, int64_t runs,
+                              int64_t run_bytes, int64_t width, int64_t patch_bytes, uint8_t* to) {
+    for (int64_t column = 0; column < width; ++column, corner += column_step, to += patch_bytes) {
+        const uint8_t* from = corner;
+        uint8_t* at = to;
+        for (int64_t run = 0; run < runs; ++run, from += row_step, at += run_bytes) std::memcpy(at, from, sizeof(Piece));
+    }
+}
+
 // The patches of `rows` rows of output pixels, from a band of the padded image that begins at the first one's window.
 inline void gather_patches(const Convolution& conv, const uint8_t* band, int64_t rows, int64_t group,
                            uint64_t* patches) {
@@ -74,6 +91,15 @@ inline void gather_patches(const Convolution& conv, const uint8_t* band, int64_t
     band += group * conv.pixels.segment_bytes;
     for (int64_t row = 0; row < rows; ++row, band += window.stride[0] * row_bytes) {
         const uint8_t* corner = band;
+        if (runs == 1 && run_bytes <= kSlackBytes) {
+            const auto gather = run_bytes <= 8    ? gather_short_runs<uint64_t>
+                                : run_bytes <= 16 ? gather_short_runs<Sixteen>
+                                                  : gather_short_runs<Slack>;
+            gather(corner, column_step, kernel_row_step, kernel_rows, run_bytes, width, words * 8,
+                   reinterpret_cast<uint8_t*>(patches));
+            patches += width * words;
+            continue;
+        }
         for (int64_t column = 0; column < width; ++column, patches += words, corner += column_step) {
             uint8_t* to = reinterpret_cast<uint8_t*>(patches);
             for (int64_t i = 0; i < kernel_rows; ++i) {

@@ -57,7 +57,7 @@ inline void add_column_sums(const int8_t* panel, int64_t depth, int32_t* sums) {
     uint8_t ones[kDepth];
     std::memset(ones, 1, sizeof ones);
     for (int64_t k = 0; k < depth; k += kDepth) {
-        multiply_tile(ones, 0, panel + k * kColumns, minimum(kDepth, depth - k), kColumns, sums);
+        multiply_rows(ones, 0, kRows, panel + k * kColumns, minimum(kDepth, depth - k), kColumns, sums);
     }
 }
 

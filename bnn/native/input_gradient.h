@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kBlockPixels = 128;      // whose gradient is formed at a time
 constexpr int64_t kPanelDepth = 640;       // of a panel of weights that stays in the nearest cache
-constexpr int64_t kPanelsBytes = 4 << 20;  // of weights that are bytes at a time
+constexpr int64_t kPanelsBytes = 1 << 20;  // of weights that are bytes at a time
 
 // Rows of a panel before they are bytes.
 struct PanelRows {
@@ -183,10 +183,8 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
                 const int8_t* bytes = prepared.part<int8_t>(panel - first_panel);
                 const int64_t channels = layer.panel_channels(channel_panel);
                 for (int64_t k = 0; k < depth; k += part) {
-                    for (int64_t row = 0; row < count; row += kRows) {
-                        multiply_tile(rows + row * stride + k, stride, bytes + k * kColumns, minimum(part, depth - k),
-                                      channels, sums + row * kColumns);
-                    }
+                    multiply_rows(rows + k, stride, count, bytes + k * kColumns, minimum(part, depth - k), channels,
+                                  sums);
                 }
                 result.store(taps, first, count, group * layer.group_channels + channel_panel * kColumns, channels,
                              sums);

@@ -45,7 +45,11 @@ inline void gather_reals(const Taps& taps, const Window& window, const float* x,
         taps.follow(tap, first, count, offsets);
         for (int64_t i = 0; i < count; ++i) {
             float* to = patches + i * stride + tap * channels;
-            for (int64_t c = 0; c < channels; ++c) to[c] = offsets[i] == kNowhere ? 0 : x[offsets[i] + c];
+            if (offsets[i] == kNowhere) {
+                for (int64_t c = 0; c < channels; ++c) to[c] = 0;
+            } else {
+                for (int64_t c = 0; c < channels; ++c) to[c] = x[offsets[i] + c];
+            }
         }
     }
 }
@@ -142,7 +146,7 @@ void real_weight_sums(const Grad* grad, const float* x, float* out, const Window
     const Taps taps(window, window.channels, window.channels * window.size[0] * window.size[1]);
     const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
     const int64_t parts = divide_up(conv.rows, part_rows);
-    const Buffer totals(parts, conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),
+    const Buffer totals(maximum(parts, 1), conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),
         patch_parts(threads, conv.row_pixels * conv.stride * 4), grad_parts(threads, conv.row_pixels * conv.lanes * sizeof(Grad));
     parallel_for(parts, threads, [&](int64_t part, int thread) {
         float *patches = patch_parts.part<float>(thread), *total = totals.part<float>(part);
@@ -179,12 +183,13 @@ void real_weight_sums(const Grad* grad, const float* x, float* out, const Window
             }
         }
     });
+    float* total = totals.part<float>(0);
+    for (int64_t part = 1; part < parts; ++part) {
+        const float* from = totals.part<float>(part);
+        for (int64_t i = 0; i < conv.patch * conv.lanes; ++i) total[i] += from[i];
+    }
     for (int64_t o = 0; o < outputs; ++o) {
-        for (int64_t k = 0; k < conv.patch; ++k) {
-            float sum = 0;
-            for (int64_t part = 0; part < parts; ++part) sum += totals.part<float>(part)[k * conv.lanes + o];
-            out[o * conv.patch + k] = sum;
-        }
+        for (int64_t k = 0; k < conv.patch; ++k) out[o * conv.patch + k] = total[k * conv.lanes + o] + 0.0f;  // never -0
     }
 }
 

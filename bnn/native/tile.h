@@ -4,9 +4,9 @@
 // one instruction then adds four products to every column's sum. Where it multiplies unsigned by signed bytes, a factor of
 // both signs is offset, and offset times each column's sum, which is the same for all rows, is taken away.
 //
-// Each definition offers the same: Tiles, which lives while tiles are multiplied; multiply_tile, which adds unsigned
-// a[kRows][depth] times a panel to sums[kRows][kColumns], where either `a` is within 2 or the panel within ±1, and need
-// not form those past the first `columns`; spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of words of 32 bits.
+// Each definition offers the same: Tiles, which lives while tiles are multiplied; multiply_rows, which adds unsigned
+// a[rows][depth] times a panel to sums[rows][kColumns], where either `a` is within 2 or the panel within ±1, need not form
+// those past the first `columns`, and reads and forms rows up to a multiple of kRows; spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of words of 32 bits.
 #pragma once
 
 #include "vector.h"
@@ -55,7 +55,7 @@ class Tiles {
 };
 
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int64_t /*columns*/, int32_t* sums) {
+                                     int32_t* sums) {
     constexpr int64_t sums_stride = kColumns * sizeof(int32_t);
     asm volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
     _tile_loadd(0, sums, sums_stride);
@@ -96,53 +96,74 @@ inline uint32_t load_quad(const uint8_t* bytes) {
 
 #if defined(BNN_USE_AVX512)
 
-constexpr int kRows = 8;
+constexpr int kRows = 4;
 
 inline Vector broadcast_quad(const uint8_t* bytes) { return _mm512_set1_epi32(static_cast<int>(load_quad(bytes))); }
 
-// All columns, or the first half: then two sums of each row take depths in turns, for as many instructions at a time.
-template <bool all>
+// By its name, since GCC gives the result of the builtin a register of its own: the sums of a loop then move, or do not fit.
+inline void add_products(Vector& sums, Vector unsigned_bytes, Vector signed_bytes) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
+
+// `rows`: a multiple of 4. All columns, or the first half: then two sums of each row take depths in turns, for as many
+// instructions at a time.
+template <int rows, bool all>
 [[gnu::noinline]] void multiply_columns(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                         int32_t* sums) {
     constexpr int64_t kStep = all ? 4 : 8, kSecond = all ? 64 : 4 * kColumns;
-    Vector products[kRows][2];
-#pragma GCC unroll 8
-    for (int row = 0; row < kRows; ++row) {
+    Vector products[rows][2];
+    const uint8_t* fours[rows / 4];  // few addresses, for the registers to hold them
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; ++row) {
         products[row][0] = _mm512_loadu_si512(sums + row * kColumns);
         products[row][1] = all ? _mm512_loadu_si512(sums + row * kColumns + 16) : zero();
+        fours[row / 4] = a + row / 4 * 4 * a_stride;
     }
     int64_t k = 0;
+#pragma GCC unroll 2
     for (; k + kStep <= depth; k += kStep) {
         const Vector first = _mm512_loadu_si512(panel + k * kColumns);
         const Vector second = _mm512_loadu_si512(panel + k * kColumns + kSecond);
-#pragma GCC unroll 8
-        for (int row = 0; row < kRows; ++row) {
-            const uint8_t* from = a + row * a_stride + k;
+#pragma GCC unroll 16
+        for (int row = 0; row < rows; ++row) {
+            const uint8_t* from = fours[row / 4] + row % 4 * a_stride + k;
             const Vector quad = broadcast_quad(from), other = all ? quad : broadcast_quad(from + 4);
-            products[row][0] = _mm512_dpbusd_epi32(products[row][0], quad, first);
-            products[row][1] = _mm512_dpbusd_epi32(products[row][1], other, second);
+            add_products(products[row][0], quad, first);
+            add_products(products[row][1], other, second);
         }
     }
-#pragma GCC unroll 8
-    for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 16
+    for (int row = 0; row < rows; ++row) {
         if (all) {
             _mm512_storeu_si512(sums + row * kColumns + 16, products[row][1]);
         } else {
             products[row][0] = _mm512_add_epi32(products[row][0], products[row][1]);
             if (k < depth) {
                 const Vector last = _mm512_loadu_si512(panel + k * kColumns);
-                products[row][0] =
-                    _mm512_dpbusd_epi32(products[row][0], broadcast_quad(a + row * a_stride + k), last);
+                add_products(products[row][0], broadcast_quad(fours[row / 4] + row % 4 * a_stride + k), last);
             }
         }
         _mm512_storeu_si512(sums + row * kColumns, products[row][0]);
     }
 }
 
-inline void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth, int64_t columns,
-                          int32_t* sums) {
-    columns > kColumns / 2 ? multiply_columns<true>(a, a_stride, panel, depth, sums)
-                           : multiply_columns<false>(a, a_stride, panel, depth, sums);
+template <bool all>
+inline void multiply_columns(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
+                             int32_t* sums) {
+    for (; rows > 8; rows -= 12, a += 12 * a_stride, sums += 12 * kColumns) {
+        multiply_columns<12, all>(a, a_stride, panel, depth, sums);
+    }
+    if (rows > 4) {
+        multiply_columns<8, all>(a, a_stride, panel, depth, sums);
+    } else if (rows > 0) {
+        multiply_columns<4, all>(a, a_stride, panel, depth, sums);
+    }
+}
+
+inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
+                          int64_t columns, int32_t* sums) {
+    columns > kColumns / 2 ? multiply_columns<true>(a, a_stride, rows, panel, depth, sums)
+                           : multiply_columns<false>(a, a_stride, rows, panel, depth, sums);
 }
 
 #elif defined(BNN_USE_AVX2)
@@ -154,7 +175,7 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
 
 // The instruction adds products in pairs, of at most 512; a short holds 64 such pairs.
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int64_t /*columns*/, int32_t* sums) {
+                                     int32_t* sums) {
     constexpr int64_t kMost = 4 * 64;
     const Vector ones = _mm256_set1_epi16(1);
     for (int64_t begin = 0; begin < depth; begin += kMost) {
@@ -190,7 +211,7 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
 constexpr int kRows = kNeonRows;
 
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int64_t /*columns*/, int32_t* sums) {
+                                     int32_t* sums) {
     multiply_bytes_neon(a, a_stride, panel, depth, kColumns, sums);
 }
 
@@ -211,7 +232,7 @@ inline Shorts load_shorts(const void* bytes) {
 
 // Eight columns at a time stay in registers. A short holds the sum of 128 products, which are at most 256.
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                     int64_t /*columns*/, int32_t* sums) {
+                                     int32_t* sums) {
     constexpr int64_t kPart = 8, kMost = 4 * 128;
     for (int64_t part = 0; part < kColumns / kPart * divide_up(depth, kMost); ++part) {
         const int64_t column = part * kPart % kColumns, begin = part * kPart / kColumns * kMost;
@@ -234,6 +255,17 @@ inline Shorts load_shorts(const void* bytes) {
             int32_t* to = sums + row * kColumns + column;
             for (int i = 0; i < 4 * kPart; ++i) to[i / 4] += products[row][i / 8][i % 8];
         }
+    }
+}
+
+#endif
+
+#if !defined(BNN_USE_AVX512)
+
+inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
+                          int64_t /*columns*/, int32_t* sums) {
+    for (int64_t row = 0; row < rows; row += kRows) {
+        multiply_tile(a + row * a_stride, a_stride, panel, depth, sums + row * kColumns);
     }
 }
 

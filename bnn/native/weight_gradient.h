@@ -132,10 +132,8 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
                                 rows);
                 int32_t* to = sums + (index - first_panel) * panel_sums;
                 for (int64_t panel = 0; panel < output_panels; ++panel) {
-                    for (int64_t row = 0; row < channels; row += kRows) {
-                        multiply_tile(rows + row * stride, stride, outputs + panel * output_panel_bytes, depth,
-                                      layer.panel_outputs(panel), to + row * kColumns);
-                    }
+                    multiply_rows(rows, stride, channels, outputs + panel * output_panel_bytes, depth,
+                                  layer.panel_outputs(panel), to);
                     to += kColumns * kColumns;
                 }
             }

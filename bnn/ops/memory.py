@@ -5,7 +5,9 @@ Fresh memory has to be cleared by the system, page by page, which takes longer t
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 from collections.abc import Sequence
 from threading import Lock
 
@@ -16,6 +18,9 @@ LARGE_BYTES = 1 << 18
 """Results of this size and more take each other's place."""
 MOST_TIMES = 1.5
 """How many times as large as a result the memory may be that it takes."""
+_PAGE_BYTES = 4096
+_HUGE_PAGE_BYTES = 1 << 21
+_MADV_HUGEPAGE = 14  # of sys/mman.h of Linux
 
 
 class ResultMemory:
@@ -60,7 +65,18 @@ class ResultMemory:
         self._pieces = [piece for piece in self._pieces if piece._cdata not in given_back]
         del free
         self._pieces.append(torch.UntypedStorage(size))  # type: ignore[no-untyped-call]
+        _ask_for_huge_pages(self._pieces[-1])
         return self._pieces[-1]
+
+
+def _ask_for_huge_pages(piece: torch.UntypedStorage) -> None:
+    """Lets the system clear fresh memory 2 MiB at a time, where so many lie within the piece, which takes a fifth of
+    the time. It is a wish: without such pages the piece has ordinary ones."""
+    if sys.platform != "linux" or piece.nbytes() < 2 * _HUGE_PAGE_BYTES:
+        return
+    begin = -(-piece.data_ptr() // _PAGE_BYTES) * _PAGE_BYTES
+    size = piece.data_ptr() + piece.nbytes() - begin
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _MADV_HUGEPAGE)
 
 
 RESULTS = ResultMemory()

@@ -1,5 +1,9 @@
 """Memory of large results is used again, but not while anything looks at it."""
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -55,6 +59,22 @@ def test_free_memory_that_is_too_small_or_too_large_is_given_back(memory, dtype,
     del first
     second = memory.empty(LARGE, other)
     assert [piece.nbytes() for piece in memory._pieces] == [kept.nbytes, second.nbytes]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked for huge pages")
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this system has no huge pages")
+def test_huge_pages_are_asked_for_where_memory_holds_some(memory):
+    x = memory.empty((8 << 20,), torch.int8)
+    assert asks_for_huge_pages(address(x) + (4 << 20))
+
+
+def asks_for_huge_pages(place: int) -> bool:
+    """Whether the mapping around an address has the flag that madvise(2) sets."""
+    for mapping in re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]:
+        begin, end = (int(x, 16) for x in mapping.split(maxsplit=1)[0].split("-"))
+        if begin <= place < end:
+            return bool(re.search(r"^VmFlags:.* hg\b", mapping, re.MULTILINE))
+    raise AssertionError(f"no mapping holds {place:x}")
 
 
 def test_images_are_channels_last():

@@ -209,7 +209,12 @@ class TestNativeProducts:
                 check("linear_backward_input_slopes", *args)
 
     def test_linear_that_needs_the_weights_in_two_portions(self) -> None:
-        check_linear(40, 1030, 4_200, seed=0)
+        check_linear(40, 1030, 1_100, seed=0)
+
+    @pytest.mark.parametrize("rows", [1, 4, 5, 8, 9, 12, 13, 16, 17, 21, 24, 25])
+    def test_linear_of_any_rest_of_a_tile(self, rows: int) -> None:
+        check_linear(rows, 36, 16, seed=0)  # half a panel of channels, an odd number of quads in depth
+        check_linear(rows, 40, 17, seed=0)
 
     @pytest.mark.usefixtures("threads")
     def test_the_number_of_threads_changes_nothing(self) -> None:

@@ -149,6 +149,8 @@ def test_conv2d_equals_the_reference(
         (64, 64, 32, 3, 1, 1),  # more than one band of rows an image
         (128, 32, 9, 3, 1, 1),
         (40, 24, 70, 5, 2, 1),  # rows wider than a block
+        (80, 5, 6, 3, 1, 1),  # a kernel row of 30 bytes, copied at once; the next of 15
+        (40, 5, 6, 3, 1, 1),
         (64, 64, 6, 3, 1, 64),  # depthwise
         (33, 7, 5, 1, 0, 1),
         (16, 3, 2, 3, 7, 1),  # more padding than image: windows without any tap
