@@ -23,7 +23,7 @@ def main() -> None:
     """Measures and prints a line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exchange", choices=("exact", "count", "vote"))
-    parser.add_argument("--preset", default="edge-min")
+    parser.add_argument("--preset", default="edge-signs")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--slice-size", type=int, help="by default the preset's own")
     parser.add_argument("--steps", type=int, default=5)
