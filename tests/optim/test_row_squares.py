@@ -7,7 +7,9 @@ import torch
 
 from bnn.bits import BitTensor
 from bnn.errors import CheckpointError, NonFiniteError
+from bnn.models import mlp
 from bnn.optim import Adam
+from bnn.presets import edge_min
 from bnn.training.snapshot import optimizer_tensors, restore_optimizer
 from bnn.weights import Accumulator
 
@@ -134,3 +136,12 @@ def test_refuses_parameters_that_are_no_accumulators_of_8_bits():
     for parameter in (Accumulator(torch.zeros(2, 3).half()), torch.nn.Parameter(torch.zeros(2, 3))):
         with pytest.raises(ValueError, match="row_squares is for accumulators of int8"):
             Adam([{"params": [parameter], **OPTIONS}])
+
+
+def test_the_preset_is_that_of_the_records():
+    step = edge_min(lambda: mlp(input_shape=(8,), hidden=(8,), classes=3), (8,))
+    weights, others = step.optimizer.param_groups
+    expected = {**OPTIONS, "lr": 2e-2, "hysteresis_steps": 20.0}
+    assert {name: weights[name] for name in expected} == expected
+    assert "row_squares" not in others
+    assert others["lr"] == 1e-2
