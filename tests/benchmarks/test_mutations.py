@@ -70,6 +70,7 @@ def test_mutants_have_one_change_each():
         assert sum(one != other for one, other in lines) == 1
 
 
+@pytest.mark.slow
 def test_what_tests_look_at_is_killed_and_the_rest_survives(root, capsys):
     found = {mutant.change: mutant for mutant in mutants("made_up.py", MODULE)}
     drawn = [found[change] for change in ("low < x <= LIMIT  ->  low < x < LIMIT", "0.5  ->  -0.5")]

@@ -81,6 +81,7 @@ def test_the_rate_of_tuning_is_another(images):
     )
 
 
+@pytest.mark.slow
 def test_a_run_of_real_weights_can_be_made_ternary(images, tmp_path):
     words = ["train", str(PATH), "--data-dir", str(images), "--width", "4"]
     words += ["--hidden", "16", "--batch-size", "6"]
