@@ -91,7 +91,7 @@ def test_networks_of_the_package(build, shape, whole_file, preset):
     program = program_of(model)
     exported = onnx_model(program)
     given, logits = examples(model, shape, 20)
-    # onnxruntime sums the real convolutions of bfloat16 of QuickNet in another order, so that some sums round otherwise.
+    # onnxruntime sums QuickNet's real convolutions of bfloat16 in another order, so that some sums round otherwise.
     least = 0.8 if build is quicknet_small and preset == "edge-min" else 1.0
     equal = (run(exported, given) - logits).abs().amax(1) <= 1e-5
     assert equal.float().mean() >= least
