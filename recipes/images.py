@@ -7,15 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bnn.codec import load as load_model
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, image_folder
 from bnn.errors import DataError, RecipeError, near_match
-from bnn.methods.distillation import DistilledLoss, Teacher
+from bnn.methods.distillation import DistilledLoss, trained_teacher
 from bnn.models import binarynet, cnv, initialize, mlp, resnet8, resnet18, resnet20, resnete18, vgg_small
 from bnn.models.freezing import freeze as frozen
 from bnn.models.torchvision_networks import PREFIX, torchvision_network
 from bnn.presets import Preset, prepare
-from bnn.training import Precision, Run, directory, warmup_cosine
+from bnn.training import Precision, Run, warmup_cosine
 from bnn.training.replay import KeepReplay, upto_of, with_earlier_classes
 from bnn.training.replay import load as load_replay
 from bnn.training.start import classes_of, take_weights, weights_of
@@ -149,8 +148,7 @@ def recipe(
         notes.append(f"{kept}, beside {batch_size} new ones")
     distilled = None
     if teacher is not None:
-        found = load_model(teacher / directory.MODEL if teacher.is_dir() else teacher)
-        distilled = DistilledLoss(Teacher(found, data), temperature=temperature, part=teacher_part)
+        distilled = DistilledLoss(trained_teacher(teacher, data), temperature=temperature, part=teacher_part)
     augment: list[Augmentation] = [RandomFlip()] if flip else []
     if crop:
         augment.insert(0, RandomCrop(padding=max(1, data.image_shape[1] // 8)))

@@ -57,7 +57,7 @@ _KNOWN = {
 _COMPOSED = {
     **_listed(bnn.quantizers, "bnn.quantizers", ["ReCU"]),
     **_listed(resnet_cifar, "bnn.models.resnet_cifar", ["_Block"]),
-    **_listed(resnet_imagenet, "bnn.models.resnet_imagenet", ["ResidualUnit"]),
+    **_listed(resnet_imagenet, "bnn.models.resnet_imagenet", ["ResidualUnit", "RealWeightUnit"]),
     **_listed(quicknets, "bnn.models.zoo.quicknets", ["QuickNetUnit"]),
     **_listed(densenets, "bnn.models.zoo.densenets", ["DenseUnit"]),
     **_listed(meliusnet, "bnn.models.zoo.meliusnet", ["ImprovementUnit"]),

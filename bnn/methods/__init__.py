@@ -4,7 +4,7 @@ from bnn.methods.bep import MarginLoss, bep_step
 from bnn.methods.bgd import BGD
 from bnn.methods.boolean import boolean_step
 from bnn.methods.compressibility import Compressibility
-from bnn.methods.distillation import DistilledLoss, Teacher
+from bnn.methods.distillation import DistilledLoss, Teacher, torchvision_teacher, trained_teacher
 from bnn.methods.foo_vb import FOOVB
 from bnn.methods.gxnor import gxnor_augmentation, gxnor_step
 from bnn.methods.hoyer_square import HoyerSquare
@@ -40,5 +40,7 @@ __all__ = [
     "boolean_step",
     "gxnor_augmentation",
     "gxnor_step",
+    "torchvision_teacher",
+    "trained_teacher",
     "weights_of",
 ]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn.codec import Model
+from bnn.codec import Model, load
 from bnn.data import Dataset
 from bnn.errors import RecipeError
+from bnn.models.torchvision_networks import pretrained_network
+from bnn.training.directory import MODEL
 
 
 class DistilledLoss(nn.Module):
@@ -85,6 +89,33 @@ class Teacher(nn.Module):
         """Logits, [B, classes of the data], of images that are normalised as the data are."""
         logits: Tensor = self.model(x * self.factor + self.offset)
         return logits.index_select(1, self.columns)
+
+
+def trained_teacher(path: Path, data: Dataset) -> Teacher:
+    """The teacher of a run's directory or a model file (.bnnz).
+
+    Raises:
+        CodecError: the file cannot be read.
+        RecipeError: it takes other images than the data have, or does not know a class.
+    """
+    return Teacher(load(path / MODEL if path.is_dir() else path), data)
+
+
+def torchvision_teacher(name: str, data: Dataset) -> Teacher:
+    """A float classifier of torchvision, such as `resnet34`, with its published weights, for the classes of ImageNet.
+
+    These are known by their order, which is that of the folders' names.
+
+    Raises:
+        DataError: torchvision is not installed, or cannot fetch the weights.
+        RecipeError: there is no such classifier, or the data have other images or another number of classes.
+    """
+    network, takes, classes = pretrained_network(name)
+    if classes != data.num_classes:
+        raise RecipeError(f"{name} tells the {classes} classes of ImageNet apart, the data have {data.num_classes}")
+    if data.image_shape[0] == len(takes.mean):  # of any height and width
+        takes = replace(takes, image_shape=data.image_shape)
+    return Teacher(Model(network, preprocessing=takes, classes=data.classes), data)
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -1,6 +1,8 @@
 """Residual networks for ImageNet with a shortcut around every binary convolution."""
 
+import copy
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -90,6 +92,7 @@ def recu_resnet18(
     classes: int = 1000,
     store: StoreFactory | None = None,
     input_quantizer: Quantizer = ApproxSign(),  # noqa: B008  (a pattern, copied)
+    real_weights: bool = False,
 ) -> nn.Sequential:
     """ReCU's ResNet-18: as `resnete18`, with a Hardtanh behind every sum and a learned scale of each filter.
 
@@ -102,8 +105,10 @@ def recu_resnet18(
         classes: outputs.
         store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs.
+        real_weights: whether the convolutions between stem and classifier have real weights and binary inputs, as in
+            the first of two stages; `store` makes nothing then.
     """
-    channels = 64
+    channels, make_unit = 64, RealWeightUnit if real_weights else ResidualUnit
     stem = nn.Conv2d(input_shape[0], channels, 7, stride=2, padding=3, bias=False)
     layers: list[nn.Module] = [
         BinaryBlock(stem, nn.BatchNorm2d(channels), activation=nn.Hardtanh()),
@@ -111,7 +116,7 @@ def recu_resnet18(
     ]
     for width in (64, 128, 256, 512):
         for block in range(4):
-            unit = ResidualUnit(
+            unit = make_unit(
                 channels,
                 width,
                 stride=2 if width > 64 and block == 0 else 1,
@@ -183,4 +188,29 @@ class ResidualUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, channels, H', W']."""
         out: Tensor = self.block(x, x if self.shortcut is None else self.shortcut(x))
+        return out
+
+
+class RealWeightUnit(ResidualUnit):
+    """A `ResidualUnit` whose convolution multiplies the signs of its input by real weights, without a learned scale.
+
+    It is trained in the first of two stages; the second begins with its weights (`bnn.training.start.take_weights`).
+    Source: Martinez et al. 2020, arXiv 2003.11535; Liu et al. 2020 (ReActNet), arXiv 2003.03488.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the output.
+        stride: of the convolution, 1 or 2.
+        options: the others of `ResidualUnit`.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int, **options: Any) -> None:
+        super().__init__(in_channels, channels, stride=stride, **options)
+        conv = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.signs = copy.deepcopy(options["input_quantizer"])
+        self.block = BinaryBlock(conv, self.block.norm, activation=self.block.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in_channels, H, W] to [N, channels, H', W']."""
+        out: Tensor = self.block(self.signs(x), x if self.shortcut is None else self.shortcut(x))
         return out

@@ -7,8 +7,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from bnn.data import Preprocessing
 from bnn.data.torchvision_import import import_torchvision
-from bnn.errors import RecipeError, near_match
+from bnn.errors import DataError, RecipeError, near_match
 from bnn.models.conversion import Binarized, binarize
 from bnn.quantizers import ApproxSign, Quantizer
 
@@ -51,6 +52,35 @@ def torchvision_network(
         return binarize(model, input_shape=input_shape, input_quantizer=input_quantizer)
     except RecipeError as error:
         raise RecipeError(f"{PREFIX}{name}: {error}") from None
+
+
+def pretrained_network(name: str) -> tuple[nn.Module, Preprocessing, int]:
+    """A float classifier of torchvision with its published weights, which torchvision keeps, or fetches and checks.
+
+    Args:
+        name: such as `resnet34`.
+
+    Returns:
+        The network, what it takes, and how many classes of ImageNet it tells apart, in the order of their folders'
+        names.
+
+    Raises:
+        DataError: torchvision is not installed, or cannot fetch the weights.
+        RecipeError: it has no such classifier.
+    """
+    models = import_torchvision("models", needed_by=f"the network {name}")
+    require_network(name, models)
+    weights = models.get_model_weights(name).DEFAULT
+    takes = weights.transforms()
+    try:
+        model: nn.Module = models.get_model(name, weights=weights, progress=False)
+    except OSError as error:
+        raise DataError(
+            f"the weights of {name} cannot be fetched: {error}; put {weights.url.rpartition('/')[2]} into the"
+            f" checkpoints of {torch.hub.get_dir()}"
+        ) from None
+    shape = (_COLOURS, *2 * takes.crop_size)
+    return model, Preprocessing(shape, tuple(takes.mean), tuple(takes.std)), len(weights.meta["categories"])
 
 
 def require_network(name: str, models: ModuleType | None = None) -> None:

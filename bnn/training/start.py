@@ -95,6 +95,8 @@ def take_weights(
 ) -> Taken:
     """Gives the layers of a model the weights of the same name and shape.
 
+    A binary layer takes the weight of a real one of its name, too.
+
     Args:
         model: may be of another preset, or have layers that the other network has not.
         weights: see `weights_of`.
@@ -114,6 +116,8 @@ def take_weights(
     others = {name: x for name, x in model.state_dict(keep_vars=True).items() if name not in inside}
     wanted = {f"{name}.weight": store.shape for name, store in stores.items()}
     wanted |= {name: tuple(x.shape) for name, x in others.items()}
+    real = {name: f"{name.removesuffix(_WEIGHT)}.weight" for name in wanted if name.endswith(_WEIGHT)}
+    weights = {name: weights[of] for name, of in real.items() if of in weights} | weights
     for name, shape in wanted.items():
         given = weights.get(name)
         if given is not None and tuple(given.shape) == tuple(shape):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from torch import nn
 
 from bnn.codec import Model
 from bnn.cost.memory.of_run import predict_run
-from bnn.data import Preprocessing
-from bnn.errors import DistributedError, RecipeError
-from bnn.methods.distillation import DistilledLoss, Teacher
+from bnn.data import Preprocessing, Split
+from bnn.data.torchvision_import import import_torchvision
+from bnn.errors import DataError, DistributedError, RecipeError
+from bnn.methods.distillation import DistilledLoss, Teacher, torchvision_teacher
 from bnn.models import mlp
 from bnn.presets import prepare
 from bnn.training import Run
@@ -93,6 +95,52 @@ def test_a_network_of_a_file_sees_pictures_as_it_was_trained_on_and_gives_the_cl
         Teacher(Model(network, preprocessing=takes, classes=("a", "c", "d")), data)
     with pytest.raises(RecipeError, match="the teacher takes images of 1x8x8, the data have 1x6x6"):
         Teacher(Model(network, preprocessing=replace(takes, image_shape=(1, 8, 8)), classes="abcd"), data)
+
+
+@pytest.fixture
+def published(monkeypatch) -> dict[str, torch.Tensor]:
+    """Weights that take the place of torchvision's, of a small classifier."""
+    models = import_torchvision("models", needed_by="this test")
+    state = models.squeezenet1_1().state_dict()
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", lambda *_, **__: state)
+    return state
+
+
+def test_a_classifier_of_torchvision_sees_pictures_as_it_was_trained_on(published):
+    pictures = Split(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8), torch.arange(2))
+    data = replace(
+        tiny_dataset(),
+        train=pictures,
+        test=pictures,
+        classes=tuple(f"n{k:04}" for k in range(1000)),
+        mean=(0.1, 0.2, 0.3),
+        std=(0.5, 0.6, 0.7),
+    )
+    teacher = torchvision_teacher("squeezenet1_1", data).eval()
+    images = data.train.images
+    model = import_torchvision("models", needed_by="this test").squeezenet1_1()
+    model.load_state_dict(published)
+    x = Preprocessing((3, 64, 64), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).normalized(images)
+    found = teacher(data.preprocessing.normalized(images))
+    assert torch.allclose(found, model.eval()(x), atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    with pytest.raises(RecipeError, match="squeezenet1_1 tells the 1000 classes of ImageNet apart, the data have 4"):
+        torchvision_teacher("squeezenet1_1", tiny_dataset())
+    with pytest.raises(RecipeError, match="takes images of 3x224x224, the data have 1x6x6"):
+        torchvision_teacher("squeezenet1_1", replace(tiny_dataset(), classes=data.classes))
+
+
+def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
+    models = import_torchvision("models", needed_by="this test")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", refuse)
+    with pytest.raises(
+        DataError, match=r"squeezenet1_1 cannot be fetched: .*no network.*put squeezenet1_1-.*\.pth into"
+    ):
+        torchvision_teacher("squeezenet1_1", tiny_dataset())
 
 
 def test_the_exact_exchange_is_refused():

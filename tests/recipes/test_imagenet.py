@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from bnn.data.shards import write_shards
-from bnn.models.resnet_imagenet import ResidualUnit, recu_resnet18
+from bnn.errors import RecipeError
+from bnn.models.resnet_imagenet import RealWeightUnit, ResidualUnit, recu_resnet18
 from bnn.quantizers import ApproxSign
+from bnn.training import Trainer
 from bnn.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -43,6 +45,54 @@ def test_recu_s_unit_is_that_of_its_public_code(stride, generator):
         shortcut = unit.shortcut.norm(nn.functional.conv2d(x[:, :, ::2, ::2], weight))
     expected = (unit.block.norm(unit.block.product(x)) + shortcut).clamp(-1, 1)
     torch.testing.assert_close(unit(x), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_unit_of_the_first_stage_multiplies_signs_by_real_weights(stride, generator):
+    options = {"store": None, "input_quantizer": ApproxSign(), "learned_scale": True, "averages": False}
+    unit = RealWeightUnit(8, 8 * stride, stride=stride, activation=nn.Hardtanh(), **options)
+    x = torch.randn((2, 8, 6, 4), generator=generator, requires_grad=True)
+    weight = unit.block.product.weight
+    signs = torch.where(x >= 0, 1.0, -1.0)
+    product = nn.functional.conv2d(signs, weight, stride=stride, padding=1)
+    expected = (unit.block.norm(product) + (x if stride == 1 else unit.shortcut(x))).clamp(-1, 1)
+    found = unit(x)
+    torch.testing.assert_close(found, expected)
+    weight_gradient, x_gradient = torch.autograd.grad(found.square().sum(), (weight, x))
+    assert bool(weight_gradient.any())
+    assert bool(x_gradient.any())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stage": "second"}, "name its run with --start"),
+        ({"start": Path("run")}, "add --stage second"),
+        ({"teacher": Path("run"), "float_teacher": "resnet34"}, "there is one teacher"),
+        ({"stage": "first", "weight_decay": 1e-4}, "leave out --weight-decay"),
+        ({"float_teacher": "resnet33"}, "no classifier 'resnet33'"),
+    ],
+)
+def test_options_that_contradict_each_other_are_one_line(options, message, shards):
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(RECIPES / "imagenet_recu.py")(data_dir=shards, image_size=64, **options)
+
+
+@pytest.mark.slow
+def test_the_second_stage_begins_with_the_weights_of_the_first(shards, tmp_path):
+    recipe = load_recipe(RECIPES / "imagenet_recu.py")
+    options = {"data_dir": shards, "image_size": 64, "epochs": 1, "batch_size": 4, "validation": 0.0}
+    first = recipe(stage="first", **options)
+    assert type(first.optimizer) is torch.optim.Adam
+    assert first.optimizer.param_groups[0]["lr"] == 1e-3
+    Trainer(first, tmp_path / "first").fit()
+    second = recipe(stage="second", start=tmp_path / "first", teacher=tmp_path / "first", **options)
+    real = [unit.block.product.weight for unit in first.model.modules() if isinstance(unit, RealWeightUnit)]
+    latent = [unit.block.product.store.weight for unit in second.model.modules() if isinstance(unit, ResidualUnit)]
+    assert len(real) == 16
+    assert all(map(torch.equal, real, latent))
+    assert (second.training_loss.part, second.training_loss.temperature) == (1.0, 1.0)
+    Trainer(second, tmp_path / "second").fit()
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from torch import nn
 
 from bnn.errors import CheckpointError
+from bnn.layers import BinaryLinear
 from bnn.training import Trainer, start_from
+from bnn.training.start import take_weights
 from tests.training.tiny_runs import recu_run, sgd_run
 
 
@@ -26,3 +29,11 @@ def test_another_network_is_refused_and_unchanged(tmp_path):
 def test_a_directory_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="checkpoint"):
         start_from(tmp_path, recu_run().model)
+
+
+def test_a_binary_layer_takes_the_weight_of_a_real_one_of_its_name():
+    real = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8))
+    binary = nn.Sequential(BinaryLinear(6, 8), nn.BatchNorm1d(8))
+    taken = take_weights(binary, dict(real.state_dict()), "a float network")
+    assert taken.taken == ["0.store", "1"]
+    assert torch.equal(binary[0].store.weight, real[0].weight)
