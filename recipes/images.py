@@ -17,7 +17,7 @@ from bnn.presets import Preset, prepare
 from bnn.training import Precision, Run, warmup_cosine
 from bnn.training.replay import KeepReplay, upto_of, with_earlier_classes
 from bnn.training.replay import load as load_replay
-from bnn.training.start import classes_of, take_weights, weights_of
+from bnn.training.start import classes_of, option_of, shape_of, take_weights, weights_of
 
 # Each with what the height and width of its images are multiples of, and their least.
 _MODELS = {
@@ -66,7 +66,7 @@ def data(
 def recipe(
     data: Dataset,
     *,
-    model: str = "resnet8",
+    model: str | None = None,
     preset: Preset = "standard",
     epochs: int = 60,
     batch_size: int = 32,
@@ -90,7 +90,8 @@ def recipe(
     Args:
         data: see the function `data`.
         model: the network: resnet8, resnet18, resnet20, resnete18, vgg_small, binarynet, cnv or mlp of `bnn models`; or
-            torchvision:NAME, a classifier of torchvision with binary layers, as torchvision:resnet18.
+            torchvision:NAME, a classifier of torchvision with binary layers, as torchvision:resnet18. By default that
+            of the run that `start` names, or else resnet8.
         preset: how much memory the training takes; see bnn.presets.
         epochs: passes over the training images.
         batch_size: images a step, with those that are replayed.
@@ -120,7 +121,7 @@ def recipe(
     kept = None if replay is None else load_replay(replay, generator=torch.Generator().manual_seed(seed))
     if kept is not None:
         data, freeze = with_earlier_classes(data, kept), upto_of(kept, freeze)
-    network, notes = _network(model, data), []
+    network, notes = _network(model or _model_of(start), data), []
 
     def build() -> nn.Module:
         made = network()
@@ -129,6 +130,8 @@ def recipe(
         initialize(made, generator=torch.Generator().manual_seed(seed))
         classes = (classes_of(start), data.classes)
         notes.append(str(take_weights(made, weights_of(start), str(start), classes=classes)))
+        if shape_of(start) not in (None, data.image_shape):
+            notes.append(f"{start} takes images of {_size(shape_of(start))}, these are {_size(data.image_shape)}")
         if freeze is None:
             return made
         return frozen(made, freeze, input_shape=data.image_shape, hands_on_bits=kept is not None)
@@ -166,6 +169,18 @@ def recipe(
     )
 
 
+def _model_of(start: Path | None) -> str:
+    """The network that a run was trained with, which may have been that of the run that it began with."""
+    if start is None:
+        return "resnet8"
+    name, earlier = option_of(start, "model"), option_of(start, "start")
+    if name is not None or earlier is None:
+        return name or "resnet8"
+    if not Path(earlier).exists():
+        raise RecipeError(f"{start} does not say which network it is: name it with --model")
+    return _model_of(Path(earlier))
+
+
 def _network(name: str, data: Dataset) -> Callable[[], nn.Module]:
     """Makes the network for the images and classes of the data."""
     if name.startswith(PREFIX):
@@ -180,3 +195,7 @@ def _network(name: str, data: Dataset) -> Callable[[], nn.Module]:
     if height % step_size or height < least:
         raise RecipeError(f"{name} takes images of multiples of {step_size} pixels from {least} on, not {height}")
     return partial(make, input_shape=data.image_shape, classes=data.num_classes)
+
+
+def _size(shape: tuple[int, ...] | None) -> str:
+    return "x".join(map(str, shape or ()))

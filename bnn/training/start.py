@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bnn.codec import load_tensors
 from bnn.codec.model import MEMORY_LIMIT_BYTES, read_all_within
+from bnn.data import Preprocessing
 from bnn.errors import CheckpointError
 from bnn.training import checkpoint, directory
 from bnn.training.finite import first_not_finite
@@ -81,9 +82,34 @@ def classes_of(path: Path) -> tuple[str, ...]:
     Raises:
         CodecError: the file cannot be read.
     """
-    description = read_all_within(path / directory.MODEL if path.is_dir() else path, MEMORY_LIMIT_BYTES)[1]
-    names = description.get("classes")
+    names = _description(path).get("classes")
     return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def shape_of(path: Path) -> tuple[int, ...] | None:
+    """Shape of the images that a run's network or a model file takes; None where it does not say.
+
+    Raises:
+        CodecError: the file cannot be read.
+        DataError: its description is damaged.
+    """
+    takes = _description(path).get("preprocessing")
+    return None if takes is None else Preprocessing.from_description(takes).image_shape
+
+
+def option_of(path: Path, name: str) -> str | None:
+    """What a run's recipe was given for an option; None where it was no text, or of a model file.
+
+    Raises:
+        RunError: the directory is not a run's.
+    """
+    arguments = directory.read_configuration(path).get("arguments") if path.is_dir() else None
+    value = arguments.get(name) if isinstance(arguments, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _description(path: Path) -> dict[str, Any]:
+    return read_all_within(path / directory.MODEL if path.is_dir() else path, MEMORY_LIMIT_BYTES)[1]
 
 
 def take_weights(
