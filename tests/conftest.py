@@ -23,7 +23,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def steps_beside_float_are_not_measured() -> Iterator[None]:
-    """A training's summary has made-up figures of memory: to take the steps in a copy is as much work as a small run."""
+    """Summaries have made-up figures of memory: to take the steps in a copy is as much work as a small training."""
     from bnn.cost.meters import beside_float
 
     with pytest.MonkeyPatch.context() as patch:
