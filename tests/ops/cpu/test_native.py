@@ -130,8 +130,10 @@ def test_a_set_that_is_not_there_is_an_error(wanted: str, monkeypatch: pytest.Mo
         native.load()
 
 
-def test_every_set_of_the_built_extension_passes_the_check_at_load() -> None:
+@pytest.mark.parametrize("name", ["amx", "avx512", "avx2", "neon-dot", "neon", "generic"])
+def test_a_set_passes_the_check_at_load(name: str) -> None:
     extension = pytest.importorskip("bnn._native", reason="the native kernels are not built")
-    for name in extension.instruction_sets():
-        assert native.products_are_right(extension, name)
-        assert native.gradients_are_right(extension, name)
+    if name not in extension.instruction_sets():
+        pytest.skip(f"this CPU has no {name}: no kernel of it is tested")
+    assert native.products_are_right(extension, name)
+    assert native.gradients_are_right(extension, name)
