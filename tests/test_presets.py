@@ -58,7 +58,7 @@ def run_of(preset, *, epochs=3, slice_size=5):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_learns(preset, tmp_path):
-    summary = Trainer(run_of(preset, epochs=40, slice_size=12), tmp_path / "run").fit()
+    summary = Trainer(run_of(preset, epochs=20, slice_size=12), tmp_path / "run").fit()
     assert summary["train_accuracy"] > 0.8
     assert summary["skipped_steps"] == 0
 
