@@ -11,8 +11,9 @@ ORACLE := .venv-oracle
 train: setup
 	$(BIN)/bnn train recipes/digits.py
 
-# One process a core; `pytest` alone runs in one process.
-PYTEST := $(BIN)/pytest --numprocesses auto --dist worksteal
+# One process a core; `pytest` alone runs in one process. What is compiled is kept: tests start many processes, each of
+# which would compile the package anew.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --numprocesses auto --dist worksteal
 
 test: setup
 	$(PYTEST)

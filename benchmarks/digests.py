@@ -42,7 +42,7 @@ _VARIANTS = (
     "ovsw",
     "recu_ovsw",
 )
-_PRESETS = ("standard", "edge", "edge-min")
+_PRESETS = ("standard", "edge", "edge-min", "edge-signs")
 _SCHEMES = ("read-first", "pre-distorted", "pedestal", "linear", "paper", "gated-pedestal", "amplitude")
 _TRAIN_IMAGES, _TEST_IMAGES = 24, 8  # of each class
 _COMPRESSIBLE = "compressible --width 8 --hidden 32 --batch-size 50 --seed 3"

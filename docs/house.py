@@ -88,15 +88,16 @@ def room_of(module: str) -> str | None:
     return max(fitting, key=len, default=None)
 
 
-def imported(path: Path, *, types_too: bool = True) -> Iterator[str]:
+@cache
+def imported(path: Path, *, types_too: bool = True) -> tuple[str, ...]:
     """Every module of the house that a file imports, wherever in it.
 
     Args:
         path: of the file.
         types_too: whether what is imported for types alone counts.
     """
-    modules = _modules()
-    for node in _nodes(ast.parse(path.read_text(encoding="utf-8")), types_too):
+    modules, found = _modules(), []
+    for node in _nodes(tree_of(path), types_too):
         if isinstance(node, ast.Import):
             names = [name.name for name in node.names]
         else:
@@ -104,7 +105,14 @@ def imported(path: Path, *, types_too: bool = True) -> Iterator[str]:
             # `from bnn.training import checkpoint` imports a module, `from bnn.training import Run` a name of one.
             names = [f"{node.module}.{name.name}" for name in node.names]
             names = [name if name in modules else str(node.module) for name in names]
-        yield from (name for name in names if name.split(".")[0] in (*TOPS, "benchmarks", "tests"))
+        found += [name for name in names if name.split(".")[0] in (*TOPS, "benchmarks", "tests")]
+    return tuple(found)
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A file's syntax tree."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @cache

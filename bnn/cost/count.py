@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnn.cost.block_count import count_block
 from bnn.cost.layer_count import LayerCount, count_layer, count_operation
-from bnn.cost.without_compiler import without_compiler
 from bnn.layers import BinaryBlock, BinaryLayer
+from bnn.ops.without_compiler import without_compiler
 from bnn.quantizers import Quantizer
 
 # Modules of torch that move numbers and do next to no arithmetic, by the file that defines them.

@@ -1,6 +1,6 @@
 """Several processes, the ranks of `torch.distributed`, that train one network."""
 
-from bnn.distributed.exact import Exact
+from bnn.distributed.exact import Exact, shares_slices
 from bnn.distributed.exchange import Exchange, Mode, Part, current_exchange, exchange, exchanging
 from bnn.distributed.modes import MODES, exchange_of
 from bnn.distributed.ranks import Ranks, join, leave
@@ -21,4 +21,5 @@ __all__ = [
     "exchanging",
     "join",
     "leave",
+    "shares_slices",
 ]

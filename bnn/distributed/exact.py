@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -12,6 +13,11 @@ from bnn.distributed.sums import of_examples, signs_of_sums
 from bnn.errors import DistributedError
 
 _LARGEST_FACTOR = 127  # of the integers that gradients are rounded to
+
+
+def shares_slices(exchange: Exchange | None) -> TypeGuard[Exact]:
+    """Whether ranks have some rows of each slice each, by what the exchange says of itself."""
+    return exchange is not None and exchange.shares_slices
 
 
 class Exact(Exchange):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bnn.bits import BitTensor, in_memory_order
-from bnn.distributed import Exact, current_exchange
+from bnn.distributed import Exact, current_exchange, shares_slices
 from bnn.layers import products
 from bnn.layers.recomputed import Integers, Passes, Plan, product, real_gradients
 from bnn.ops import functions as _bnn
@@ -30,7 +30,7 @@ _LARGEST = 127
 def passes_in_use() -> Passes:
     """Those of the exchange that is in use."""
     exchange = current_exchange()
-    return JointPasses(cast(Exact, exchange)) if exchange is not None and exchange.shares_slices else _WHOLE
+    return JointPasses(exchange) if shares_slices(exchange) else _WHOLE
 
 
 class JointPasses(Passes):

@@ -80,6 +80,8 @@ class Adam(LowBitOptimizer):
             squares, rows = state.get(_ROW_SQUARES), len(rows_of(parameter))
             if not isinstance(squares, Tensor) or squares.dtype is not torch.float32 or squares.shape != (rows,):
                 raise ValueError(f"{_ROW_SQUARES} is not a float32 of each of {rows} rows")
+            if (squares < 0).any():
+                raise ValueError(f"{_ROW_SQUARES} has a mean square below 0")
 
     def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], seed: int) -> bool:
         """v = b2 v + (1 - b2) mean g^2 of each row; w = w - clamp(lr g / (sqrt(v') + eps), +-limit_steps lr)."""

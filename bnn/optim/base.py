@@ -10,6 +10,7 @@ from torch import Tensor
 from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import NonFiniteError
 from bnn.ops import functions
+from bnn.ops.without_compiler import without_compiler
 from bnn.optim.moments import STATE_DTYPES, Moment, check_moment, whole_moment
 from bnn.optim.rows import float_rows, is_small, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
@@ -50,7 +51,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As of every torch optimizer; the options and the dtypes of the parameters are checked."""
-        _undecorated(torch.optim.Optimizer.add_param_group)(self, param_group)
+        with without_compiler():
+            super().add_param_group(param_group)
         group = self.param_groups[-1]
         for parameter in group["params"]:
             require(
@@ -66,7 +68,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if isinstance(parameter.grad, BitTensor):
                     parameter.grad = None
-        _undecorated(torch.optim.Optimizer.zero_grad)(self, set_to_none)
+        with without_compiler():
+            super().zero_grad(set_to_none)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options that are out of their range."""
@@ -337,11 +340,6 @@ def _step_by_votes(codes: Tensor, votes: Tensor, *step: Any) -> None:
         moves = (votes[rows] != 0).view(torch.int8).neg_()
         # By bits, which takes a fifth of the time of `torch.where`.
         codes[rows].bitwise_xor_(before[rows]).bitwise_and_(moves).bitwise_xor_(before[rows])
-
-
-def _undecorated(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method without torch's decorator, which imports torch's compiler on the first call: 70 MiB."""
-    return getattr(method, "__wrapped__", method)
 
 
 def require(condition: bool, rule: str, value: object) -> None:

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.bits import BitTensor
-from bnn.distributed import Exact, Exchange, Part, exchanging
+from bnn.distributed import Exchange, Part, exchanging, shares_slices
 from bnn.errors import DistributedError, NonFiniteError, RecipeError, first_line
 from bnn.layers.precision import Precision, products_of
 from bnn.layers.sharing import obstacle_to_sharing, on_all_rows
@@ -126,7 +126,7 @@ class TrainingStep:
         """
         if self.exchange is not None and self.replay is not None:
             raise DistributedError("several processes cannot replay examples of earlier classes: take one")
-        if self.exchange is not None and self.exchange.shares_slices and self.training_loss is not None:
+        if shares_slices(self.exchange) and self.training_loss is not None:
             raise DistributedError("the exchange `exact` knows no loss of the input: take --exchange count")
         # Such as running statistics, which a forward pass changes.
         trained = [module for module in self.model.modules() if module.training]
@@ -228,7 +228,7 @@ class TrainingStep:
             DistributedError: the rows are not those of the exchange, or another rank is lost.
         """
         ranks = exchange.ranks
-        if exchange.shares_slices and (obstacle := obstacle_to_sharing(self.model)) is not None:
+        if shares_slices(exchange) and (obstacle := obstacle_to_sharing(self.model)) is not None:
             raise DistributedError(
                 f"ranks cannot share the slices of this network bit for bit: {obstacle}; take --exchange count"
             )
@@ -284,9 +284,9 @@ class TrainingStep:
     ) -> tuple[Tensor, int]:
         """Gradients of some rows; their part of the loss of the joint batch, float64 [1] or [rows], and hits."""
         share = part.examples / joint
-        if exchange.shares_slices:
+        if shares_slices(exchange):
             # The loss of an example, and its gradient, must not depend on how many others are here.
-            with products_of(self.precision, x.device), on_all_rows(self.model, cast(Exact, exchange)):
+            with products_of(self.precision, x.device), on_all_rows(self.model, exchange):
                 logits = self.model(x).float()
             losses = torch.stack(
                 [self.loss(*row) for row in zip(torch.split(logits, 1), torch.split(labels, 1), strict=True)]

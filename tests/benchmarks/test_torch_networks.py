@@ -66,9 +66,8 @@ def assert_equal(plain: nn.Module, mine: nn.Module, shape: tuple[int, ...], gene
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
-def quick(names):
+def quick(names, *, large=("resnet18", "resnete18", "birealnet18")):
     """The names, of which those of the largest networks are slow; resnet20 has the same units."""
-    large = ("resnet18", "resnete18", "birealnet18")
     return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in names]
 
 
@@ -78,7 +77,7 @@ def test_equals_the_network_of_the_package(name, generator):
     assert_equal(torch_networks.network(task(name)), mine, SHAPES[name], generator)
 
 
-@pytest.mark.parametrize("name", quick(train_step.OF_RECU))
+@pytest.mark.parametrize("name", quick(train_step.OF_RECU, large=("resnet18", "vgg_small")))
 def test_equals_the_network_of_the_package_with_recu(name, generator):
     plain = torch_networks.network(task(name, weights="recu"))
     mine = getattr(bnn.models, name)(input_shape=SHAPES[name], classes=3, store=partial(LatentStore, quantizer=ReCU()))

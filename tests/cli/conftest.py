@@ -30,7 +30,7 @@ def bnn(in_an_empty_folder, capsys):
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("trained") / "run"
     assert main(("train", DIGITS, *QUICK, "--out", str(directory))) == 0
@@ -42,3 +42,8 @@ def finished(in_an_empty_folder, trained, capsys) -> Path:
     """A complete run to change at will."""
     capsys.readouterr()
     return Path(shutil.copytree(trained, "run"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_trainings(steps_beside_float_are_not_measured):
+    """Trainings are not what is tested here."""

@@ -1,8 +1,7 @@
 import json
 import os
 import resource
-import subprocess
-import sys
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from bnn.data.arrays import channel_statistics
 from bnn.data.image_cache import cached_images, default_cache_dir
 from bnn.errors import DataError
 from bnn.files import sealed
+from tests.copies import run_in_a_copy
 
 SHAPE = (10, 3, 4, 4)
 PIXELS = np.random.default_rng(0).integers(0, 256, SHAPE, dtype=np.uint8)
@@ -106,7 +106,7 @@ def decode(damaged):
 
 cached_images(Path({str(path)!r}), {SHAPE}, decode)
 """
-    assert subprocess.run([sys.executable, "-c", killed]).returncode == -9
+    assert run_in_a_copy(killed) == (-signal.SIGKILL, "")
     assert len(list(path.parent.iterdir())) == 1
     cached_images(path, SHAPE, Decoder())
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]

@@ -111,6 +111,8 @@ def test_its_state_comes_back_and_others_are_refused():
     for wrong in ({}, {"0.row_avg_sq": torch.zeros(4)}, {"0.row_avg_sq": torch.zeros(3).double()}):
         with pytest.raises(CheckpointError, match="row_avg_sq is not a float32 of each of 3 rows"):
             restore_optimizer(made()[1], wrong, state)
+    with pytest.raises(CheckpointError, match="row_avg_sq has a mean square below 0"):
+        restore_optimizer(made()[1], {"0.row_avg_sq": torch.tensor([1.0, -1e-9, 1.0])}, state)
 
 
 def test_a_state_of_steps_by_signs_is_refused():

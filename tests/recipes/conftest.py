@@ -16,3 +16,8 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("BNN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_trainings(steps_beside_float_are_not_measured):
+    """Trainings are not what is tested here."""

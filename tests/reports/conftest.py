@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from bnn.cli import main
+from bnn.errors import RunError
+from bnn.reports import run_record
 from tests.reports.pages import DIGITS, report
 
 
@@ -22,6 +24,21 @@ def run(trained, tmp_path, capsys) -> Path:
     """A complete run to change at will."""
     capsys.readouterr()
     return Path(shutil.copytree(trained, tmp_path / "small"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_trainings(steps_beside_float_are_not_measured):
+    """Trainings are not what is tested here."""
+
+
+@pytest.fixture
+def without_memory(monkeypatch):
+    """Pages say nothing of a step's memory, which takes most of their time."""
+
+    def refuse(runs: object) -> None:
+        raise RunError("not here")
+
+    monkeypatch.setattr(run_record, "memory_figures", refuse)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def a_run(model, optimizer, **options) -> Run:
 
 
 def of_preset(preset: str, **options) -> Run:
-    made = prepare(preset, partial(mlp, input_shape=(1, 8, 8), classes=10, hidden=(64, 64)), input_shape=(1, 8, 8))
+    made = prepare(preset, partial(mlp, input_shape=(1, 8, 8), classes=10, hidden=(64,)), input_shape=(1, 8, 8))
     return a_run(made.model, made.optimizer, slice_size=8, **options)
 
 

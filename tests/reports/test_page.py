@@ -60,6 +60,7 @@ def test_curves_are_those_of_the_metrics(run, page):
         assert np.allclose(drawn[:, 1], slope * np.array(values) + offset, atol=1e-3)
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_value_that_was_not_finite_leaves_a_gap(run):
     metrics = read_metrics(run)
     metrics[1]["train_loss"] = None
@@ -244,6 +245,7 @@ def test_weights_over_the_epochs_are_shown_where_they_were_measured(run):
     assert rows(page, 3)[-2:] == [["1", "0.25", "1"], ["3", "0.125", "—"]]
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_device_is_shown_where_one_was_simulated(run):
     rows_of_energy = [{"name": "write", "joule": 0.0025, "table": "a device"}]
     change(
@@ -259,6 +261,7 @@ def test_device_is_shown_where_one_was_simulated(run):
     assert "<h2>Device</h2>" not in report(run)
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_what_was_not_counted_is_named(run):
     change(run / "summary.json", uncounted=["1 (Odd)"])
     assert "Not counted, since it is not known what they compute: 1 (Odd)." in text(report(run))

@@ -10,6 +10,7 @@ from bnn.training.directory import read_json, read_metrics
 from tests.reports.pages import captions, change, report, text
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_partial_run_says_so_and_shows_its_newest_metrics(run):
     (run / "summary.json").unlink()
     with (run / "metrics.jsonl").open("a") as file:
@@ -26,11 +27,13 @@ def test_partial_run_says_so_and_shows_its_newest_metrics(run):
     assert "Horowitz" not in said
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_summary_of_an_earlier_end_is_not_taken_for_the_end(run):
     change(run / "summary.json", epochs=2)
     assert "partial" in text(report(run))
 
 
+@pytest.mark.usefixtures("without_memory")
 def test_what_a_run_may_lack(run):
     change(run / "summary.json", energy_j=None)
     assert "Energy of training, estimated — not counted: the model cannot run on shapes alone" in text(report(run))

@@ -5,8 +5,6 @@ import itertools
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +18,8 @@ from torch import Tensor
 
 from bnn.training.checkpoint import load, save
 from bnn.training.snapshot import Snapshot
+from tests.copies import run_in_a_copy
 
-ROOT = Path(__file__).parents[2]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 DTYPES += [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
 
@@ -260,10 +258,9 @@ print(littered)
 
 def killed_saves(trials: int, directory: Path) -> int:
     """Runs the trials and returns how many left files behind that the next save had to clear."""
-    command = [sys.executable, "-c", KILL, str(directory), str(trials)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    status, printed = run_in_a_copy(KILL, str(directory), str(trials))
+    assert status == 0, printed
+    return int(printed)
 
 
 def test_a_killed_save_loses_nothing(tmp_path: Path) -> None:

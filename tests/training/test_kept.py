@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -63,9 +63,22 @@ ALL = [*((*case, value) for case in CASES for value in (math.nan, math.inf))]
 ALL += [("standard", parameter, {"name": WEIGHT}, math.nan)]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Callable[[str], dict[str, Tensor]]:
+    """Gives the training state of a whole training under a preset."""
+
+    @cache
+    def train(preset: str) -> dict[str, Tensor]:
+        run = preset_run(preset)
+        Trainer(run, tmp_path_factory.mktemp("whole") / preset).fit()
+        return training_state(run)
+
+    return train
+
+
 @pytest.mark.parametrize(("preset", "change", "options", "value"), ALL)
 def test_a_value_that_is_not_finite_ends_the_training_with_its_last_good_state(
-    preset, change, options, value, tmp_path
+    preset, change, options, value, trained, tmp_path
 ):
     spoil = partial(change, **options, value=value)
     with pytest.raises(TrainingStopped, match=f"lower the learning rate; .* of step {STEPS_AN_EPOCH}, is kept") as told:
@@ -73,10 +86,10 @@ def test_a_value_that_is_not_finite_ends_the_training_with_its_last_good_state(
     assert "\n" not in str(told.value)
     kept = checkpoint.load(tmp_path / "run" / "checkpoints")
     assert (kept.step, first_not_finite(kept.tensors)) == (STEPS_AN_EPOCH, None)
-    whole, resumed = preset_run(preset), preset_run(preset)
-    Trainer(whole, tmp_path / "whole").fit()
+    resumed = preset_run(preset)
     Trainer(resumed, tmp_path / "run").resume()
-    assert all(torch.equal(x, training_state(resumed)[name]) for name, x in training_state(whole).items())
+    state = training_state(resumed)
+    assert all(torch.equal(x, state[name]) for name, x in trained(preset).items())
 
 
 @pytest.mark.parametrize("save_each_step", [False, True])

@@ -57,8 +57,16 @@ def uninterrupted(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("moments", INTERRUPTIONS.values(), ids=INTERRUPTIONS)
-@pytest.mark.parametrize("kind", RUNS)
+# Every moment with one kind of state, and every kind at the moments that ask most of it; the rest are slow.
+SOME = ("in the middle of the first step", "at every step of an epoch", "between epochs", "in the test")
+CASES = [
+    pytest.param(kind, moments, id=f"{kind}-{name}", marks=[] if kind == "adam" or name in SOME else pytest.mark.slow)
+    for kind in RUNS
+    for name, moments in INTERRUPTIONS.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "moments"), CASES)
 def test_resumed_run_equals_the_uninterrupted_one(kind, moments, uninterrupted, tmp_path):
     expected, out, losses = uninterrupted[kind], tmp_path / "run", Losses()
     for number, moment in enumerate(moments):

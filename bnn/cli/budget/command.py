@@ -37,7 +37,8 @@ def budget(arguments: list[str]) -> None:
     parser.add_argument("--input", type=parse_shape, metavar="C,H,W", help="shape of one example")
     parser.add_argument("--batch", type=int, default=100, metavar="N", help="examples a step (default 100)")
     parser.add_argument(
-        "--preset", help="standard, edge or, but for --mode paper, edge-min (default edge; with --fit all)"
+        "--preset",
+        help="standard, edge or, but for --mode paper, edge-min or edge-signs (default edge; with --fit the first 3)",
     )
     parser.add_argument("--optimizer", help="adam, sgd or bop (default adam; with --fit all)")
     parser.add_argument(

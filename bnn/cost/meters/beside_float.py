@@ -16,8 +16,8 @@ from bnn.cost.memory.of_run import predict_run
 from bnn.cost.memory.predicted import predict_step
 from bnn.cost.memory.resident import available_bytes
 from bnn.cost.storage import storage
-from bnn.cost.without_compiler import without_compiler
 from bnn.ops.memory import RESULTS
+from bnn.ops.without_compiler import without_compiler
 from bnn.training import Callback, Run, Trainer
 
 _LIMIT_S = 30.0

@@ -57,12 +57,15 @@ def as_json(command, *words: str) -> dict:
     return json.loads(command(*words, "--json"))
 
 
-MLP = ("mlp", "--input", "1,6,6", "--batch", "20")
+@pytest.fixture
+def small(my_model) -> tuple[str, ...]:
+    """A network of one block, of which a prediction is quick."""
+    return f"{my_model}:small", "--input", "3,4,4", "--batch", "20"
 
 
-def test_table_and_json_carry_the_same_figures(command):
-    lines = [line.split() for line in command(*MLP).splitlines()]
-    content = as_json(command, *MLP)
+def test_table_and_json_carry_the_same_figures(command, small):
+    lines = [line.split() for line in command(*small).splitlines()]
+    content = as_json(command, *small)
     totals = [f"{content['presets'][name]['total_mib']:.2f}" for name in ("standard", "edge")]
     assert ["total", *totals, f"{content['ratio']:.2f}"] in lines
     saved = [f"{content['presets'][name]['saved_bytes'] / 2**20:.2f}" for name in ("standard", "edge")]
@@ -71,10 +74,9 @@ def test_table_and_json_carry_the_same_figures(command):
         assert sum(variable["bytes"] for variable in preset["variables"]) == preset["total_mib"] * 2**20
 
 
-def test_options_reach_the_step(command, my_model):
+def test_options_reach_the_step(command, small):
     def step(*words):
-        small = (f"{my_model}:small", "--input", "3,4,4", "--batch", "20", "--preset", "edge")
-        found = as_json(command, *small, *words)["presets"]["edge"]
+        found = as_json(command, *small, "--preset", "edge", *words)["presets"]["edge"]
         return found["saved_bytes"], {(v["name"], v["bits"]): v["elements"] for v in found["variables"]}
 
     saved_bytes, variables = step()
@@ -87,7 +89,7 @@ def test_options_reach_the_step(command, my_model):
 @pytest.mark.skipif(cpu.instruction_set() == "reference", reason="the reference makes float copies")
 @pytest.mark.slow
 def test_measured_beside_predicted(capsys):
-    budget([*MLP, "--preset", "edge-min", "--json"])
+    budget(["mlp", "--input", "1,6,6", "--batch", "20", "--preset", "edge-min", "--json"])
     content = json.loads(capsys.readouterr().out)
     for preset in content["presets"].values():
         measured = preset["measured"]
@@ -98,9 +100,9 @@ def test_measured_beside_predicted(capsys):
         assert measured["step_s"] > 0
 
 
-def test_what_fits_is_what_the_step_takes(command):
-    words = ("mlp", "--batch", "64", "--preset", "edge", "--optimizer", "adam")
-    step = as_json(command, *words, "--slice", "64")["presets"]["edge"]
+def test_what_fits_is_what_the_step_takes(command, small):
+    words = (*small, "--preset", "edge", "--optimizer", "adam")
+    step = as_json(command, *words, "--slice", "20")["presets"]["edge"]
     whole = step["process_bytes"] / 2**20
     assert whole > 1.1 * step["total_mib"]
     (candidate,) = as_json(command, *words, "--fit", f"{whole + 0.01}MiB")["candidates"]
@@ -109,16 +111,16 @@ def test_what_fits_is_what_the_step_takes(command):
     assert candidate == {
         "preset": "edge",
         "optimizer": "adam",
-        "batch_size": 64,
-        "slice_size": 64,
+        "batch_size": 20,
+        "slice_size": 20,
         "total_bytes": step["process_bytes"],
         "is_measured": False,
     }
     rows = [line.split() for line in command(*words, "--fit", "1GiB").splitlines()]
-    assert ["edge", "adam", "64", "64", f"{whole:.2f}"] in rows
+    assert ["edge", "adam", "20", "20", f"{whole:.2f}"] in rows
 
 
-def test_what_is_measured_decides_what_fits(command, monkeypatch):
+def test_what_is_measured_decides_what_fits(command, small, monkeypatch):
     asked = []
 
     def measured(network, configuration):
@@ -126,24 +128,23 @@ def test_what_is_measured_decides_what_fits(command, monkeypatch):
         return 2**31 if configuration.slice_size == 20 else 2**20
 
     monkeypatch.setattr(needed, "measure_needed", measured)
-    words = (*MLP, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")
+    words = (*small, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")
     rows = [line.split() for line in command(*words).splitlines()]
     assert asked == [20, 10]
     assert ["edge", "adam", "20", "10", "1.00", "*"] in rows
 
 
-def test_what_this_machine_cannot_measure_is_predicted(command, monkeypatch):
+def test_what_this_machine_cannot_measure_is_predicted(command, small, monkeypatch):
     monkeypatch.setattr(needed, "available_bytes", lambda: 10_000)
+    words = (*small, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")
     with pytest.warns(UserWarning, match="^edge is predicted alone: this machine cannot measure it$"):
-        (candidate,) = as_json(command, *MLP, "--preset", "edge", "--optimizer", "adam", "--measure", "--fit", "1GiB")[
-            "candidates"
-        ]
+        (candidate,) = as_json(command, *words)["candidates"]
     assert not candidate["is_measured"]
 
 
 def test_nothing_fits(command, my_model):
     with pytest.raises(RunError) as caught:
-        command(f"{my_model}:small", "--input", "3,4,4", "--batch", "8", "--preset", "edge", "--fit", "4KiB")
+        command(f"{my_model}:small", "--input", "3,4,4", "--batch", "2", "--preset", "edge", "--fit", "4KiB")
     assert "my_model.py:small fits into 0.00 MiB: the least is 3.64 MiB" in str(caught.value)
     assert "of edge with adam and a batch of 2" in str(caught.value)
 
@@ -174,8 +175,8 @@ def test_mistakes_are_one_line(command, my_model):
         command("mlp", "--fit", "1GiB", "--slice", "4")
 
 
-def test_a_step_that_does_not_fit_here_is_not_taken(capsys, monkeypatch):
+def test_a_step_that_does_not_fit_here_is_not_taken(capsys, small, monkeypatch):
     monkeypatch.setattr(predicted, "available_bytes", lambda: 10_000)
     with pytest.warns(UserWarning, match="^nothing is measured: standard does not fit into the memory that is free$"):
-        budget([*MLP])
+        budget([*small])
     assert "time of a step" not in capsys.readouterr().out
