@@ -7,7 +7,7 @@ _CONVOLUTION_BYTES = 5 << 18
 # What the C library holds beyond the tensors: holes, small tensors and the workspaces of kernels. Above the need of
 # each network that was tried under a limit of the process's memory (benchmarks/records.md), as `least_private_bytes`
 # measures it.
-_HELD, _HELD_BYTES = 1 / 40, 7 << 19
+_HELD, _HELD_BYTES = 1 / 40, 15 << 18
 
 
 def process_bytes(tensor_bytes: float, *, modules: int, convolutions: int) -> float:
