@@ -137,6 +137,26 @@ def conv2d_backward_weight(
 
 
 @kernel
+def conv2d_backward_weight_ternary(
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    _check_dtype(dtype)
+    q, geometry = _gradient(q, x_shape, weight_shape, window)
+    x = packed_images("x", x, x_shape)
+    out = empty_channels_last(weight_shape, dtype)
+    options = (weight_shape[0], Window(*window).groups, out.itemsize, hash_key(seed))
+    call("conv2d_backward_weight_ternary", q, scale.item(), x, out, *geometry, *options)
+    return out
+
+
+@kernel
 def conv2d_backward_weight_sign(
     q: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int], seed: int
 ) -> Tensor:
