@@ -1,4 +1,4 @@
-"""A network that C can train: a chain of blocks of binary weights, as the presets `edge-min` and `edge-fast` train it."""
+"""A network that C can train: a chain of blocks of binary weights, under the presets `edge-min` and `edge-fast`."""
 
 from __future__ import annotations
 
