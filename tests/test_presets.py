@@ -14,7 +14,7 @@ from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
 from bnn.models import binarynet, birealnet18, cnv, mlp, resnet8, resnet18, resnet20, resnete18, vgg7, vgg_small
 from bnn.ops.cpu import native
-from bnn.presets import edge, prepare
+from bnn.presets import edge, edge_min, prepare
 from bnn.quantizers import ReCU
 from bnn.training import Callback, Run, Trainer, warmup_cosine
 from bnn.weights import LatentStore, WeightStore, is_accumulator
@@ -190,7 +190,7 @@ def test_only_the_latent_weights_of_standard_are_clipped_by_a_store():
     ("name", "message"),
     [
         ("egde", "no preset 'egde', but there is 'edge'"),
-        ("fast", "no preset 'fast'; there are: standard, edge, edge-min, edge-fast, edge-signs"),
+        ("quick", "no preset 'quick'; there are: standard, edge, edge-min, edge-fast, edge-signs"),
     ],
 )
 def test_unknown_preset_is_refused_with_the_near_ones(name, message):
@@ -384,6 +384,11 @@ def gradients_seen(step):
     )
     assert len(seen) == len(accumulators)
     return set(seen), bool(left)
+
+
+def test_gradients_are_signs_or_ternary():
+    with pytest.raises(ValueError, match="either signs or formed of ternary ones"):
+        edge_min(NETWORK, INPUT, sign_gradients=True, ternary_gradients=True)
 
 
 def test_weights_are_stepped_in_backward_by_real_gradients_or_by_signs():

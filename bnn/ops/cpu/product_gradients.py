@@ -1,7 +1,7 @@
 """Gradients of the products with ±1 values on the CPU.
 
 Beside the result a call takes at most 1 MiB for weights as bytes, or those of 32 channels, and for each thread 1 MiB
-and the gradients that reach 128 input pixels.
+and the gradients that reach 128 input pixels; of a ternary gradient two bits an element.
 """
 
 import math
