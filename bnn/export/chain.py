@@ -276,7 +276,7 @@ class _Reader:
         if block.pool is not None:
             pool, stride, out = self._windows(block.pool, unpooled)
         norm: Any = block.norm
-        of_product = block.product.grad_quantizer
+        of_product: Any = block.product.grad_quantizer
         if norm.weight is None:
             raise _Obstacle("its norm learns nothing")
         return TrainedBlock(
@@ -292,6 +292,6 @@ class _Reader:
             None if edges is None else edges[0],
             is_image,
             not self.steps,
-            is_image and bool(self.steps) and of_product is not None and of_product.ternary_weights,
+            bool(is_image and self.steps and of_product is not None and of_product.ternary_weights),
             number,
         )
