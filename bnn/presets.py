@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory, hold_little_memory, memory_is_limited
 from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumulator, named_stores
 
-Preset = Literal["standard", "edge", "edge-min", "edge-signs"]
+Preset = Literal["standard", "edge", "edge-min", "edge-fast", "edge-signs"]
 
 # The most elements at a time of a layer's product, those of 43 images in BinaryNet's first layer, and of all products,
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
@@ -59,8 +60,8 @@ def prepare(
     """Makes a network and all that its training needs.
 
     Args:
-        preset: `standard`, `edge` or `edge-min`: see the functions of these names; or `edge-signs`, which is `edge_min`
-            by sign gradients.
+        preset: `standard`, `edge` or `edge-min`: see the functions of these names; or `edge-fast` or `edge-signs`,
+            which are `edge_min` by ternary gradients and by sign gradients.
         build: makes the network. Layers that it gives no store make the preset's own; a latent weight that is read as
             its sign is replaced.
         input_shape: of one example.
@@ -78,6 +79,7 @@ def prepare(
         "standard": standard,
         "edge": edge,
         "edge-min": edge_min,
+        "edge-fast": partial(edge_min, ternary_gradients=True),
         "edge-signs": partial(edge_min, sign_gradients=True),
     }
     if preset not in presets:
@@ -141,7 +143,7 @@ def edge(
     rounding = torch.Generator().manual_seed(seed)
     gradient = _packed_signs(rounding) if sign_gradients else None
     store = partial(AccumulatorStore, dtype=torch.float16, gradient_quantizer=gradient)
-    model = _binary_network(build, store, rounding, seed, keep_weights)
+    model = _binary_network(build, store, Int8Gradient(generator=rounding), seed, keep_weights)
     accumulators, others = _parameters(model)
     groups = [{"params": others, "lr": _NORM_RATE}]
     if accumulators:
@@ -160,6 +162,7 @@ def edge_min(
     seed: int = 0,
     keep_weights: bool = False,
     sign_gradients: bool = False,
+    ternary_gradients: bool = False,
 ) -> TrainingStep:
     """One int8 accumulator a weight, and a float32 a row; blocks that keep bits; slices that step in backward.
 
@@ -181,11 +184,19 @@ def edge_min(
         sign_gradients: whether only the signs of weight gradients are formed, packed, and accumulators move by the
             learning rate against them: no gradient of more than a bit a weight exists, there is no optimizer state, and
             several processes exchange one bit a weight. It costs accuracy.
+        ternary_gradients: whether the weight gradients of binary convolutions are formed of output gradients of -1, 0
+            and 1, drawn at random, by counts of bits (`bnn.quantizers.gradients.Int8Gradient`). Faster, and noisier.
+
+    Raises:
+        ValueError: gradients are to be signs and ternary.
     """
+    if sign_gradients and ternary_gradients:
+        raise ValueError("weight gradients are either signs or formed of ternary ones")
     rounding = torch.Generator().manual_seed(seed)
     gradient = _packed_signs(rounding) if sign_gradients else BFloat16Gradient()
     store = partial(AccumulatorStore, gain=_GAIN, gradient_quantizer=gradient)
-    model = _binary_network(build, store, rounding, seed, keep_weights)
+    of_products = Int8Gradient(generator=rounding, ternary_weights=ternary_gradients)
+    model = _binary_network(build, store, of_products, seed, keep_weights)
     accumulators, others = _parameters(model)
     in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
     bounded = {id(parameter) for parameter in in_bounds}
@@ -215,7 +226,7 @@ def _packed_signs(rounding: torch.Generator) -> GradientQuantizer:
 def _binary_network(
     build: Build,
     accumulators: Callable[..., AccumulatorStore],
-    rounding: torch.Generator,
+    of_products: GradientQuantizer,
     seed: int,
     keep_weights: bool,
 ) -> nn.Module:
@@ -232,7 +243,7 @@ def _binary_network(
                 module.store = accumulators(old.shape)
             if keep_weights and module.store is not old:
                 module.store.assign(old.trained_value())
-            module.grad_quantizer = Int8Gradient(generator=rounding)
+            module.grad_quantizer = copy.deepcopy(of_products)
         if isinstance(module, BinaryBlock):
             module.recompute = True
     if not keep_weights:

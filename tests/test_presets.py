@@ -14,7 +14,7 @@ from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
 from bnn.models import binarynet, cnv, mlp, resnet8
 from bnn.ops.cpu import native
-from bnn.presets import edge, prepare
+from bnn.presets import edge, edge_min, prepare
 from bnn.quantizers import ReCU
 from bnn.training import Callback, Run, Trainer, warmup_cosine
 from bnn.weights import LatentStore, WeightStore, is_accumulator
@@ -80,7 +80,7 @@ def test_resumes_bit_for_bit(preset, tmp_path):
 
 @pytest.mark.parametrize(
     ("preset", "bytes_a_weight", "bytes_a_row"),
-    [("standard", 12, 0), ("edge", 6, 0), ("edge-min", 1, 4), ("edge-signs", 1, 0)],
+    [("standard", 12, 0), ("edge", 6, 0), ("edge-min", 1, 4), ("edge-fast", 1, 4), ("edge-signs", 1, 0)],
 )
 def test_keeps_so_many_bytes_a_weight_between_steps(preset, bytes_a_weight, bytes_a_row, tmp_path):
     run = run_of(preset, epochs=1)
@@ -164,7 +164,7 @@ def test_betas_are_those_of_the_records():
 
 
 def test_hysteresis_is_20_learning_rates_of_edge_min_alone():
-    for preset in ("edge-min", "edge-signs"):
+    for preset in ("edge-min", "edge-fast", "edge-signs"):
         assert [options["hysteresis_steps"] for options in groups_of(preset)[1:]] == [20.0, 0.0]
     assert [options["hysteresis_steps"] for options in groups_of("edge")[1:]] == [0.0, 0.0]
 
@@ -190,7 +190,7 @@ def test_only_the_latent_weights_of_standard_are_clipped_by_a_store():
     ("name", "message"),
     [
         ("egde", "no preset 'egde', but there is 'edge'"),
-        ("fast", "no preset 'fast'; there are: standard, edge, edge-min, edge-signs"),
+        ("quick", "no preset 'quick'; there are: standard, edge, edge-min, edge-fast, edge-signs"),
     ],
 )
 def test_unknown_preset_is_refused_with_the_near_ones(name, message):
@@ -326,6 +326,11 @@ def gradients_seen(step):
     )
     assert len(seen) == len(accumulators)
     return set(seen), bool(left)
+
+
+def test_gradients_are_signs_or_ternary():
+    with pytest.raises(ValueError, match="either signs or formed of ternary ones"):
+        edge_min(NETWORK, INPUT, sign_gradients=True, ternary_gradients=True)
 
 
 def test_weights_are_stepped_in_backward_by_real_gradients_or_by_signs():

@@ -48,6 +48,8 @@ def count_block(
         gradient_bits=inner_bits,
         recomputed_bits=0 if pool else bits,
     )
+    if not isinstance(block.product, BinaryLayer) or block.product.grad_quantizer is None:
+        product = replace(product, gradient_bits_for_weight=inner_bits)
     norm = replace(
         count_layer(f"{prefix}norm", block.norm, pooled, output, trained_before=True),
         output_bits=0 if activation else bits_of(output),

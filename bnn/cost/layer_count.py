@@ -11,6 +11,7 @@ from bnn.layers import BinaryLayer
 from bnn.quantizers import Quantizer
 
 _FLOAT_BITS = 32
+_TERNARY_BITS = 2
 _INDEX_BITS = 64
 _VIEWS = (nn.Flatten, nn.Identity, nn.Unflatten)
 
@@ -54,6 +55,8 @@ class LayerCount:
     saved_bits: int
     gradient_bits: int
     """Width of the output's gradient as the arithmetic sees it."""
+    gradient_bits_for_weight: int
+    """The same in the product for the weight's gradient."""
     input_gradient_bits: int
     weight_gradient_bits: int
     recomputed_bits: int | None
@@ -83,13 +86,16 @@ def count_layer(
     input_bits, output_bits, weight_gradient_bits = bits_of(x), bits_of(output), _FLOAT_BITS
     # A gradient has the dtype of its tensor, also of one whose values are stored as bits.
     input_gradient_bits, gradient_bits = 8 * x.dtype.itemsize, 8 * output.dtype.itemsize
-    weight_bits, weight = 0, None
+    weight_bits, weight, bits_for_weight = 0, None, 0
     if isinstance(module, BinaryLayer):
         weight_bits, weight = module.store.storage_bits, module.store.shape
         if module.input_quantizer is not None:
             input_bits = module.input_quantizer.storage_bits
         if module.grad_quantizer is not None:
             gradient_bits = module.grad_quantizer.storage_bits
+            bits_for_weight = module.grad_quantizer.weight_bits or 0
+            if module.grad_quantizer.ternary_weights and module.window is not None and input_bits == 1:
+                bits_for_weight = _TERNARY_BITS
         if module.store.gradient_quantizer is not None:
             weight_gradient_bits = module.store.gradient_quantizer.storage_bits
     elif isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -115,6 +121,7 @@ def count_layer(
         saved_elements=saved_elements,
         saved_bits=saved_bits,
         gradient_bits=gradient_bits,
+        gradient_bits_for_weight=bits_for_weight or gradient_bits,
         input_gradient_bits=input_gradient_bits,
         weight_gradient_bits=weight_gradient_bits if weights else 0,
         recomputed_bits=None,
@@ -153,6 +160,7 @@ def count_operation(
         saved_elements=input_elements if saves_inputs else 0,
         saved_bits=input_bits,
         gradient_bits=8 * output.dtype.itemsize,
+        gradient_bits_for_weight=8 * output.dtype.itemsize,
         input_gradient_bits=max(8 * x.dtype.itemsize for x in inputs),
         weight_gradient_bits=0,
         recomputed_bits=None,

@@ -200,7 +200,7 @@ class _Writer:
             functions = ("multiply_bits", "0")
         values = (
             *(_pair(pair) for pair in (*pairs, block.out)),
-            f"{block.channels}, {block.outputs}, {int(is_rounded)}, {block.number}",
+            f"{block.channels}, {block.outputs}, {int(is_rounded)}, {int(block.is_ternary)}, {block.number}",
             f"{float(block.norm.eps).hex()}, {float(block.norm.momentum or 0).hex()}, {float(block.edge or 0).hex()}f",
             f"codes_{number}, squares_{number}, norms_{number}, {x}",
             f"bits_{number}, outside_{number}" if has_sign else "0, 0",

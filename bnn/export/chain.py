@@ -1,4 +1,4 @@
-"""A network that C can train: a chain of blocks of binary weights, as the preset `edge-min` trains it."""
+"""A network that C can train: a chain of blocks of binary weights, under the presets `edge-min` and `edge-fast`."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ class TrainedBlock:
     is_image: bool
     """Whether it is a convolution, whose products are of float16."""
     takes_examples: bool
+    is_ternary: bool
+    """Whether the gradient of its weight is formed of a ternary one."""
     number: int
     """Of the accumulators among the parameters of the optimizer."""
 
@@ -131,7 +133,7 @@ def chain_of(network: nn.Module, optimizer: LowBitOptimizer, input_shape: tuple[
     """The chain that a network is.
 
     Args:
-        network: of the preset `edge-min`.
+        network: of the preset `edge-min` or `edge-fast`.
         optimizer: the preset's.
         input_shape: (C, H, W) or (features,) of one example.
 
@@ -151,7 +153,7 @@ def chain_of(network: nn.Module, optimizer: LowBitOptimizer, input_shape: tuple[
     laws = [{name: value for name, value in group.items() if name != "params"} for group in of_weights]
     law = laws[0]
     if not law.get("row_squares") or any(other != law for other in laws):
-        raise ExportError("what is trained in C is stepped as by the preset edge-min, and this network is not")
+        raise ExportError("what is trained in C is stepped as by edge-min or edge-fast, and this network is not")
     return Chain(
         reader.input_size,
         reader.input_channels,
@@ -274,6 +276,7 @@ class _Reader:
         if block.pool is not None:
             pool, stride, out = self._windows(block.pool, unpooled)
         norm: Any = block.norm
+        of_product: Any = block.product.grad_quantizer
         if norm.weight is None:
             raise _Obstacle("its norm learns nothing")
         return TrainedBlock(
@@ -289,5 +292,6 @@ class _Reader:
             None if edges is None else edges[0],
             is_image,
             not self.steps,
+            bool(is_image and self.steps and of_product is not None and of_product.ternary_weights),
             number,
         )

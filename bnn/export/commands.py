@@ -78,7 +78,7 @@ def export_c_training(
     input_shape: tuple[int, ...] | None = None,
     fit: int | None = None,
 ) -> str:
-    """Writes a model as C99 that learns by steps of the preset `edge-min`; as `export_c` otherwise.
+    """Writes a model as C99 that learns by steps of the preset `edge-min` or `edge-fast`; as `export_c` otherwise.
 
     Args:
         model: its network is that of the preset.

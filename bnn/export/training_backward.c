@@ -135,6 +135,31 @@ static void find_input_gradient(const struct block *block, float scale, int coun
     }
 }
 
+/*** draw_ternary */
+/* The integers become -1, 0 and 1 at random, and `terms` the value of a 1 of each output. */
+static void draw_ternary(const struct block *block, float scale, int count) {
+    const ptrdiff_t end = (ptrdiff_t)count * block->unpooled[0] * block->unpooled[1] * block->outputs;
+    const uint32_t key = draw_key();
+    ptrdiff_t i;
+    int o;
+    for (o = 0; o < block->outputs; ++o) {
+        uint64_t sizes = 0, squares = 0;
+        uint32_t odds;
+        for (i = o; i < end; i += block->outputs) {
+            const int size = integers[i] < 0 ? -integers[i] : integers[i];
+            sizes += (uint64_t)size;
+            squares += (uint64_t)(size * size);
+        }
+        odds = squares ? (uint32_t)((sizes << 15) / squares) : 0;
+        for (i = o; i < end; i += block->outputs) {
+            const int sign = (integers[i] > 0) - (integers[i] < 0);
+            const uint32_t most = (uint32_t)(integers[i] * sign) * odds;
+            integers[i] = (int8_t)(random_bits(key, (uint32_t)i) >> 16 < most ? sign : 0);
+        }
+        terms[o] = odds ? scale * (65536 / (float)odds) : 0;
+    }
+}
+
 /*** code_step_type */
 /* A step of codes of accumulators, of which a gradient of the mean size of its row moves by `size`. */
 struct code_step {
@@ -206,8 +231,8 @@ static void step_row(const struct block *block, int o, int places, const struct 
 }
 
 /*** step_weights */
-/* By sums of integers. */
-static void step_weights(const struct block *block, float scale, int count, double rate) {
+/* By sums of integers, of which `terms` has each output's scale. */
+static void step_weights(const struct block *block, int count, double rate) {
     const int taps = block_taps(block), channels = block->channels, words = (channels + 31) / 32;
     const struct code_step step = code_step_of(block, rate);
     int o, tap, n, y, x, c;
@@ -224,7 +249,7 @@ static void step_weights(const struct block *block, float scale, int count, doub
                     }
                 }
             }
-            for (c = 0; c < channels; ++c) of_row[tap * channels + c] = to_bfloat16((float)sums[c] * scale);
+            for (c = 0; c < channels; ++c) of_row[tap * channels + c] = to_bfloat16((float)sums[c] * terms[o]);
         }
         step_row(block, o, taps * channels, &step);
     }
@@ -289,6 +314,7 @@ static void step_first_weights(const struct block *block, float scale, int count
 static int backward_block(const struct block *block, const uint16_t *incoming, uint16_t *outgoing, int count,
                           double rate) {
     float bound, scale;
+    int o;
     pack_weights(block);
     bound = find_terms(block, incoming, count, rate);
     if (!(bound - bound == 0)) return 0;
@@ -298,7 +324,9 @@ static int backward_block(const struct block *block, const uint16_t *incoming, u
         return 1;
     }
     find_input_gradient(block, scale, count, outgoing);
-    step_weights(block, scale, count, rate);
+    for (o = 0; o < block->outputs; ++o) terms[o] = scale;
+    if (block->is_ternary) draw_ternary(block, scale, count);
+    step_weights(block, count, rate);
     return 1;
 }
 

@@ -108,8 +108,9 @@ class JointPasses(Passes):
         weight: BitTensor,
         window: Window | None,
         quantizer: GradientQuantizer | None,
+        of_output: GradientQuantizer | None,
     ) -> Tensor:
-        """Signs of the sums over all ranks, or the sums."""
+        """Signs of the sums over all ranks, or the sums; of the integers, which no rank draws to be ternary."""
         if not isinstance(x, BitTensor):
             return self._of_real_input(q, scale, x, weight, window)
         seed = None if quantizer is None else quantizer.sign_seed()

@@ -140,6 +140,7 @@ def weight_gradient(
     weight: BitTensor,
     window: Window | None,
     quantizer: GradientQuantizer | None,
+    of_output: GradientQuantizer | None = None,
 ) -> Tensor:
     """The gradient of the weight from that of the product, `q * scale` with int8 `q`.
 
@@ -151,6 +152,8 @@ def weight_gradient(
         window: of the convolution, or None.
         quantizer: of the weight's gradient. Where the input is of bits, the result is formed in its dtype; if packed
             signs are all that it wants, it is a `BitTensor` of these.
+        of_output: the quantizer of the product's gradient: where both are bits and values are wanted, a convolution's
+            may be drawn to be ternary.
     """
     if not isinstance(x, BitTensor):
         if window is None:
@@ -163,7 +166,11 @@ def weight_gradient(
         dtype = torch.float32 if quantizer is None else quantizer.dtype or torch.float32
         if window is None:
             return _bnn.linear_backward_weight(q, scale, x.packed, x.shape[1], dtype)  # type: ignore[no-any-return]
-        return _bnn.conv2d_backward_weight(q, scale, x.packed, x.shape, weight.shape, window, dtype)  # type: ignore[no-any-return]
+        of_product = (q, scale, x.packed, x.shape, weight.shape, window)
+        ternary_seed = None if of_output is None else of_output.ternary_seed()
+        if ternary_seed is not None:
+            return _bnn.conv2d_backward_weight_ternary(*of_product, ternary_seed, dtype)  # type: ignore[no-any-return]
+        return _bnn.conv2d_backward_weight(*of_product, dtype)  # type: ignore[no-any-return]
     if window is None:
         packed = _bnn.linear_backward_weight_sign(q, x.packed, x.shape[1], seed)
     else:
@@ -206,7 +213,7 @@ class _IntegerProduct(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             if quantizer.weight_largest not in (None, quantizer.largest):
                 q, scale = quantizer.integers(grad, largest=quantizer.weight_largest)
-            grad_weight = weight_gradient(q, scale, x, weight, ctx.window, ctx.weight_quantizer)
+            grad_weight = weight_gradient(q, scale, x, weight, ctx.window, ctx.weight_quantizer, quantizer)
         return grad_x, grad_weight, None, None, None
 
 

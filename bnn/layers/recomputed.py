@@ -156,8 +156,8 @@ class Recomputed(torch.autograd.Function):
             del y, of_norm
             grad_x = grad_weight = None
             if needs_weight:
-                sign = plan.weight_quantizer
-                grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, sign)
+                quantizers = (plan.weight_quantizer, plan.grad_quantizer)
+                grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, *quantizers)
             del for_weight
             if needs_x:
                 grad_x = products.input_gradient(

@@ -106,6 +106,17 @@ void bind_products(nb::module_& module) {
         },
         unlocked);
     module.def(
+        "conv2d_backward_weight_ternary",
+        [](const std::string& isa, int threads, uintptr_t grad, float scale, uintptr_t x, uintptr_t out, Shape shape,
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups,
+           int itemsize, uint32_t key) {
+            kernels(isa).conv2d_backward_weight_ternary(
+                pointer<const int8_t>(grad), scale, pointer<const uint8_t>(x), pointer<void>(out),
+                make_window(shape, kernel, stride, padding, dilation, out_size), outputs, groups, itemsize, key,
+                threads);
+        },
+        unlocked);
+    module.def(
         "conv2d_backward_weight_sign",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t x, uintptr_t out, Shape shape, Pair kernel,
            Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, uint32_t key) {

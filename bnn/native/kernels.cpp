@@ -14,7 +14,7 @@
 #include "real.h"
 #include "sign.h"
 #include "step.h"
-#include "weight_gradient.h"
+#include "ternary.h"
 
 namespace bnn::BNN_ISA {
 
@@ -22,7 +22,7 @@ const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_
                          float_conv2d, float_conv2d_backward_weight,
                          max_pool2d, max_pool2d_backward,
                          largest_magnitude, quantize_integers, conv2d_backward_input, conv2d_backward_weight,
-                         conv2d_backward_weight_sign,
+                         conv2d_backward_weight_ternary, conv2d_backward_weight_sign,
                          norm_sign, norm_sign_backward, max_pool2d_choices,
                          max_pool2d_scatter, conv2d_max_pool2d, sign_window, mask, step_by_signs, row_squares,
                          step_by_values, adam_by_signs, adam_by_values,

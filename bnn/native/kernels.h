@@ -63,6 +63,10 @@ struct Kernels {
                                   const Slopes& slopes, int threads);
     void (*conv2d_backward_weight)(const int8_t* grad, float scale, const uint8_t* x, void* out,
                                    const Window& window, int64_t outputs, int64_t groups, int itemsize, int threads);
+    // The same of the gradient drawn to be -1, 0 or 1 by the bits of `key`; see ternary.h.
+    void (*conv2d_backward_weight_ternary)(const int8_t* grad, float scale, const uint8_t* x, void* out,
+                                           const Window& window, int64_t outputs, int64_t groups, int itemsize,
+                                           uint32_t key, int threads);
     // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`.
     void (*conv2d_backward_weight_sign)(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
                                         int64_t outputs, int64_t groups, uint32_t key, int threads);

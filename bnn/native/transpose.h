@@ -51,4 +51,28 @@ inline Sixteen upper_halves(Sixteen a, Sixteen b) {
 inline Pairs lower_halves(Pairs a, Pairs b) { return BNN_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
 inline Pairs upper_halves(Pairs a, Pairs b) { return BNN_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 
+// Word j of row i becomes word i of row j.
+template <class EightWords>
+inline void transpose_words(EightWords (&rows)[8]) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 2) {
+        const EightWords a = rows[i], b = rows[i + 1];
+        rows[i] = BNN_SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+        rows[i + 1] = BNN_SHUFFLE(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+        if (i & 2) continue;
+        const EightWords a = rows[i], b = rows[i + 2];
+        rows[i] = BNN_SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13);
+        rows[i + 2] = BNN_SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; ++i) {
+        const EightWords a = rows[i], b = rows[i + 4];
+        rows[i] = BNN_SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+        rows[i + 4] = BNN_SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+}
+
 }  // namespace

@@ -24,6 +24,8 @@ inline void store(uint64_t* words, Vector v) { _mm512_storeu_si512(words, v); }
 inline Vector broadcast(uint64_t word) { return _mm512_set1_epi64(static_cast<long long>(word)); }
 inline Vector xor3(Vector a, Vector b, Vector c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
 inline Vector select_not(Vector mask, Vector a, Vector b) { return _mm512_ternarylogic_epi64(mask, a, b, 0x3A); }
+inline Vector both(Vector a, Vector b) { return _mm512_and_si512(a, b); }
+inline Vector both_differing(Vector mask, Vector a, Vector b) { return _mm512_ternarylogic_epi64(mask, a, b, 0x60); }
 inline Vector add(Vector a, Vector b) { return _mm512_add_epi64(a, b); }
 inline Vector popcount(Vector v) { return _mm512_popcnt_epi64(v); }
 inline void store_products(float* out, float elements, Vector differing) {
@@ -47,6 +49,7 @@ inline Vector xor3(Vector a, Vector b, Vector c) { return _mm256_xor_si256(a, _m
 inline Vector select_not(Vector mask, Vector a, Vector b) {
     return _mm256_or_si256(_mm256_andnot_si256(a, mask), _mm256_andnot_si256(mask, b));
 }
+inline Vector both(Vector a, Vector b) { return _mm256_and_si256(a, b); }
 inline Vector add(Vector a, Vector b) { return _mm256_add_epi64(a, b); }
 inline Vector popcount(Vector v) {
     const Vector of_nibble = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
@@ -70,6 +73,7 @@ inline Vector xor3(Vector a, Vector b, Vector c) { return veorq_u64(a, veorq_u64
 inline Vector select_not(Vector mask, Vector a, Vector b) {
     return vorrq_u64(vbicq_u64(mask, a), vbicq_u64(b, mask));
 }
+inline Vector both(Vector a, Vector b) { return vandq_u64(a, b); }
 inline Vector add(Vector a, Vector b) { return vaddq_u64(a, b); }
 inline Vector popcount(Vector v) {
     return vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u64(v)))));
@@ -86,12 +90,15 @@ inline void store(uint64_t* words, Vector v) { *words = v; }
 inline Vector broadcast(uint64_t word) { return word; }
 inline Vector xor3(Vector a, Vector b, Vector c) { return a ^ b ^ c; }
 inline Vector select_not(Vector mask, Vector a, Vector b) { return (mask & ~a) | (~mask & b); }
+inline Vector both(Vector a, Vector b) { return a & b; }
 inline Vector add(Vector a, Vector b) { return a + b; }
 inline Vector popcount(Vector v) { return popcount_of_word(v); }
 
 #endif
 
 #if !defined(BNN_USE_AMX) && !defined(BNN_USE_AVX512)
+inline Vector both_differing(Vector mask, Vector a, Vector b) { return both(mask, xor3(a, b, zero())); }
+
 // elements - 2 differing of each lane
 inline void store_products(float* out, float elements, Vector differing) {
     uint64_t counts[kLanes];

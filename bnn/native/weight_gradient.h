@@ -3,12 +3,13 @@
 #pragma once
 
 #include "gradient.h"
-#include "octet.h"
 #include "random.h"
+#include "wide.h"
 
 namespace {
 
 constexpr int64_t kWordBits = 64;
+constexpr int64_t kChunkWords = kDepth / kWordBits;  // of a chunk of pixels
 constexpr int64_t kScratchBytes = 512 << 10;  // of a thread's panels of gradients, and of its sums
 constexpr int64_t kPixelsAhead = 8;           // that are fetched early, of a gradient that no cache holds
 
@@ -49,12 +50,12 @@ inline void load_words(uint32_t* to, const uint8_t* from, int64_t distance, int6
     }
 }
 
-// A channel a row of signs, offset by 1, of the `count` pixels that a tap leads to; up to `depth` there are none.
-inline void spread_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
-                            int64_t first_bit, int64_t channels, int64_t depth, int64_t stride, uint8_t* rows) {
-    Blocks blocks[kColumns];  // at first, lane b of row i holds the channels of pixel 32 b + i
-    uint32_t* words = reinterpret_cast<uint32_t*>(blocks);
-    uint64_t present[kDepth / kWordBits] = {};
+// A channel a row of bits, of the `count` pixels from `first` on that a tap leads to; and a bit of each that there is.
+inline void gather_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
+                            int64_t first_bit, int64_t channels, Blocks (&blocks)[kColumns],
+                            uint64_t (&present)[kChunkWords]) {
+    uint32_t* words = reinterpret_cast<uint32_t*>(blocks);  // at first, lane b of row i: the channels of pixel 32 b + i
+    std::memset(present, 0, sizeof present);
     int64_t pixel = 0;
     taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
         const int64_t end = pixel + pixels;
@@ -80,6 +81,14 @@ inline void spread_channels(const uint8_t* x, const Taps& taps, int64_t tap, int
         }
     });
     transpose_bits(blocks);
+}
+
+// The same as bytes of signs, offset by 1; up to `depth` there are none.
+inline void spread_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
+                            int64_t first_bit, int64_t channels, int64_t depth, int64_t stride, uint8_t* rows) {
+    Blocks blocks[kColumns];
+    uint64_t present[kChunkWords];
+    gather_channels(x, taps, tap, first, count, first_bit, channels, blocks, present);
     const uint8_t* masks = reinterpret_cast<const uint8_t*>(blocks);
     for (int64_t k = 0; k < depth; k += kWordBits) {
         for (int64_t c = 0; c < channels; ++c) {
@@ -150,36 +159,55 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
     });
 }
 
-template <class Float>
-void store_weight_gradient(const int8_t* grad, float scale, const uint8_t* x, Float* out, const Layer& layer,
-                           int threads) {
-    backward_weight(grad, x, layer, threads,
-                    [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
-                        const int32_t* excess) {
-                        alignas(64) int32_t of_outputs[kColumns][kColumns];
-                        for (int64_t k = 0; k < count; ++k) {
-                            for (int64_t i = 0; i < kColumns; ++i) {
-                                of_outputs[i][k] = sums[k * kColumns + i] - excess[i];
-                            }
-                        }
-                        for (int64_t i = 0; i < rows; ++i) {
-                            Float* to = out + (row + i) * layer.row_elements() + first;
-                            for (int64_t k = 0; k < count; k += 8) {
-                                Mask v;
-                                std::memcpy(&v, of_outputs[i] + k, sizeof v);
-                                store_octet(to + k, __builtin_convertvector(v, Octet) * scale, minimum(8, count - k));
-                            }
-                        }
-                    });
+// Of a part's sums above the excess: those of each output side by side.
+inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, int64_t rows, int64_t count,
+                            int32_t (&of_outputs)[kColumns][kColumns]) {
+    for (int64_t output = 0; output < rows; output += 8) {
+        Mask less;
+        std::memcpy(&less, excess + output, sizeof less);
+        for (int64_t k = 0; k < count; k += 8) {
+            Mask block[8];
+            for (int i = 0; i < 8; ++i) {
+                std::memcpy(block + i, sums + (k + i) * kColumns + output, sizeof less);
+                block[i] -= less;
+            }
+            transpose_words(block);
+            for (int i = 0; i < 8; ++i) std::memcpy(of_outputs[output + i] + k, block + i, sizeof less);
+        }
+    }
 }
+
+// Stores parts of the weight's gradient, each output's by a factor of its own, or all by one.
+template <class Float>
+struct WeightGradient {
+    Float* out;
+    const Layer& layer;
+    const float* factors;
+    bool is_one = false;  // of the factors
+
+    void operator()(int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
+                    const int32_t* excess) const {
+        alignas(64) int32_t of_outputs[kColumns][kColumns];
+        sums_of_outputs(sums, excess, rows, count, of_outputs);
+        for (int64_t i = 0; i < rows; ++i) {
+            const Wide factor = all_wide(factors[is_one ? 0 : row + i]);
+            Float* to = out + (row + i) * layer.row_elements() + first;
+            for (int64_t k = 0; k < count; k += kWide) {
+                store_wide(to + k, load_sums(of_outputs[i] + k) * factor, minimum(kWide, count - k));
+            }
+        }
+    }
+};
 
 void conv2d_backward_weight(const int8_t* grad, float scale, const uint8_t* x, void* out, const Window& window,
                             int64_t outputs, int64_t groups, int itemsize, int threads) {
     const Layer layer(window, outputs, groups);
     if (itemsize == 2) {
-        store_weight_gradient(grad, scale, x, static_cast<BFloat16*>(out), layer, threads);
+        const WeightGradient<BFloat16> finish{static_cast<BFloat16*>(out), layer, &scale, true};
+        backward_weight(grad, x, layer, threads, finish);
     } else {
-        store_weight_gradient(grad, scale, x, static_cast<float*>(out), layer, threads);
+        const WeightGradient<float> finish{static_cast<float*>(out), layer, &scale, true};
+        backward_weight(grad, x, layer, threads, finish);
     }
 }
 

@@ -176,6 +176,48 @@ def conv2d_backward_weight(
 
 
 @operation(
+    "(Tensor q, Tensor scale, Tensor x, int[] x_shape, int[] weight_shape, int[] window, int seed,"
+    " ScalarType dtype=float) -> Tensor",
+    shape=lambda q, scale, x, x_shape, weight_shape, window, seed, dtype=torch.float32: empty_images(
+        q, weight_shape, dtype
+    ),
+)
+def conv2d_backward_weight_ternary(
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """`conv2d_backward_weight` by a gradient of -1, 0 and 1, drawn at random, times a value of each output.
+
+    With a and b the sums of |q| and of q^2 of an output, over all examples and pixels, and p = floor(2^15 a / b), an
+    integer q becomes sign(q) where the upper 16 bits of its random number are below p |q|, else 0; the value is
+    scale * (2^16 / p), or 0 where all of the output's gradient is. So the mean stays right but for |q| above 2 b / a,
+    which is clipped; of normally distributed numbers that is 2.5 deviations. Random numbers are those of `random_bits`
+    by the element's index in the order of memory, (N, H', W', O).
+
+    Source: TernGrad, Wen et al. 2017, arXiv 1705.07878, sec. 3, with its clipping.
+    """
+    ternary, values = ternary_of(q, scale, seed)
+    products = _weight_products(ternary, x, x_shape, weight_shape, window).int().float() * values.view(-1, 1, 1, 1)
+    return products.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def ternary_of(q: Tensor, scale: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The gradient of -1, 0 and 1 that `conv2d_backward_weight_ternary` draws, int8, and float32 [O], its values."""
+    sizes = q.movedim(1, -1).long().abs()
+    rows = sizes.flatten(0, -2)
+    odds = (rows.sum(0) << 15) // rows.square().sum(0).clamp(min=1)
+    random = random_bits(seed, sizes.numel(), q.device).view(sizes.shape) >> 16
+    ternary = q.sign() * (random < sizes * odds).movedim(-1, 1)
+    return ternary, torch.where(odds > 0, scale * (65536 / odds.clamp(min=1).float()), 0)
+
+
+@operation(
     "(Tensor q, Tensor x, int[] x_shape, int[] weight_shape, int[] window, int seed) -> Tensor",
     shape=lambda q, x, x_shape, weight_shape, window, seed: empty_rows(q, weight_shape[0], math.prod(weight_shape[1:])),
 )

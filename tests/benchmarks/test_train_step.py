@@ -68,7 +68,8 @@ def test_tables_name_contestants_and_ratios(measured):
 def test_who_cannot_run_is_left_out_with_a_line(measured):
     done, report = measured
     assert done.stderr.splitlines() == [
-        "nonsense is left out: failed: there is no preset 'nonsense'; there are: standard, edge, edge-min, edge-signs",
+        "nonsense is left out: failed: there is no preset 'nonsense';"
+        " there are: standard, edge, edge-min, edge-fast, edge-signs",
         "larq is left out: /nowhere/python is missing: run `make oracle`",
     ]
     assert set(report["left_out"]) == {"nonsense", "larq"}

@@ -45,9 +45,9 @@ def narrow_mlp() -> nn.Sequential:
     return mlp(input_shape=SHAPE, hidden=(40, 24), classes=5)
 
 
-def prepared(build, shape, *, is_exact: bool = True) -> tuple[TrainingStep, Model]:
-    """A step of `edge-min`, and its network as a model. Inputs are whole numbers over 128 where they are exact."""
-    step = prepare("edge-min", build, input_shape=shape, seed=3)
+def prepared(build, shape, *, is_exact: bool = True, preset: str = "edge-min") -> tuple[TrainingStep, Model]:
+    """A step of a preset, and its network as a model. Inputs are whole numbers over 128 where they are exact."""
+    step = prepare(preset, build, input_shape=shape, seed=3)
     channels = shape[0]
     statistics = ((0.0,) * channels, (128 / 255,) * channels) if is_exact else ((0.45,) * channels, (0.27,) * channels)
     model = Model(step.model, preprocessing=Preprocessing(shape, *statistics))
@@ -114,8 +114,9 @@ def check_steps(step: TrainingStep, model: Model, program: Path, images: Tensor,
     torch.testing.assert_close(logits[None], expected, rtol=0, atol=1e-5)
 
 
-def test_a_chain_gives_the_accumulators_and_logits_of_edge_min(tmp_path):
-    step, model = prepared(chain, SHAPE)
+@pytest.mark.parametrize("preset", ["edge-min", pytest.param("edge-fast", marks=pytest.mark.slow)])
+def test_a_chain_gives_the_accumulators_and_logits_of_the_preset(preset, tmp_path):
+    step, model = prepared(chain, SHAPE, preset=preset)
     # The last batch is smaller; without recovery, sanitizers end the program.
     check_steps(
         step, model, compiled(tmp_path, model, step, BATCH, *SANITIZED, "-O0"), *drawn(SHAPE, 5, 2 * BATCH - 1), BATCH

@@ -147,6 +147,27 @@ def test_same_seed_same_gradient():
         assert torch.equal(one, other)
 
 
+def test_a_ternary_gradient_of_a_weight_leaves_that_of_the_input_as_it_is():
+    def once(make, shape, *, ternary_weights):
+        quantizer = Int8Gradient(generator=generator(), ternary_weights=ternary_weights)
+        layer = make(store=AccumulatorStore, grad_quantizer=quantizer)
+        layer.store.initialize(torch.Generator().manual_seed(0))
+        block = BinaryBlock(layer, nn.BatchNorm2d(12) if len(shape) == 4 else nn.BatchNorm1d(12), recompute=True)
+        x = randn(*shape).requires_grad_()
+        out = block(x)
+        out.backward(randn(*out.shape, seed=1))
+        return x.grad, layer.store.weight.grad
+
+    convolution, shape = partial(BinaryConv2d, 5, 12, 3, padding=1), (7, 5, 6, 6)
+    of_x, of_weight = once(convolution, shape, ternary_weights=True)
+    other_x, other_weight = once(convolution, shape, ternary_weights=False)
+    assert torch.equal(of_x, other_x)
+    assert not torch.equal(of_weight, other_weight)
+    assert torch.corrcoef(torch.stack((of_weight.flatten(), other_weight.flatten())))[0, 1] > 0.5
+    linear = partial(BinaryLinear, 30, 12)
+    assert torch.equal(*(once(linear, (7, 30), ternary_weights=choice)[1] for choice in (True, False)))
+
+
 def test_integer_products_keep_bits_only():
     layer = BinaryConv2d(16, 32, 3, padding=1, input_quantizer=None, grad_quantizer=Int8Gradient(generator=generator()))
     x = BitTensor.from_dense(randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last))

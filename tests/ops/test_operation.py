@@ -37,6 +37,7 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     ),
     "linear_backward_input_slopes": (Q[:, :, 0, 0], SCALE, W, 12, W[None, :2], [0.5, 2.0], None, torch.bfloat16),
     "conv2d_backward_weight": (Q, SCALE, X, X_SHAPE, W_SHAPE, WINDOW),
+    "conv2d_backward_weight_ternary": (Q, SCALE, X, X_SHAPE, W_SHAPE, WINDOW, 5),
     "conv2d_backward_weight_sign": (Q, X, X_SHAPE, W_SHAPE, WINDOW, 5),
     "real_conv2d_backward_weight": (Q, IMAGE, W_SHAPE, WINDOW._replace(groups=1)),
     "max_pool2d": (X, X_SHAPE, POOL),

@@ -50,6 +50,7 @@ def check_conv2d(
     check("conv2d_backward_input", q, scale, weight, weight_shape, x_shape, window, dtype)
     check("conv2d_backward_weight", q, scale, x, x_shape, weight_shape, window, dtype)
     check("conv2d_backward_weight_sign", q % 2, x, x_shape, weight_shape, window, seed)
+    check("conv2d_backward_weight_ternary", q, scale, x, x_shape, weight_shape, window, seed, dtype)
 
 
 def random_codes(planes: int, rows: int, n: int, seed: int) -> Tensor:
@@ -117,6 +118,33 @@ def test_the_specification_with_slopes_is_the_gradient_of_a_residual_unit() -> N
     slope = torch.where(high, 1 + 2 * slope, slope).view(2, 5, 4, 3).permute(0, 3, 1, 2)
     products = product_gradients.conv2d_backward_input(*args, torch.float32)
     torch.testing.assert_close(got.double(), base.double() + products.double() * slope, rtol=1e-6, atol=1e-6)
+
+
+def test_a_ternary_gradient_has_the_mean_of_the_integers_but_where_it_is_clipped() -> None:
+    rows = torch.tensor([[9] + 9 * [1] + 10 * [-1], 5 * [3, -2, 1, 0], 20 * [0], 10 * [-128, 127]], dtype=torch.int8)
+    times = 5_000
+    ternary, values = product_gradients.ternary_of(
+        rows.t().reshape(20, 4, 1, 1).repeat(times, 1, 1, 1), torch.tensor(0.5), 3
+    )
+    assert set(ternary.unique().tolist()) == {-1, 0, 1}
+    # Twice the sum of squares over that of magnitudes, but for the unit of the odds.
+    largest = torch.tensor([2 * 100 / 28, 2 * 14 / 6, 0.0, 2 * 325_130 / 2550])
+    torch.testing.assert_close(values, 0.5 * largest, rtol=4e-3, atol=0)
+    means = ternary.view(times, 20, 4).float().mean(0).t() * values[:, None]
+    expected = 0.5 * rows.float().clamp(-largest[:, None], largest[:, None])  # of all but the first, the row itself
+    assert (means - expected).abs().amax(1).le(4 * values / times**0.5).all()
+
+
+def test_a_product_by_a_ternary_gradient_is_that_of_its_integers() -> None:
+    x_shape, weight_shape, window = [3, 5, 6, 7], [4, 5, 3, 3], Window.of(padding=1)
+    q, x = random_integers(3, 4, 6, 7, seed=0), random_bits(3, 5 * 6 * 7, 1)
+    args = (x, x_shape, weight_shape, window)
+    ternary, values = product_gradients.ternary_of(q, torch.tensor(0.25), 9)
+    sums = product_gradients.conv2d_backward_weight(ternary, torch.tensor(1.0), *args)
+    got = product_gradients.conv2d_backward_weight_ternary(q, torch.tensor(0.25), *args, 9)
+    assert torch.equal(got, sums * values.view(-1, 1, 1, 1))
+    other = product_gradients.conv2d_backward_weight_ternary(q, torch.tensor(0.25), *args, 10)
+    assert not torch.equal(got, other)
 
 
 @pytest.mark.usefixtures("isa")
@@ -227,6 +255,8 @@ class TestNativeProducts:
         for sign in (-127, 127, -128):
             q, ones = torch.full((130, 96), sign, dtype=torch.int8), pack(torch.ones(130, 70))
             for x in (ones, 255 - ones):
+                images = (q.view(130, 96, 1, 1), torch.tensor(1.0), x, [130, 70, 1, 1], [96, 70, 1, 1], Window.of())
+                check("conv2d_backward_weight_ternary", *images, 1)
                 check("linear_backward_weight", q, torch.tensor(1.0), x, 70)
                 check("linear_backward_input", q, torch.tensor(1.0), x[:96], 70, torch.float32)
 
@@ -242,6 +272,7 @@ class TestNativeProducts:
         x, weight = random_bits(12, 36, 1)[::2], random_bits(5, 3, 2) | 0xF8
         for gradient in (q, q.contiguous(memory_format=torch.channels_last), q.flip(0), q.transpose(2, 3).mT):
             check("conv2d_backward_weight", gradient, scale, x, *args)
+            check("conv2d_backward_weight_ternary", gradient, scale, x, *args, 4)
             check("conv2d_backward_input", gradient, scale, weight, args[1], args[0], args[2], torch.float32)
 
 
@@ -283,6 +314,7 @@ WINDOW = Window.of(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
         ),
         ("linear_backward_weight", (Q[:, :, 0, 0].float(), SCALE, X, 117), "q must be int8"),
         ("conv2d_backward_weight", (Q[:1], SCALE, X, *SHAPES, WINDOW), "q must be int8"),
+        ("conv2d_backward_weight_ternary", (Q, SCALE, X[:1], *SHAPES, WINDOW, 5), "cannot be packed as"),
         ("conv2d_backward_weight", (Q, SCALE, X[:1], *SHAPES, WINDOW), "cannot be packed as"),
         ("conv2d_backward_weight", (Q, SCALE, X, *SHAPES, WINDOW._replace(groups=1)), "in 1 groups does not fit"),
         (

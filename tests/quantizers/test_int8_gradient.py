@@ -40,6 +40,13 @@ def test_options_are_checked(quantile):
         Int8Gradient(quantile=quantile)
 
 
+def test_ternary_gradients_of_weights_need_a_generator(generator):
+    assert Int8Gradient(generator=generator, ternary_weights=True).ternary_seed() is not None
+    assert Int8Gradient(generator=generator).ternary_seed() is None
+    with pytest.raises(ValueError, match="needs a generator"):
+        Int8Gradient(ternary_weights=True)
+
+
 class Int4Gradient(Int8Gradient):
     largest = 7
     storage_bits = 4

@@ -23,7 +23,7 @@ from bnn.weights import WeightStore
 
 COMPARED = ("standard", "edge", "edge-min")
 """Presets that are looked at where none is named."""
-PRESETS = (*COMPARED, "edge-signs")
+PRESETS = (*COMPARED, "edge-fast", "edge-signs")
 REFERENCE = "standard"
 """The preset that others are compared with."""
 OPTIMIZERS = ("adam", "sgd", "bop")

@@ -110,7 +110,7 @@ def _count_layer(ledger: Ledger, layer: LayerCount, slices: int, updates: int) -
         macs("forward", layer.input_bits, layer.weight_bits, layer.fan_in)
         # The gradient of a weight sums over the examples and positions of a slice.
         uses = layer.multiply_accumulates // layer.weights
-        macs("backward", layer.input_bits, layer.gradient_bits, -(-uses // slices))
+        macs("backward", layer.input_bits, layer.gradient_bits_for_weight, -(-uses // slices))
         if layer.needs_input_gradient:
             macs("backward", layer.weight_bits, layer.gradient_bits, layer.fan_out)
     if layer.recomputed_bits is not None:

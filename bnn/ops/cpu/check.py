@@ -82,6 +82,7 @@ def product_calls() -> dict[str, Arguments]:
         "conv2d_max_pool2d": (x, weight, pooled, choices, *bits, *pool, 1, 2),
         "conv2d_backward_input": (q, 0.5, weight, of_x, *bits, _OUTPUTS, 1, 4, 0, [], 0, 0),
         "conv2d_backward_weight": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1, 4),
+        "conv2d_backward_weight_ternary": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1, 4, _KEY),
         "conv2d_backward_weight_sign": (q, x, torch.zeros(_OUTPUTS, 30, dtype=torch.uint8), *bits, _OUTPUTS, 1, _KEY),
         "real_conv2d": (image, some_bits(_OUTPUTS, 24), out, *reals, _OUTPUTS, 0),
         "real_conv2d_backward_weight": (q, image, of_kernel, *reals, _OUTPUTS),

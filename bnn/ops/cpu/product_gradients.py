@@ -1,7 +1,7 @@
 """Gradients of the products with ±1 values on the CPU.
 
 Beside the result a call takes at most 1 MiB for weights as bytes, or those of 32 channels, and for each thread 1 MiB
-and the gradients that reach 128 input pixels.
+and the gradients that reach 128 input pixels; of a ternary gradient two bits an element.
 """
 
 import math
@@ -133,6 +133,26 @@ def conv2d_backward_weight(
     out = empty_channels_last(weight_shape, dtype)
     outputs, groups = weight_shape[0], Window(*window).groups
     call("conv2d_backward_weight", q, scale.item(), x, out, *geometry, outputs, groups, out.itemsize)
+    return out
+
+
+@kernel
+def conv2d_backward_weight_ternary(
+    q: Tensor,
+    scale: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    _check_dtype(dtype)
+    q, geometry = _gradient(q, x_shape, weight_shape, window)
+    x = packed_images("x", x, x_shape)
+    out = empty_channels_last(weight_shape, dtype)
+    options = (weight_shape[0], Window(*window).groups, out.itemsize, hash_key(seed))
+    call("conv2d_backward_weight_ternary", q, scale.item(), x, out, *geometry, *options)
     return out
 
 

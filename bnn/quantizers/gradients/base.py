@@ -24,6 +24,8 @@ class GradientQuantizer(nn.Module):
         storage_bits: bits that one element takes when it is stored; factors of the whole tensor come on top.
         largest: largest integer, in 1..127, where it gives integers.
         weight_largest: the same in the product for a weight's gradient, where that differs.
+        ternary_weights: whether it gives a `ternary_seed`.
+        weight_bits: of the gradient in the product for a weight's, where they differ from `storage_bits`.
         dtype: of the quantized gradient; None where it is that of the given one.
         generator: of the randomness, on the device of the gradients, or None. Name it in `Run.generators`, so that
             checkpoints keep its state.
@@ -32,6 +34,8 @@ class GradientQuantizer(nn.Module):
     storage_bits: int
     largest: int
     weight_largest: int | None = None
+    ternary_weights: bool = False
+    weight_bits: int | None = None
     dtype: torch.dtype | None = None
 
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
@@ -89,6 +93,13 @@ class GradientQuantizer(nn.Module):
 
     def sign_seed(self) -> int | None:
         """A new seed for the signs of zeros, where only packed signs are wanted; else None."""
+        return None
+
+    def ternary_seed(self) -> int | None:
+        """A new seed for the gradient of -1, 0 and 1 that a convolution's product for its weight is formed of.
+
+        See `bnn.ops.product_gradients.conv2d_backward_weight_ternary`; None where it is formed of `integers`.
+        """
         return None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GradientQuantizer:

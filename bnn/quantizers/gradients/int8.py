@@ -20,13 +20,21 @@ class Int8Gradient(GradientQuantizer):
         quantile: of |g|, in (0, 1], that takes the place of the largest magnitude; below 1 the steps are smaller, and
             what lies beyond is clamped, which is biased.
         generator: of the rounding.
+        ternary_weights: whether these integers become -1, 0 and 1, drawn at random, where they are multiplied with the
+            bits of a convolution's input for the gradient of its weight: counts of bits, which take half the time. It
+            needs a generator. See `bnn.ops.product_gradients.conv2d_backward_weight_ternary`.
     """
 
     storage_bits = 8
     largest = 127
 
-    def __init__(self, *, quantile: float = 1.0, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, *, quantile: float = 1.0, generator: torch.Generator | None = None, ternary_weights: bool = False
+    ) -> None:
         super().__init__(generator=generator)
+        if ternary_weights and generator is None:
+            raise ValueError("a gradient that is drawn to be ternary needs a generator")
+        self.ternary_weights = ternary_weights
         if not 0 < quantile <= 1:
             raise ValueError(f"a quantile of |g| lies in (0, 1], got {quantile}")
         self.quantile = quantile
@@ -56,5 +64,9 @@ class Int8Gradient(GradientQuantizer):
         """The gradient, rounded stochastically by `bnn.ops.rounding`."""
         return functions.quantize_integers(gradient, largest or self.largest, self.seed())  # type: ignore[no-any-return]
 
+    def ternary_seed(self) -> int | None:
+        """With `ternary_weights`."""
+        return self.seed() if self.ternary_weights else None
+
     def extra_repr(self) -> str:  # noqa: D102
-        return f"quantile={self.quantile}"
+        return f"quantile={self.quantile}" + ", ternary_weights" * self.ternary_weights

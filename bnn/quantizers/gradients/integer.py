@@ -26,6 +26,8 @@ class IntegerGradient(Int8Gradient):
         ValueError: a width is out of its range.
     """
 
+    weight_bits: int
+
     def __init__(
         self, bits: int = 8, *, weight_bits: int | None = None, generator: torch.Generator | None = None
     ) -> None:

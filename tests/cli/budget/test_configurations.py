@@ -28,7 +28,7 @@ def step(preset: str, optimizer: str, **options):
 
 
 def test_configurations_are_every_preset_with_every_optimizer_that_it_can_have():
-    stepped_in_backward = [("edge-min", "adam"), ("edge-signs", "adam")]
+    stepped_in_backward = [(preset, "adam") for preset in ("edge-min", "edge-fast", "edge-signs")]
     assert [*((p, o) for p in ("standard", "edge") for o in OPTIMIZERS), *stepped_in_backward] == CONFIGURATIONS
 
 

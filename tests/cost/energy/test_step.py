@@ -13,7 +13,7 @@ from bnn.errors import RunError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.optim import Adam
 from bnn.quantizers import Sign
-from bnn.quantizers.gradients import Int8Gradient, SignGradient
+from bnn.quantizers.gradients import Int8Gradient, IntegerGradient, SignGradient
 from bnn.weights import AccumulatorStore
 
 BATCH = 2
@@ -200,6 +200,18 @@ def test_accumulators_are_as_wide_as_the_sums_of_each_product():
         ("backward", (1, 8, 15)),  # 2 x 64 of up to 127, for a weight
         ("backward", (1, 8, 14)),  # 4 x 9 of them, for an input
     ]
+
+
+@pytest.mark.parametrize(
+    ("make", "bits"),
+    [(partial(Int8Gradient, ternary_weights=True), 2), (partial(IntegerGradient, 8, weight_bits=4), 4)],
+)
+def test_the_product_for_the_weight_has_its_own_width(make, bits):
+    conv = BinaryConv2d(16, 4, 3, padding=1, grad_quantizer=make(generator=torch.Generator()))
+    model = nn.Sequential(nn.BatchNorm2d(16), BinaryBlock(conv, nn.BatchNorm2d(4), recompute=True))
+    counts = count_step(model, torch.optim.SGD(model.parameters(), lr=0.1), (16, 8, 8), batch_size=2).counts
+    products = [e.bits for e in counts if e.op == "multiply-accumulate" and e.phase == "backward"]
+    assert {widths[:2] for widths in products} == {(1, 1), (1, bits), (1, 8)}
 
 
 def test_slices_read_the_weights_again_and_add_their_gradients_up():
