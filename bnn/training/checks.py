@@ -41,14 +41,14 @@ def check_progress(state: Mapping[str, Any], trainer: Trainer) -> None:
         _count(run.get(name), name)
     _number(run.get("wall_s"), "wall_s")
     sums, best, last = (_dict(run.get(name), name) for name in ("sums", "best", "last_record"))
-    _number(sums.get("loss"), "sums.loss")
+    _figure(sums.get("loss"), "sums.loss")
     _number(best.get("validation_accuracy"), "best.validation_accuracy")
     for part in ("correct", "examples"):
         _count(sums.get(part), f"sums.{part}")
     _count(best.get("epoch"), "best.epoch")
     validated = () if trainer.validation_batches is None else ("validation_loss", "validation_accuracy")
     for name in ("train_loss", "train_accuracy", *validated) if run["epoch"] else ():
-        _number(last.get(name), f"last_record.{name}")
+        _figure(last.get(name), f"last_record.{name}")
     kept = _dict(run.get("callbacks"), "callbacks")
     for callback in trainer.callbacks:
         name = type(callback).__name__
@@ -159,8 +159,13 @@ def require_numbers(*values: Any) -> None:
             raise TypeError(f"{_short(value)} is no number")
 
 
+def _figure(value: Any, name: str) -> None:
+    # A loss may be as large as it likes, and of an epoch whose steps were all skipped it is NaN.
+    if not isinstance(value, float):
+        _number(value, name)
+
+
 def _number(value: Any, name: str) -> None:
-    # An epoch whose steps were all skipped has NaN.
     if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) >= _MOST:
         raise CheckpointError(f"the checkpoint does not hold a training state: {name} is {_short(value)}")
 
