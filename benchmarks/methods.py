@@ -1,6 +1,6 @@
 """An ablation of the methods of docs/methods.md: plain training, and each method alone in the place of a part of it.
 
-    python -m benchmarks.methods train --network mlp --data-dir DIR --out OUT --epochs 3 --train-images 20000 --seeds 0,1,2
+    python -m benchmarks.methods train --network mlp --data-dir DIR --out OUT --epochs 3 --seeds 0,1,2
     python -m benchmarks.methods measure --network mlp --data-dir DIR --out OUT
     python -m benchmarks.methods count --network mlp --data-dir DIR --out OUT
     python -m benchmarks.methods table --network mlp --out OUT
