@@ -77,6 +77,12 @@ class TestClips:
         for clip in (laplace_clip, gaussian_clip):
             with pytest.raises(ValueError, match=f"^a clip is that of 1 to 16 bits, got {bits}$"):
                 clip(bits)
+        with pytest.raises(ValueError, match=f"^a uniform grid has 1 to 16 bits, got {bits}$"):
+            clipped(randn(4), 1.0, bits)
+
+    def test_clips_of_channels_are_checked(self):
+        with pytest.raises(ValueError, match="^the clip of a channel is above 0, got 0$"):
+            bits_of_channels(torch.tensor([1.0, 0.0]), mean_bits=4)
 
 
 @pytest.mark.parametrize(("bits", "cosine"), [(2, 0.842), (4, 0.987), (8, 0.9999)])
@@ -154,8 +160,10 @@ class TestPowerOfTwo:
         assert weight.grad.any()
 
     def test_errors(self):
-        with pytest.raises(ValueError, match="at least 2 bits, got 1"):
-            PowerOfTwoScale(bits=1)
+        for make in (PowerOfTwoScale, LearnedPowerOfTwoScale):
+            for bits in (1, 17):
+                with pytest.raises(ValueError, match=f"^a uniform grid has 2 to 16 bits, got {bits}$"):
+                    make(bits=bits)
         with pytest.raises(ValueError, match=r"lies in \[0, 1\), got 1"):
             PowerOfTwoScale(bits=2, momentum=1)
         with pytest.raises(ValueError, match="a weight of zeros has no scale"):

@@ -71,7 +71,12 @@ def bits_of_channels(clips: Tensor, *, mean_bits: float) -> Tensor:
     Args:
         clips: a_i of each channel, [n], above 0.
         mean_bits: width that all would have.
+
+    Raises:
+        ValueError: a clip is out of its range.
     """
+    if not (clips > 0).all():
+        raise ValueError(f"the clip of a channel is above 0, got {clips.min().item():g}")
     shares: Tensor = clips.double().pow(2 / 3)
     steps: Tensor = len(clips) * 2.0**mean_bits * shares / shares.sum()
     return steps.log2()

@@ -77,7 +77,13 @@ def test_the_ledger_takes_measured_widths_of_forward_products():
     assert found.counts.total() == ledger.counts.total()
 
 
-@pytest.mark.parametrize("make", [lambda: FloatAccumulator(chunk=0), lambda: IntegerAccumulator(1)])
-def test_widths_are_checked(make):
-    with pytest.raises(ValueError, match=r"accumulator has (widths and chunks of at least 1|2 to 48 bits), got"):
-        make()
+@pytest.mark.parametrize("options", [{"chunk": 0}, {"mantissa_bits": 0}, {"mantissa_bits": 24}, {"exponent_bits": 9}])
+def test_widths_of_floats_are_checked(options):
+    with pytest.raises(ValueError, match=r"1 to 23 bits of mantissa, 1 to 8 of exponent and chunks of at least 1, got"):
+        FloatAccumulator(**options)
+
+
+@pytest.mark.parametrize("bits", [1, 49])
+def test_widths_of_integers_are_checked(bits):
+    with pytest.raises(ValueError, match=f"^an integer accumulator has 2 to 48 bits, got {bits}$"):
+        IntegerAccumulator(bits)
