@@ -136,7 +136,9 @@ def measure(network: str, data_dir: Path, out: Path) -> None:
 
 
 def table(network: str, out: Path) -> str:
-    """Means and sample deviations of the complete runs, beside what a step was measured to take."""
+    """Means and sample deviations of the complete runs and of their differences to plain training with the same seed,
+    beside what a step was measured to take.
+    """
     lines = [
         "| method | seeds | test accuracy, % | beside plain | saved, KiB | peak, KiB | step, ms | energy, mJ |",
         "|---|---|---|---|---|---|---|---|",
@@ -144,13 +146,12 @@ def table(network: str, out: Path) -> str:
     accuracy = {method: accuracies(folder_of(out, network, method)) for method in METHODS}
     for method, found in accuracy.items():
         measured, counted = (_read(folder_of(out, network, method) / name) for name in (_MEASURED, _COUNTED))
-        shared = found.keys() & accuracy["plain"].keys()
-        beside = mean(found[seed] - accuracy["plain"][seed] for seed in shared) if shared else None
+        beside = [found[seed] - accuracy["plain"][seed] for seed in found.keys() & accuracy["plain"].keys()]
         cells = [
             method,
             str(len(found)),
             spread(list(found.values())),
-            "" if beside is None or method == "plain" else f"{100 * beside:+.2f}",
+            "" if not beside or method == "plain" else spread(beside, sign="+"),
             *(f"{measured[name] / 1024:,.0f}" if measured else "" for name in ("saved_bytes", "peak_bytes")),
             f"{1e3 * measured['step_s']:.1f}" if measured else "",
             f"{1e3 * counted['energy_j']:.2f}" if counted else "",
@@ -171,11 +172,11 @@ def accuracies(folder: Path) -> dict[str, float]:
     return {name: summary["test_accuracy"] for name, summary in summaries.items()}
 
 
-def spread(values: list[float]) -> str:
-    """Mean and sample deviation in percent."""
+def spread(values: list[float], *, sign: str = "") -> str:
+    """Mean and sample deviation in percent; `sign` "+" shows that of a mean above 0, too."""
     if not values:
         return "not measured"
-    return f"{100 * mean(values):.2f}" + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
+    return f"{100 * mean(values):{sign}.2f}" + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:

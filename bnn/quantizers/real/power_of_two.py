@@ -134,4 +134,3 @@ class LearnedPowerOfTwoScale(nn.Module):
         largest = 2 ** (self.bits - 1) - 1
         steps = (weight / scale).clamp(-largest, largest)
         return (steps + (steps.round() - steps).detach()) * scale
-

@@ -7,13 +7,18 @@ from tests.contracts import bits_of, randn
 
 
 @pytest.mark.parametrize(
-    ("mantissa", "exponent", "error"), [(10, 5, 0.014), (7, 4, 0.106), (5, 4, 0.35)], ids=["M10E5", "M7E4", "M5E4"]
+    ("mantissa", "exponent", "biases", "error"),
+    [(10, 5, (12, 10), 0.014), (7, 4, (12, 10), 0.106), (5, 4, (12, 10), 0.35), (4, 3, (4, 4), 0.65)],
+    ids=["M10E5", "M7E4", "M5E4", "M4E3"],
 )
-def test_errors_of_dot_products(mantissa, exponent, error):
-    """Of 1024 normal values each, relative to their size."""
+def test_errors_of_dot_products(mantissa, exponent, biases, error):
+    """Of 1024 normal values each, relative to their size. Of the last it depends on the biases, 0.50 and more."""
     products = (randn(250, 1024) * randn(250, 1024, seed=1)).double()
     exact = products.sum(1)
-    accumulated = FloatAccumulator(mantissa_bits=mantissa, exponent_bits=exponent).accumulate(products)
+    product_bias, bias = biases
+    accumulated = FloatAccumulator(
+        mantissa_bits=mantissa, exponent_bits=exponent, product_bias=product_bias, bias=bias
+    ).accumulate(products)
     found = ((accumulated.sums - exact).norm() / exact.norm()).item()
     assert found == pytest.approx(error, rel=0.1)
 
