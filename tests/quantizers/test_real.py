@@ -49,7 +49,7 @@ class TestClips:
         ("bits", "error", "of_a_sample", "predicted"), [(4, 0.0510, 0.0524, 0.0460), (2, 0.398, 0.402, 0.285)]
     )
     def test_errors_of_a_laplace_variable_are_more_than_predicted(self, bits, error, of_a_sample, predicted):
-        """By an integral over the density; a sample of 400,000 that was published lies within two deviations of it."""
+        """By an integral over the density; an independent sample of 400,000 lies within two deviations of it."""
         x, clip = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 1e4, laplace_clip(bits)
         squares = (clipped(x, clip, bits) - x).square()
         mean, of_squares = (float((value * (-x).exp()).sum() / 1e4) for value in (squares, squares.square()))
