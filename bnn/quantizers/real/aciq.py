@@ -5,9 +5,10 @@ a weighs one against the other. Source: Banner et al. 2019, arXiv 1810.05723.
 
 The errors are those of many steps: a Laplace variable of b = 1 has 0.0510 at 4 bits and 0.398 at 2, by an integral, of
 which they lack 10 and 28 %. What samples of 400,000 have deviates by 0.0008 and 0.003, since the few values beyond the
-clip decide; that of an independent check has 0.0524 and 0.402. They are of no use for binary weights: at 1 bit the
-levels would be ±0.62 standard deviations of normal values, and the best ones are ±0.798, the mean magnitude, which
-`ScaledSign` takes.
+clip decide; that of an independent check has 0.0524 and 0.402.
+
+The clips are of no use for binary weights: at 1 bit the levels would be ±0.62 standard deviations of normal values, and
+the best ones are ±0.798, the mean magnitude, which `ScaledSign` takes.
 """
 
 import math
