@@ -5,20 +5,23 @@
     python -m benchmarks.methods count --network mlp --data-dir DIR --out OUT
     python -m benchmarks.methods table --network mlp --out OUT
 
-`train` runs the recipe `methods` once for each method and seed, in a process each, seed after seed; what is complete
+`train` runs the recipe `methods` once for each method and seed, one after the other, seed after seed; what is complete
 is left as it is, and what was broken off goes on, so that the same command goes on with all. `measure` takes memory and
 time of a step of each, in a process each: run it alone on the machine. `count` prices
 one of each by the ledger. `table` prints all, in Markdown.
 """
 
 import argparse
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import bnn.cli
 from bnn.cost.energy import HOROWITZ_45NM, count_step
 from bnn.cost.memory.measured import measure_step, measure_time, random_batch
 from bnn.training import Run
@@ -57,8 +60,11 @@ def folder_of(out: Path, network: str, method: str) -> Path:
     return out / network / method.replace(",", "").replace(" ", "-")
 
 
-def train(network: str, data_dir: Path, out: Path, *, epochs: int, seeds: list[int]) -> list[str]:
+def train(
+    network: str, data_dir: Path, out: Path, *, epochs: int, seeds: list[int], train_images: int | None = None
+) -> list[str]:
     """Trains what is not complete; gives what failed."""
+    part = [] if train_images is None else [f"--train-images={train_images}"]
     failed = []
     for seed in seeds:
         for method, options in METHODS.items():
@@ -73,11 +79,14 @@ def train(network: str, data_dir: Path, out: Path, *, epochs: int, seeds: list[i
                     f"--model={network}",
                     f"--dataset={DATA[network]}",
                     f"--data-dir={data_dir}",
+                    *part,
                     *options,
                 ]
                 words += [f"--epochs={epochs}", f"--batch-size={BATCH}", f"--seed={seed}", f"--out={run}"]
             print(f"{network}, {method}, seed {seed}", flush=True)
-            if subprocess.run([sys.executable, "-m", "bnn", "train", *words], stdout=subprocess.DEVNULL).returncode:
+            with redirect_stdout(io.StringIO()):
+                status = bnn.cli.main(["train", *words])
+            if status:
                 failed.append(f"{method}, seed {seed}")
     return failed
 
@@ -127,7 +136,9 @@ def measure(network: str, data_dir: Path, out: Path) -> None:
 
 
 def table(network: str, out: Path) -> str:
-    """Means and sample deviations of the complete runs, beside what a step was measured to take."""
+    """Means and sample deviations of the complete runs and of their differences to plain training with the same seed,
+    beside what a step was measured to take.
+    """
     lines = [
         "| method | seeds | test accuracy, % | beside plain | saved, KiB | peak, KiB | step, ms | energy, mJ |",
         "|---|---|---|---|---|---|---|---|",
@@ -135,13 +146,12 @@ def table(network: str, out: Path) -> str:
     accuracy = {method: accuracies(folder_of(out, network, method)) for method in METHODS}
     for method, found in accuracy.items():
         measured, counted = (_read(folder_of(out, network, method) / name) for name in (_MEASURED, _COUNTED))
-        shared = found.keys() & accuracy["plain"].keys()
-        beside = mean(found[seed] - accuracy["plain"][seed] for seed in shared) if shared else None
+        beside = [found[seed] - accuracy["plain"][seed] for seed in found.keys() & accuracy["plain"].keys()]
         cells = [
             method,
             str(len(found)),
             spread(list(found.values())),
-            "" if beside is None or method == "plain" else f"{100 * beside:+.2f}",
+            "" if not beside or method == "plain" else spread(beside, sign="+"),
             *(f"{measured[name] / 1024:,.0f}" if measured else "" for name in ("saved_bytes", "peak_bytes")),
             f"{1e3 * measured['step_s']:.1f}" if measured else "",
             f"{1e3 * counted['energy_j']:.2f}" if counted else "",
@@ -162,11 +172,11 @@ def accuracies(folder: Path) -> dict[str, float]:
     return {name: summary["test_accuracy"] for name, summary in summaries.items()}
 
 
-def spread(values: list[float]) -> str:
-    """Mean and sample deviation in percent."""
+def spread(values: list[float], *, sign: str = "") -> str:
+    """Mean and sample deviation in percent; `sign` "+" shows that of a mean above 0, too."""
     if not values:
         return "not measured"
-    return f"{100 * mean(values):.2f}" + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
+    return f"{100 * mean(values):{sign}.2f}" + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def main() -> None:
@@ -177,12 +187,20 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--train-images", type=int, help="of all training images, at random; all by default")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--method", choices=tuple(METHODS), help="measure this one here, and print it as JSON")
     options = parser.parse_args()
     if options.what == "train":
         seeds = [int(seed) for seed in options.seeds.split(",")]
-        failed = train(options.network, options.data_dir, options.out, epochs=options.epochs, seeds=seeds)
+        failed = train(
+            options.network,
+            options.data_dir,
+            options.out,
+            epochs=options.epochs,
+            seeds=seeds,
+            train_images=options.train_images,
+        )
         if failed:
             raise SystemExit(f"these failed, the same command tries them again: {'; '.join(failed)}")
     elif options.method is not None:

@@ -26,7 +26,12 @@ def correlation_factor(thresholds: Sequence[float]) -> float:
 
     Args:
         thresholds: of an activation of equal steps, in standard deviations of what enters it; at least one.
+
+    Raises:
+        ValueError: there is none.
     """
+    if not thresholds:
+        raise ValueError("an activation of at least 2 levels has at least 1 threshold, got none")
     t = torch.tensor(list(thresholds), dtype=torch.float64)
     below = torch.special.ndtr(t)
     density = t.square().div(-2).exp().sum() / math.sqrt(2 * math.pi)
@@ -35,7 +40,13 @@ def correlation_factor(thresholds: Sequence[float]) -> float:
 
 
 def evenly_spaced(levels: int, spacing: float) -> tuple[float, ...]:
-    """The thresholds of so many levels about 0."""
+    """The thresholds of so many levels about 0.
+
+    Raises:
+        ValueError: the number is out of its range, 2 to 1024.
+    """
+    if not 2 <= levels <= _MOST_LEVELS:
+        raise ValueError(f"an activation has 2 to {_MOST_LEVELS} levels, got {levels}")
     return tuple(spacing * (i - (levels - 2) / 2) for i in range(levels - 1))
 
 
@@ -50,10 +61,8 @@ def best_thresholds(levels: int) -> tuple[float, ...]:
     Raises:
         ValueError: the number is out of its range.
     """
-    if not 2 <= levels <= _MOST_LEVELS:
-        raise ValueError(f"an activation has 2 to {_MOST_LEVELS} levels, got {levels}")
-    if levels == 2:
-        return (0.0,)
+    if levels <= 2:
+        return evenly_spaced(levels, 0.0)
     # The factor has one maximum: golden sections.
     golden = (math.sqrt(5) - 1) / 2
     low, high = 0.0, 4.0

@@ -40,7 +40,7 @@ class HadamardStore(FrozenStore):
 
 def size_of(columns: int) -> int:
     """The rows of the smallest Hadamard matrix of a power of two that has so many columns."""
-    return 1 << (columns - 1).bit_length()
+    return 1 << max(0, columns - 1).bit_length()
 
 
 def hadamard_rows(out: int, columns: int) -> Tensor:

@@ -31,7 +31,13 @@ def test_a_step_is_measured(digits):
 
 
 def test_the_table_pairs_seeds_and_says_what_is_not_measured(tmp_path):
-    for method, seed, accuracy in (("plain", 0, 0.9), ("plain", 1, 0.94), ("boolean, signs", 1, 0.92)):
+    for method, seed, accuracy in (
+        ("plain", 0, 0.9),
+        ("plain", 1, 0.94),
+        ("boolean, signs", 1, 0.92),
+        ("norm l1", 0, 0.91),
+        ("norm l1", 1, 0.97),
+    ):
         run = folder_of(tmp_path, "mlp", method) / f"seed-{seed}"
         run.mkdir(parents=True)
         (run / "summary.json").write_text(json.dumps({"test_accuracy": accuracy}))
@@ -41,5 +47,6 @@ def test_the_table_pairs_seeds_and_says_what_is_not_measured(tmp_path):
     lines = table("mlp", tmp_path).splitlines()
     assert "| plain | 2 | 92.00 ± 2.83 |  | 2 | 4 | 250.0 |  |" in lines
     assert "| boolean, signs | 1 | 92.00 | -2.00 |  |  |  |  |" in lines
+    assert "| norm l1 | 2 | 94.00 ± 4.24 | +2.00 ± 1.41 |  |  |  |  |" in lines  # of 1 and 3 points
     assert "| bep | 0 | not measured |  |  |  |  |  |" in lines
     assert accuracies(folder_of(tmp_path, "mlp", "plain")) == {"seed-0": 0.9, "seed-1": 0.94}

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from bnn.models.mean_field import (
     depth_budget,
     depth_note,
     depth_scale,
+    evenly_spaced,
     plain_depth,
 )
 from bnn.quantizers import Sign, Ternary
@@ -69,8 +71,14 @@ def test_a_wide_network_of_signs_follows_the_theory(generator):
 
 @pytest.mark.parametrize("levels", [1, 0, 1025])
 def test_levels_are_checked(levels):
-    with pytest.raises(ValueError, match=f"^an activation has 2 to 1024 levels, got {levels}$"):
-        depth_budget(levels)
+    for of_levels in (depth_budget, partial(evenly_spaced, spacing=0.5)):
+        with pytest.raises(ValueError, match=f"^an activation has 2 to 1024 levels, got {levels}$"):
+            of_levels(levels)
+
+
+def test_an_activation_has_a_threshold():
+    with pytest.raises(ValueError, match="at least 2 levels has at least 1 threshold, got none"):
+        correlation_factor(())
 
 
 def test_plain_depth_counts_products_that_take_levels():

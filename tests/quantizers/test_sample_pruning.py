@@ -1,7 +1,11 @@
 import pytest
 import torch
 
+from bnn.cost.memory.predicted import predict_step
 from bnn.layers import BinaryLinear
+from bnn.models import mlp
+from bnn.models.parts import quantize_gradients
+from bnn.presets import prepare
 from bnn.quantizers.gradients import SamplePruning
 from bnn.quantizers.gradients.sample_pruning import keep_probabilities
 from tests.contracts import randn
@@ -23,6 +27,31 @@ def test_what_is_above_one_goes_to_the_others():
 def test_fewer_examples_than_the_budget_are_all_kept():
     assert keep_probabilities(torch.tensor([3.0, 0, 0, 1]), budget=3.0).tolist() == [1, 0, 0, 1]
     assert keep_probabilities(torch.zeros(3), budget=1.0).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("budget", [0.5, 6.0, 15.0, 25.0])
+def test_probabilities_are_those_of_capping_one_after_the_other(budget):
+    ranges = (2 * randn(24)).exp()
+    ranges[3] = 0
+    expected, capped = torch.zeros(24), torch.zeros(24, dtype=torch.bool)
+    for _ in range(24):
+        shares = torch.where(capped, 0.0, ranges) * max(0.0, budget - int(capped.sum()))
+        expected = torch.where(capped, 1.0, shares / ranges[~capped].sum().clamp(min=1e-30))
+        capped |= expected >= 1
+    torch.testing.assert_close(keep_probabilities(ranges, budget=budget), expected)
+
+
+def test_the_memory_of_a_step_is_predicted():
+    """Where only shapes are known no number says that all probabilities are found."""
+
+    def build():
+        model = mlp(input_shape=(1, 4, 4), hidden=(16, 16))
+        quantize_gradients(model, lambda layer: SamplePruning(generator=torch.Generator()))
+        return model
+
+    with torch.device("meta"):
+        step = prepare("standard", build, input_shape=(1, 4, 4))
+    assert predict_step(step, input_shape=(1, 4, 4), batch_size=8).table.total_bytes > 0
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from bnn.errors import RecipeError
-from bnn.training import Run, Trainer
+from bnn.training import Run, Trainer, TrainingStep
+from tests.contracts import randn
 from tests.training.tiny_runs import tiny_dataset
 
 
@@ -82,3 +84,18 @@ def test_one_slice_that_is_not_finite_skips_the_whole_step(tmp_path):
 def test_slice_without_an_example_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="a slice has at least 1 example, got 0"):
         train(tmp_path / "run", slice_size=0)
+
+
+@pytest.mark.parametrize("ghost", [12, 6])
+def test_a_ghost_batch_is_normalized_by_itself(ghost):
+    """As large as the batch it is batch norm (Hoffer et al. 2017)."""
+    linear, x, labels = nn.Linear(5, 3), randn(12, 5), torch.arange(12) % 3
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.0)
+    step = TrainingStep(
+        model=nn.Sequential(nn.BatchNorm1d(5, affine=False), linear), optimizer=optimizer, slice_size=ghost
+    )
+    found = []
+    step.take(x, labels, before_update=lambda: found.extend(p.grad.clone() for p in linear.parameters()))
+    normalized = torch.cat([F.batch_norm(part, None, None, training=True) for part in x.split(ghost)])
+    expected = torch.autograd.grad(F.cross_entropy(linear(normalized), labels), list(linear.parameters()))
+    torch.testing.assert_close(tuple(found), expected)

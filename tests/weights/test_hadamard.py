@@ -24,7 +24,7 @@ def test_nothing_is_trained():
     assert store.storage_bits == store.training_bits == 1
 
 
-@pytest.mark.parametrize(("classes", "inputs", "most"), [(8, 8, 7), (100, 50, 63), (1, 1, 0)])
+@pytest.mark.parametrize(("classes", "inputs", "most"), [(8, 8, 7), (100, 50, 63), (1, 1, 0), (1, 0, 0)])
 def test_more_classes_than_rows_are_refused(classes, inputs, most):
     with pytest.raises(
         ValueError, match=rf"for {inputs} inputs tells at most {most} classes apart, got {classes}: widen"

@@ -45,7 +45,8 @@ class FloatAccumulator:
     Soudry 2024, arXiv 2401.14110, whose format of 12 bits this is.
 
     Raises:
-        ValueError: a width or the chunk is below 1.
+        ValueError: a width or the chunk is out of its range: mantissas of 1 to 23 bits, exponents of 1 to 8, chunks of
+            at least 1.
     """
 
     mantissa_bits: int = 7
@@ -55,8 +56,10 @@ class FloatAccumulator:
     chunk: int = 16
 
     def __post_init__(self) -> None:
-        if min(self.mantissa_bits, self.exponent_bits, self.chunk) < 1:
-            raise ValueError(f"an accumulator has widths and chunks of at least 1, got {self}")
+        if not (1 <= self.mantissa_bits <= 23 and 1 <= self.exponent_bits <= 8 and self.chunk >= 1):
+            raise ValueError(
+                f"an accumulator has 1 to 23 bits of mantissa, 1 to 8 of exponent and chunks of at least 1, got {self}"
+            )
 
     def accumulate(self, products: Tensor) -> Accumulated:
         """See `Accumulator`."""

@@ -79,14 +79,12 @@ def keep_probabilities(ranges: Tensor, *, budget: float) -> Tensor:
         ranges: float [n], at least 0.
         budget: the sum, at least 0; where fewer ranges than that are above 0, each of these has 1.
     """
-    capped = torch.zeros_like(ranges, dtype=torch.bool)
-    while True:
-        left = torch.where(capped, 0.0, ranges)
-        total = float(left.sum())
-        if total == 0:
-            return capped.to(ranges.dtype)
-        keep = torch.where(capped, 1.0, left * (max(0.0, budget - int(capped.sum())) / total))
-        beyond = (keep >= 1) & ~capped
-        if not beyond.any():
-            return keep
-        capped |= beyond
+    ordered, order = ranges.sort(descending=True)
+    rest = ordered.flip(0).cumsum(0).flip(0)  # of each range and all that are smaller
+    left = budget - torch.arange(len(ranges), device=ranges.device)
+    # The largest have 1 as long as their share of what is left of the budget would be more.
+    capped = (ordered * left >= rest).cumprod(0).bool()
+    total = torch.where(capped, 0.0, ordered).sum().clamp(min=torch.finfo(ranges.dtype).tiny)
+    shares = ordered * ((budget - capped.sum()).clamp(min=0) / total)
+    keep = torch.where(capped, 1.0, shares.clamp(max=1)) * (ordered > 0)
+    return torch.empty_like(ranges).scatter_(0, order, keep)

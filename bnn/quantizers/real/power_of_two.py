@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bnn.quantizers.real.uniform import rounded
+from bnn.quantizers.real.uniform import check_width, rounded
 
 _FITS = 3
 _NEIGHBOURS = range(-3, 4)
@@ -23,7 +23,7 @@ def best_exponent(weight: Tensor, bits: int, *, mask_outliers: bool = True, impo
 
     Args:
         weight: of any shape, not all 0.
-        bits: at least 2.
+        bits: 2 to 16.
         mask_outliers: whether weights beyond two standard deviations do not count; a single large one would double
             the scale of all.
         importance: factor of each square, such as the root of a mean square of gradients; None: 1.
@@ -31,7 +31,7 @@ def best_exponent(weight: Tensor, bits: int, *, mask_outliers: bool = True, impo
     Raises:
         ValueError: the width is out of its range, or the weight is 0.
     """
-    _check(bits)
+    check_width(bits, least=2)
     x = weight.detach().float().flatten()
     factor = torch.ones_like(x) if importance is None else importance.detach().float().flatten()
     if mask_outliers:
@@ -60,7 +60,7 @@ class PowerOfTwoScale(nn.Module):
     passes.
 
     Args:
-        bits: of q, at least 2.
+        bits: of q, 2 to 16.
         momentum: of the running mean, in [0, 1).
         mask_outliers: see `best_exponent`.
 
@@ -72,7 +72,7 @@ class PowerOfTwoScale(nn.Module):
 
     def __init__(self, *, bits: int, momentum: float = 0.99, mask_outliers: bool = True) -> None:
         super().__init__()
-        _check(bits)
+        check_width(bits, least=2)
         if not 0 <= momentum < 1:
             raise ValueError(f"the momentum of an exponent lies in [0, 1), got {momentum}")
         self.bits = bits
@@ -104,7 +104,7 @@ class LearnedPowerOfTwoScale(nn.Module):
     the weight's passes where it is not clamped.
 
     Args:
-        bits: of q, at least 2.
+        bits: of q, 2 to 16.
 
     Raises:
         ValueError: the width is out of its range.
@@ -112,7 +112,7 @@ class LearnedPowerOfTwoScale(nn.Module):
 
     def __init__(self, *, bits: int) -> None:
         super().__init__()
-        _check(bits)
+        check_width(bits, least=2)
         self.bits = bits
         self.log2_scale = nn.Parameter(torch.tensor(math.nan))
 
@@ -134,8 +134,3 @@ class LearnedPowerOfTwoScale(nn.Module):
         largest = 2 ** (self.bits - 1) - 1
         steps = (weight / scale).clamp(-largest, largest)
         return (steps + (steps.round() - steps).detach()) * scale
-
-
-def _check(bits: int) -> None:
-    if bits < 2:
-        raise ValueError(f"a weight with a scale has at least 2 bits, got {bits}")
