@@ -112,6 +112,9 @@ class BitTensor(Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _QUERIES:
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **kwargs)
         # Intercepted before autograd, which would save 64-bit indices for every window.
         if func in (F.max_pool2d, torch.max_pool2d) and not _wants_dense_pool(*args, **kwargs):
             return _max_pool2d(*args, **kwargs)
@@ -321,6 +324,14 @@ def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     return parts[0] if len(parts) == 1 else _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
+# What makes no tensor, and is asked often.
+_QUERIES: Any = {
+    Tensor.dim,
+    Tensor.numel,
+    Tensor.is_contiguous,
+    Tensor.is_floating_point,
+    *(getattr(Tensor, name).__get__ for name in ("device", "dtype", "ndim", "requires_grad", "shape")),
+}
 _FLATTENS_IMAGES: Any = (((1,), {}), ((1, -1), {}), ((), {"start_dim": 1}))
 
 

@@ -118,7 +118,7 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
         std::memset(sums, 0, (end_panel - first_panel) * panel_sums * 4);
         std::memset(excess, 0, output_panels * kRows * kColumns * 4);
         for (int64_t first = 0; first < pixels; first += chunk) {
-            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kWordBits);
+            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kDepthStep);
             interleave(grad + first * layer.outputs + group * layer.group_outputs, layer.outputs, count,
                        layer.group_outputs, depth, output_panel_bytes, outputs);
             for (int64_t panel = 0; panel < output_panels; ++panel) {
@@ -150,6 +150,22 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
     });
 }
 
+// of_outputs[output][element] = sums[element][output] - excess[output] of `count` elements; the others hold anything.
+inline void subtract_transposed(const int32_t* sums, const int32_t* excess, int64_t count,
+                                int32_t (&of_outputs)[kColumns][kColumns]) {
+#ifdef BNN_HAS_NEON
+    for (int64_t k = 0; k < count; k += 4) {
+        for (int64_t i = 0; i < kColumns; i += 4) {
+            subtract_four_by_four(sums + k * kColumns + i, kColumns, excess + i, &of_outputs[i][k], kColumns);
+        }
+    }
+#else
+    for (int64_t k = 0; k < count; ++k) {
+        for (int64_t i = 0; i < kColumns; ++i) of_outputs[i][k] = sums[k * kColumns + i] - excess[i];
+    }
+#endif
+}
+
 template <class Float>
 void store_weight_gradient(const int8_t* grad, float scale, const uint8_t* x, Float* out, const Layer& layer,
                            int threads) {
@@ -157,17 +173,13 @@ void store_weight_gradient(const int8_t* grad, float scale, const uint8_t* x, Fl
                     [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
                         const int32_t* excess) {
                         alignas(64) int32_t of_outputs[kColumns][kColumns];
-                        for (int64_t k = 0; k < count; ++k) {
-                            for (int64_t i = 0; i < kColumns; ++i) {
-                                of_outputs[i][k] = sums[k * kColumns + i] - excess[i];
-                            }
-                        }
+                        subtract_transposed(sums, excess, count, of_outputs);
                         for (int64_t i = 0; i < rows; ++i) {
                             Float* to = out + (row + i) * layer.row_elements() + first;
                             for (int64_t k = 0; k < count; k += 8) {
                                 Mask v;
                                 std::memcpy(&v, of_outputs[i] + k, sizeof v);
-                                store_octet(to + k, __builtin_convertvector(v, Octet) * scale, minimum(8, count - k));
+                                store_octet(to + k, floats_of(v) * scale, minimum(8, count - k));
                             }
                         }
                     });
