@@ -136,6 +136,7 @@ inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t
 
 #else
 
+// Adds the products of a row's four bytes, `quad` four times, with eight columns.
 inline void add_products(int16x8_t (&products)[4], int8x16_t left, int8x16_t right, int8x16_t quad) {
     products[0] = vmlal_s8(products[0], vget_low_s8(left), vget_low_s8(quad));
     products[1] = vmlal_high_s8(products[1], left, quad);
@@ -143,6 +144,7 @@ inline void add_products(int16x8_t (&products)[4], int8x16_t left, int8x16_t rig
     products[3] = vmlal_high_s8(products[3], right, quad);
 }
 
+// The same of all rows and one quad of their sixteen bytes: to broadcast a lane takes no address of its own.
 template <int lane>
 inline void add_products_of_lane(int16x8_t (&products)[kNeonRows][4], const int8_t* from,
                                  const int32x4_t (&bytes)[kNeonRows]) {
