@@ -126,7 +126,7 @@ class BitTensor(Tensor):
         if func is Tensor.__setitem__ and isinstance(args[0], BitTensor):
             raise TypeError(f"an assignment {_WOULD_CHANGE}")
         with torch._C.DisableTorchFunctionSubclass():
-            if torch.is_inference_mode_enabled():
+            if torch.is_inference_mode_enabled() and func not in _QUERIES:
                 args, kwargs = tree_map_only(BitTensor, _for_inference, (args, kwargs))
             return func(*args, **kwargs)
 
@@ -321,6 +321,8 @@ def cat_rows(parts: Sequence[BitTensor]) -> BitTensor:
     return parts[0] if len(parts) == 1 else _with_rows(parts[0], 0, torch.cat([part.packed for part in parts]))
 
 
+_QUERIES: Any = {Tensor.dim, Tensor.numel, Tensor.is_contiguous, Tensor.is_floating_point}  # make no tensor
+_QUERIES |= {getattr(Tensor, name).__get__ for name in ("device", "dtype", "requires_grad")}
 _FLATTENS_IMAGES: Any = (((1,), {}), ((1, -1), {}), ((), {"start_dim": 1}))
 
 

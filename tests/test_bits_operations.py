@@ -115,6 +115,14 @@ class TestOperationsOnBits:
                 assert_equals_dense(operation, bits, stays=True)
                 assert_equals_dense(operation, bits_of(4, 3, 4, 4), stays=True)
 
+    def test_what_inference_asks_of_bits_takes_no_walk_through_arguments(self, monkeypatch):
+        bits = bits_of(2, 3, 4, 4)
+        monkeypatch.setattr("bnn.bits.tree_map_only", None)
+        with torch.inference_mode():
+            asked = (bits.dim(), bits.numel(), bits.dtype, bits.device, bits.requires_grad, bits.is_floating_point())
+            assert asked == (4, 96, torch.float32, torch.device("cpu"), False, True)
+            assert bits.is_contiguous()
+
     def test_empty_batch(self):
         bits = bits_of(0, 3, 4, 4)
         assert bits.flatten(1).shape == (0, 48)

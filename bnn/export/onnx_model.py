@@ -46,6 +46,7 @@ from bnn.export.program import (
 
 OPSET = 18
 _BLUR = np.array([0.25, 0.5, 0.25], np.float32)
+_BLUR_WINDOW = Window((3, 3), stride=(2, 2), padding=(1, 1))
 _IR_VERSION = 8  # the first that has this opset
 
 
@@ -141,11 +142,7 @@ class _Graph:
             case AveragePool():
                 return self._average(step, x)
             case Blur():
-                taps = np.outer(_BLUR, _BLUR).reshape(1, 1, 3, 3)
-                shape = self._constant(np.array([step.x.channels, 1, 1, 1]))
-                weight = self._node("Expand", self._constant(taps), shape)
-                y = self._node("Conv", x, weight, strides=(2, 2), pads=(1, 1, 1, 1), group=step.x.channels)
-                return self._rounded(y, "bfloat16") if step.out.kind == "bfloat16" else y
+                return self._blurred(step, x)
             case Pad():
                 behind, bottom, right = (
                     after - before - size
@@ -165,7 +162,10 @@ class _Graph:
     def _product(self, step: Product, x: str) -> str:
         """The sums, pooled."""
         window = step.window
-        if step.unpooled == (1, 1) and window.padding == (0, 0) and window.kernel == (step.x.height, step.x.width):
+        if step.needs_order:
+            # A runtime's own order is another, and rounded to 16 bits a sum can be far off by its last bit.
+            out = self._product_in_order(step, x)
+        elif step.unpooled == (1, 1) and window.padding == (0, 0) and window.kernel == (step.x.height, step.x.width):
             by_rows = step.weight.permute(0, 3, 1, 2).flatten(1)
             flat = self._node("Flatten", x, axis=1)
             product = self._node("Gemm", flat, self._weight(by_rows), transB=1)
@@ -174,6 +174,60 @@ class _Graph:
             options = {"strides": window.stride, "pads": window.padding * 2, "dilations": window.dilation}
             out = self._node("Conv", x, self._weight(step.weight.permute(0, 3, 1, 2)), **_told(options))
         return out if step.pool is None else self._node("MaxPool", out, **_told(_pooling(step.pool)))
+
+    def _product_in_order(self, step: Product, x: str) -> str:
+        """Real sums in the order of the patch."""
+        patch = self._node("Concat", *self._taps(step.unpooled, step.window, x), axis=1)
+        terms = self._node("Transpose", patch, perm=(1, 0, 2, 3))
+        terms = self._node("Unsqueeze", terms, self._constant(np.array([2])))
+        factors = step.weight.flatten(1).t().reshape(-1, 1, len(step.weight), 1, 1)
+        return self._ordered_sum(terms, factors.numpy(), fuses=step.fuses)
+
+    def _blurred(self, step: Blur, x: str) -> str:
+        factors = np.outer(_BLUR, _BLUR)
+        if step.out.kind != "bfloat16":
+            shape = self._constant(np.array([step.x.channels, 1, 1, 1]))
+            weight = self._node("Expand", self._constant(factors.reshape(1, 1, 3, 3)), shape)
+            return self._node("Conv", x, weight, strides=(2, 2), pads=(1, 1, 1, 1), group=step.x.channels)
+        taps = self._taps((step.out.height, step.out.width), _BLUR_WINDOW, x)
+        front = self._constant(np.array([0]))
+        terms = self._node("Concat", *(self._node("Unsqueeze", tap, front) for tap in taps), axis=0)
+        return self._rounded(self._ordered_sum(terms, factors.reshape(9, 1, 1, 1, 1), fuses=False), "bfloat16")
+
+    def _taps(self, size: tuple[int, int], window: Window, x: str) -> list[str]:
+        """What each tap of a kernel meets, [N, channels, height, width] of a result of this size."""
+        if any(window.padding):
+            ends = np.array([0, 0, *window.padding, 0, 0, *window.padding])
+            x = self._node("Pad", x, self._constant(ends), self._scalar(0.0))
+        reach = (np.array(size) - 1) * window.stride + 1
+        rest = [self._constant(np.array(values)) for values in ((2, 3), window.stride)]
+        firsts = [np.array(tap) * window.dilation for tap in np.ndindex(*window.kernel)]
+        return [self._node("Slice", x, self._constant(at), self._constant(at + reach), *rest) for at in firsts]
+
+    def _ordered_sum(self, terms: str, factors: npt.NDArray[np.float32], *, fuses: bool) -> str:
+        """The sum of terms[k] factors[k] in the order of k, rounded to float32 at each.
+
+        Args:
+            terms: [terms, N, ...].
+            factors: [terms, 1, ...], which broadcast to the sum.
+            fuses: whether product and sum are rounded once. In double, where products are exact, sums are rounded so
+                but for one in 2^29.
+        """
+        first = self._node("Gather", terms, self._constant(np.array(0)), axis=0)
+        zeros = self._node("Mul", first, self._constant(np.zeros_like(factors[0])))
+        inputs = [zeros, terms, self._constant(factors)]
+        outer, self.nodes = self.nodes, []
+        total, term, factor = arguments = [self._name() for _ in inputs]
+        if fuses:
+            wide = [self._node("Cast", argument, to=TensorProto.DOUBLE) for argument in arguments]
+            added = self._node("Add", wide[0], self._node("Mul", *wide[1:]))
+            raised = self._node("Cast", added, to=TensorProto.FLOAT)
+        else:
+            raised = self._node("Add", total, self._node("Mul", term, factor))
+        given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in arguments]
+        result = [helper.make_tensor_value_info(raised, TensorProto.FLOAT, None)]
+        body, self.nodes = helper.make_graph(self.nodes, "sum", given, result), outer
+        return self._node("Scan", *inputs, body=body, num_scan_inputs=2)
 
     def _weight(self, weight: Tensor) -> str:
         """A weight as floats, of bits by unpacking them."""

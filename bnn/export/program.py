@@ -158,6 +158,13 @@ class Product:
         return self.x.kind == "bits"
 
     @property
+    def needs_order(self) -> bool:
+        """Whether both operands are real and sums are rounded to 16 bits, so that the order of their terms shows."""
+        if self.is_binary or self.weight.dtype is torch.bool or isinstance(self.tail, Thresholds):
+            return False
+        return any(isinstance(operation, Rounded) for operation in self.tail)
+
+    @property
     def taps(self) -> int:
         """Terms of a sum."""
         return self.weight[0].numel()

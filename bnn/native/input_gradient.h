@@ -35,7 +35,7 @@ inline void prepare_panel(const Layer& layer, const Taps& taps, const uint8_t* w
     std::memset(present + k, 0, depth - k);
     spread_panel(panel, bits, present, depth);
     int32_t sums[kRows * kColumns] = {};
-    add_column_sums(panel, depth, sums);
+    if (kOffset) add_column_sums(panel, depth, sums);
     for (int i = 0; i < kColumns; ++i) start[i] = -kOffset * sums[i];
 }
 

@@ -40,6 +40,47 @@ inline void multiply_bits_neon(const uint64_t* x, int64_t words, const uint64_t*
     }
 }
 
+// See spread_signs in tile.h.
+inline void spread_signs_neon(uint8_t* to, uint64_t bits, uint64_t present) {
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201)), one = vdupq_n_u8(1);
+    const uint8x16_t set = vreinterpretq_u8_u64(vdupq_n_u64(bits)), there = vreinterpretq_u8_u64(vdupq_n_u64(present));
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        const uint8x16_t byte = vcombine_u8(vdup_n_u8(2 * i), vdup_n_u8(2 * i + 1));
+        const uint8x16_t two = vandq_u8(vtstq_u8(vqtbl1q_u8(set, byte), bit), vdupq_n_u8(2));
+        vst1q_u8(to + 16 * i, vbslq_u8(vtstq_u8(vqtbl1q_u8(there, byte), bit), two, one));
+    }
+}
+
+// Four rows of a panel, see spread_panel in tile.h: `byte` and `bit` say where a word has each column's bit.
+inline void spread_rows_neon(int8_t* panel, const uint32_t* rows, const uint32_t* byte, const uint32_t* bit,
+                             int64_t columns, uint32_t present) {
+    const uint8x16_t words = vreinterpretq_u8_u32(vld1q_u32(rows)), one = vdupq_n_u8(1);
+    const uint8x16_t mask = vreinterpretq_u8_u32(vdupq_n_u32(present));
+#pragma GCC unroll 8
+    for (int64_t column = 0; column < columns; column += 4) {
+        const uint8x16_t bytes = vqtbl1q_u8(words, vreinterpretq_u8_u32(vld1q_u32(byte + column)));
+        const uint8x16_t set = vtstq_u8(bytes, vreinterpretq_u8_u32(vld1q_u32(bit + column)));
+        vst1q_s8(panel + 4 * column, vreinterpretq_s8_u8(vandq_u8(vornq_u8(one, set), mask)));
+    }
+}
+
+// to[i][k] = from[k][i] - less[i] of four rows and columns.
+inline void subtract_four_by_four(const int32_t* from, int64_t from_stride, const int32_t* less, int32_t* to,
+                                  int64_t to_stride) {
+    int32x4_t rows[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) rows[k] = vsubq_s32(vld1q_s32(from + k * from_stride), vld1q_s32(less));
+    const int64x2_t pairs[4] = {
+        vreinterpretq_s64_s32(vtrn1q_s32(rows[0], rows[1])), vreinterpretq_s64_s32(vtrn2q_s32(rows[0], rows[1])),
+        vreinterpretq_s64_s32(vtrn1q_s32(rows[2], rows[3])), vreinterpretq_s64_s32(vtrn2q_s32(rows[2], rows[3]))};
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+        vst1q_s32(to + i * to_stride, vreinterpretq_s32_s64(vtrn1q_s64(pairs[i], pairs[i + 2])));
+        vst1q_s32(to + (i + 2) * to_stride, vreinterpretq_s32_s64(vtrn2q_s64(pairs[i], pairs[i + 2])));
+    }
+}
+
 inline int8x16_t broadcast_bytes(const uint8_t* bytes) {
     return vreinterpretq_s8_u32(vld1q_dup_u32(reinterpret_cast<const uint32_t*>(bytes)));
 }
@@ -95,6 +136,25 @@ inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t
 
 #else
 
+// Adds the products of a row's four bytes, `quad` four times, with eight columns.
+inline void add_products(int16x8_t (&products)[4], int8x16_t left, int8x16_t right, int8x16_t quad) {
+    products[0] = vmlal_s8(products[0], vget_low_s8(left), vget_low_s8(quad));
+    products[1] = vmlal_high_s8(products[1], left, quad);
+    products[2] = vmlal_s8(products[2], vget_low_s8(right), vget_low_s8(quad));
+    products[3] = vmlal_high_s8(products[3], right, quad);
+}
+
+// The same of all rows and one quad of their sixteen bytes: to broadcast a lane takes no address of its own.
+template <int lane>
+inline void add_products_of_lane(int16x8_t (&products)[kNeonRows][4], const int8_t* from,
+                                 const int32x4_t (&bytes)[kNeonRows]) {
+    const int8x16_t left = vld1q_s8(from), right = vld1q_s8(from + 16);
+#pragma GCC unroll 4
+    for (int row = 0; row < kNeonRows; ++row) {
+        add_products(products[row], left, right, vreinterpretq_s8_s32(vdupq_laneq_s32(bytes[row], lane)));
+    }
+}
+
 // See multiply_tile in tile.h; `columns_each` of a panel's row. Eight columns at a time stay in registers. Either factor
 // is within 2 and the other a byte, so that a short holds the sum of 127 products.
 inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
@@ -105,15 +165,23 @@ inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t
             const int64_t end = minimum(begin + kMost, depth);
             const int8_t* from = panel + begin * columns_each + 4 * column;
             int16x8_t products[kNeonRows][4] = {};
-            for (int64_t k = begin; k < end; k += 4, from += 4 * columns_each) {
+            int64_t k = begin;
+            for (; k + 16 <= end; k += 16, from += 16 * columns_each) {
+                int32x4_t bytes[kNeonRows];
+#pragma GCC unroll 4
+                for (int row = 0; row < kNeonRows; ++row) {
+                    bytes[row] = vreinterpretq_s32_u8(vld1q_u8(a + row * a_stride + k));
+                }
+                add_products_of_lane<0>(products, from, bytes);
+                add_products_of_lane<1>(products, from + 4 * columns_each, bytes);
+                add_products_of_lane<2>(products, from + 8 * columns_each, bytes);
+                add_products_of_lane<3>(products, from + 12 * columns_each, bytes);
+            }
+            for (; k < end; k += 4, from += 4 * columns_each) {
                 const int8x16_t left = vld1q_s8(from), right = vld1q_s8(from + 16);
 #pragma GCC unroll 4
                 for (int row = 0; row < kNeonRows; ++row) {
-                    const int8x16_t quad = broadcast_bytes(a + row * a_stride + k);
-                    products[row][0] = vmlal_s8(products[row][0], vget_low_s8(left), vget_low_s8(quad));
-                    products[row][1] = vmlal_high_s8(products[row][1], left, quad);
-                    products[row][2] = vmlal_s8(products[row][2], vget_low_s8(right), vget_low_s8(quad));
-                    products[row][3] = vmlal_high_s8(products[row][3], right, quad);
+                    add_products(products[row], left, right, broadcast_bytes(a + row * a_stride + k));
                 }
             }
             for (int row = 0; row < kNeonRows; ++row) {

@@ -21,6 +21,31 @@ typedef uint32_t Words __attribute__((vector_size(32)));
 typedef int8_t Bytes __attribute__((vector_size(8)));
 typedef uint16_t HalfWords __attribute__((vector_size(16)));
 
+#ifdef __aarch64__
+// GCC takes conversions between vectors that no register holds apart, lane by lane: they go by registers' own types.
+struct FloatHalves {
+    explicit FloatHalves(Octet v) { std::memcpy(of, &v, sizeof of); }
+    FloatHalves(float32x4_t low, float32x4_t high) : of{low, high} {}
+    operator Octet() const {
+        Octet v;
+        std::memcpy(&v, of, sizeof v);
+        return v;
+    }
+    float32x4_t of[2];
+};
+
+struct WordHalves {
+    explicit WordHalves(Mask v) { std::memcpy(of, &v, sizeof of); }
+    WordHalves(int32x4_t low, int32x4_t high) : of{low, high} {}
+    operator Mask() const {
+        Mask v;
+        std::memcpy(&v, of, sizeof v);
+        return v;
+    }
+    int32x4_t of[2];
+};
+#endif
+
 constexpr Mask kBitOfLane = {1, 2, 4, 8, 16, 32, 64, 128};
 
 inline Mask if_negative(Mask v) { return v >> 31; }
@@ -59,6 +84,25 @@ inline Octet choose(Mask mask, Octet a, Octet b) { return (Octet)choose(mask, (M
 inline Octet magnitude(Octet v) { return (Octet)((Mask)v & 0x7FFFFFFF); }
 inline Mask is_nan(Octet v) { return if_negative(0x7F800000 - (Mask)magnitude(v)); }
 
+inline Octet floats_of(Mask v) {
+#ifdef __aarch64__
+    const WordHalves words(v);
+    return FloatHalves(vcvtq_f32_s32(words.of[0]), vcvtq_f32_s32(words.of[1]));
+#else
+    return __builtin_convertvector(v, Octet);
+#endif
+}
+
+// Of numbers that int32 holds, towards 0.
+inline Mask wholes_of(Octet v) {
+#ifdef __aarch64__
+    const FloatHalves floats(v);
+    return WordHalves(vcvtq_s32_f32(floats.of[0]), vcvtq_s32_f32(floats.of[1]));
+#else
+    return __builtin_convertvector(v, Mask);
+#endif
+}
+
 inline Mask greater(Octet a, Octet b) {
 #ifdef __AVX2__
     return (Mask)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ);
@@ -79,8 +123,11 @@ inline Mask greater(Octet a, Octet b) {
 inline Octet floor_of(Octet v) {
 #ifdef __AVX2__
     return (Octet)_mm256_floor_ps((__m256)v);
+#elif defined(__aarch64__)
+    const FloatHalves floats(v);
+    return FloatHalves(vrndmq_f32(floats.of[0]), vrndmq_f32(floats.of[1]));
 #else
-    const Octet truncated = __builtin_convertvector(__builtin_convertvector(v, Mask), Octet);
+    const Octet truncated = floats_of(wholes_of(v));
     return truncated - (Octet)(greater(truncated, v) & (Mask)(Octet{} + 1));
 #endif
 }
@@ -88,6 +135,10 @@ inline Octet floor_of(Octet v) {
 inline Octet clamped(Octet v, Octet limit) {
 #ifdef __AVX2__
     return (Octet)_mm256_max_ps(_mm256_min_ps((__m256)v, (__m256)limit), (__m256)-limit);
+#elif defined(__aarch64__)
+    const FloatHalves floats(v), most(limit), least(-limit);
+    return FloatHalves(vmaxq_f32(vminq_f32(floats.of[0], most.of[0]), least.of[0]),
+                       vmaxq_f32(vminq_f32(floats.of[1], most.of[1]), least.of[1]));
 #else
     return choose(greater(v, limit), limit, choose(greater(-limit, v), -limit, v));
 #endif
@@ -129,13 +180,23 @@ inline WideOctet widened(Octet v) {
 inline Octet load_octet(const BFloat16* from) {
     HalfWords halves;
     std::memcpy(&halves, from, sizeof halves);
+#ifdef __aarch64__
+    const uint16x8_t eight = (uint16x8_t)halves, zeros = {};
+    return FloatHalves(vreinterpretq_f32_u16(vzip1q_u16(zeros, eight)), vreinterpretq_f32_u16(vzip2q_u16(zeros, eight)));
+#else
     return (Octet)(widened(halves) << 16);
+#endif
 }
 
 inline Octet load_octet(const int8_t* from) {
     Bytes bytes;
     std::memcpy(&bytes, from, sizeof bytes);
-    return __builtin_convertvector(__builtin_convertvector(bytes, Mask), Octet);
+#ifdef __aarch64__
+    const int16x8_t shorts = vmovl_s8((int8x8_t)bytes);
+    return floats_of(WordHalves(vmovl_s16(vget_low_s16(shorts)), vmovl_high_s16(shorts)));
+#else
+    return floats_of(__builtin_convertvector(bytes, Mask));
+#endif
 }
 
 inline Octet load_octet(const Float16* from) {
@@ -143,6 +204,9 @@ inline Octet load_octet(const Float16* from) {
     std::memcpy(&halves, from, sizeof halves);
 #ifdef __F16C__
     return (Octet)_mm256_cvtph_ps((__m128i)halves);
+#elif defined(__aarch64__)
+    const float16x8_t eight = (float16x8_t)halves;
+    return FloatHalves(vcvt_f32_f16(vget_low_f16(eight)), vcvt_high_f32_f16(eight));
 #else
     const Words words = widened(halves), sign = (words & 0x8000) << 16;
     const Words special = (Words)if_negative(0x7BFF - (Mask)(words & 0x7FFF));
@@ -155,15 +219,30 @@ inline Octet load_octet(const Float16* from) {
 inline void store_octet(float* to, Octet v) { std::memcpy(to, &v, sizeof v); }
 
 inline void store_octet(BFloat16* to, Octet v) {
+#ifdef __aarch64__
+    const FloatHalves floats(v);
+    uint16x4_t halves[2];
+    for (int i = 0; i < 2; ++i) {
+        const uint32x4_t word = vreinterpretq_u32_f32(floats.of[i]), odd = vandq_u32(vshrq_n_u32(word, 16), vdupq_n_u32(1));
+        const uint32x4_t rounded = vaddq_u32(vaddq_u32(word, odd), vdupq_n_u32(0x7FFF));
+        const uint32x4_t is_number = vceqq_f32(floats.of[i], floats.of[i]);
+        halves[i] = vshrn_n_u32(vbslq_u32(is_number, rounded, vdupq_n_u32(0x7FC00000)), 16);
+    }
+    vst1q_u16(reinterpret_cast<uint16_t*>(to), vcombine_u16(halves[0], halves[1]));
+#else
     const Words word = (Words)v, rounded = (word + 0x7FFF + (word >> 16 & 1)) >> 16, nan = (Words)is_nan(v);
     const HalfWords halves = __builtin_convertvector((rounded & ~nan) | (0x7FC0 & nan), HalfWords);
     std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
+#endif
 }
 
 // Rounds to even.
 inline void store_octet(Float16* to, Octet v) {
 #ifdef __F16C__
     const __m128i halves = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__aarch64__)
+    const FloatHalves floats(v);
+    const float16x8_t halves = vcvt_high_f16_f32(vcvt_f16_f32(floats.of[0]), floats.of[1]);
 #else
     const Words word = (Words)v, sign = word >> 16 & 0x8000, size = word & 0x7FFFFFFF;
     const Words rounded = (size - 0x38000000 + 0xFFF + (size >> 13 & 1)) >> 13;  // from 2^-14 on
@@ -178,7 +257,12 @@ inline void store_octet(Float16* to, Octet v) {
 }
 
 inline void store_octet(int8_t* to, Octet v) {
-    const Bytes bytes = __builtin_convertvector(__builtin_convertvector(v, Mask), Bytes);
+#ifdef __aarch64__
+    const WordHalves words(wholes_of(v));
+    const int8x8_t bytes = vmovn_s16(vuzp1q_s16((int16x8_t)words.of[0], (int16x8_t)words.of[1]));
+#else
+    const Bytes bytes = __builtin_convertvector(wholes_of(v), Bytes);
+#endif
     std::memcpy(to, &bytes, sizeof bytes);
 }
 
@@ -222,10 +306,18 @@ inline void raise_octet(int32_t* largest, Mask v) {
 }
 
 inline void add_octet(double* sums, Octet v) {
+#ifdef __aarch64__
+    const FloatHalves floats(v);
+    for (int i = 0; i < 2; ++i, sums += 4) {
+        vst1q_f64(sums, vaddq_f64(vld1q_f64(sums), vcvt_f64_f32(vget_low_f32(floats.of[i]))));
+        vst1q_f64(sums + 2, vaddq_f64(vld1q_f64(sums + 2), vcvt_high_f64_f32(floats.of[i])));
+    }
+#else
     WideOctet sum;
     std::memcpy(&sum, sums, sizeof sum);
     sum += widened(v);
     std::memcpy(sums, &sum, sizeof sum);
+#endif
 }
 
 inline void add_square(double* sums, Octet v) {

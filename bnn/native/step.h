@@ -4,6 +4,11 @@
 #include "bits.h"
 #include "octet.h"
 #include "random.h"
+#include "vector.h"
+
+#ifdef BNN_HAS_NEON
+#include "neon_step.h"
+#endif
 
 namespace {
 
@@ -37,12 +42,16 @@ inline Vector by_lane(int lanes, const Of& of) {
 
 // Where codes that would go to `moved` end: at least `beyond` from 0 where their sign changes, and within 8 bits.
 inline StepCodes settled(StepShorts codes, StepShorts moved, int32_t beyond) {
+#ifdef BNN_HAS_NEON
+    return (StepCodes)settled((int16x8_t)codes, (int16x8_t)moved, static_cast<int16_t>(beyond));
+#else
     const StepShorts negative = moved < 0, near = (negative ? -moved : moved) < static_cast<int16_t>(beyond);
     const StepShorts away = near & ((codes ^ moved) < 0);
     moved = (away & (((StepShorts{} + static_cast<int16_t>(beyond)) ^ negative) - negative)) | (~away & moved);
     const StepShorts above = moved > 127, below = moved < -128;
     moved = (above & 127) | (below & -128) | (~(above | below) & moved);
     return __builtin_convertvector(moved, StepCodes);
+#endif
 }
 
 inline int8_t settled(int32_t code, int32_t moved, int32_t beyond) {
@@ -54,8 +63,12 @@ inline int8_t settled(int32_t code, int32_t moved, int32_t beyond) {
 
 // The random half words of the elements from an even `index` on.
 inline StepRandoms step_randoms(uint32_t key, uint32_t index) {
+#ifdef BNN_HAS_NEON
+    return (StepRandoms)eight_randoms(key, index);
+#else
     const auto place = by_lane<StepWords>(kStepLanes / 2, [](int lane) { return static_cast<uint32_t>(lane); });
     return (StepRandoms)random_bits(key, place + index / 2);
+#endif
 }
 
 inline int32_t step_random(uint32_t key, uint32_t index) { return random_bits(key, index / 2) >> index % 2 * 16 & 0xFFFF; }
@@ -118,6 +131,19 @@ inline double power_of_two(int exponent) {
     return power;
 }
 
+#ifndef BNN_HAS_NEON
+// The sum of the squares of a row's numbers, below 2^15 `units` each, which are rounded to whole ones.
+inline double sum_of_squares(const BFloat16* row, int64_t n, float units) {
+    alignas(64) double sums[8] = {};
+    for (int64_t i = 0; i < n; i += 8) {
+        add_square(sums, floor_of(magnitude(load_octet(row + i, minimum(8, n - i))) * units + 0.5f));
+    }
+    double sum = 0;
+    for (const double of_lane : sums) sum += of_lane;
+    return sum;
+}
+#endif
+
 // The mean square of a row, whose numbers are rounded to whole ones below 2^15 units, so that their squares add up
 // exactly in any order.
 inline double mean_square(const BFloat16* row, int64_t n) {
@@ -129,13 +155,7 @@ inline double mean_square(const BFloat16* row, int64_t n) {
     if (largest >= kInfinity) return __builtin_nan("");
     const int exponent = static_cast<int>(maximum((largest >> 7) - 126, kLeastExponent));
     const float units = static_cast<float>(power_of_two(kSquareBits - exponent));
-    alignas(64) double sums[8] = {};
-    for (int64_t i = 0; i < n; i += 8) {
-        add_square(sums, floor_of(magnitude(load_octet(row + i, minimum(8, n - i))) * units + 0.5f));
-    }
-    double sum = 0;
-    for (const double of_lane : sums) sum += of_lane;
-    return sum * power_of_two(2 * (exponent - kSquareBits)) / static_cast<double>(n);
+    return sum_of_squares(row, n, units) * power_of_two(2 * (exponent - kSquareBits)) / static_cast<double>(n);
 }
 
 void row_squares(const void* gradient, double* squares, int64_t rows, int64_t n, int threads) {
@@ -163,7 +183,10 @@ struct ValueStep {
     // kStepLanes codes, of which the first has an even index.
     void of_lanes(int8_t* codes, const BFloat16* gradient, uint32_t index) const {
         const StepRandoms random = step_randoms(key, index);
-#ifdef __AVX2__  // a register put together in memory is slow to read back
+#ifdef BNN_HAS_NEON
+        const uint16x8_t halves = vld1q_u16(reinterpret_cast<const uint16_t*>(gradient));
+        const StepShorts move = (StepShorts)eight_moves(halves, (uint16x8_t)random, rate, bound);
+#elif defined(__AVX2__)  // a register put together in memory is slow to read back
         const HalfWords low = __builtin_shufflevector(random, random, 0, 1, 2, 3, 4, 5, 6, 7);
         const HalfWords high = __builtin_shufflevector(random, random, 8, 9, 10, 11, 12, 13, 14, 15);
         const StepShorts move = (StepShorts)__builtin_shufflevector(

@@ -276,6 +276,8 @@ inline void spread_signs(uint8_t* to, uint64_t bits, uint64_t present) {
 #if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
     const Vector absent = _mm512_maskz_set1_epi8(~present, 1);
     _mm512_storeu_si512(to, _mm512_mask_set1_epi8(absent, bits & present, 2));
+#elif defined(BNN_HAS_NEON)
+    spread_signs_neon(to, bits, present);
 #else
     for (int i = 0; i < 8; ++i) {
         constexpr uint64_t kBits = 0x8040201008040201, kOnes = 0x0101010101010101, kHigh = 0x8080808080808080;
@@ -313,6 +315,8 @@ void spread_panel(int8_t* panel, const uint32_t* rows, const uint8_t* present, i
             const Vector signs = _mm256_add_epi8(_mm256_set1_epi8(1), clear_to_ones);
             store_bytes(panel + 32 * v, _mm256_and_si256(signs, _mm256_set1_epi32(static_cast<int>(mask))));
         }
+#elif defined(BNN_HAS_NEON)
+        spread_rows_neon(panel, rows + k, kColumnBits.byte, kColumnBits.bit, kColumns, mask);
 #else
         for (int column = 0; column < kColumns; ++column) {
             uint32_t set = 0;

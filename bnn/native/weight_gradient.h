@@ -127,7 +127,7 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
         std::memset(sums, 0, (end_panel - first_panel) * panel_sums * 4);
         std::memset(excess, 0, output_panels * kRows * kColumns * 4);
         for (int64_t first = 0; first < pixels; first += chunk) {
-            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kWordBits);
+            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kDepthStep);
             interleave(grad + first * layer.outputs + group * layer.group_outputs, layer.outputs, count,
                        layer.group_outputs, depth, output_panel_bytes, outputs);
             for (int64_t panel = 0; panel < output_panels; ++panel) {
@@ -159,9 +159,16 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
     });
 }
 
-// Of a part's sums above the excess: those of each output side by side.
-inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, int64_t rows, int64_t count,
+// of_outputs[output][element] = sums[element][output] - excess[output] of some outputs and elements; the others hold anything.
+inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, [[maybe_unused]] int64_t rows, int64_t count,
                             int32_t (&of_outputs)[kColumns][kColumns]) {
+#ifdef BNN_HAS_NEON
+    for (int64_t k = 0; k < count; k += 4) {
+        for (int64_t i = 0; i < kColumns; i += 4) {
+            subtract_four_by_four(sums + k * kColumns + i, kColumns, excess + i, &of_outputs[i][k], kColumns);
+        }
+    }
+#else
     for (int64_t output = 0; output < rows; output += 8) {
         Mask less;
         std::memcpy(&less, excess + output, sizeof less);
@@ -174,7 +181,7 @@ inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, int64_t 
             transpose_words(block);
             for (int i = 0; i < 8; ++i) std::memcpy(of_outputs[output + i] + k, block + i, sizeof less);
         }
-    }
+#endif
 }
 
 // Stores parts of the weight's gradient, each output's by a factor of its own, or all by one.
@@ -190,11 +197,20 @@ struct WeightGradient {
         alignas(64) int32_t of_outputs[kColumns][kColumns];
         sums_of_outputs(sums, excess, rows, count, of_outputs);
         for (int64_t i = 0; i < rows; ++i) {
-            const Wide factor = all_wide(factors[is_one ? 0 : row + i]);
+            const float factor = factors[is_one ? 0 : row + i];
             Float* to = out + (row + i) * layer.row_elements() + first;
-            for (int64_t k = 0; k < count; k += kWide) {
-                store_wide(to + k, load_sums(of_outputs[i] + k) * factor, minimum(kWide, count - k));
+#ifdef BNN_HAS_NEON
+            for (int64_t k = 0; k < count; k += 8) {
+                Mask v;
+                std::memcpy(&v, of_outputs[i] + k, sizeof v);
+                store_octet(to + k, floats_of(v) * factor, minimum(8, count - k));
             }
+#else
+            const Wide same_factor = all_wide(factor);
+            for (int64_t k = 0; k < count; k += kWide) {
+                store_wide(to + k, load_sums(of_outputs[i] + k) * same_factor, minimum(kWide, count - k));
+            }
+#endif
         }
     }
 };

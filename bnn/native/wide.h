@@ -127,7 +127,7 @@ inline Truths either(Truths a, Truths b) { return a | b; }
 
 inline Wide choose_wide(Truths which, Wide a, Wide b) { return choose(which, a, b); }
 inline Wide select_wide(Truths which, Wide v) { return select(which, v); }
-inline Wide floats_of(WideWords words) { return __builtin_convertvector((Mask)words, Wide); }
+inline Wide floats_of(WideWords words) { return floats_of((Mask)words); }
 
 template <class Float>
 inline Wide load_wide(const Float* from, int64_t count = kWide) { return load_octet(from, count); }

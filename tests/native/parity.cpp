@@ -2,6 +2,8 @@
 // strides, groups, and sums of the largest bytes that there are. Prints the sets; ends with 1 at the first difference.
 #include <sys/auxv.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,6 +23,11 @@ std::mt19937 random_words(1);
 
 int64_t below(int64_t n) { return static_cast<int64_t>(random_words() % static_cast<uint32_t>(n)); }
 int64_t packed(int64_t bits) { return (bits + 7) / 8; }
+uint32_t hashed(uint32_t word) {  // lowbias32, see random.h
+    word = (word ^ word >> 16) * 0x7FEB352D;
+    word = (word ^ word >> 15) * 0x846CA68B;
+    return word ^ word >> 16;
+}
 int sign_at(const uint8_t* bits, int64_t i) { return bits[i / 8] >> i % 8 & 1 ? 1 : -1; }
 
 Bytes some_bits(int64_t rows, int64_t n) {
@@ -72,6 +79,17 @@ void check_linear(const std::vector<Set>& sets, int64_t rows, int64_t outputs, i
         set.kernels->linear(x.data(), weight.data(), out.data(), rows, outputs, features, 1);
         require_equal("linear of " + std::to_string(features), set, out, right);
     }
+}
+
+// The bits of bfloat16, rounded to even.
+std::vector<uint16_t> rounded(const std::vector<float>& values) {
+    std::vector<uint16_t> halves;
+    for (const float value : values) {
+        uint32_t word;
+        std::memcpy(&word, &value, 4);
+        halves.push_back(static_cast<uint16_t>((word + 0x7FFF + (word >> 16 & 1)) >> 16));
+    }
+    return halves;
 }
 
 Window some_window(int64_t channels) {
@@ -133,9 +151,60 @@ void check_convolution(const std::vector<Set>& sets, const Window& w, int64_t ou
         require_equal("conv2d_backward_input", set, of_x, floats(of_input, 0.25f));
         set.kernels->conv2d_backward_weight(grad.data(), 0.25f, x.data(), of_w.data(), w, outputs, groups, 4, 1);
         require_equal("conv2d_backward_weight", set, of_w, floats(of_weight, 0.25f));
+        std::vector<uint16_t> halves(of_weight.size());
+        set.kernels->conv2d_backward_weight(grad.data(), 0.25f, x.data(), halves.data(), w, outputs, groups, 2, 1);
+        require_equal("conv2d_backward_weight of bfloat16", set, halves, rounded(floats(of_weight, 0.25f)));
         set.kernels->conv2d_backward_weight_sign(grad.data(), x.data(), packed_signs.data(), w, outputs, groups, 7, 1);
         if (signs.empty()) signs = packed_signs;
         require_equal("conv2d_backward_weight_sign", set, packed_signs, signs);
+    }
+}
+
+// Steps by values and the squares of their rows, against the formulas of bnn/ops/steps.py.
+void check_steps(const std::vector<Set>& sets, int64_t rows, int64_t n, float bound, int32_t beyond) {
+    constexpr uint32_t kKey = 0x1234567;
+    const auto count = static_cast<size_t>(rows * n);
+    std::vector<int8_t> codes(count);
+    std::vector<uint16_t> gradient(count);  // bits of bfloat16
+    std::vector<float> values(count), rates(static_cast<size_t>(rows));
+    for (size_t i = 0; i < count; ++i) {
+        codes[i] = static_cast<int8_t>(below(256) - 128);
+        const float drawn = static_cast<float>(below(2001) - 1000) / 256 * std::ldexp(1.0f, static_cast<int>(below(5)));
+        uint32_t word;
+        std::memcpy(&word, &drawn, 4);
+        gradient[i] = static_cast<uint16_t>(word >> 16);
+        word &= 0xFFFF0000;
+        std::memcpy(&values[i], &word, 4);
+    }
+    for (auto& rate : rates) rate = static_cast<float>(below(1000)) / 300;
+    std::vector<double> squares;
+    std::vector<int8_t> right = codes;
+    for (int64_t row = 0; row < rows; ++row) {
+        float largest = 0;
+        for (int64_t k = 0; k < n; ++k) largest = std::fmax(largest, std::fabs(values[row * n + k]));
+        int exponent = -100;
+        if (largest > 0) std::frexp(largest, &exponent);
+        double sum = 0;
+        for (int64_t i = row * n; i < (row + 1) * n; ++i) {
+            const double whole = std::floor(std::ldexp(std::fabs(values[i]), 15 - exponent) + 0.5f);
+            sum += whole * whole;
+            const auto index = static_cast<uint32_t>(i);
+            const uint32_t random = hashed(index / 2 * 0x9E3779B9 ^ kKey) >> index % 2 * 16 & 0xFFFF;
+            const float move = std::fmin(std::fmax(values[i] * rates[row], -bound), bound);
+            const float shift = (static_cast<float>(random) + 0.5f) * 0x1p-16f;
+            const int code = codes[i], moved = code - static_cast<int>(std::floor(move + shift));
+            const int away = moved < 0 ? std::min(moved, -beyond) : std::max(moved, beyond);
+            right[i] = static_cast<int8_t>(std::min(127, std::max(-128, (moved < 0) != (code < 0) ? away : moved)));
+        }
+        squares.push_back(std::ldexp(sum, 2 * (exponent - 15)) / static_cast<double>(n));
+    }
+    for (const Set& set : sets) {
+        std::vector<double> found(squares.size());
+        set.kernels->row_squares(gradient.data(), found.data(), rows, n, 1);
+        require_equal("row_squares of " + std::to_string(n), set, found, squares);
+        std::vector<int8_t> stepped = codes;
+        set.kernels->step_by_values(stepped.data(), gradient.data(), rates.data(), rows, n, bound, beyond, kKey, 1);
+        require_equal("step_by_values of " + std::to_string(n), set, stepped, right);
     }
 }
 
@@ -147,6 +216,10 @@ int main() {
     for (int i = 0; i < 120; ++i) {
         const int64_t groups = i % 3 ? 1 : 1 + below(2), outputs = groups * (1 + below(50));
         check_convolution(sets, some_window(groups * (1 + below(i % 5 ? 40 : 90))), outputs, groups, 0);
+    }
+    for (int i = 0; i < 60; ++i) {
+        const auto bound = static_cast<float>(i % 4 ? below(300) : 256);
+        check_steps(sets, 1 + below(6), 1 + below(i % 3 ? 40 : 700), bound, static_cast<int32_t>(below(128)));
     }
     // A row of pixels makes weights' sums long, and outputs do so for inputs'.
     for (const int largest : {-127, 127}) {
