@@ -181,6 +181,7 @@ inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, [[maybe_
             transpose_words(block);
             for (int i = 0; i < 8; ++i) std::memcpy(of_outputs[output + i] + k, block + i, sizeof less);
         }
+    }
 #endif
 }
 
