@@ -103,6 +103,9 @@ def test_figures_of_the_last_epoch_that_a_summary_needs_are_there(tmp_path):
         state = changed(fields["state"], ("run", "last_record", name), MISSING)
         manifest.write_bytes(sealed({**fields, "state": state}))
         assert f"last_record.{name}" in (refusal(trainer(make, out)) or "")
+    state = changed(fields["state"], ("run", "last_record", "validation_loss"), 1e30)
+    manifest.write_bytes(sealed({**fields, "state": state}))
+    assert refusal(trainer(make, out)) is None, "a loss may be large"
 
 
 def low_bit(dtype: torch.dtype) -> tuple[torch.nn.Module, Adam]:
