@@ -145,7 +145,7 @@ def test_what_this_machine_cannot_measure_is_predicted(command, small, monkeypat
 def test_nothing_fits(command, my_model):
     with pytest.raises(RunError) as caught:
         command(f"{my_model}:small", "--input", "3,4,4", "--batch", "2", "--preset", "edge", "--fit", "4KiB")
-    assert "my_model.py:small fits into 0.00 MiB: the least is 3.64 MiB" in str(caught.value)
+    assert "my_model.py:small fits into 0.00 MiB: the least is 3.89 MiB" in str(caught.value)
     assert "of edge with adam and a batch of 2" in str(caught.value)
 
 
