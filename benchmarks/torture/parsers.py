@@ -11,7 +11,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, given, seed, settings
 
-from benchmarks.torture.trials import Kind, require_one_line
+from benchmarks.torture.trials import Kind, require, require_one_line
 from bnn.cli.arguments import parse_shape, parse_size
 from bnn.codec.container import MAGIC, parsed
 from bnn.codec.network import build
@@ -65,7 +65,10 @@ def _sealed_file(name: str, read: Callable[[Path], object]) -> Callable[[dict[st
 
 
 def _arguments(words: list[str]) -> None:
-    parse_arguments(recipe_parser(load_recipe(locate_recipe("digits")), prog="bnn train digits"), words)
+    try:
+        parse_arguments(recipe_parser(load_recipe(locate_recipe("digits")), prog="bnn train digits"), words)
+    except SystemExit as end:  # that of --help
+        require(not end.code, f"{words} end with {end.code}")
 
 
 _lines = st.lists(_json.map(json.dumps) | st.text(max_size=30), max_size=4).map("\n".join)
