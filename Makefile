@@ -36,7 +36,7 @@ test-aarch64:
 	sh tests/native/aarch64.sh
 	sh tests/native/aarch64_python.sh
 
-# Half an hour on two free cores; the table is that of benchmarks/records.md.
+# Half an hour on two free cores; the table is that of benchmarks/records.
 torture: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture --long --markdown runs/torture.md
 

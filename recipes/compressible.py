@@ -75,7 +75,7 @@ def recipe(
             (see Transposable); for products in hardware that skips the others, forward and backward.
         penalty: on the weights while they are real.
         scope: whether each layer has its penalty or all are one vector.
-        strength: largest factor of the penalty; what follows does as well without it, see benchmarks/records.md.
+        strength: largest factor of the penalty; what follows does as well without it, see benchmarks/records.
         real_epochs: epochs before the weights become ternary.
         epochs: passes over the training images.
         batch_size: images a step.

@@ -10,7 +10,7 @@ import pytest
 from bnn.training.recipe import load_recipe, locate_recipe, parse_arguments, recipe_names, recipe_parser
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "Makefile"]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md"), ROOT / "Makefile"]
 # What stands for a value of the reader's.
 VALUES = {"DATA": ".", "S": "0", "P": "edge", "V": "recu", "$variant": "recu", "$seed": "0"}
 OF_EVERY_RUN = {

@@ -132,7 +132,7 @@ def groups_of(preset):
     return step.optimizer, found[True][0], found[False][0]
 
 
-# What the records of benchmarks/records.md have been trained with.
+# What the records of benchmarks/records have been trained with.
 
 
 @pytest.mark.parametrize(

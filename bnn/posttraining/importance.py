@@ -53,7 +53,7 @@ def importance_across(graph: Graph, found: Channels, x: Tensor, labels: Tensor) 
     """Importance that compares across the layers of a network: Taylor's, plus what any channel of the layer costs.
 
     That is the mean difference to the loss where eight of its channels, evenly spaced by their rank, are left out. With
-    it the ranks of a binary network's channels agree with those of leaving each out, see benchmarks/records.md. It
+    it the ranks of a binary network's channels agree with those of leaving each out, see benchmarks/records. It
     takes a pass through the network for each of the eight. Arguments are those of `taylor_importance`.
     """
     taylor = taylor_importance(graph, found, x, labels)

@@ -5,7 +5,7 @@ _MODULE_BYTES = 1 << 14
 # The addresses that oneDNN reserves for the code of a convolution: some kernels of 256 KiB each.
 _CONVOLUTION_BYTES = 5 << 18
 # What the C library holds beyond the tensors: holes, small tensors and the workspaces of kernels. Above the need of
-# each network that was tried under a limit of the process's memory (benchmarks/records.md), as `least_private_bytes`
+# each network that was tried under a limit of the process's memory (benchmarks/records), as `least_private_bytes`
 # measures it.
 _HELD, _HELD_BYTES = 1 / 40, 15 << 18
 
