@@ -47,30 +47,39 @@ class Panels {
             ones[row][v] = odd ? xor3(broadcast(x[row * words]), load(panel + v * kLanes), zero()) : zero();
         }
     }
-    for (int64_t i = odd; i < words; i += 2) {
-        Vector weight0[kTileVectors], weight1[kTileVectors];
+    for (int64_t begin = odd; begin < words; begin += 2 * kMostCounts) {
+        const int64_t end = minimum(begin + 2 * kMostCounts, words);
+        Vector counts[kTileRows][kTileVectors] = {};
+        for (int64_t i = begin; i < end; i += 2) {
+            Vector weight0[kTileVectors], weight1[kTileVectors];
 #pragma GCC unroll 4
-        for (int v = 0; v < kTileVectors; ++v) {
-            weight0[v] = load(panel + i * kPanel + v * kLanes);
-            weight1[v] = load(panel + (i + 1) * kPanel + v * kLanes);
+            for (int v = 0; v < kTileVectors; ++v) {
+                weight0[v] = load(panel + i * kPanel + v * kLanes);
+                weight1[v] = load(panel + (i + 1) * kPanel + v * kLanes);
+            }
+#pragma GCC unroll 4
+            for (int row = 0; row < kTileRows; ++row) {
+                const Vector x0 = broadcast(x[row * words + i]), x1 = broadcast(x[row * words + i + 1]);
+#pragma GCC unroll 4
+                for (int v = 0; v < kTileVectors; ++v) {
+                    const Vector half = xor3(x0, ones[row][v], weight0[v]);
+                    const Vector sum = xor3(x1, half, weight1[v]);
+                    counts[row][v] = add(counts[row][v], counts_of(select_not(half, sum, ones[row][v])));
+                    ones[row][v] = sum;
+                }
+            }
         }
 #pragma GCC unroll 4
         for (int row = 0; row < kTileRows; ++row) {
-            const Vector x0 = broadcast(x[row * words + i]), x1 = broadcast(x[row * words + i + 1]);
 #pragma GCC unroll 4
-            for (int v = 0; v < kTileVectors; ++v) {
-                const Vector half = xor3(x0, ones[row][v], weight0[v]);
-                const Vector sum = xor3(x1, half, weight1[v]);
-                carries[row][v] = add(carries[row][v], popcount(select_not(half, sum, ones[row][v])));
-                ones[row][v] = sum;
-            }
+            for (int v = 0; v < kTileVectors; ++v) carries[row][v] = add(carries[row][v], added_up(counts[row][v]));
         }
     }
 #pragma GCC unroll 4
     for (int row = 0; row < kTileRows; ++row) {
 #pragma GCC unroll 4
         for (int v = 0; v < kTileVectors; ++v) {
-            const Vector differing = add(add(carries[row][v], carries[row][v]), popcount(ones[row][v]));
+            const Vector differing = add(add(carries[row][v], carries[row][v]), added_up(counts_of(ones[row][v])));
             store_products(out + row * out_stride + v * kLanes, elements, differing);
         }
     }

@@ -7,12 +7,21 @@
 
 namespace {
 
-typedef float RealLanes __attribute__((vector_size(64)));
+#if defined(__AVX512F__)
+constexpr int64_t kVectorLanes = 16, kRealTaps = 8;
+#elif defined(__AVX__)
+constexpr int64_t kVectorLanes = 8, kRealTaps = 4;
+#elif defined(__aarch64__)
+constexpr int64_t kVectorLanes = 4, kRealTaps = 8;
+#else
+constexpr int64_t kVectorLanes = 4, kRealTaps = 4;
+#endif
 
-constexpr int64_t kVectorLanes = 16;
-constexpr int64_t kRealOutputs = 32;    // of a tile: two vectors
-constexpr int64_t kRealPixels = 4;      // of a tile of the product
-constexpr int64_t kRealTaps = 8;        // values of a patch in a tile of the gradient
+// A register: GCC takes wider vectors through memory.
+typedef float RealLanes __attribute__((vector_size(kVectorLanes * sizeof(float))));
+
+constexpr int64_t kRealOutputs = 2 * kVectorLanes;  // of a tile
+constexpr int64_t kRealPixels = 4;                  // of a tile of the product, as kRealTaps values of a patch of one of the gradient
 constexpr int64_t kGradientParts = 16;  // of the batch, summed one after the other: whatever the threads, one result
 
 inline RealLanes load_lanes(const float* from) {
@@ -28,9 +37,10 @@ inline RealLanes load_lanes(const int8_t* from) {
     constexpr __mmask16 kAll = 0xFFFF;  // of the plain forms GCC warns
     return (RealLanes)_mm512_maskz_cvtepi32_ps(kAll, _mm512_maskz_cvtepi8_epi32(kAll, bytes));
 #else
-    RealLanes v;
-    for (int lane = 0; lane < kVectorLanes; ++lane) v[lane] = from[lane];
-    return v;
+    typedef int8_t Bytes __attribute__((vector_size(kVectorLanes)));
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return __builtin_convertvector(bytes, RealLanes);
 #endif
 }
 

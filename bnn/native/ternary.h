@@ -118,12 +118,8 @@ class TernaryPlanes {
 // sign than the input's row.
 [[gnu::noinline]] void count_opposite(const uint8_t* rows, const uint64_t* planes, const uint64_t* present,
                                       int64_t words, int64_t stride, uint64_t* counts) {
-    Vector sums[kCountedRows][kTileVectors];
-#pragma GCC unroll 8
-    for (int row = 0; row < kCountedRows; ++row) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kTileVectors; ++v) sums[row][v] = load(counts + row * stride + v * kLanes);
-    }
+    static_assert(kChunkWords <= kMostCounts);
+    Vector sums[kCountedRows][kTileVectors] = {};
     for (int64_t word = 0; word < words; ++word, planes += 2 * kLaneOutputs) {
         Vector some[kTileVectors], positive[kTileVectors];
 #pragma GCC unroll 2
@@ -136,14 +132,17 @@ class TernaryPlanes {
             const Vector x = broadcast(load_word(rows + (row * kChunkWords + word) * 8));
 #pragma GCC unroll 2
             for (int v = 0; v < kTileVectors; ++v) {
-                sums[row][v] = add(sums[row][v], popcount(both_differing(some[v], positive[v], x)));
+                sums[row][v] = add(sums[row][v], counts_of(both_differing(some[v], positive[v], x)));
             }
         }
     }
 #pragma GCC unroll 8
     for (int row = 0; row < kCountedRows; ++row) {
 #pragma GCC unroll 2
-        for (int v = 0; v < kTileVectors; ++v) store(counts + row * stride + v * kLanes, sums[row][v]);
+        for (int v = 0; v < kTileVectors; ++v) {
+            uint64_t* to = counts + row * stride + v * kLanes;
+            store(to, add(load(to), added_up(sums[row][v])));
+        }
     }
 }
 
@@ -153,7 +152,7 @@ inline void count_some(const uint64_t* planes, const uint64_t* present, int64_t 
         Vector sum = load(counts + v * kLanes);
         for (int64_t word = 0; word < words; ++word) {
             const Vector some = load(planes + word * 2 * kLaneOutputs + v * kLanes);
-            sum = add(sum, popcount(both(some, broadcast(present[word]))));
+            sum = add(sum, added_up(counts_of(both(some, broadcast(present[word])))));
         }
         store(counts + v * kLanes, sum);
     }

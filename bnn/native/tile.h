@@ -173,6 +173,14 @@ constexpr int kRows = 2;
 inline Vector load_bytes(const void* bytes) { return _mm256_loadu_si256(static_cast<const __m256i*>(bytes)); }
 inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast<__m256i*>(bytes), v); }
 
+// By its name, as is the load, since GCC else moves the sums of a loop and loads columns once for each row.
+inline void add_pairs(Vector& sums, Vector pairs) { asm("vpaddw %1, %0, %0" : "+x"(sums) : "x"(pairs)); }
+inline Vector load_once(const int8_t* bytes) {
+    Vector v;
+    asm("vmovdqu %1, %0" : "=x"(v) : "m"(*reinterpret_cast<const int8_t(*)[32]>(bytes)));
+    return v;
+}
+
 // The instruction adds products in pairs, of at most 512; a short holds 64 such pairs.
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
@@ -180,7 +188,8 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
     const Vector ones = _mm256_set1_epi16(1);
     for (int64_t begin = 0; begin < depth; begin += kMost) {
         Vector pairs[kRows][4] = {};
-        for (int64_t k = begin; k < minimum(begin + kMost, depth); k += 4) {
+        const int64_t end = minimum(begin + kMost, depth);
+        for (int64_t k = begin; k < end; k += 4) {
             Vector quads[kRows];
 #pragma GCC unroll 2
             for (int row = 0; row < kRows; ++row) {
@@ -188,10 +197,10 @@ inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast
             }
 #pragma GCC unroll 4
             for (int v = 0; v < 4; ++v) {
-                const Vector columns = load_bytes(panel + k * kColumns + 32 * v);
+                const Vector columns = load_once(panel + k * kColumns + 32 * v);
 #pragma GCC unroll 2
                 for (int row = 0; row < kRows; ++row) {
-                    pairs[row][v] = _mm256_add_epi16(pairs[row][v], _mm256_maddubs_epi16(quads[row], columns));
+                    add_pairs(pairs[row][v], _mm256_maddubs_epi16(quads[row], columns));
                 }
             }
         }
@@ -271,11 +280,29 @@ inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, cons
 
 #endif
 
+#ifdef BNN_USE_AVX2
+// Which byte of a word holds the bit of each of 32 bytes.
+alignas(32) constexpr uint64_t kHalves[2][4] = {
+    {0x0000000000000000, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303},
+    {0x0404040404040404, 0x0505050505050505, 0x0606060606060606, 0x0707070707070707}};
+#endif
+
 // The bytes of 64 bits: a set bit becomes 2, a clear one 0; one that is not present, 1.
 inline void spread_signs(uint8_t* to, uint64_t bits, uint64_t present) {
 #if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
     const Vector absent = _mm512_maskz_set1_epi8(~present, 1);
     _mm512_storeu_si512(to, _mm512_mask_set1_epi8(absent, bits & present, 2));
+#elif defined(BNN_USE_AVX2)
+    const Vector bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+    for (int half = 0; half < 2; ++half) {
+        const Vector byte = load_bytes(kHalves[half]);
+        const auto truths = [&](uint64_t word) {
+            const Vector bytes = _mm256_shuffle_epi8(_mm256_set1_epi64x(static_cast<long long>(word)), byte);
+            return _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit);
+        };
+        const Vector there = truths(present), two = _mm256_and_si256(truths(bits), _mm256_set1_epi8(2));
+        store_bytes(to + 32 * half, _mm256_blendv_epi8(_mm256_set1_epi8(1), two, there));
+    }
 #elif defined(BNN_HAS_NEON)
     spread_signs_neon(to, bits, present);
 #else

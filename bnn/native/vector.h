@@ -1,5 +1,6 @@
 // A vector of 64-bit words under the instruction set that this translation unit is compiled for.
-// Each definition offers the same few functions, and the tile that its registers hold best.
+// Each definition offers the same few functions, and the tile that its registers hold best. `counts_of` counts the bits of a
+// vector, by bytes or by words: `add` adds up to kMostCounts of them, and `added_up` makes words of the sum.
 #pragma once
 
 #include "common.h"
@@ -12,6 +13,8 @@
 #endif
 
 namespace {
+
+constexpr int64_t kMostCounts = 31;  // of at most 8 in a byte
 
 #if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512)
 
@@ -27,7 +30,8 @@ inline Vector select_not(Vector mask, Vector a, Vector b) { return _mm512_ternar
 inline Vector both(Vector a, Vector b) { return _mm512_and_si512(a, b); }
 inline Vector both_differing(Vector mask, Vector a, Vector b) { return _mm512_ternarylogic_epi64(mask, a, b, 0x60); }
 inline Vector add(Vector a, Vector b) { return _mm512_add_epi64(a, b); }
-inline Vector popcount(Vector v) { return _mm512_popcnt_epi64(v); }
+inline Vector counts_of(Vector v) { return _mm512_popcnt_epi64(v); }
+inline Vector added_up(Vector counts) { return counts; }
 inline void store_products(float* out, float elements, Vector differing) {
     // Floats of 256 bits: those of 512 bits lower the clock of many processors.
     const __m256 count = _mm256_cvtepi32_ps(_mm512_maskz_cvtepi64_epi32(0xFF, differing));
@@ -51,14 +55,15 @@ inline Vector select_not(Vector mask, Vector a, Vector b) {
 }
 inline Vector both(Vector a, Vector b) { return _mm256_and_si256(a, b); }
 inline Vector add(Vector a, Vector b) { return _mm256_add_epi64(a, b); }
-inline Vector popcount(Vector v) {
+inline Vector counts_of(Vector v) {
     const Vector of_nibble = _mm256_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,  //
                                               0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4);
     const Vector nibble = _mm256_set1_epi8(15);
     const Vector low = _mm256_shuffle_epi8(of_nibble, _mm256_and_si256(v, nibble));
     const Vector high = _mm256_shuffle_epi8(of_nibble, _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble));
-    return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
+    return _mm256_add_epi8(low, high);
 }
+inline Vector added_up(Vector counts) { return _mm256_sad_epu8(counts, _mm256_setzero_si256()); }
 
 #elif defined(BNN_HAS_NEON)
 
@@ -75,9 +80,8 @@ inline Vector select_not(Vector mask, Vector a, Vector b) {
 }
 inline Vector both(Vector a, Vector b) { return vandq_u64(a, b); }
 inline Vector add(Vector a, Vector b) { return vaddq_u64(a, b); }
-inline Vector popcount(Vector v) {
-    return vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vcntq_u8(vreinterpretq_u8_u64(v)))));
-}
+inline Vector counts_of(Vector v) { return vreinterpretq_u64_u8(vcntq_u8(vreinterpretq_u8_u64(v))); }
+inline Vector added_up(Vector counts) { return vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vreinterpretq_u8_u64(counts)))); }
 
 #else
 
@@ -92,7 +96,8 @@ inline Vector xor3(Vector a, Vector b, Vector c) { return a ^ b ^ c; }
 inline Vector select_not(Vector mask, Vector a, Vector b) { return (mask & ~a) | (~mask & b); }
 inline Vector both(Vector a, Vector b) { return a & b; }
 inline Vector add(Vector a, Vector b) { return a + b; }
-inline Vector popcount(Vector v) { return popcount_of_word(v); }
+inline Vector counts_of(Vector v) { return popcount_of_word(v); }
+inline Vector added_up(Vector counts) { return counts; }
 
 #endif
 
