@@ -27,7 +27,7 @@ inline void store_at_random(Float16* to, Octet v, Words random, int64_t count) {
     const Words fine = (Words)choose(tiny, steps, (Mask)(size - 0x38000000));
     const Words rounded = sign | (fine + (random & 0x1FFF)) >> 13;
     const Mask lost = if_negative(0x477FE000 - (Mask)size);
-    const HalfWords halves = __builtin_convertvector((Words)choose(lost, Mask{} + 0x7E00, (Mask)rounded), HalfWords);
+    const HalfWords halves = narrowed((Words)choose(lost, Mask{} + 0x7E00, (Mask)rounded));
     std::memcpy(static_cast<void*>(to), &halves, count * sizeof(Float16));
 }
 

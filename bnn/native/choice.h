@@ -33,17 +33,16 @@ struct WindowTaps {
 };
 
 // Eight choices, as bytes in memory: a buffer of them has room for kChoiceSlack more.
-typedef uint8_t Choices __attribute__((vector_size(8)));
-constexpr int64_t kChoiceSlack = sizeof(Choices);
+constexpr int64_t kChoiceSlack = sizeof(Bytes);
 
 inline Mask load_choices(const uint8_t* from) {
-    Choices choices;
+    Bytes choices;
     std::memcpy(&choices, from, sizeof choices);
-    return __builtin_convertvector(choices, Mask);
+    return widened(choices) & 0xFF;
 }
 
 inline void store_choices(uint8_t* to, Mask numbers) {
-    const Choices choices = __builtin_convertvector(numbers, Choices);
+    const Bytes choices = narrowed_to_bytes(numbers);
     std::memcpy(to, &choices, sizeof choices);
 }
 

@@ -14,8 +14,16 @@
 
 namespace {
 
+#if defined(__AVX512F__)
+constexpr int kDoubles = 8;
+#elif defined(__AVX2__)
+constexpr int kDoubles = 4;
+#else
+constexpr int kDoubles = 2;
+#endif
+
 typedef float Octet __attribute__((vector_size(32)));
-typedef double WideOctet __attribute__((vector_size(64)));
+typedef double Doubles __attribute__((vector_size(kDoubles * sizeof(double))));
 typedef int32_t Mask __attribute__((vector_size(32)));  // all bits of a lane are set, or none
 typedef uint32_t Words __attribute__((vector_size(32)));
 typedef int8_t Bytes __attribute__((vector_size(8)));
@@ -169,11 +177,48 @@ inline Words widened(HalfWords halves) {
 #endif
 }
 
-inline WideOctet widened(Octet v) {
-#ifdef __AVX512F__
-    return (WideOctet)_mm512_maskz_cvtps_pd(0xFF, (__m256)v);  // of the plain form GCC warns
+inline Mask widened(Bytes bytes) {
+#ifdef __AVX2__
+    return (Mask)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128((long long)bytes));
 #else
-    return __builtin_convertvector(v, WideOctet);
+    return __builtin_convertvector(bytes, Mask);
+#endif
+}
+
+// The lower halves.
+inline HalfWords narrowed(Words words) {
+#ifdef __AVX2__
+    const __m256i pairs = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1,  //
+                                           0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i halves = _mm256_shuffle_epi8((__m256i)words, pairs);
+    return (HalfWords)_mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 0x08));
+#else
+    return __builtin_convertvector(words, HalfWords);
+#endif
+}
+
+// The lowest bytes.
+inline Bytes narrowed_to_bytes(Mask words) {
+#ifdef __AVX2__
+    const __m256i lowest = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,  //
+                                            0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i bytes = _mm256_shuffle_epi8((__m256i)words, lowest);
+    return (Bytes)_mm_cvtsi128_si64(_mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+#else
+    return __builtin_convertvector(words, Bytes);
+#endif
+}
+
+// Lanes from `first` on, as many as a register holds of them.
+inline Doubles doubles_of(Octet v, int first) {
+#ifdef __AVX512F__
+    return (Doubles)_mm512_maskz_cvtps_pd(0xFF, (__m256)v);  // of the plain form GCC warns
+#elif defined(__AVX2__)
+    return (Doubles)_mm256_cvtps_pd(first ? _mm256_extractf128_ps((__m256)v, 1) : _mm256_castps256_ps128((__m256)v));
+#else
+    Doubles doubles;
+    for (int lane = 0; lane < kDoubles; ++lane) doubles[lane] = v[first + lane];
+    return doubles;
 #endif
 }
 
@@ -195,7 +240,7 @@ inline Octet load_octet(const int8_t* from) {
     const int16x8_t shorts = vmovl_s8((int8x8_t)bytes);
     return floats_of(WordHalves(vmovl_s16(vget_low_s16(shorts)), vmovl_high_s16(shorts)));
 #else
-    return floats_of(__builtin_convertvector(bytes, Mask));
+    return floats_of(widened(bytes));
 #endif
 }
 
@@ -231,7 +276,7 @@ inline void store_octet(BFloat16* to, Octet v) {
     vst1q_u16(reinterpret_cast<uint16_t*>(to), vcombine_u16(halves[0], halves[1]));
 #else
     const Words word = (Words)v, rounded = (word + 0x7FFF + (word >> 16 & 1)) >> 16, nan = (Words)is_nan(v);
-    const HalfWords halves = __builtin_convertvector((rounded & ~nan) | (0x7FC0 & nan), HalfWords);
+    const HalfWords halves = narrowed((rounded & ~nan) | (0x7FC0 & nan));
     std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
 #endif
 }
@@ -261,7 +306,7 @@ inline void store_octet(int8_t* to, Octet v) {
     const WordHalves words(wholes_of(v));
     const int8x8_t bytes = vmovn_s16(vuzp1q_s16((int16x8_t)words.of[0], (int16x8_t)words.of[1]));
 #else
-    const Bytes bytes = __builtin_convertvector(wholes_of(v), Bytes);
+    const Bytes bytes = narrowed_to_bytes(wholes_of(v));
 #endif
     std::memcpy(to, &bytes, sizeof bytes);
 }
@@ -313,19 +358,23 @@ inline void add_octet(double* sums, Octet v) {
         vst1q_f64(sums + 2, vaddq_f64(vld1q_f64(sums + 2), vcvt_high_f64_f32(floats.of[i])));
     }
 #else
-    WideOctet sum;
-    std::memcpy(&sum, sums, sizeof sum);
-    sum += widened(v);
-    std::memcpy(sums, &sum, sizeof sum);
+    for (int lane = 0; lane < 8; lane += kDoubles) {
+        Doubles sum;
+        std::memcpy(&sum, sums + lane, sizeof sum);
+        sum += doubles_of(v, lane);
+        std::memcpy(sums + lane, &sum, sizeof sum);
+    }
 #endif
 }
 
 inline void add_square(double* sums, Octet v) {
-    WideOctet sum;
-    std::memcpy(&sum, sums, sizeof sum);
-    const WideOctet wide = widened(v);
-    sum += wide * wide;
-    std::memcpy(sums, &sum, sizeof sum);
+    for (int lane = 0; lane < 8; lane += kDoubles) {
+        Doubles sum;
+        std::memcpy(&sum, sums + lane, sizeof sum);
+        const Doubles wide = doubles_of(v, lane);
+        sum += wide * wide;
+        std::memcpy(sums + lane, &sum, sizeof sum);
+    }
 }
 
 }  // namespace

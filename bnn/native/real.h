@@ -9,7 +9,7 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int64_t kVectorLanes = 16, kRealTaps = 8;
-#elif defined(__AVX__)
+#elif defined(__AVX2__)
 constexpr int64_t kVectorLanes = 8, kRealTaps = 4;
 #elif defined(__aarch64__)
 constexpr int64_t kVectorLanes = 4, kRealTaps = 8;
@@ -31,16 +31,17 @@ inline RealLanes load_lanes(const float* from) {
 }
 
 inline RealLanes load_lanes(const int8_t* from) {
-#ifdef __AVX512F__
+#if defined(__AVX512F__)
     __m128i bytes;
     std::memcpy(&bytes, from, sizeof bytes);
     constexpr __mmask16 kAll = 0xFFFF;  // of the plain forms GCC warns
     return (RealLanes)_mm512_maskz_cvtepi32_ps(kAll, _mm512_maskz_cvtepi8_epi32(kAll, bytes));
+#elif defined(__AVX2__)
+    return load_octet(from);
 #else
-    typedef int8_t Bytes __attribute__((vector_size(kVectorLanes)));
-    Bytes bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    return __builtin_convertvector(bytes, RealLanes);
+    RealLanes v;
+    for (int lane = 0; lane < kVectorLanes; ++lane) v[lane] = from[lane];
+    return v;
 #endif
 }
 

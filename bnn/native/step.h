@@ -28,6 +28,8 @@ typedef uint32_t StepWords __attribute__((vector_size(2 * kStepLanes)));
 inline StepShorts widened(StepCodes codes) {
 #ifdef __aarch64__
     return (StepShorts)vmovl_s8((int8x8_t)codes);
+#elif defined(__AVX2__)
+    return (StepShorts)_mm256_cvtepi8_epi16((__m128i)codes);
 #else
     return __builtin_convertvector(codes, StepShorts);
 #endif
@@ -50,7 +52,12 @@ inline StepCodes settled(StepShorts codes, StepShorts moved, int32_t beyond) {
     moved = (away & (((StepShorts{} + static_cast<int16_t>(beyond)) ^ negative) - negative)) | (~away & moved);
     const StepShorts above = moved > 127, below = moved < -128;
     moved = (above & 127) | (below & -128) | (~(above | below) & moved);
+#ifdef __AVX2__
+    const __m256i halves = _mm256_packs_epi16((__m256i)moved, (__m256i)moved);
+    return (StepCodes)_mm256_castsi256_si128(_mm256_permute4x64_epi64(halves, 0x08));
+#else
     return __builtin_convertvector(moved, StepCodes);
+#endif
 #endif
 }
 
@@ -176,8 +183,8 @@ struct ValueStep {
     // As int16.
     HalfWords moves(Octet gradient, HalfWords random) const {
         const Octet move = clamped(gradient * rate, all_lanes(bound));
-        const Octet shift = (__builtin_convertvector((Mask)widened(random), Octet) + 0.5f) * 0x1p-16f;
-        return __builtin_convertvector((Words)__builtin_convertvector(floor_of(move + shift), Mask), HalfWords);
+        const Octet shift = (floats_of((Mask)widened(random)) + 0.5f) * 0x1p-16f;
+        return narrowed((Words)wholes_of(floor_of(move + shift)));
     }
 
     // kStepLanes codes, of which the first has an even index.

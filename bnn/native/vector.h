@@ -64,6 +64,11 @@ inline Vector counts_of(Vector v) {
     return _mm256_add_epi8(low, high);
 }
 inline Vector added_up(Vector counts) { return _mm256_sad_epu8(counts, _mm256_setzero_si256()); }
+inline void store_products(float* out, float elements, Vector differing) {
+    const Vector low_halves = _mm256_permutevar8x32_epi32(differing, _mm256_setr_epi32(0, 2, 4, 6, 0, 0, 0, 0));
+    const __m128 count = _mm_cvtepi32_ps(_mm256_castsi256_si128(low_halves));
+    _mm_storeu_ps(out, _mm_sub_ps(_mm_set1_ps(elements), _mm_add_ps(count, count)));
+}
 
 #elif defined(BNN_HAS_NEON)
 
@@ -103,7 +108,9 @@ inline Vector added_up(Vector counts) { return counts; }
 
 #if !defined(BNN_USE_AMX) && !defined(BNN_USE_AVX512)
 inline Vector both_differing(Vector mask, Vector a, Vector b) { return both(mask, xor3(a, b, zero())); }
+#endif
 
+#if !defined(BNN_USE_AMX) && !defined(BNN_USE_AVX512) && !defined(BNN_USE_AVX2)
 // elements - 2 differing of each lane
 inline void store_products(float* out, float elements, Vector differing) {
     uint64_t counts[kLanes];
