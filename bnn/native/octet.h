@@ -210,7 +210,7 @@ inline Bytes narrowed_to_bytes(Mask words) {
 }
 
 // Lanes from `first` on, as many as a register holds of them.
-inline Doubles doubles_of(Octet v, int first) {
+inline Doubles doubles_of(Octet v, [[maybe_unused]] int first) {
 #ifdef __AVX512F__
     return (Doubles)_mm512_maskz_cvtps_pd(0xFF, (__m256)v);  // of the plain form GCC warns
 #elif defined(__AVX2__)

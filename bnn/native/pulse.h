@@ -1,10 +1,8 @@
 // Pulses on pairs of simulated junctions: whether each switches, by tables over the odds of a probability.
 #pragma once
 
-#include <cmath>
-#include <cstring>
-
 #include "bits.h"
+#include "octet.h"
 
 namespace {
 
@@ -13,48 +11,116 @@ constexpr int32_t kPointShift = 16, kFirstPoint = (127 - 32) << 7, kPoints = ((2
 constexpr int32_t kFraction = (1 << kPointShift) - 1;
 
 // The odds p / (1 - p) as the bits of a float: 128 points for each doubling are its exponent and seven bits more.
-int32_t odds_bits(float p) {
-    const float odds = p / (1 - p), kept = odds < kLowestOdds ? kLowestOdds : odds > kHighestOdds ? kHighestOdds : odds;
-    int32_t bits;
-    std::memcpy(&bits, &kept, sizeof bits);
-    return bits;
+inline Mask odds_bits(Octet p) {
+    const Octet odds = p / (1 - p), lowest = all_lanes(kLowestOdds), highest = all_lanes(kHighestOdds);
+    return (Mask)choose(greater(lowest, odds), lowest, choose(greater(odds, highest), highest, odds));
 }
 
-int32_t nearest_point(float p) { return ((odds_bits(p) + (1 << (kPointShift - 1))) >> kPointShift) - kFirstPoint; }
+inline Mask nearest_points(Octet p) { return ((odds_bits(p) + (1 << (kPointShift - 1))) >> kPointShift) - kFirstPoint; }
 
-float interpolated(const float* table, float p) {
-    const int32_t bits = odds_bits(p), point = (bits >> kPointShift) - kFirstPoint;
-    const float low = table[point], high = table[point + 1 < kPoints ? point + 1 : kPoints - 1];
-    return (high - low) * (static_cast<float>(bits & kFraction) * 0x1p-16f) + low;
+// The entries of a table at eight places.
+template <class Entry>
+inline void look_up(const Entry* table, Mask places, Entry (&entries)[8]) {
+    int32_t of_lane[8];
+    std::memcpy(of_lane, &places, sizeof of_lane);
+    for (int lane = 0; lane < 8; ++lane) entries[lane] = table[of_lane[lane]];
 }
 
-// A number in (0, 1) of 31 random bits; the last float below 1 is the highest.
-float uniform_of(int32_t random) {
-    const float number = (static_cast<float>(random & 0x7FFFFFFF) + 0.5f) * 0x1p-31f;
-    return number < 1 - 0x1p-24f ? number : 1 - 0x1p-24f;
+// Of tables of kPoints each, the one that begins at `table` in each lane.
+inline Octet interpolated(const float* values, Mask table, Octet p) {
+    const Mask bits = odds_bits(p), point = (bits >> kPointShift) - kFirstPoint;
+    const Mask next = point + 1, last = Mask{} + (kPoints - 1);
+    float low[8], high[8];
+    look_up(values, table + point, low);
+    look_up(values, table + choose(if_negative(last - next), last, next), high);
+    const Octet from = load_octet(low);
+    return (load_octet(high) - from) * (floats_of(bits & kFraction) * 0x1p-16f) + from;
 }
+
+// Numbers in (0, 1) of 31 random bits each; the last float below 1 is the highest.
+inline Octet uniform_of(Mask random) {
+    const Octet number = (floats_of(random & 0x7FFFFFFF) + 0.5f) * 0x1p-31f, last = all_lanes(1 - 0x1p-24f);
+    return choose(greater(last, number), number, last);
+}
+
+// The random numbers of eight pairs of junctions, by junction.
+inline void split_pairs(const int32_t* random, Mask (&of_junction)[2]) {
+    Mask low, high;
+    std::memcpy(&low, random, sizeof low);
+    std::memcpy(&high, random + 8, sizeof high);
+#ifdef __AVX2__
+    const auto gather = [](Mask v) { return _mm256_permutevar8x32_epi32((__m256i)v, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)); };
+    of_junction[0] = (Mask)_mm256_permute2x128_si256(gather(low), gather(high), 0x20);
+    of_junction[1] = (Mask)_mm256_permute2x128_si256(gather(low), gather(high), 0x31);
+#else
+    for (int j = 0; j < 2; ++j) {
+        for (int lane = 0; lane < 4; ++lane) {
+            of_junction[j][lane] = low[2 * lane + j];
+            of_junction[j][4 + lane] = high[2 * lane + j];
+        }
+    }
+#endif
+}
+
+struct PulseCounts {
+    int64_t pulses = 0, switches = 0, units = 0;
+};
 
 struct PairPulse {
-    const float* switching;        // [2 sources][kPoints], or null where a pulse does what is requested, up to `most`
-    const int32_t* final_units;    // [2 sources][2 states after][kPoints] over the requested probability
-    const int32_t* excess_units;   // [2 sources][kPoints] over the random number, or null
+    const float* switching;       // [2 sources][kPoints], or null where a pulse does what is requested, up to `most`
+    const int32_t* final_units;   // [2 sources][2 states after][kPoints] over the requested probability
+    const int32_t* excess_units;  // [2 sources][kPoints] over the random number, or null
     float most, gate;
     bool read_first;
 
-    // The probability that is requested of junction j, of pairs whose junctions are `antiparallel`.
-    float requested(float size, int j, const bool* antiparallel, const bool* source) const {
-        float p;
+    // The probability that is requested of junction j, of pairs whose junctions are `antiparallel`; `size` is up to 2.
+    Octet requested(Octet size, int j, const Mask (&antiparallel)[2], const Mask (&source)[2]) const {
+        const Octet one = all_lanes(1);
+        Octet p;
         if (read_first) {
-            if (antiparallel[j] != source[j]) return 0;
-            const bool later = antiparallel[j] && antiparallel[1 - j] == source[1 - j];
-            const float rest = size - static_cast<float>(later);
-            p = rest < 0 ? 0 : rest > 1 ? 1 : rest;
+            const Mask later = antiparallel[j] & ~(antiparallel[1 - j] ^ source[1 - j]);
+            p = select(~(antiparallel[j] ^ source[j]), within_one(size - select(later, one)));
         } else {
-            const float whole = std::trunc(size), part = size - whole, rest = whole - static_cast<float>(j);
-            const float certain = rest < 0 ? 0 : rest > 1 ? 1 : rest;
-            p = part > certain ? part : certain;
+            const Octet whole = floor_of(size), part = size - whole, certain = within_one(whole - static_cast<float>(j));
+            p = choose(greater(part, certain), part, certain);
         }
-        return p >= gate ? p : 0;
+        return select(~greater(all_lanes(gate), p), p);
+    }
+
+    static Octet within_one(Octet v) {
+        const Octet one = all_lanes(1);
+        return select(greater(v, Octet{}), choose(greater(v, one), one, v));
+    }
+
+    // Eight cells, whose bits are a byte of each plane.
+    void of_eight(uint8_t* const (&bytes)[2], Octet step, const int32_t* random, PulseCounts& counts) const {
+        const Octet size = magnitude(step), two = all_lanes(2);
+        const Mask moves = greater(size, Octet{}), up = greater(step, Octet{}), source[2] = {up, ~up};
+        const Mask before[2] = {mask_of(*bytes[0]), mask_of(*bytes[1])};
+        Mask numbers[2];
+        split_pairs(random, numbers);
+        for (int j = 0; j < 2; ++j) {
+            const Octet p = select(moves, requested(choose(greater(size, two), two, size), j, before, source));
+            const Mask pulses = greater(p, Octet{});
+            const uint8_t pulsed = byte_of(pulses);
+            if (!pulsed) continue;
+            const Mask table = source[j] & kPoints;
+            const Octet uniform = uniform_of(numbers[j]), bound = all_lanes(most);
+            const Octet likely = switching ? interpolated(switching, table, p) : choose(greater(bound, p), p, bound);
+            const Mask switched = greater(likely, uniform) & ~(before[j] ^ source[j]) & pulses;
+            const Mask after = before[j] ^ switched;
+            int32_t units[8];
+            look_up(final_units, 2 * table + (after & kPoints) + nearest_points(p), units);
+            for (int lane = 0; lane < 8; ++lane) counts.units += pulsed >> lane & 1 ? units[lane] : 0;
+            counts.pulses += __builtin_popcount(pulsed);
+            const uint8_t changed = byte_of(switched);
+            if (!changed) continue;
+            counts.switches += __builtin_popcount(changed);
+            *bytes[j] = static_cast<uint8_t>(*bytes[j] ^ changed);
+            if (!excess_units) continue;
+            look_up(excess_units, table + nearest_points(uniform), units);
+            for (int lane = 0; lane < 8; ++lane) counts.units += changed >> lane & 1 ? units[lane] : 0;
+        }
     }
 };
 
@@ -64,40 +130,26 @@ void pulse_pairs(uint8_t* first_plane, uint8_t* second_plane, const float* steps
                  int64_t n, const float* switching, const int32_t* final_units, const int32_t* excess_units, float most,
                  float gate, int read_first, int64_t* counts, int threads) {
     const PairPulse pulse{switching, final_units, excess_units, most, gate, read_first != 0};
-    uint8_t* const planes[2] = {first_plane, second_plane};
     for_chunks(rows, n, threads, [&](int64_t row, int64_t first, int64_t count, int64_t row_elements, int) {
-        int64_t pulses = 0, switches = 0, units = 0;
+        PulseCounts of_chunk;
         const int64_t start = row * row_elements + first, byte = row * packed_bytes(row_elements) + first / 8;
-        for (int64_t i = 0; i < count; ++i) {
-            const float step = steps[start + i], size = std::fabs(step);
-            if (!(size > 0)) continue;
-            const int bit = static_cast<int>(i % 8);
-            uint8_t* const bytes[2] = {planes[0] + byte + i / 8, planes[1] + byte + i / 8};
-            const bool up = step > 0, source[2] = {up, !up};
-            const bool before[2] = {(*bytes[0] >> bit & 1) != 0, (*bytes[1] >> bit & 1) != 0};
-            for (int j = 0; j < 2; ++j) {
-                const float p = pulse.requested(size, j, before, source);
-                if (!(p > 0)) continue;
-                ++pulses;
-                const float uniform = uniform_of(random[2 * (start + i) + j]);
-                const float likely =
-                    switching ? interpolated(switching + source[j] * kPoints, p) : (p < most ? p : most);
-                const bool switched = uniform < likely && before[j] == source[j];
-                const bool after = before[j] != switched;
-                units += final_units[(2 * source[j] + after) * kPoints + nearest_point(p)];
-                if (switched) {
-                    ++switches;
-                    *bytes[j] = static_cast<uint8_t>(*bytes[j] ^ 1 << bit);
-                    if (excess_units) units += excess_units[source[j] * kPoints + nearest_point(uniform)];
-                }
+        for (int64_t i = 0; i < count; i += 8) {
+            uint8_t* const bytes[2] = {first_plane + byte + i / 8, second_plane + byte + i / 8};
+            const int32_t* numbers = random + 2 * (start + i);
+            const int64_t cells = minimum(8, count - i);
+            int32_t some[16] = {};
+            if (cells < 8) {
+                std::memcpy(some, numbers, 2 * cells * sizeof(int32_t));
+                numbers = some;
             }
+            pulse.of_eight(bytes, load_octet(steps + start + i, cells), numbers, of_chunk);
         }
 #pragma omp atomic
-        counts[0] += pulses;
+        counts[0] += of_chunk.pulses;
 #pragma omp atomic
-        counts[1] += switches;
+        counts[1] += of_chunk.switches;
 #pragma omp atomic
-        counts[2] += units;
+        counts[2] += of_chunk.units;
     });
 }
 

@@ -25,7 +25,7 @@ typedef int16_t StepShorts __attribute__((vector_size(2 * kStepLanes)));
 typedef uint16_t StepRandoms __attribute__((vector_size(2 * kStepLanes)));
 typedef uint32_t StepWords __attribute__((vector_size(2 * kStepLanes)));
 
-inline StepShorts widened(StepCodes codes) {
+inline StepShorts shorts_of(StepCodes codes) {
 #ifdef __aarch64__
     return (StepShorts)vmovl_s8((int8x8_t)codes);
 #elif defined(__AVX2__)
@@ -102,7 +102,7 @@ struct Step {
         const StepShorts move = static_cast<int16_t>(whole) - more;
         StepCodes code;
         std::memcpy(&code, codes, sizeof code);
-        const StepShorts wide = widened(code);
+        const StepShorts wide = shorts_of(code);
         code = settled(wide, wide + ((move ^ set) - set), beyond);
         std::memcpy(codes, &code, sizeof code);
     }
@@ -204,7 +204,7 @@ struct ValueStep {
 #endif
         StepCodes code;
         std::memcpy(&code, codes, sizeof code);
-        const StepShorts wide = widened(code);
+        const StepShorts wide = shorts_of(code);
         code = settled(wide, wide - move, beyond);
         std::memcpy(codes, &code, sizeof code);
     }
