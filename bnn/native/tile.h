@@ -168,7 +168,7 @@ inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, cons
 
 #elif defined(BNN_USE_AVX2)
 
-constexpr int kRows = 2;
+constexpr int kRows = 4;
 
 inline Vector load_bytes(const void* bytes) { return _mm256_loadu_si256(static_cast<const __m256i*>(bytes)); }
 inline void store_bytes(void* bytes, Vector v) { _mm256_storeu_si256(static_cast<__m256i*>(bytes), v); }
@@ -181,37 +181,49 @@ inline Vector load_once(const int8_t* bytes) {
     return v;
 }
 
-// The instruction adds products in pairs, of at most 512; a short holds 64 such pairs.
+// Of the first 8 `vectors` columns; sums of as many rows as leave registers for the rest. The instruction adds products in
+// pairs, of at most 512; a short holds 64 such pairs.
+template <int vectors>
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
                                      int32_t* sums) {
+    constexpr int rows = 8 / vectors;
     constexpr int64_t kMost = 4 * 64;
     const Vector ones = _mm256_set1_epi16(1);
     for (int64_t begin = 0; begin < depth; begin += kMost) {
-        Vector pairs[kRows][4] = {};
+        Vector pairs[rows][vectors] = {};
         const int64_t end = minimum(begin + kMost, depth);
         for (int64_t k = begin; k < end; k += 4) {
-            Vector quads[kRows];
-#pragma GCC unroll 2
-            for (int row = 0; row < kRows; ++row) {
+            Vector quads[rows];
+#pragma GCC unroll 4
+            for (int row = 0; row < rows; ++row) {
                 quads[row] = _mm256_set1_epi32(static_cast<int>(load_quad(a + row * a_stride + k)));
             }
 #pragma GCC unroll 4
-            for (int v = 0; v < 4; ++v) {
+            for (int v = 0; v < vectors; ++v) {
                 const Vector columns = load_once(panel + k * kColumns + 32 * v);
-#pragma GCC unroll 2
-                for (int row = 0; row < kRows; ++row) {
+#pragma GCC unroll 4
+                for (int row = 0; row < rows; ++row) {
                     add_pairs(pairs[row][v], _mm256_maddubs_epi16(quads[row], columns));
                 }
             }
         }
-#pragma GCC unroll 2
-        for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 4
-            for (int v = 0; v < 4; ++v) {
+        for (int row = 0; row < rows; ++row) {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v) {
                 int32_t* to = sums + row * kColumns + 8 * v;
                 store_bytes(to, _mm256_add_epi32(load_bytes(to), _mm256_madd_epi16(pairs[row][v], ones)));
             }
         }
+    }
+}
+
+inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
+                          int64_t columns, int32_t* sums) {
+    const bool all = columns > kColumns / 2;
+    for (int64_t row = 0; row < rows; row += all ? 2 : 4) {
+        const auto multiply = all ? multiply_tile<4> : multiply_tile<2>;
+        multiply(a + row * a_stride, a_stride, panel, depth, sums + row * kColumns);
     }
 }
 
@@ -269,7 +281,7 @@ inline Shorts load_shorts(const void* bytes) {
 
 #endif
 
-#if !defined(BNN_USE_AVX512)
+#if !defined(BNN_USE_AVX512) && !defined(BNN_USE_AVX2)
 
 inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
                           int64_t /*columns*/, int32_t* sums) {
