@@ -162,6 +162,13 @@ inline Mask larger(Mask a, Mask b) {
 
 inline Octet all_lanes(float v) { return Octet{v, v, v, v, v, v, v, v}; }
 
+// Into a register of its own: copied to an element of an array, it would go through narrower ones and memory.
+inline Mask load_mask(const int32_t* from) {
+    Mask v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
 inline Octet load_octet(const float* from) {
     Octet v;
     std::memcpy(&v, from, sizeof v);
@@ -344,10 +351,8 @@ void with_dtype(int dtype, const Run& run) {
 }
 
 inline void raise_octet(int32_t* largest, Mask v) {
-    Mask before;
-    std::memcpy(&before, largest, sizeof before);
-    before = larger(before, v);
-    std::memcpy(largest, &before, sizeof before);
+    const Mask after = larger(load_mask(largest), v);
+    std::memcpy(largest, &after, sizeof after);
 }
 
 inline void add_octet(double* sums, Octet v) {

@@ -45,9 +45,7 @@ inline Octet uniform_of(Mask random) {
 
 // The random numbers of eight pairs of junctions, by junction.
 inline void split_pairs(const int32_t* random, Mask (&of_junction)[2]) {
-    Mask low, high;
-    std::memcpy(&low, random, sizeof low);
-    std::memcpy(&high, random + 8, sizeof high);
+    const Mask low = load_mask(random), high = load_mask(random + 8);
 #ifdef __AVX2__
     const auto gather = [](Mask v) { return _mm256_permutevar8x32_epi32((__m256i)v, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7)); };
     of_junction[0] = (Mask)_mm256_permute2x128_si256(gather(low), gather(high), 0x20);

@@ -170,16 +170,17 @@ inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, [[maybe_
     }
 #else
     for (int64_t output = 0; output < rows; output += 8) {
-        Mask less;
-        std::memcpy(&less, excess + output, sizeof less);
+        const Mask less = load_mask(excess + output);
         for (int64_t k = 0; k < count; k += 8) {
             Mask block[8];
-            for (int i = 0; i < 8; ++i) {
-                std::memcpy(block + i, sums + (k + i) * kColumns + output, sizeof less);
-                block[i] -= less;
-            }
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) block[i] = load_mask(sums + (k + i) * kColumns + output) - less;
             transpose_words(block);
-            for (int i = 0; i < 8; ++i) std::memcpy(of_outputs[output + i] + k, block + i, sizeof less);
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) {
+                const Mask row = block[i];
+                std::memcpy(of_outputs[output + i] + k, &row, sizeof row);
+            }
         }
     }
 #endif
@@ -202,9 +203,7 @@ struct WeightGradient {
             Float* to = out + (row + i) * layer.row_elements() + first;
 #ifdef BNN_HAS_NEON
             for (int64_t k = 0; k < count; k += 8) {
-                Mask v;
-                std::memcpy(&v, of_outputs[i] + k, sizeof v);
-                store_octet(to + k, floats_of(v) * factor, minimum(8, count - k));
+                store_octet(to + k, floats_of(load_mask(of_outputs[i] + k)) * factor, minimum(8, count - k));
             }
 #else
             const Wide same_factor = all_wide(factor);
@@ -240,10 +239,7 @@ struct SignWords {
             }
 #else
             for (int64_t i = 0; i < kColumns; i += 8) {
-                Mask v, least;
-                std::memcpy(&v, sums + i, sizeof v);
-                std::memcpy(&least, excess + i, sizeof least);
-                v -= least;
+                const Mask v = load_mask(sums + i) - load_mask(excess + i);
                 words[k][0] |= static_cast<uint32_t>(byte_of(if_negative(-v))) << i;
                 words[k][1] |= static_cast<uint32_t>(byte_of(if_negative(~(v | -v)))) << i;
             }
