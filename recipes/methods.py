@@ -11,9 +11,10 @@ from torch import nn
 from bnn.cost.meters import AccumulatorMeter, GradientMeter, LatentMotion
 from bnn.cost.meters.latent_motion import square_root_rate
 from bnn.data import Augmentation, Dataset, RandomCrop, RandomFlip, load_dataset
+from bnn.errors import RecipeError
 from bnn.layers import L1BatchNorm, NormFactory, RangeBatchNorm, TopKBatchNorm
 from bnn.methods import MedianGradient, bep_step, boolean_step
-from bnn.models import cnv, mlp, resnet8
+from bnn.models import cnv, mlp, resnet8, vgg_small
 from bnn.models.parts import quantize_gradients, replace_classifier, replace_norms
 from bnn.presets import Preset, prepare
 from bnn.quantizers import BoundedSign
@@ -32,7 +33,13 @@ Gradient = Literal["exact", "bifurcated", "int4", "fp8", "fp6", "power_of_two", 
 Norm = Literal["batch", "l1", "range", "top10", "linf"]
 Optimizer = Literal["preset", "boolean", "boolean_sign", "boolean_no_leak", "boolean_narrow", "bep"]
 
-_MODELS = {"mlp": mlp, "cnv": cnv, "resnet8": resnet8}
+_MODELS = {
+    "mlp": mlp,
+    "cnv": cnv,
+    "resnet8": resnet8,
+    "vgg_small": vgg_small,
+    "vgg_small_quarter": partial(vgg_small, width=32),
+}
 _GRADIENTS: dict[Gradient, Callable[[torch.Generator], GradientQuantizer]] = {
     "bifurcated": lambda generator: IntegerGradient(8, weight_bits=16, generator=generator),
     "int4": lambda generator: IntegerGradient(4, weight_bits=8, generator=generator),
@@ -78,7 +85,7 @@ def data(
 def recipe(
     data: Dataset,
     *,
-    model: Literal["mlp", "cnv", "resnet8"] = "mlp",
+    model: Literal["mlp", "cnv", "resnet8", "vgg_small", "vgg_small_quarter"] = "mlp",
     preset: Preset = "standard",
     gradient: Gradient = "exact",
     norm: Norm = "batch",
@@ -91,6 +98,7 @@ def recipe(
     batch_size: int = 100,
     rate_of_batch: int | None = None,
     learning_rate: float | None = None,
+    rate: float | None = None,
     motion: bool = False,
     validation: float = 0.1,
     seed: int = 0,
@@ -99,7 +107,7 @@ def recipe(
 
     Args:
         data: see the function `data`.
-        model: the network.
+        model: the network; vgg_small_quarter has a quarter of vgg_small's channels, for quick comparisons.
         preset: how much memory the training takes; see bnn.presets.
         gradient: what becomes of the gradient of each binary product: exact leaves it to the preset; bifurcated has 8
             bits, and 16 in the weight's product; int4 has 4 and 8; fp8 and fp6 are floats of a fitting format; pruned
@@ -117,7 +125,9 @@ def recipe(
         batch_size: images a step.
         rate_of_batch: size of batch that the learning rate is for; the rate goes with the root of the size. Null leaves
             it.
-        learning_rate: at the start; a cosine takes it to 0. By default the preset's or the method's own.
+        learning_rate: at the start; a cosine takes it to 0. By default the preset's or the method's own. Of B+LD and
+            bep it is that of norms and real layers.
+        rate: of the binary weights' accumulators under B+LD and bep, at the start; by default the method's own.
         motion: whether to add how far weights have gone from their start; it takes 4 bytes a weight.
         validation: part of the training images to hold out.
         seed: of the weights, the order of the images, the augmentation, the roundings and the validation split.
@@ -132,9 +142,12 @@ def recipe(
         return network
 
     if optimizer == "preset":
+        if rate is not None:
+            raise RecipeError("--rate is of accumulators: name a method with --optimizer, or take --learning-rate")
         step = prepare(preset, build, input_shape=data.image_shape, learning_rate=learning_rate, seed=seed)
     else:
-        step = _OPTIMIZERS[optimizer](build, seed=seed)
+        rates = {"learning_rate": learning_rate, "rate": rate}
+        step = _OPTIMIZERS[optimizer](build, seed=seed, **{k: v for k, v in rates.items() if v is not None})
     generators = dict(step.generators)
     if gradient != "exact":
         generators["gradients"] = torch.Generator().manual_seed(seed)

@@ -17,7 +17,13 @@ from bnn.quantizers import ApproxSign, Quantizer, ReCU, Sign
 from bnn.training import Callback, Precision, Run, TrainingStep, warmup_cosine
 from bnn.weights import LatentStore
 
-_MODELS = {"resnet18": resnet18, "resnet20": resnet20, "vgg_small": vgg_small, "resnet8": resnet8}
+_MODELS = {
+    "resnet18": resnet18,
+    "resnet20": resnet20,
+    "vgg_small": vgg_small,
+    "vgg_small_quarter": partial(vgg_small, width=32),
+    "resnet8": resnet8,
+}
 
 Variant = Literal[
     "sign",
@@ -58,7 +64,7 @@ def data(*, data_dir: Path, train_images: int | None = None, download: bool = Fa
 def recipe(
     data: Dataset,
     *,
-    model: Literal["resnet18", "resnet20", "vgg_small", "resnet8"] = "resnet20",
+    model: Literal["resnet18", "resnet20", "vgg_small", "vgg_small_quarter", "resnet8"] = "resnet20",
     variant: Variant = "recu",
     preset: Preset = "standard",
     normalize_inputs: bool = False,
@@ -84,7 +90,7 @@ def recipe(
 
     Args:
         data: see the function `data`.
-        model: the network; resnet8 is for quick comparisons.
+        model: the network; resnet8 and vgg_small_quarter, a quarter of vgg_small's channels, are for quick comparisons.
         variant: how latent weights become signs: sign passes every gradient; standardized is ReCU without its clamp;
             recu is the public code; recu_pass lets gradients through the clamp, recu_project moves latent weights
             to the bound as well, recu_alpha scales by the mean of the clamped weight, recu_empirical takes the true

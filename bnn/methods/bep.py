@@ -48,6 +48,7 @@ def bep_step(
     rate: float = 2.0**-11,
     learning_rate: float = 1e-3,
     margin: float = 1.0,
+    least: float = 1.0,
     dtype: torch.dtype = torch.float16,
     seed: int = 0,
 ) -> TrainingStep:
@@ -64,18 +65,25 @@ def bep_step(
         rate: of the sums of signs, above 0. A step of 2 for integers of b bits is one of 2^(2 - b) here.
         learning_rate: of Adam.
         margin: of the loss.
+        least: magnitude of an error, in mean magnitudes of its layer, below which it counts 0. Behind a batch norm,
+            whose gradient of an example depends on all, no error is 0 by itself, not where the margin holds either.
         dtype: of the accumulators, which are rounded at random: float32, bfloat16, float16 or int8.
         seed: of the weights and the roundings.
     """
     with default_store(partial(AccumulatorStore, dtype=dtype)):
         model = build()
     initialize(model, generator=torch.Generator().manual_seed(seed))
-    quantize_gradients(model, lambda layer: SignGradient(scale="none"))
+    quantize_gradients(model, lambda layer: SignGradient(scale="none", least=least))
     accumulators = [parameter for parameter in model.parameters() if is_accumulator(parameter)]
     others = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": accumulators, "lr": rate}, {"params": others}]
-    # Without a leak, and with a hysteresis of a step, Boolean sums up gradients.
+    # Without a leak, with a hysteresis of a step and its threshold in the middle, Boolean sums up gradients.
     optimizer = Boolean(
-        [group for group in groups if group["params"]], lr=learning_rate, leak=False, hysteresis=rate, seed=seed
+        [group for group in groups if group["params"]],
+        lr=learning_rate,
+        leak=False,
+        hysteresis=rate,
+        reach=1,
+        seed=seed,
     )
     return TrainingStep(model=model, optimizer=optimizer, loss=MarginLoss(margin=margin))

@@ -18,6 +18,7 @@ from bnn.quantizers.gradients import BackwardScale
 from bnn.quantizers.gradients.backward_scale import backward_factor
 from bnn.training import TrainingStep
 from bnn.weights import AccumulatorStore, default_store, is_accumulator
+from bnn.weights.accumulator import CODES_PER_UNIT
 
 
 def boolean_step(
@@ -28,6 +29,7 @@ def boolean_step(
     magnitude: bool = True,
     leak: bool = True,
     hysteresis: float = 1.0,
+    reach: float = 16.0,
     scale_backward: bool = False,
     dtype: torch.dtype = torch.float16,
     seed: int = 0,
@@ -38,9 +40,10 @@ def boolean_step(
         build: makes the network; layers that it gives no store get accumulators.
         rate: of the accumulation, the paper's eta: 150 with batch norm, 12 without.
         learning_rate: of Adam.
-        magnitude: see `Boolean`, as the next two.
+        magnitude: see `Boolean`, as the next three.
         leak: see `Boolean`.
         hysteresis: see `Boolean`.
+        reach: see `Boolean`.
         scale_backward: whether each layer's signal to the layer before is scaled by `backward_factor`, as networks
             without norms need; batch norms, whose gradient is divided by the deviation, do without.
         dtype: of the accumulators: float32, bfloat16, float16 or int8.
@@ -51,7 +54,7 @@ def boolean_step(
     initialize(model, generator=torch.Generator().manual_seed(seed))
     accumulators = [parameter for parameter in model.parameters() if is_accumulator(parameter)]
     for accumulator in accumulators:
-        to_ends_(accumulator.detach())
+        to_rest_(accumulator.detach(), reach)
     if scale_backward:
         quantize_gradients(model, _scale_of)
     others = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -62,14 +65,19 @@ def boolean_step(
         magnitude=magnitude,
         leak=leak,
         hysteresis=hysteresis,
+        reach=reach,
         seed=seed,
     )
     return TrainingStep(model=model, optimizer=optimizer)
 
 
-def to_ends_(accumulator: torch.Tensor) -> None:
-    """Moves accumulators to the end of their range on their own side, in place."""
-    low, high = (-128, 127) if accumulator.dtype is torch.int8 else (-1, 1)
+def to_rest_(accumulator: torch.Tensor, reach: float) -> None:
+    """Moves accumulators of `Boolean` to where m is 0 on their own side, in place; int8 to half a code."""
+    high = 1 / reach
+    low = -high
+    if accumulator.dtype is torch.int8:
+        high = round(CODES_PER_UNIT / reach) - 1
+        low = -1 - high
     accumulator.copy_(torch.where(accumulator >= 0, high, low))
 
 

@@ -11,6 +11,7 @@ def vgg_small(
     *,
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
+    width: int = 128,
     store: StoreFactory | None = None,
     input_quantizer: Quantizer | None = ApproxSign(),  # noqa: B008  (a pattern, copied)
 ) -> nn.Sequential:
@@ -23,12 +24,13 @@ def vgg_small(
     Args:
         input_shape: (C, H, W) of the images; H and W are multiples of 8.
         classes: outputs.
+        width: channels of the first two convolutions; the later pairs have twice and four times as many.
         store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
     channels, height, width = input_shape
     layers: list[nn.Module] = []
-    for i, outputs in enumerate((128, 128, 256, 256, 512, 512)):
+    for i, outputs in enumerate((width, width, 2 * width, 2 * width, 4 * width, 4 * width)):
         conv: BinaryConv2d | nn.Conv2d
         if i == 0:
             conv = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)

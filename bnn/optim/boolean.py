@@ -1,5 +1,6 @@
 """The Boolean optimizer of B+LD, which has no latent weights."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,16 +21,18 @@ class Boolean(Adam):
 
     b, of each parameter, is 0 at its first step and then the share of its weights that the last step did not flip.
 
-    Weight and m are one number here, an `Accumulator` a = w - m, whose sign is the weight: m w >= 1 where a has reached
-    0, and m = 0 where a is ±1. So the method is a step of accumulators with three switches, and with all of them off
-    that of the preset `edge-min`, `Adam` without means: the *magnitude* of the gradient counts and not its sign alone;
-    a *leak* draws a back to ±1; and what flips is set *hysteresis* away from 0, which is the whole range. In contrast
-    to the paper's m, a ends at ±1: a weight that was pushed far away from flipping needs no more to flip than a new
-    one.
+    Weight and m are one number here, an `Accumulator` a = (w - m) / reach, whose sign is the weight: m w >= 1 where a
+    has reached 0, and m = 0 where a is ±1 / reach. It ends at ±1, so that m w stays at 1 - reach and above; the paper's
+    m has no end. A weight that was pushed away from flipping has as far to come back; with a reach of 1 nothing of a
+    push away is kept.
+
+    The method is a step of accumulators with three switches, and with all of them off and a reach of 1 it is that of
+    the preset `edge-signs`, `Adam` without means: the *magnitude* of the gradient counts and not its sign alone; a
+    *leak* draws m back to 0; and what flips is set *hysteresis* beyond the threshold, where 1 is m = 0.
 
     lr is large, since gradients of a mean loss are small: the paper takes 150 for VGG-small with batch norm and 12
     without, and Adam of rate 1e-3 for norms and real layers, in a group of their own; a cosine takes both to 0. Weights
-    begin at ±1. Source: Nguyen et al. 2024 (Boolean logic deep learning), arXiv 2405.16339, algorithm 1, with what
+    begin at m = 0. Source: Nguyen et al. 2024 (Boolean logic deep learning), arXiv 2405.16339, algorithm 1, with what
     public re-implementations add to it.
 
     Args:
@@ -37,7 +40,8 @@ class Boolean(Adam):
         lr: rate of the accumulation in groups of accumulators, learning rate in others.
         magnitude: whether the size of the gradient counts.
         leak: whether b is the share of kept weights, and not 1.
-        hysteresis: magnitude of an accumulator that has just flipped, in (0, 1].
+        hysteresis: 1 - m w of a weight that has just flipped, in (0, 1].
+        reach: 1 and above: largest 1 - m w that is kept.
         betas: of Adam.
         eps: of Adam.
         state_dtype: of Adam's moments.
@@ -52,12 +56,13 @@ class Boolean(Adam):
         magnitude: bool = True,
         leak: bool = True,
         hysteresis: float = 1.0,
+        reach: float = 16.0,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         state_dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> None:
-        self._switches = {"magnitude": magnitude, "leak": leak, "hysteresis": hysteresis}
+        self._switches = {"magnitude": magnitude, "leak": leak, "hysteresis": hysteresis, "reach": reach}
         super().__init__(params, lr=lr, betas=betas, eps=eps, state_dtype=state_dtype, seed=seed)
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -66,6 +71,7 @@ class Boolean(Adam):
             group.setdefault(name, value)
         super().check_group(group)
         require(0 < group["hysteresis"] <= 1, "hysteresis lies in (0, 1]", group["hysteresis"])
+        require(1 <= group["reach"] < math.inf, "reach is at least 1 and finite", group["reach"])
 
     def check_state(self, group: dict[str, Any], parameter: Tensor, state: Mapping[str, Any]) -> None:
         """Refuses a state that steps of this optimizer cannot have left."""
@@ -101,9 +107,10 @@ def step_(values: Tensor, gradient: Tensor, group: Mapping[str, Any], kept: floa
         group: the options.
         kept: the decay b, in 0..1.
     """
-    weight = torch.where(values >= 0, 1.0, -1.0)
+    unit = 1 / group["reach"]
+    rest = torch.where(values >= 0, unit, -unit)
     gradient = gradient if group["magnitude"] else gradient.sign()
-    values.sub_(weight).mul_(kept).add_(weight).sub_(gradient, alpha=group["lr"])
-    flips = values * weight <= 0
-    values.copy_(torch.where(flips, -group["hysteresis"] * weight, values)).clamp_(-1, 1)
+    values.sub_(rest).mul_(kept).add_(rest).sub_(gradient, alpha=group["lr"] * unit)
+    flips = values * rest <= 0
+    values.copy_(torch.where(flips, -group["hysteresis"] * rest, values)).clamp_(-1, 1)
     return int(flips.sum())

@@ -14,11 +14,19 @@ from tests.contracts import randn
 NETWORK = partial(mlp, input_shape=(1, 4, 4), hidden=(32, 24))
 
 
-@pytest.mark.parametrize(("dtype", "ends"), [(torch.float16, {-1.0, 1.0}), (torch.int8, {-128, 127})])
-def test_weights_begin_as_fair_coins_at_the_ends(dtype, ends):
-    step = boolean_step(NETWORK, dtype=dtype, seed=3)
+@pytest.mark.parametrize(
+    ("dtype", "reach", "at"),
+    [
+        (torch.float16, 1, {-1.0, 1.0}),
+        (torch.float16, 16, {-1 / 16, 1 / 16}),
+        (torch.int8, 1, {-128, 127}),
+        (torch.int8, 16, {-8, 7}),
+    ],
+)
+def test_weights_begin_as_fair_coins_that_nothing_has_pushed(dtype, reach, at):
+    step = boolean_step(NETWORK, dtype=dtype, reach=reach, seed=3)
     for _, store in named_stores(step.model):
-        assert set(store.trained.detach().unique().tolist()) == ends
+        assert set(store.trained.detach().unique().tolist()) == at
         assert 0.2 < (store.trained.detach() > 0).float().mean() < 0.8
     assert isinstance(step.optimizer, Boolean)
 

@@ -55,7 +55,7 @@ SMALL = {
     gxnor_vgg: {"input_shape": (1, 8, 16), "classes": 3},
     binarynet: {"input_shape": (1, 8, 16), "classes": 3},
     vgg7: {"input_shape": (1, 8, 16), "classes": 3, "width": 8, "hidden": 12},
-    vgg_small: {"input_shape": (1, 16, 8), "classes": 3},
+    vgg_small: {"input_shape": (1, 16, 8), "classes": 3, "width": 8},
     resnet8: {"input_shape": (2, 12, 8), "classes": 3},
     resnet18: {"input_shape": (1, 16, 8), "classes": 3},
     resnet20: {"input_shape": (2, 12, 8), "classes": 3},

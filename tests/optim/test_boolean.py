@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -7,17 +9,17 @@ from bnn.weights.accumulator import decode
 from tests.contracts import randn, signs
 
 
-def accumulators(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Accumulator:
-    start = signs(randn(*shape, seed=seed))
-    return Accumulator(start if dtype is not torch.int8 else torch.where(start > 0, 127, -128).to(dtype))
+def accumulators(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, reach: float = 1.0) -> Accumulator:
+    start = signs(randn(*shape, seed=seed)) / reach
+    return Accumulator(start if dtype is not torch.int8 else (128 * start).clamp(max=127).to(dtype))
 
 
-def of_the_paper(weight, gradients, rate, *, leak=True):
-    """The algorithm as it is printed, with the weight and its m apart, but for m w, which stays at 0 and above."""
+def of_the_paper(weight, gradients, rate, *, leak=True, reach=math.inf):
+    """The algorithm as it is printed, with the weight and its m apart; m w stays at 1 - reach and above."""
     m, kept = torch.zeros_like(weight), 0.0 if leak else 1.0
     for q in gradients:
         m = kept * m + rate * q
-        m = torch.where(m * weight < 0, 0.0, m)
+        m = torch.where(m * weight < 1 - reach, (1 - reach) * weight, m)
         flips = m * weight >= 1
         weight, m = torch.where(flips, -weight, weight), torch.where(flips, 0.0, m)
         kept = 1 - flips.float().mean().item() if leak else 1.0
@@ -25,24 +27,26 @@ def of_the_paper(weight, gradients, rate, *, leak=True):
 
 
 @pytest.mark.parametrize("leak", [True, False])
-def test_is_the_algorithm_of_the_paper(leak):
-    parameter = accumulators(7, 40)
-    weight = parameter.detach().clone()
+@pytest.mark.parametrize(("reach", "clamps_at"), [(16.0, math.inf), (1.5, 1.5), (1.0, 1.0)])
+def test_is_the_algorithm_of_the_paper(leak, reach, clamps_at):
+    """With a reach of 16 no m of these gradients gets to its bound."""
+    parameter = accumulators(7, 40, reach=reach)
+    weight = signs(parameter.detach())
     gradients = [randn(7, 40, seed=10 + k) for k in range(12)]
-    optimizer = Boolean([parameter], lr=0.3, leak=leak)
+    optimizer = Boolean([parameter], lr=0.3, leak=leak, reach=reach)
     for gradient in gradients:
         parameter.grad = gradient
         optimizer.step()
-    expected, m = of_the_paper(weight, gradients, 0.3, leak=leak)
+    expected, m = of_the_paper(weight, gradients, 0.3, leak=leak, reach=clamps_at)
     assert torch.equal(signs(parameter.detach()), expected)
     assert not torch.equal(expected, weight)
-    torch.testing.assert_close(parameter.detach(), expected - m, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(reach * parameter.detach(), expected - m, atol=1e-5, rtol=1e-5)
 
 
 def test_a_weight_flips_where_the_gradient_has_its_sign():
     parameter = Accumulator(torch.tensor([1.0, 1.0, -1.0, -1.0]))
     parameter.grad = torch.tensor([2.0, -2.0, 2.0, -2.0])
-    optimizer = Boolean([parameter], lr=0.6)
+    optimizer = Boolean([parameter], lr=0.6, reach=1)
     optimizer.step()
     assert parameter.tolist() == [-1, 1, -1, 1]
     assert optimizer.state[parameter]["kept_share"] == 0.5
@@ -50,7 +54,7 @@ def test_a_weight_flips_where_the_gradient_has_its_sign():
 
 def test_the_leak_is_the_share_of_weights_that_the_last_step_kept():
     parameter = Accumulator(torch.tensor([1.0, 1.0, 1.0, 1.0]))
-    optimizer = Boolean([parameter], lr=0.5)
+    optimizer = Boolean([parameter], lr=0.5, reach=1)
     parameter.grad = torch.tensor([2.0, 1.0, 0.0, 0.0])
     optimizer.step()  # the first flips
     torch.testing.assert_close(parameter.detach(), torch.tensor([-1.0, 0.5, 1.0, 1.0]))
@@ -63,7 +67,7 @@ def test_the_leak_is_the_share_of_weights_that_the_last_step_kept():
 
 def test_with_all_switches_off_it_is_the_step_of_edge_min():
     one, other = (Accumulator(randn(6, 50).clamp(-1, 1)) for _ in range(2))
-    boolean = Boolean([one], lr=0.02, magnitude=False, leak=False, hysteresis=0.4)
+    boolean = Boolean([one], lr=0.02, magnitude=False, leak=False, hysteresis=0.4, reach=1)
     edge_min = Adam([other], lr=0.02, betas=(0.0, 0.0), hysteresis_steps=20.0)
     for step in range(60):
         for parameter in (one, other):
@@ -77,13 +81,13 @@ def test_the_magnitude_counts_or_does_not():
     for magnitude, expected in ((True, [0.8, 0.2]), (False, [0.8, 0.8])):
         parameter = Accumulator(torch.ones(2))
         parameter.grad = torch.tensor([1.0, 4.0])
-        Boolean([parameter], lr=0.2, magnitude=magnitude).step()
+        Boolean([parameter], lr=0.2, magnitude=magnitude, reach=1).step()
         torch.testing.assert_close(parameter.detach(), torch.tensor(expected))
 
 
 def test_eight_bits_follow_the_floats():
-    narrow, wide = accumulators(20, 300, dtype=torch.int8), accumulators(20, 300)
-    optimizers = [Boolean([parameter], lr=0.05, leak=False) for parameter in (narrow, wide)]
+    narrow, wide = (accumulators(20, 300, dtype=dtype, reach=4) for dtype in (torch.int8, torch.float32))
+    optimizers = [Boolean([parameter], lr=0.05, leak=False, reach=4) for parameter in (narrow, wide)]
     for step in range(40):
         for parameter, optimizer in zip((narrow, wide), optimizers, strict=True):
             parameter.grad = randn(20, 300, seed=step)
@@ -105,6 +109,12 @@ def test_real_parameters_are_stepped_by_adam():
 def test_hysteresis_is_checked(hysteresis):
     with pytest.raises(ValueError, match=r"^hysteresis lies in \(0, 1\], got"):
         Boolean([accumulators(2, 2)], hysteresis=hysteresis)
+
+
+@pytest.mark.parametrize("reach", [0.5, math.inf])
+def test_reach_is_checked(reach):
+    with pytest.raises(ValueError, match=r"^reach is at least 1 and finite, got"):
+        Boolean([accumulators(2, 2)], reach=reach)
 
 
 @pytest.mark.parametrize("state", [{"step": 0}, {"step": 1, "kept_share": 1.5}, {"step": 1, "kept_share": "x"}])

@@ -15,6 +15,17 @@ def test_is_the_sign_over_the_root_of_n_and_zero_stays(scale, n):
     torch.testing.assert_close(SignGradient(scale=scale)(GRADIENT), SIGNS / math.sqrt(n))
 
 
+def test_small_elements_count_zero_where_it_is_asked_for():
+    """The mean magnitude is 11 / 8."""
+    for least, signs in (
+        (0.5, [1, -1, 0, 0, 0, 1, 0, 1]),
+        (1.0, [1, -1, 0, 0, 0, 1, 0, 0]),
+        (2.0, [1, 0, 0, 0, 0, 1, 0, 0]),
+    ):
+        q = SignGradient(scale="none", least=least)(GRADIENT)
+        assert q.flatten().tolist() == signs
+
+
 def test_default_is_that_of_the_public_code():
     assert SignGradient().scale == "layer"
     assert SignGradient().storage_bits == 2
@@ -42,6 +53,10 @@ def test_options_are_checked():
         SignGradient(scale="tensor")
     with pytest.raises(ValueError, match="takes scale='none', got 'layer'"):
         SignGradient(packed=True)
+    with pytest.raises(ValueError, match=r"0 of a packed gradient, got 0\.5"):
+        SignGradient(scale="none", packed=True, least=0.5)
+    with pytest.raises(ValueError, match=r"^the least magnitude is finite, at least 0, .* got -1"):
+        SignGradient(least=-1)
 
 
 def test_packed_signs_of_a_generator_are_all_that_is_wanted_of_a_product(generator):

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from bnn.cli import main
+from bnn.errors import RecipeError
 from bnn.layers import BinaryLayer, HadamardClassifier
 from bnn.training.directory import read_json
 from bnn.training.recipe import load_recipe
-from tests.recipes.small_data import write_mnist
+from bnn.weights import named_stores
+from tests.recipes.small_data import write_images, write_mnist
 
 RECIPE = load_recipe(Path(__file__).parents[2] / "recipes" / "methods.py")
 SMALL = {"epochs": 2, "batch_size": 10, "validation": 0.0}
@@ -63,6 +65,27 @@ def test_the_rate_goes_with_the_root_of_the_batch(digits):
     plain, wide = (RECIPE(data_dir=digits, rate_of_batch=of, **SMALL) for of in (None, 40))
     rates = [run.optimizer.param_groups[0]["lr"] for run in (plain, wide)]
     assert rates[1] == pytest.approx(rates[0] / 2)
+
+
+@pytest.mark.parametrize("optimizer", ["boolean", "boolean_no_leak", "bep"])
+def test_the_rates_of_a_method_are_those_that_are_named(optimizer, digits):
+    run = RECIPE(data_dir=digits, optimizer=optimizer, rate=7.0, learning_rate=0.02, **SMALL)
+    assert [group["lr"] for group in run.optimizer.param_groups] == [7.0, 0.02]
+    own = [group["lr"] for group in RECIPE(data_dir=digits, optimizer=optimizer, **SMALL).optimizer.param_groups]
+    assert own[0] != 7.0
+    assert own[1] == 1e-3
+
+
+def test_a_preset_has_no_accumulators_rate(digits):
+    with pytest.raises(RecipeError, match=r"^--rate is of accumulators: name a method with --optimizer"):
+        RECIPE(data_dir=digits, rate=7.0, **SMALL)
+
+
+def test_a_quarter_of_vgg_small_has_a_quarter_of_its_channels(tmp_path):
+    write_images(tmp_path)
+    run = RECIPE(data_dir=tmp_path, dataset="cifar10", model="vgg_small_quarter", optimizer="boolean", **SMALL)
+    shapes = [tuple(store.shape[:2]) for _, store in named_stores(run.model)]
+    assert shapes == [(32, 32), (64, 32), (64, 64), (128, 64), (128, 128)]
 
 
 @pytest.mark.parametrize(

@@ -24,19 +24,29 @@ class SignGradient(GradientQuantizer):
     Args:
         scale: N. `layer`: all elements of the tensor. `fan_in`: those of one output channel. `none`: 1.
         packed: whether to return a `BitTensor`, of 1 bit an element; it needs the scale `none`.
+        least: magnitude, in mean magnitudes of the tensor, below which an element counts 0; at least 0. Of the dense
+            form.
         generator: of the signs of zeros in the packed form.
     """
 
     def __init__(
-        self, *, scale: Scale = "layer", packed: bool = False, generator: torch.Generator | None = None
+        self,
+        *,
+        scale: Scale = "layer",
+        packed: bool = False,
+        least: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(generator=generator)
         if scale not in get_args(Scale):
             raise ValueError(f"the scale of a sign gradient is one of {', '.join(get_args(Scale))}, got {scale!r}")
         if packed and scale != "none":
             raise ValueError(f"a packed gradient is ±1 and takes scale='none', got {scale!r}")
+        if not 0 <= least < math.inf or (packed and least):
+            raise ValueError(f"the least magnitude is finite, at least 0, and 0 of a packed gradient, got {least}")
         self.scale = scale
         self.packed = packed
+        self.least = least
         self.storage_bits = 1 if packed else 2
 
     def forward(self, gradient: Tensor) -> Tensor:
@@ -47,7 +57,11 @@ class SignGradient(GradientQuantizer):
         if self.packed:
             return BitTensor.from_dense(gradient if self.generator is None else self._without_zeros(gradient))
         scaled_shape = {"layer": gradient.shape, "fan_in": gradient.shape[1:], "none": ()}[self.scale]
-        return gradient.sign().mul_(1 / math.sqrt(max(1, math.prod(scaled_shape))))
+        signs = gradient.sign()
+        if self.least:
+            magnitudes = gradient.abs()
+            signs.masked_fill_(magnitudes < self.least * magnitudes.mean(), 0)
+        return signs.mul_(1 / math.sqrt(max(1, math.prod(scaled_shape))))
 
     def sign_seed(self) -> int | None:
         """In the packed form with a generator."""
@@ -60,4 +74,4 @@ class SignGradient(GradientQuantizer):
         return torch.where(gradient == 0, noise, gradient)
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"scale={self.scale}, packed={self.packed}"
+        return f"scale={self.scale}, packed={self.packed}, least={self.least}"
