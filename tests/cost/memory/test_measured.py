@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from bnn.cost.memory.measured import MeasuredMemory, measure_step, random_batch
+from bnn.ops.memory import RESULTS, empty
 from bnn.training import TrainingStep
 
 
@@ -56,6 +57,23 @@ def test_copies_of_running_statistics_are_in_the_peak():
     model.register_buffer("statistics", torch.zeros(100_000))
     # The buffer itself, and its copy.
     assert measured(model).peak_live_bytes - plain == pytest.approx(2 * 400_000, abs=300)
+
+
+class Stages(nn.Module):
+    """Makes a result of 4 MiB, lets go of it, and makes one of 1 MiB, which does not take its place."""
+
+    def forward(self, x):
+        empty((1 << 20,), torch.float32)
+        empty((1 << 18,), torch.float32)
+        return x
+
+
+def test_what_is_kept_for_results_counts_until_it_is_given_back(monkeypatch):
+    monkeypatch.setattr(RESULTS, "is_kept", True)
+    plain = measured(linear()).peak_live_bytes
+    # The piece of 1 MiB goes back to the system before one of 4 MiB comes from there.
+    assert measured(nn.Sequential(Stages(), linear())).peak_live_bytes - plain == pytest.approx(4 << 20, rel=0.01)
+    RESULTS.give_back()
 
 
 def test_batches_have_the_zeros_of_a_black_border():
