@@ -62,14 +62,19 @@ def bep_step(
 
     Args:
         build: makes the network; layers that it gives no store get accumulators.
-        rate: of the sums of signs, above 0. A step of 2 for integers of b bits is one of 2^(2 - b) here.
+        rate: of the sums of signs, above 0 and at most 1. A step of 2 for integers of b bits is one of 2^(2 - b) here.
         learning_rate: of Adam.
         margin: of the loss.
         least: magnitude of an error, in mean magnitudes of its layer, below which it counts 0. Behind a batch norm,
             whose gradient of an example depends on all, no error is 0 by itself, not where the margin holds either.
         dtype: of the accumulators, which are rounded at random: float32, bfloat16, float16 or int8.
         seed: of the weights and the roundings.
+
+    Raises:
+        RecipeError: the rate or the margin is out of its range.
     """
+    if not 0 < rate <= 1:
+        raise RecipeError(f"the rate of sums of signs lies in (0, 1], got {rate}")
     with default_store(partial(AccumulatorStore, dtype=dtype)):
         model = build()
     initialize(model, generator=torch.Generator().manual_seed(seed))

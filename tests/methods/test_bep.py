@@ -56,6 +56,12 @@ def test_learns():
     assert all(store.is_binary for _, store in named_stores(step.model))
 
 
+@pytest.mark.parametrize("rate", [0, 1.5])
+def test_rates_are_checked(rate):
+    with pytest.raises(RecipeError, match=rf"^the rate of sums of signs lies in \(0, 1\], got {rate}$"):
+        bep_step(partial(mlp, input_shape=(1, 4, 4)), rate=rate)
+
+
 def test_margins_are_checked():
     with pytest.raises(RecipeError, match="the margin is above 0 and finite, got 0"):
         MarginLoss(margin=0)

@@ -69,11 +69,10 @@ def test_the_rate_goes_with_the_root_of_the_batch(digits):
 
 @pytest.mark.parametrize("optimizer", ["boolean", "boolean_no_leak", "bep"])
 def test_the_rates_of_a_method_are_those_that_are_named(optimizer, digits):
-    run = RECIPE(data_dir=digits, optimizer=optimizer, rate=7.0, learning_rate=0.02, **SMALL)
-    assert [group["lr"] for group in run.optimizer.param_groups] == [7.0, 0.02]
+    run = RECIPE(data_dir=digits, optimizer=optimizer, rate=0.25, learning_rate=0.02, **SMALL)
+    assert [group["lr"] for group in run.optimizer.param_groups] == [0.25, 0.02]
     own = [group["lr"] for group in RECIPE(data_dir=digits, optimizer=optimizer, **SMALL).optimizer.param_groups]
-    assert own[0] != 7.0
-    assert own[1] == 1e-3
+    assert own == [2**-11 if optimizer == "bep" else 150, 1e-3]
 
 
 def test_a_preset_has_no_accumulators_rate(digits):
