@@ -28,7 +28,7 @@ def vgg_small(
         store: makes the binary weights' stores; by default `bnn.weights.default_store`'s.
         input_quantizer: pattern for the binary convolutions' inputs; None leaves them real.
     """
-    channels, height, width = input_shape
+    channels, *size = input_shape
     layers: list[nn.Module] = []
     for i, outputs in enumerate((width, width, 2 * width, 2 * width, 4 * width, 4 * width)):
         conv: BinaryConv2d | nn.Conv2d
@@ -41,5 +41,5 @@ def vgg_small(
         pool = MaxPool2d(2) if i % 2 else None
         layers.append(BinaryBlock(conv, nn.BatchNorm2d(outputs), pool=pool, activation=nn.Hardtanh()))
         channels = outputs
-    layers += [nn.Flatten(), nn.Linear(channels * (height // 8) * (width // 8), classes)]
+    layers += [nn.Flatten(), nn.Linear(channels * (size[0] // 8) * (size[1] // 8), classes)]
     return nn.Sequential(*layers)
