@@ -237,9 +237,10 @@ def _other_tensors(content: bytes, chance: Random) -> bytes:
 
 
 def _has_many_epochs(path: Path) -> bool:
+    """Whether it asks for more than ten epochs, or leaves it to the recipe, which takes a hundred."""
     try:
-        return int(json.loads(path.read_text())["arguments"]["epochs"]) > 10
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return int(json.loads(path.read_text())["arguments"].get("epochs", 100)) > 10
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return False
 
 

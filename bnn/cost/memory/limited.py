@@ -79,8 +79,10 @@ def _grown_bytes(make: Callable[[], TrainingStep], input_shape: tuple[int, ...],
     """By how much the addresses of a copy of this process grow at most; the peak of a copy begins anew."""
 
     def work() -> int:
-        # One that is not reached: a limit is what tells `standard` to hold little.
-        resource.setrlimit(resource.RLIMIT_DATA, (_UNREACHED_BYTES, _UNREACHED_BYTES))
+        # One that is not reached, for a limit is what tells `standard` to hold little; not all may raise a hard one.
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        unreached = _UNREACHED_BYTES if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_DATA, (unreached, hard))
         before = _status_bytes("VmSize")
         _take_steps(make(), input_shape, batch_size)
         return _status_bytes("VmPeak") - before

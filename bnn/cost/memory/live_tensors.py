@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnn.bits import BitTensor
+from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
 from bnn.ops.memory import LARGE_BYTES, MOST_TIMES, RESULTS
 
 # Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
@@ -23,6 +25,7 @@ _PACKS = ("bnn::", "aten::new_empty")
 # Elementwise operations whose truth values stay as they are.
 _TAKES_MASK = ("aten::where", "aten::masked_fill")
 _FEW_CHANNELS = 4
+_FEW_IMAGES = 16  # fewer of them have no code for a kernel of 1x1
 # Operations whose first result takes the place of earlier ones on the CPU, if it is large; and `bnn.ops.memory.empty`.
 _REUSES_MEMORY = {
     "aten::empty",
@@ -35,7 +38,10 @@ _REUSES_MEMORY = {
     "bnn::real_conv2d_backward_weight",
 }
 _READ_NUMBER = "aten::_local_scalar_dense"
-_CONVOLUTIONS = ("aten::convolution", "aten::convolution_backward")
+_BACKWARD = "aten::convolution_backward"
+_CONVOLUTIONS = ("aten::convolution", _BACKWARD)
+# Those of real numbers for which there are kernels up to a size, and torch's own above it.
+_OF_FLOATS = {"bnn::float_conv2d": "aten::convolution", "bnn::real_conv2d_backward_weight": _BACKWARD}
 
 KEPT = ("freed", 0)
 """The source of memory that is kept for results to come."""
@@ -75,8 +81,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a number may be read from a meta tensor. It is then taken to be 1, or true: what code asks of
         gradients and moments is whether they are finite, and whether there are some that need more work."""
         self.convolutions: set[tuple[object, ...]] = set()
-        """Torch's own convolutions that differ in a shape, layout or dtype, forward and backward: oneDNN makes code for
-        each of them."""
+        """Results of torch's own convolutions that differ in a shape, layout or dtype, forward and backward: oneDNN
+        makes code for each of them, and thrice as much for an input's gradient where the kernel strides."""
         self._log: list[tuple[Memory, int]] = []
         self._pieces = _Pieces() if device.type == "meta" and RESULTS.is_kept else None
         self._of_storage: dict[int, Memory] = {}
@@ -105,6 +111,16 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             held[memory] = held.get(memory, 0) + change
         return {memory: nbytes for memory, nbytes in held.items() if nbytes}
 
+    def allocated_bytes(self) -> int:
+        """The most that large storages take at once, and the most that small ones do, maybe at another moment.
+
+        So much the GNU C library takes for them where the threshold for pieces of their own is `LARGE_BYTES`: small
+        ones lie in a heap that can shrink at its end alone, where something else always lies.
+        """
+        large = [change for memory, change in self._log if memory.nbytes >= LARGE_BYTES]
+        small = [change for memory, change in self._log if memory.nbytes < LARGE_BYTES]
+        return max(accumulate(large, initial=0)) + max(accumulate(small, initial=0))
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -117,23 +133,34 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == _READ_NUMBER and inputs[0].is_meta and self.may_read_numbers:
             return torch.ones((), dtype=inputs[0].dtype).item()
         results = func(*args, **kwargs)
-        if name in _CONVOLUTIONS:
-            self.convolutions.add((name, *((x.shape, x.stride(), x.dtype) for x in inputs)))
         if name == "aten::convolution" and any(_channels_lie_last(x) for x in inputs[:2]):
             results = results.contiguous(memory_format=torch.channels_last)  # as it is on the CPU
         outputs = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
+        computing = _computing(name, inputs, outputs)
+        stride = max(args[4]) if name == _BACKWARD and args[-1][0] else 1
+        if computing in _CONVOLUTIONS:
+            self._note_convolution(computing, inputs, outputs, stride)
         inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
         is_written = not name.startswith(_UNWRITTEN)
         holds_weights = is_written and bool(inputs) and all(self.memory_of(x).holds_weights for x in inputs)
         for number, x in enumerate(outputs):
-            self._note(x, (name, number), holds_weights=holds_weights)
+            self._note(x, (computing, number), holds_weights=holds_weights)
         if not _only_views(func):
             for x in inputs + outputs if is_written else inputs:
                 self._use(x)
-            if workspace := workspace_bytes(func, inputs):
+            if workspace := workspace_bytes(func, inputs, stride=stride):
                 memory = Memory(workspace, 4, False, 1, (name, len(outputs)), False)
                 self._log += [(memory, workspace), (memory, -workspace)]
         return results
+
+    def _note_convolution(self, name: str, inputs: list[Tensor], outputs: list[Tensor], stride: int) -> None:
+        operands = [*inputs, *outputs]  # torch's backward pass takes the weight, and this package's gives its gradient
+        x, weight = operands[1:3] if name == _BACKWARD else operands[:2]
+        if weight.shape[2:].numel() == 1 and len(x) < _FEW_IMAGES:
+            return  # a product of matrices on one thread
+        key = tuple((operand.shape, operand.stride(), operand.dtype) for operand in inputs)
+        results = sum(1 for y in outputs if y.dim() == weight.dim())  # a bias has no code of its own
+        self.convolutions |= {(name, number, *key) for number in range(results + (2 if stride > 1 else 0))}
 
     def _note(self, x: Tensor, source: tuple[str, int], *, holds_weights: bool) -> Memory:
         storage = x.untyped_storage()
@@ -191,6 +218,15 @@ class _Pieces:
         return [(piece, result.nbytes)]
 
 
+def _computing(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> str:
+    """The operation that computes another's result on the CPU: itself, or one of torch where there is no kernel."""
+    if name not in _OF_FLOATS or inputs[0].dtype is not torch.float32:
+        return name
+    x, weight = inputs if name == "bnn::float_conv2d" else (inputs[1], outputs[0])
+    has_kernel = weight.numel() <= MAX_FLOAT_WEIGHTS and weight.shape[1] == x.shape[1]
+    return name if has_kernel else _OF_FLOATS[name]
+
+
 def _size(memory: Memory) -> int:
     return memory.nbytes
 
@@ -201,21 +237,28 @@ def _is_large_result(memory: Memory) -> bool:
     return operation in _REUSES_MEMORY and number == 0 and memory.nbytes >= LARGE_BYTES
 
 
-def workspace_bytes(func: Any, inputs: list[Tensor]) -> int:
+def workspace_bytes(func: Any, inputs: list[Tensor], *, stride: int = 1) -> int:
     """Bytes that some operations take on the CPU while they run, besides their results.
+
+    Args:
+        func: the operation.
+        inputs: its tensors.
+        stride: of the convolution whose input's gradient is formed.
 
     Seen in the allocations of torch 2.13 with oneDNN: a convolution's backward pass copies operands whose layout is
     not its own; where channels lie last it then forms the weight's gradient, unless the kernel is 1x1, in a layout of
-    its own and copies that, and else has all operands in such layouts, but for images of few channels. The backward
-    pass of a batch norm begins with a copy of the output's gradient; elementwise operations on several dtypes copy the
-    narrower operands; and operations on bits copy images whose channels do not lie last.
+    its own and copies that, and else has all operands in such layouts, but for images of few channels; where it
+    strides, the input's gradient is formed of a copy of the output's, an image at a time. The backward pass of a batch
+    norm begins with a copy of the output's gradient; elementwise operations on several dtypes copy the narrower
+    operands; and operations on bits copy images whose channels do not lie last.
     """
     name = func._schema.name
-    if name == "aten::convolution_backward":
+    if name == _BACKWARD:
         gradient, x, weight = operands = inputs[:3]
         last = _channels_lie_last(x) or _channels_lie_last(weight)
         layout = torch.channels_last if last else torch.contiguous_format
         copies = sum(_nbytes(operand) for operand in operands if not operand.is_contiguous(memory_format=layout))
+        copies += _nbytes(gradient[:1]) if stride > 1 and weight.shape[2:].numel() > 1 else 0
         if last:
             return copies + (2 * _nbytes(weight) if weight.shape[2:].numel() > 1 else 0)
         return copies + _nbytes(gradient) + _nbytes(weight) + (_nbytes(x) if x.shape[1] > _FEW_CHANNELS else 0)

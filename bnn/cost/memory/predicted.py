@@ -104,7 +104,7 @@ def predict_step(step: TrainingStep, *, input_shape: tuple[int, ...], batch_size
             roles.take("optimizer state", "always", [live.memory_of(state) for state in step.states()])
     table = _table(live, roles)
     modules = sum(1 for _ in model.modules())
-    needed_bytes = process_bytes(table.total_bytes, modules=modules, convolutions=len(live.convolutions))
+    needed_bytes = process_bytes(live.allocated_bytes(), modules=modules, convolutions=len(live.convolutions))
     return StepMemory(max(saved_bytes), table, needed_bytes)
 
 

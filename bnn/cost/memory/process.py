@@ -2,8 +2,8 @@
 
 # Python's objects of a module, and what autograd notes of it.
 _MODULE_BYTES = 1 << 14
-# The addresses that oneDNN reserves for the code of a convolution: some kernels of 256 KiB each.
-_CONVOLUTION_BYTES = 5 << 18
+# The addresses that oneDNN reserves for the code of a convolution's result: two or three kernels of 256 KiB each.
+_CONVOLUTION_BYTES = 5 << 17
 # What the C library holds beyond the tensors: holes, small tensors and the workspaces of kernels. Above the need of
 # each network that was tried under a limit of the process's memory (benchmarks/records), as `least_private_bytes`
 # measures it.
@@ -18,9 +18,9 @@ def process_bytes(tensor_bytes: float, *, modules: int, convolutions: int) -> fl
     10 MiB that MKL takes for its first product of large matrices and keeps.
 
     Args:
-        tensor_bytes: the most that tensors take at once, such as `StepMemory.table.total_bytes`.
+        tensor_bytes: what is allocated for tensors, such as `LiveTensors.allocated_bytes`.
         modules: of the network.
-        convolutions: of torch's own that differ, forward and backward, such as `LiveTensors.convolutions`.
+        convolutions: results of torch's own that differ, forward and backward, such as `LiveTensors.convolutions`.
     """
     held = _HELD * tensor_bytes + _HELD_BYTES
     return tensor_bytes + held + modules * _MODULE_BYTES + convolutions * _CONVOLUTION_BYTES

@@ -79,12 +79,25 @@ class SpeedMeter(Callback):
 class ExchangeMeter(Callback):
     """Adds `exchange`, `ranks` and `sent_bytes_a_step`, what a rank sends in a step, where several train together.
 
-    Bytes are counted as `bnn.distributed.Ranks` says, and are those of the steps since the run began or was resumed.
+    Bytes are counted as `bnn.distributed.Ranks` says, and are those of all steps since the run began.
     """
 
-    def on_fit_begin(self, trainer: Trainer) -> None:
-        """Starts to count."""
+    def __init__(self) -> None:
         self._sent = self._steps = 0
+
+    def state(self) -> dict[str, Any]:
+        """The bytes and steps up to now."""
+        return {"sent": self._sent, "steps": self._steps}
+
+    def check(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Refuses what are no numbers of bytes and steps."""
+        if state:
+            require_numbers(state["sent"], state["steps"])
+
+    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Takes those of the run's earlier parts."""
+        if state:
+            self._sent, self._steps = state["sent"], state["steps"]
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         """What evaluation has sent is not counted."""

@@ -117,8 +117,8 @@ def test_workspace_of_operations():
 
 
 def test_workspace_of_a_convolution_s_backward():
-    def workspace(gradient, x, weight):
-        return workspace_bytes(aten.convolution_backward.default, [gradient, x, weight])
+    def workspace(gradient, x, weight, **stride):
+        return workspace_bytes(aten.convolution_backward.default, [gradient, x, weight], **stride)
 
     gradient, x, weight = torch.ones(2, 8, 3, 3), torch.ones(2, 5, 5, 5), torch.ones(8, 5, 3, 3)
     nbytes = [4 * tensor.numel() for tensor in (gradient, x, weight)]
@@ -130,6 +130,80 @@ def test_workspace_of_a_convolution_s_backward():
     assert workspace(gradient, x, weight) == sum(nbytes)
     assert workspace(last[0], x, weight) == sum(nbytes) + nbytes[0]
     assert workspace(gradient, x[:, :1].contiguous(), weight[:, :1].contiguous()) == nbytes[0] + nbytes[2] // 5
+    image = nbytes[0] // 2
+    assert workspace(*last, stride=2) == 2 * nbytes[2] + image
+    assert workspace(gradient, x, weight, stride=2) == sum(nbytes) + image
+    assert workspace(last[0], last[1], last[2][:, :, :1, :1], stride=2) == 4 * 8 * 5
+
+
+def test_an_image_is_copied_where_the_gradient_of_the_input_of_a_stride_is_formed():
+    def peak_of(**options):
+        live = watched("meta")
+        x, weight = (
+            torch.empty(1, 3, 40, 40, device="meta"),
+            torch.empty(64, 3, 3, 3, device="meta", requires_grad=True),
+        )
+        x.requires_grad_(options["needs_gradient"])
+        with live:
+            y = torch.nn.functional.conv2d(x, weight, stride=options["stride"], padding=1)
+            y.backward(torch.empty_like(y))
+        return peak(live), y.nbytes
+
+    (strided, gradient), (plain, _) = (peak_of(stride=2, needs_gradient=needed) for needed in (True, False))
+    assert strided - plain == gradient + 4 * 3 * 40 * 40  # and the gradient itself
+    (strided, _), (plain, _) = (peak_of(stride=1, needs_gradient=needed) for needed in (True, False))
+    assert strided - plain == 4 * 3 * 40 * 40
+
+
+def convolutions_of(x_shape, weight_shape, *, stride=1, needs_gradient=True, device="meta") -> int:
+    live = watched(device)
+    x = torch.empty(x_shape, device=device, requires_grad=needs_gradient)
+    weight, bias = (torch.empty(shape, device=device, requires_grad=True) for shape in (weight_shape, weight_shape[:1]))
+    with live:
+        for _ in range(2):
+            y = torch.nn.functional.conv2d(x, weight, bias, stride=stride)
+            y.backward(torch.empty_like(y))
+    return len(live.convolutions)
+
+
+def test_convolutions_that_onednn_makes_code_for():
+    assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3)) == 3  # the output and two gradients, each once
+    assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), needs_gradient=False) == 2
+    assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), stride=2) == 5
+    assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), stride=2, needs_gradient=False) == 2
+    assert convolutions_of((15, 3, 9, 9), (8, 3, 1, 1)) == 0, "a product of matrices"
+    assert convolutions_of((16, 3, 9, 9), (8, 3, 1, 1)) == 3
+
+
+@pytest.mark.parametrize(("side", "is_torchs"), [(4, False), (6, True)])
+def test_convolutions_of_floats_that_have_no_kernel_are_those_of_torch(monkeypatch, side, is_torchs):
+    """Their results are no pieces that are kept, as on the CPU, and they have code."""
+    monkeypatch.setattr(RESULTS, "is_kept", True)
+    live, window = watched("meta"), [1, 1, 0, 0, 1, 1, 1]
+    x, weight = torch.empty(4, 3, 50, 50, device="meta"), torch.empty(64, 3, side, side, device="meta")
+    with live:
+        y = torch.ops.bnn.float_conv2d(x, weight, window, torch.float32)
+        q = torch.empty_like(y)
+        gradient = torch.ops.bnn.real_conv2d_backward_weight(q, x, weight.shape, window)
+        size = y.nbytes
+        del y
+        z = q.double()
+    kept = [nbytes for memory, nbytes in live.at_peak().items() if memory.source == KEPT]
+    assert kept == ([] if is_torchs else [size])
+    assert len(live.convolutions) == (2 if is_torchs else 0)
+    del gradient, z
+
+
+def test_small_storages_keep_what_they_take_at_most():
+    live, large = watched("meta"), 1 << 18
+    with live:
+        a = torch.ones(100, device="meta")
+        del a
+        b = torch.ones(large, dtype=torch.uint8, device="meta")
+        c = torch.ones(50, device="meta")
+        del b, c
+    assert peak(live) == large + 200
+    assert live.allocated_bytes() == large + 400
 
 
 def test_workspace_belongs_to_the_peak():

@@ -10,11 +10,12 @@ import bnn.cost.meters.summary
 from bnn.cost import storage
 from bnn.cost.energy import HOROWITZ_45NM, PRICE_TABLES, PriceTable, count_step
 from bnn.cost.meters import EnergyMeter, MemoryMeter, StorageMeter
-from bnn.cost.meters.summary import read_ledger
+from bnn.cost.meters.summary import ExchangeMeter, read_ledger
+from bnn.distributed.votes import Count
 from bnn.errors import Interrupted, RunError
 from bnn.models import mlp
 from bnn.presets import prepare
-from bnn.training import Run, Trainer
+from bnn.training import Callback, Run, Trainer
 from bnn.weights import is_accumulator
 from tests.training.tiny_runs import EPOCHS, STEPS_AN_EPOCH, SignalAt, sgd_run, tiny_dataset
 
@@ -106,6 +107,26 @@ def test_skipped_steps_take_no_energy_and_the_table_can_be_another(tmp_path):
     # Forward and the gradient of the weight everywhere, the gradient of the input but for the first layer.
     assert summary["energy_j"] == (STEPS_AN_EPOCH - 1) * 12 * (2 * 36 * 16 + 3 * 16 * 4)
     assert summary["price_table"] == "one"
+
+
+class Sending(Callback):
+    """As many bytes sent in each step as its number says."""
+
+    def on_step_end(self, trainer, loss):
+        trainer.run.exchange.ranks.sent_bytes += trainer.step
+
+
+@pytest.mark.parametrize("moment", [("step ends", 0, 3), ("step ends", 1, 2), ("in evaluation", EPOCHS, 0)])
+def test_what_ranks_have_sent_before_an_interruption_counts(tmp_path, moment):
+    def trainer(*callbacks):
+        run = sgd_run()
+        run.exchange = Count()
+        return Trainer(run, tmp_path / "run", callbacks=[Sending(), ExchangeMeter(), *callbacks])
+
+    with pytest.raises(Interrupted):
+        trainer(SignalAt(moment)).fit()
+    steps = EPOCHS * STEPS_AN_EPOCH
+    assert trainer().resume()["sent_bytes_a_step"] == round((steps + 1) / 2)
 
 
 class Odd(nn.Module):
