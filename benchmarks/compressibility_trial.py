@@ -4,24 +4,25 @@
     python -m benchmarks.compressibility_trial table --out runs/trial --network lenet5
 
 A real network is trained; it is trained on under a penalty, and without one for as long; it becomes ternary at a
-density; its levels are tuned. Every result is a file in the folder, and what is there is not done again. Sources:
-Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; Yang, Wen and Li 2020 (DeepHoyer), arXiv 1908.09979. Strengths, epochs
-and what comes after the penalty are this project's: the paper's are not in its abstract.
+density; its levels are tuned. Every result is a file in the folder, and what is there is not done again. A tenth of the
+training images is held out: `table --split validation` shows what to choose strengths by. Sources: Aytekin, Cricri and
+Aksu 2019, arXiv 1905.01044; Yang, Wen and Li 2020 (DeepHoyer), arXiv 1908.09979. Strengths, epochs and what comes after
+the penalty are this project's: the paper's are not in its abstract.
 """
 
 import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnn.data import Batches, Dataset, RandomCrop, RandomFlip, load_dataset
+from bnn.data import Batches, Dataset, RandomCrop, RandomFlip, Split, hold_out, load_dataset
 from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.methods import Compressibility, HoyerSquare, PenalizedLoss
 from bnn.methods.ternarize import keep_largest
@@ -108,11 +109,15 @@ def trained(
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, data: Dataset) -> float:
-    """In percent, of the test images."""
+def accuracies(network: nn.Module, data: Dataset, held: Split) -> dict[str, float]:
+    """In percent, of the test images and of those held out for choices."""
     network.eval()
-    batches = Batches(data.test, batch_size=500, mean=data.mean, std=data.std)
-    return 100 * sum(int((network(x).argmax(1) == y).sum()) for x, y in batches.epoch(0)) / len(data.test)
+    found = {}
+    for name, split in (("test", data.test), ("validation", held)):
+        batches = Batches(split, batch_size=500, mean=data.mean, std=data.std)
+        right = sum(int((network(x).argmax(1) == y).sum()) for x, y in batches.epoch(0))
+        found[name] = 100 * right / len(split)
+    return found
 
 
 def ternarize(network: nn.Module, density: float) -> None:
@@ -146,7 +151,16 @@ def alike(weight: Tensor, kept: Tensor) -> float:
     return float(sizes.sum() / math.sqrt(max(1, len(sizes))) / weight.detach().double().norm())
 
 
-def trial(setting: Setting, data: Dataset, start: dict[str, Tensor], method: str, strength: float, seed: int) -> dict:
+def trial(
+    setting: Setting,
+    data: Dataset,
+    held: Split,
+    start: dict[str, Tensor],
+    *,
+    method: str,
+    strength: float,
+    seed: int,
+) -> dict:
     """Under one penalty: accuracy and weights, then at each density at once and tuned."""
     penalty, scope, _ = METHODS[method]
     network = setting.build()
@@ -155,7 +169,10 @@ def trial(setting: Setting, data: Dataset, start: dict[str, Tensor], method: str
     quarter = setting.penalty_epochs / 4
     rises = trapezoid(setting.penalty_epochs, peak=strength, rise_epochs=quarter, fall_epochs=quarter)
     trained(network, data, epochs=setting.penalty_epochs, rate=0.02, seed=seed + 100, loss=loss, strength=rises)
-    found = {"real": accuracy(network, data), "layers": [shape_of(store.weight) for store in stores_of(network)]}
+    found = {
+        "real": accuracies(network, data, held),
+        "layers": [shape_of(store.weight) for store in stores_of(network)],
+    }
     after = {name: value.clone() for name, value in network.state_dict().items()}
     for density in DENSITIES:
         network = setting.build()
@@ -164,9 +181,9 @@ def trial(setting: Setting, data: Dataset, start: dict[str, Tensor], method: str
         of_layers = [
             (alike(store.weight, store.kept), float(store.kept.double().mean())) for store in stores_of(network)
         ]
-        at_once = accuracy(network, data)
+        at_once = accuracies(network, data, held)
         trained(network, data, epochs=setting.tuning_epochs, rate=0.02, seed=seed + 200)
-        found[str(density)] = {"at_once": at_once, "tuned": accuracy(network, data), "layers": of_layers}
+        found[str(density)] = {"at_once": at_once, "tuned": accuracies(network, data, held), "layers": of_layers}
     return found
 
 
@@ -174,6 +191,8 @@ def run(options: argparse.Namespace) -> None:
     """What is missing, of one seed."""
     setting, folder = SETTINGS[options.network], options.out / options.network / f"seed-{options.seed}"
     data = load_dataset(setting.data, options.data_dir, train_images=options.train_images)
+    train, held = hold_out(data.train, fraction=0.1, seed=0)
+    data = replace(data, train=train)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     network = setting.build()
@@ -187,13 +206,13 @@ def run(options: argparse.Namespace) -> None:
     ]
     if missing:
         trained(network, data, epochs=setting.real_epochs, rate=0.05, seed=options.seed)
-        print(f"{options.network}, seed {options.seed}: {accuracy(network, data):.2f} % real", flush=True)
+        print(f"{options.network}, seed {options.seed}: {accuracies(network, data, held)} real", flush=True)
     start = {name: value.clone() for name, value in network.state_dict().items()}
     for method, strength, path in missing:
-        found = trial(setting, data, start, method, strength, options.seed)
+        found = trial(setting, data, held, start, method=method, strength=strength, seed=options.seed)
         replace_file(path, json.dumps(found))
-        tuned = ", ".join(f"{found[str(d)]['at_once']:.2f} then {found[str(d)]['tuned']:.2f} at {d}" for d in DENSITIES)
-        print(f"{method} {strength:g}: {found['real']:.2f} real, {tuned}", flush=True)
+        figures = ", ".join(f"{value:.2f}" for value in _columns(found, "validation"))
+        print(f"{method} {strength:g}: {figures} % of validation", flush=True)
 
 
 def table(options: argparse.Namespace) -> None:
@@ -205,13 +224,18 @@ def table(options: argparse.Namespace) -> None:
             name = f"{method.replace(', ', '-')}-{strength:g}.json"
             found = [json.loads(p.read_text()) for p in sorted((options.out / options.network).glob(f"seed-*/{name}"))]
             if found:
-                columns = [[one["real"] for one in found]]
-                columns += [[one[str(d)][what] for one in found] for d in DENSITIES for what in ("at_once", "tuned")]
-                cells = [_spread(column) for column in columns]
+                cells = [
+                    _spread(column) for column in zip(*(_columns(one, options.split) for one in found), strict=True)
+                ]
                 print(f"| {method} | {strength:g} | {len(found)} | {' | '.join(cells)} |")
 
 
-def _spread(values: list[float]) -> str:
+def _columns(found: dict, split: str) -> list[float]:
+    """Accuracies: real, then at once and tuned at each density."""
+    return [found["real"][split], *(found[str(d)][what][split] for d in DENSITIES for what in ("at_once", "tuned"))]
+
+
+def _spread(values: Sequence[float]) -> str:
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.2f}{deviation}"
 
@@ -225,6 +249,7 @@ def main() -> None:
     parser.add_argument("--network", choices=list(SETTINGS), default="lenet5")
     parser.add_argument("--train-images", type=int, help="take so many of the training images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=["test", "validation"], default="test", help="of the table's accuracies")
     parser.add_argument("--strengths", type=lambda text: [float(one) for one in text.split(",")], help="these alone")
     options = parser.parse_args()
     {"run": run, "table": table}[options.what](options)

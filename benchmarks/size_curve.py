@@ -23,11 +23,11 @@ from bnn.cli.arguments import parse_size
 from bnn.codec import Model, load
 from bnn.data import Dataset, load_dataset
 from bnn.posttraining.products import divergence, logits_of
-from bnn.posttraining.quantization import quantize
+from bnn.posttraining.quantization import Measured
 from bnn.posttraining.synthesis import synthesize
 from bnn.training.directory import MODEL, replace_file
 
-AS_TRAINED = "as it is"
+AS_IT_IS = "as it is"
 
 
 def figures_of(model: Model, x: Tensor, labels: Tensor, reference: Tensor, size_bytes: int) -> dict[str, Any]:
@@ -59,20 +59,21 @@ def measure(options: argparse.Namespace) -> None:
         model = load(run / MODEL)
         x, labels, calibration = examples(data, model, test=options.test_images, calibration=options.examples)
         reference = logits_of(model.network, x)
-        found[AS_TRAINED] = figures_of(model, x, labels, reference, (run / MODEL).stat().st_size)
+        found[AS_IT_IS] = figures_of(model, x, labels, reference, (run / MODEL).stat().st_size)
         ways = {"calibrated": calibration, "nearest": calibration}
         if options.data_free:
             ways["data-free"] = synthesize(
                 model.network, tuple(x.shape[1:]), count=options.synthesized, steps=options.steps, seed=0
             )
-        for way, given in ways.items():
-            for size in options.sizes:
-                if f"{way}, {size}" not in found:
-                    made = quantize(model, given, fit_bytes=parse_size(size), calibrate=way != "nearest")
-                    found[f"{way}, {size}"] = figures_of(made.model, x, labels, reference, made.size_bytes)
-                    replace_file(path, json.dumps(found, indent=1))
-                print(f"{run.name}, {way}, {size}: {found[f'{way}, {size}']}", flush=True)
         replace_file(path, json.dumps(found, indent=1))
+        for way, given in ways.items():
+            missing = [size for size in options.sizes if f"{way}, {size}" not in found]
+            measured = Measured(model, given, calibrate=way != "nearest") if missing else None
+            for size in missing:
+                made = measured.fit(parse_size(size))
+                found[f"{way}, {size}"] = figures_of(made.model, x, labels, reference, made.size_bytes)
+                replace_file(path, json.dumps(found, indent=1))
+                print(f"{run.name}, {way}, {size}: {found[f'{way}, {size}']}", flush=True)
 
 
 def draw(options: argparse.Namespace) -> None:
@@ -80,8 +81,8 @@ def draw(options: argparse.Namespace) -> None:
     together: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(options.out.glob("*.json")):
         for what, figures in json.loads(path.read_text()).items():
-            together[re.sub(r"\d+$", "", path.stem)][what].append(figures)
-    curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+            together[re.sub(r"-?\d+$", "", path.stem)][what].append(figures)
+    curves: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     print("| network | what | runs | bytes | accuracy, % | divergence, nats |\n|---|---|---|---|---|---|")
     for network, of_network in together.items():
         for what, figures in of_network.items():
@@ -89,22 +90,26 @@ def draw(options: argparse.Namespace) -> None:
             size, accuracy, apart = (statistics.fmean(column) for column in columns)
             listed = ", ".join(f"{value:.2f}" for value in columns[1])
             print(f"| {network} | {what} | {len(figures)} | {size:,.0f} | {accuracy:.2f} ({listed}) | {apart:.4f} |")
-            curves[f"{network} {what.partition(',')[0]}"].append((size, accuracy))
+            spread = statistics.stdev(columns[1]) if len(figures) > 1 else 0.0
+            label = "as trained or shrunk" if what == AS_IT_IS else f"{network}, {what.partition(',')[0]}"
+            curves[label].append((size, accuracy, spread))
     if options.figure:
         _drawn(curves, options.figure)
 
 
-def _drawn(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+def _drawn(curves: dict[str, list[tuple[float, float, float]]], path: Path) -> None:
+    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     for label, points in curves.items():
-        ordered = sorted(points)
-        axes.plot([size / 1000 for size, _ in ordered], [accuracy for _, accuracy in ordered], "o-", label=label)
+        sizes, accuracies, spreads = zip(*sorted(points), strict=True)
+        axes.errorbar([size / 1000 for size in sizes], accuracies, spreads, fmt="o-", capsize=2, label=label)
     axes.set(xlabel="bytes of the file, thousands", ylabel="test accuracy, %")
     axes.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": "size_curve"}):
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def main() -> None:

@@ -90,25 +90,56 @@ def quantize(
         RunError: even the least widths do not fit, and the message says what they take; there are too few examples; or
             scipy is missing.
     """
-    if len(x) < _FEWEST:
-        raise RunError(f"calibration takes at least {_FEWEST} examples, not {len(x)}: some hundred are good")
-    x, held = x[: 3 * len(x) // 4], x[3 * len(x) // 4 :]
-    generator = torch.Generator().manual_seed(seed)
-    parts = candidates(model.network, x, held, calibrate=calibrate)
-    reference, of_held = logits_of(model.network, x), logits_of(model.network, held)
-    found = _fitting(_Assembly(model, parts), fit_bytes)
-    found = replace(found, divergence=_divergence(found.model, held, of_held))
-    if not calibrate:
+    return Measured(model, x, calibrate=calibrate, seed=seed).fit(fit_bytes, steps=steps)
+
+
+class Measured:
+    """A network whose parts have been measured at each width, which can then be fitted into several sizes.
+
+    Args:
+        model: as of `quantize`, like the other arguments.
+        x: examples.
+        calibrate: whether to calibrate levels, and to tune what is fitted.
+        seed: of the examples that tune.
+
+    Raises:
+        RunError: there are too few examples.
+    """
+
+    def __init__(self, model: Model, x: Tensor, *, calibrate: bool = True, seed: int = 0) -> None:
+        if len(x) < _FEWEST:
+            raise RunError(f"calibration takes at least {_FEWEST} examples, not {len(x)}: some hundred are good")
+        self._x, self._held = x[: 3 * len(x) // 4], x[3 * len(x) // 4 :]
+        self._calibrate, self._seed = calibrate, seed
+        self._assembly = _Assembly(model, candidates(model.network, self._x, self._held, calibrate=calibrate))
+        self._said, self._of_held = logits_of(model.network, self._x), logits_of(model.network, self._held)
+
+    def fit(self, fit_bytes: int, *, steps: int = STEPS) -> Quantized:
+        """The network in a file of at most so many bytes.
+
+        Args:
+            fit_bytes: as of `quantize`.
+            steps: of tuning biases.
+
+        Raises:
+            RunError: it does not fit, or scipy is missing.
+        """
+        found = self._with_divergence(_fitting(self._assembly, fit_bytes))
+        if not self._calibrate:
+            return found
+        generator = torch.Generator().manual_seed(self._seed)
+        for change in (
+            lambda network: reestimate_norms(network, self._x),
+            lambda network: tune_biases(network, self._x, self._said, steps=steps, generator=generator),
+        ):
+            tried = self._with_divergence(_changed(found, change))
+            if tried.size_bytes <= fit_bytes and tried.divergence < found.divergence:
+                found = tried
         return found
-    for change in (
-        lambda network: reestimate_norms(network, x),
-        lambda network: tune_biases(network, x, reference, steps=steps, generator=generator),
-    ):
-        tried = _changed(found, change)
-        tried = replace(tried, divergence=_divergence(tried.model, held, of_held))
-        if tried.size_bytes <= fit_bytes and tried.divergence < found.divergence:
-            found = tried
-    return found
+
+    def _with_divergence(self, found: Quantized) -> Quantized:
+        apart = float(divergence(self._of_held, logits_of(found.model.network, self._held)))
+        return replace(found, divergence=max(0.0, apart))
 
 
 class _Assembly:
@@ -187,7 +218,3 @@ def _with_file(found: Quantized) -> Quantized:
         about={**model.about, "widths": {part.name: part.width for part in found.parts}},
     )
     return replace(found, entries=entries, content=to_bytes(entries, about))
-
-
-def _divergence(model: Model, x: Tensor, reference: Tensor) -> float:
-    return max(0.0, float(divergence(reference, logits_of(model.network, x))))

@@ -28,6 +28,7 @@ def test_a_seed_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     options = Namespace(
         network="lenet5", out=tmp_path / "out", seed=0, data_dir=tmp_path / "data", train_images=None, strengths=[0.0]
     )
+    options.split = "validation"
     trial.run(options)
     (path,) = (tmp_path / "out").rglob("*.json")
     found = json.loads(path.read_text())

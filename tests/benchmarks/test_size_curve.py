@@ -12,6 +12,6 @@ def test_runs_that_differ_in_their_last_number_are_one_row(tmp_path, capsys):
         (tmp_path / f"r8-{seed}.json").write_text(json.dumps({"as it is": figures, "nearest, 1kB": figures}))
     draw(Namespace(out=tmp_path, figure=tmp_path / "curve.svg"))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2] == "| r8- | as it is | 2 | 1,000 | 55.00 (50.00, 60.00) | 0.5000 |"
+    assert lines[2] == "| r8 | as it is | 2 | 1,000 | 55.00 (50.00, 60.00) | 0.5000 |"
     assert len(lines) == 4
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")

@@ -6,7 +6,7 @@ import torch
 from bnn.codec import load, save
 from bnn.codec.model import recode
 from bnn.errors import RunError
-from bnn.posttraining.quantization import quantize
+from bnn.posttraining.quantization import Measured, quantize
 from tests.posttraining.networks import CALIBRATION, accuracy, binary, data, real
 
 
@@ -24,6 +24,13 @@ def test_the_file_is_as_large_as_promised_and_says_the_same(tmp_path):
     assert plain.size_bytes <= fit_bytes
     assert found.divergence < plain.divergence
     assert accuracy(loaded.network) > accuracy(model.network) - 0.08
+
+
+def test_what_is_measured_once_fits_into_each_size_as_by_itself():
+    model, x = real(), data()[0][:CALIBRATION]
+    measured = Measured(model, x)
+    for fit_bytes in (2200, 4000):
+        assert measured.fit(fit_bytes, steps=5).content == quantize(model, x, fit_bytes=fit_bytes, steps=5).content
 
 
 def test_the_least_size_is_named_and_fits():
