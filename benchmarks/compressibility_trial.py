@@ -4,10 +4,10 @@
     python -m benchmarks.compressibility_trial table --out runs/trial --network lenet5
 
 A real network is trained; it is trained on under a penalty, and without one for as long; it becomes ternary at a
-density; its levels are tuned. Every result is a file in the folder, and what is there is not done again. A tenth of the
-training images is held out: `table --split validation` shows what to choose strengths by. Sources: Aytekin, Cricri and
-Aksu 2019, arXiv 1905.01044; Yang, Wen and Li 2020 (DeepHoyer), arXiv 1908.09979. Strengths, epochs and what comes after
-the penalty are this project's: the paper's are not in its abstract.
+density, and its norms are estimated anew; its levels are tuned. Every result is a file in the folder, and what is there
+is not done again. A tenth of the training images is held out: `table --split validation` shows what to choose strengths
+by. Sources: Aytekin, Cricri and Aksu 2019, arXiv 1905.01044; Yang, Wen and Li 2020 (DeepHoyer), arXiv 1908.09979.
+Strengths, epochs and what comes after the penalty are this project's: the paper's are not in its abstract.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from bnn.layers import BinaryConv2d, BinaryLinear
 from bnn.methods import Compressibility, HoyerSquare, PenalizedLoss
 from bnn.methods.ternarize import keep_largest
 from bnn.models import initialize, vgg7
+from bnn.posttraining.tuning import reestimate_norms
 from bnn.training import trapezoid, warmup_cosine
 from bnn.training.directory import replace_file
 from bnn.weights import SparseStore
@@ -174,10 +175,12 @@ def trial(
         "layers": [shape_of(store.weight) for store in stores_of(network)],
     }
     after = {name: value.clone() for name, value in network.state_dict().items()}
+    seen = data.preprocessing.normalized(data.train[torch.arange(min(len(data.train), 1000))][0])
     for density in DENSITIES:
         network = setting.build()
         network.load_state_dict(after)
         ternarize(network, density)
+        reestimate_norms(network, seen)
         of_layers = [
             (alike(store.weight, store.kept), float(store.kept.double().mean())) for store in stores_of(network)
         ]
