@@ -19,6 +19,7 @@ STEPS = 200
 _RATE = 0.1
 _MOST = 1 << 16
 _GROUP = 128  # inputs whose statistics are those of the norms together
+_SHARED = 0.9  # correlation of the channels of a pixel
 
 
 def statistics_loss(network: nn.Module, x: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def _divergences(norm: Any, x: Tensor) -> Tensor:
 def synthesize(
     network: nn.Module, input_shape: tuple[int, ...], *, count: int, steps: int = STEPS, seed: int = 0
 ) -> Tensor:
-    """Makes inputs by Adam from noise, 128 at a time.
+    """Makes inputs by Adam from noise, 128 at a time; images from noise like that of pictures.
 
     Args:
         network: trained; it is not changed.
@@ -92,9 +93,23 @@ def synthesize(
         if isinstance(module, BinaryLayer):
             module.grad_quantizer = None
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(count, *input_shape, generator=generator)
+    noise = _noise(count, input_shape, generator)
     groups = noise.tensor_split(-(-count // _GROUP))
     return torch.cat([_stepped(probe, group, steps) for group in groups])
+
+
+def _noise(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Normal noise of mean 0 and variance 1, [count, *shape]; of images, [C, H, W], with a pink spectrum."""
+    own = torch.randn(count, *shape, generator=generator)
+    if len(shape) != 3:
+        return own
+    height, width = shape[1:]
+    shared = torch.randn(count, 1, height, width, generator=generator)
+    white = _SHARED**0.5 * shared + (1 - _SHARED) ** 0.5 * own
+    frequency = torch.fft.fftfreq(height)[:, None].hypot(torch.fft.fftfreq(width))
+    amplitude = 1 / frequency.clamp(min=1 / max(height, width))
+    pink: Tensor = torch.fft.ifft2(torch.fft.fft2(white) * amplitude / amplitude.square().mean().sqrt()).real
+    return pink
 
 
 def _stepped(network: nn.Module, x: Tensor, steps: int) -> Tensor:

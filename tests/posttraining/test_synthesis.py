@@ -19,6 +19,17 @@ def test_the_norms_see_the_statistics_of_their_data():
     assert all(loss >= 0 for loss in losses)
 
 
+def test_images_begin_as_noise_whose_neighbours_and_colours_go_together():
+    norm = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).eval()
+    image = synthesize(norm, (3, 32, 32), count=500, steps=0)
+    assert float(image.mean()) == pytest.approx(0, abs=0.05)
+    assert float(image.var()) == pytest.approx(1, abs=0.1)
+    assert float((image[..., 1:] * image[..., :-1]).mean()) > 0.6
+    assert float((image[:, 0] * image[:, 1]).mean()) == pytest.approx(0.9, abs=0.1)
+    power = torch.fft.fft2(image).abs().square().mean((0, 1))
+    assert float(power[0, 4] / power[0, 8]) == pytest.approx(4, rel=0.2)
+
+
 def test_a_network_without_norms_cannot_synthesize_and_is_told_so():
     with pytest.raises(RunError, match="no norm of the network has kept the statistics"):
         synthesize(real().network, (1, 8, 8), count=4)
