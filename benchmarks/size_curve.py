@@ -60,15 +60,15 @@ def measure(options: argparse.Namespace) -> None:
         x, labels, calibration = examples(data, model, test=options.test_images, calibration=options.examples)
         reference = logits_of(model.network, x)
         found[AS_IT_IS] = figures_of(model, x, labels, reference, (run / MODEL).stat().st_size)
-        ways = {"calibrated": calibration, "nearest": calibration}
-        if options.data_free:
-            ways["data-free"] = synthesize(
-                model.network, tuple(x.shape[1:]), count=options.synthesized, steps=options.steps, seed=0
-            )
         replace_file(path, json.dumps(found, indent=1))
-        for way, given in ways.items():
+        for way in ("calibrated", "nearest", *(["data-free"] if options.data_free else [])):
             missing = [size for size in options.sizes if f"{way}, {size}" not in found]
-            measured = Measured(model, given, calibrate=way != "nearest") if missing else None
+            if not missing:
+                continue
+            if way == "data-free":
+                shape = tuple(x.shape[1:])
+                calibration = synthesize(model.network, shape, count=options.synthesized, steps=options.steps)
+            measured = Measured(model, calibration, calibrate=way != "nearest")
             for size in missing:
                 made = measured.fit(parse_size(size))
                 found[f"{way}, {size}"] = figures_of(made.model, x, labels, reference, made.size_bytes)
