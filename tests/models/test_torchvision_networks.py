@@ -52,8 +52,8 @@ def test_it_trains_and_takes_other_colours():
     )
     x, labels = torch.randn(6, *shape), torch.arange(6) % 3
     first = step.take(x, labels).loss
-    losses = [step.take(x, labels).loss for _ in range(3)]
-    assert min(losses) < first
+    losses = [step.take(x, labels).loss for _ in range(6)]  # the first of a small batch go up
+    assert min(losses) < first / 2
 
 
 @pytest.mark.parametrize(
