@@ -34,10 +34,13 @@ class TestLinear:
         assert not ((result - k) % 2).any(), "a product of K signs has the parity of K"
         assert result.abs().le(k).all()
 
-    def test_extremes(self):
-        ones = pack(torch.ones(1, 1001))
-        assert linear(ones, ones, 1001).item() == 1001
-        assert linear(ones, pack(-torch.ones(1, 1001)), 1001).item() == -1001
+    @pytest.mark.parametrize("k", [1001, 62 * 64, 64 * 64, 64 * 64 + 63, 125 * 64, 8192])
+    def test_extremes(self, k):
+        """Longer rows than bytes can count the differing bits of."""
+        ones, opposite = pack(torch.ones(5, k)), pack(-torch.ones(9, k))
+        assert linear(ones, ones, k).eq(k).all()
+        assert linear(ones, opposite, k).eq(-k).all()
+        check("linear", ones, opposite, k)
 
     def test_refuses_what_float32_cannot_count(self):
         a = torch.zeros((1, 1), dtype=torch.uint8)
