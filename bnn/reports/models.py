@@ -17,10 +17,11 @@ def print_models(console: Console) -> None:
     table = Table(
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
-        caption="MMAC: million multiply-accumulates of one image's forward pass, and those of ±1 with ±1 among them.",
+        caption="Weights and multiply-accumulates (MAC) of one image's forward pass in millions; "
+        "±1 MAC: those of ±1 with ±1 among them; bits: of storage a weight.",
     )
-    table.add_column("model", overflow="fold")
-    for column in ("input", "weights", "binary", "bits/weight", "MMAC", "±1 MMAC"):
+    table.add_column("model", no_wrap=True)
+    for column in ("input", "weights", "binary", "bits", "MAC", "±1 MAC"):
         table.add_column(column, justify="right", no_wrap=True)
     notes = []
     for name, build in networks().items():
@@ -33,8 +34,8 @@ def print_models(console: Console) -> None:
         table.add_row(
             name,
             "x".join(map(str, shape.default)),
-            f"{stored.weights:,}",
-            f"{stored.discrete_weights:,}",
+            f"{stored.weights / 1e6:.3f}",
+            f"{stored.discrete_weights / 1e6:.3f}",
             f"{stored.bits_per_weight:.2f}",
             f"{macs / 1e6:,.1f}",
             f"{binary / 1e6:,.1f}",
