@@ -20,7 +20,15 @@ from bnn.models import initialize
 from bnn.quantizers.gradients import BFloat16Gradient, GradientQuantizer, Int8Gradient, SignGradient
 from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory, hold_little_memory, memory_is_limited
-from bnn.weights import AccumulatorStore, LatentStore, default_store, is_accumulator, named_stores
+from bnn.weights import (
+    AccumulatorStore,
+    LatentStore,
+    StoreFactory,
+    WeightStore,
+    default_store,
+    is_accumulator,
+    named_stores,
+)
 
 Preset = Literal["standard", "edge", "edge-min", "edge-fast", "edge-signs"]
 
@@ -71,7 +79,8 @@ def prepare(
             preset replaces hand them on (`WeightStore.assign`).
 
     Raises:
-        RecipeError: there is no such preset, or the rate is not finite or below 0.
+        RecipeError: there is no such preset, the rate is not finite or below 0, or a weight is programmed level by
+            level.
     """
     if learning_rate is not None and not 0 <= learning_rate < math.inf:
         raise RecipeError(f"the learning rate is finite and at least 0, got {learning_rate}")
@@ -86,7 +95,14 @@ def prepare(
         near = near_match(preset, presets)
         raise RecipeError(f"there is no preset {preset!r}{near}; there are: {', '.join(presets)}")
     options = {} if learning_rate is None else {"learning_rate": learning_rate}
-    return presets[preset](build, input_shape, seed=seed, keep_weights=keep_weights, **options)
+    step = presets[preset](build, input_shape, seed=seed, keep_weights=keep_weights, **options)
+    for name, store in named_stores(step.model):
+        if not store.has_latent_weight and any(parameter.requires_grad for parameter in store.parameters()):
+            raise RecipeError(
+                f"the weight of {name} is programmed level by level ({type(store).__name__}), which no preset does:"
+                " step it by bnn.optim.DST, as the recipes gxnor and mtj do"
+            )
+    return step
 
 
 def standard(
@@ -231,18 +247,25 @@ def _binary_network(
     keep_weights: bool,
 ) -> nn.Module:
     """A network of accumulators with integer gradients of products, whose blocks recompute these."""
+
+    def replacement(store: WeightStore) -> StoreFactory | None:
+        latent = store.quantizer
+        if latent is None or is_accumulator(store.trained):
+            return None
+        if latent.serves_accumulators:
+            return partial(accumulators, quantizer=latent)
+        # Of a sign with a scale, which the norm takes away.
+        return accumulators if latent.is_sign else None
+
     hold_little_memory()
-    with default_store(accumulators):
+    with default_store(accumulators, replacement=None if keep_weights else replacement):
         model = build()
     for module in model.modules():
         if isinstance(module, BinaryLayer):
-            old, latent = module.store, module.store.quantizer
-            if latent is not None and latent.serves_accumulators:
-                module.store = accumulators(old.shape, quantizer=latent)
-            elif latent is not None and latent.is_sign:  # a scale, which the norm takes away
-                module.store = accumulators(old.shape)
-            if keep_weights and module.store is not old:
-                module.store.assign(old.trained_value())
+            if (factory := replacement(module.store)) is not None:
+                old, module.store = module.store, factory(module.store.shape)
+                if keep_weights:
+                    module.store.assign(old.trained_value())
             module.grad_quantizer = copy.deepcopy(of_products)
         if isinstance(module, BinaryBlock):
             module.recompute = True

@@ -15,9 +15,9 @@ from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1B
 from bnn.models import binarynet, cnv, mlp, resnet8
 from bnn.ops.cpu import native
 from bnn.presets import edge, edge_min, prepare
-from bnn.quantizers import ReCU
+from bnn.quantizers import ReCU, Sign, Ternary
 from bnn.training import Callback, Run, Trainer, warmup_cosine
-from bnn.weights import LatentStore, WeightStore, is_accumulator
+from bnn.weights import DiscreteStore, LatentStore, WeightStore, is_accumulator, named_stores
 from tests.contracts import randn
 from tests.training.tiny_runs import tiny_dataset
 
@@ -363,3 +363,28 @@ def test_accumulators_in_bounds_have_less_hysteresis():
     )
     assert [group.get("hysteresis_steps") for group in plain.optimizer.param_groups] == [20.0, 0.0]
     assert [group.get("hysteresis_steps") for group in bounded.optimizer.param_groups] == [10.0, 0.0]
+
+
+@pytest.mark.filterwarnings("ignore:0 is outside of a BinaryBlock")
+@pytest.mark.parametrize("preset", ["standard", "edge-min"])
+def test_weights_that_are_programmed_are_refused(preset):
+    def build():
+        return nn.Sequential(BinaryLinear(8, 4, store=DiscreteStore))
+
+    with pytest.raises(RecipeError, match=r"the weight of 0 is programmed level by level .DiscreteStore.*DST"):
+        prepare(preset, build, input_shape=(8,))
+
+
+@pytest.mark.filterwarnings("ignore:0 is outside of a BinaryBlock")
+def test_no_float_of_a_weight_is_made_that_accumulators_replace(monkeypatch):
+    drawn = []
+    initialize = LatentStore.initialize
+    monkeypatch.setattr(LatentStore, "initialize", lambda store, *a: (drawn.append(store.shape), initialize(store, *a)))
+
+    def build():
+        stores = [partial(LatentStore, quantizer=quantizer) for quantizer in (Sign(window=2.0), ReCU(), Ternary())]
+        return nn.Sequential(*(BinaryLinear(8, 8, store=store) for store in stores))
+
+    step = prepare("edge-min", build, input_shape=(8,))
+    assert [is_accumulator(store.trained) for _, store in named_stores(step.model)] == [True, True, False]
+    assert drawn == [(8, 8), (8, 8)]  # the ternary one, as it is made and as it is drawn anew

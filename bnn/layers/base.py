@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
-from bnn.weights import StoreFactory, WeightStore, make_default_store
+from bnn.weights import StoreFactory, WeightStore, make_store
 
 
 class BinaryLayer(nn.Module):
@@ -36,7 +36,7 @@ class BinaryLayer(nn.Module):
         bias: bool,
     ) -> None:
         super().__init__()
-        self.store = (store or make_default_store)(weight_shape)
+        self.store = make_store(weight_shape, store)
         self.input_quantizer = copy.deepcopy(input_quantizer)
         self.grad_quantizer = copy.deepcopy(grad_quantizer)
         self.learned_scale = nn.Parameter(torch.ones(weight_shape[0])) if learned_scale else None

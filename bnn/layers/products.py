@@ -33,12 +33,13 @@ def linear(
         return multiply(x, weight, None)
     if grad_quantizer is not None and _in_integers(x, weight, grad_quantizer) and x.dim() == 2:
         return _IntegerProduct.apply(x, weight, None, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
-    weight = _as_wide(x, weight)
-    if grad_quantizer is None:
-        return F.linear(x, weight)
-    if grad_quantizer.bifurcates:
-        return _BifurcatedProduct.apply(x, weight, None, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
-    return quantize_gradient(F.linear(x, weight), grad_quantizer)
+    if grad_quantizer is not None and grad_quantizer.bifurcates:
+        return _BifurcatedProduct.apply(x, _as_wide(x, weight), None, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    if _is_of_narrow_bits(x, weight):
+        product: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+    else:
+        product = F.linear(x, _as_wide(x, weight))
+    return product if grad_quantizer is None else quantize_gradient(product, grad_quantizer)
 
 
 def conv2d(
@@ -53,12 +54,17 @@ def conv2d(
         return multiply(x, weight, window)
     if grad_quantizer is not None and _in_integers(x, weight, grad_quantizer):
         return _IntegerProduct.apply(x, weight, window, grad_quantizer, weight_quantizer)  # type: ignore[no-any-return, no-untyped-call]
-    weight = _as_wide(x, weight)
-    if grad_quantizer is None:
-        return F.conv2d(x, weight, None, *window.for_torch)
-    if grad_quantizer.bifurcates:
-        return _BifurcatedProduct.apply(x, weight, window, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
-    return quantize_gradient(F.conv2d(x, weight, None, *window.for_torch), grad_quantizer)
+    if grad_quantizer is not None and grad_quantizer.bifurcates:
+        return _BifurcatedProduct.apply(x, _as_wide(x, weight), window, grad_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+    if _is_of_narrow_bits(x, weight):
+        product: Tensor = _Convolution.apply(x, weight, window)  # type: ignore[no-untyped-call]
+    else:
+        product = F.conv2d(x, _as_wide(x, weight), None, *window.for_torch)
+    return product if grad_quantizer is None else quantize_gradient(product, grad_quantizer)
+
+
+def _is_of_narrow_bits(x: Tensor, weight: Tensor) -> bool:
+    return isinstance(weight, BitTensor) and weight.dtype.itemsize < x.dtype.itemsize
 
 
 def _as_wide(x: Tensor, weight: Tensor) -> Tensor:
@@ -181,6 +187,53 @@ def weight_gradient(
 def _in_integers(x: Tensor, weight: Tensor, grad_quantizer: GradientQuantizer) -> bool:
     """Whether backward can multiply the bits with integer gradients: the same values, and several times faster."""
     return isinstance(x, BitTensor) and isinstance(weight, BitTensor) and grad_quantizer.gives_integers
+
+
+class _Convolution(torch.autograd.Function):
+    """`F.conv2d` by a weight of bits that are narrower than the input, which keeps the bits.
+
+    So does autograd, but by torch's dispatch to a subclass, which imports its package of distributed tensors: 40 MiB.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: BitTensor, window: Window) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.window = window
+        x, dense = _dense_operands(x, weight)
+        return F.conv2d(x, dense, None, *window.for_torch)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        operands = _dense_operands(x, weight)
+        stride, padding, dilation, groups = ctx.window.for_torch
+        wanted = [*ctx.needs_input_grad[:2], False]
+        geometry = (None, stride, padding, dilation, False, [0, 0], groups, wanted)
+        of_input, of_weight, _ = torch.ops.aten.convolution_backward(grads[0], *operands, *geometry)
+        return of_input, None if of_weight is None else of_weight.to(weight.dtype), None
+
+
+class _Linear(torch.autograd.Function):
+    """`F.linear` by a weight of bits, for the same reason."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: BitTensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(*_dense_operands(x, weight))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        x, dense = _dense_operands(x, weight)
+        rows = grads[0].flatten(0, -2)
+        of_input = grads[0] @ dense if ctx.needs_input_grad[0] else None
+        return of_input, (rows.t() @ x.flatten(0, -2)).to(weight.dtype) if ctx.needs_input_grad[1] else None
+
+
+def _dense_operands(x: Tensor, weight: BitTensor) -> tuple[Tensor, Tensor]:
+    """Both as floats of the wider dtype."""
+    dtype = torch.promote_types(x.dtype, weight.dtype)
+    return x.dense(dtype) if isinstance(x, BitTensor) else x.to(dtype), weight.dense(dtype)
 
 
 class _IntegerProduct(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from bnn.weights.accumulator import Accumulator, AccumulatorStore, is_accumulator
 from bnn.weights.base import StoreFactory, WeightStore, named_stores
-from bnn.weights.default import default_store, make_default_store
+from bnn.weights.default import default_store, make_store
 from bnn.weights.discrete import DiscreteStore, ProgrammableStore, ProgrammedWeight, store_behind
 from bnn.weights.frozen import FrozenStore
 from bnn.weights.hadamard import HadamardStore
@@ -23,7 +23,7 @@ __all__ = [
     "WeightStore",
     "default_store",
     "is_accumulator",
-    "make_default_store",
+    "make_store",
     "named_stores",
     "store_behind",
 ]

@@ -52,7 +52,8 @@ class LatentStore(WeightStore):
         memory_format = torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
         self.weight = nn.Parameter(torch.empty(self.shape, dtype=dtype).contiguous(memory_format=memory_format))
         self.training_bits = 8 * self.weight.element_size()
-        self.initialize()
+        if not self.weight.is_meta:  # on which torch draws nothing, but loads a compiler for it
+            self.initialize()
 
     @property
     def scales(self) -> bool:

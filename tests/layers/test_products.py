@@ -1,5 +1,7 @@
 """Gradients of outputs are quantized before they are multiplied, in float and in integers."""
 
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -272,3 +274,43 @@ def test_a_gradient_of_bfloat16_is_the_rounded_gradient(grad_quantizer, input_qu
         assert (wide.dtype, narrow.dtype) == (torch.float32, torch.bfloat16)
         assert torch.equal(wide.bfloat16(), narrow)
         assert wide.stride() == narrow.stride()
+
+
+_OUTSIDE_OF_BLOCKS = """
+import sys
+import torch
+from functools import partial
+from bnn.layers import BinaryConv2d, BinaryLinear
+from bnn.quantizers.gradients import BFloat16Gradient, Int8Gradient
+from bnn.weights import AccumulatorStore
+store = partial(AccumulatorStore, gradient_quantizer=BFloat16Gradient())
+of_product = Int8Gradient(generator=torch.Generator().manual_seed(0))
+options = dict(store=store, input_quantizer=None, grad_quantizer=of_product)
+layers = (BinaryConv2d(3, 4, 3, **options), BinaryLinear(3, 4, **options))
+for layer, x in zip(layers, (torch.ones(2, 3, 5, 5), torch.ones(2, 3))):
+    layer(x.requires_grad_()).sum().backward()
+    assert layer.store.trained.grad is not None
+assert "torch.distributed.tensor" not in sys.modules
+"""
+
+
+def test_weights_of_bits_outside_of_blocks_load_no_distributed_tensors():
+    subprocess.run([sys.executable, "-c", _OUTSIDE_OF_BLOCKS], check=True)
+
+
+@pytest.mark.parametrize("of_bits", [False, True])
+@pytest.mark.parametrize("make", [partial(BinaryConv2d, 3, 4, 3, stride=2, padding=1), partial(BinaryLinear, 5, 4)])
+def test_products_with_weights_of_bits_are_those_of_their_floats(make, of_bits):
+    store = partial(AccumulatorStore, gradient_quantizer=BFloat16Gradient())
+    layer = make(store=store, input_quantizer=Sign() if of_bits else None)
+    x, grad = randn(2, 3, 7, 5), randn(*layer(randn(2, 3, 7, 5)).shape, seed=1)
+    dense, inputs = layer.store.read().dense(torch.float32).requires_grad_(), x.clone().requires_grad_()
+    quantized = inputs if not of_bits else Sign()(inputs).to(torch.float32)
+    product = F.linear(quantized, dense) if dense.dim() == 2 else F.conv2d(quantized, dense, None, 2, 1)
+    product.backward(grad)
+    x.requires_grad_()
+    out = layer(x)
+    out.backward(grad)
+    assert torch.equal(out, product)
+    assert torch.allclose(x.grad, inputs.grad, rtol=1e-6)
+    assert torch.allclose(layer.store.trained.grad.float(), dense.grad, rtol=2**-8)
