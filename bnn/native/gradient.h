@@ -4,12 +4,16 @@
 #pragma once
 
 #include "taps.h"
-#include "tile.h"
 #include "transpose.h"
 
 namespace {
 
-constexpr int64_t kDepth = kColumns * kBlocks;  // of a panel that stays in the nearest cache
+constexpr int64_t kColumns = 32;                 // of a panel; one word of bits holds a row of it
+constexpr int64_t kDepth = kColumns * kBlocks;   // of a chunk of pixels
+constexpr int64_t kWordBits = 64;
+constexpr int64_t kChunkWords = kDepth / kWordBits;
+constexpr int64_t kScratchBytes = 512 << 10;  // of a thread's panels of gradients, and of its sums
+constexpr int64_t kPixelsAhead = 8;           // that are fetched early, of a gradient that no cache holds
 
 struct Layer {
     Layer(const Window& window, int64_t outputs, int64_t groups)
@@ -52,13 +56,58 @@ inline uint32_t load_bits(const uint8_t* from, int64_t first_bit, int64_t bits) 
     return static_cast<uint32_t>(word >> shift & ((uint64_t{1} << bits) - 1));
 }
 
-// Adds the sums of a panel's columns to each row of sums[kRows][kColumns].
-inline void add_column_sums(const int8_t* panel, int64_t depth, int32_t* sums) {
-    uint8_t ones[kDepth];
-    std::memset(ones, 1, sizeof ones);
-    for (int64_t k = 0; k < depth; k += kDepth) {
-        multiply_rows(ones, 0, kRows, panel + k * kColumns, minimum(kDepth, depth - k), kColumns, sums);
+// `bytes` of each of `pixels`.
+inline void copy_strided(int8_t* to, int64_t to_step, const int8_t* from, int64_t from_step, int64_t pixels,
+                         int64_t bytes) {
+    if (bytes == 32) {
+        for (int64_t i = 0; i < pixels; ++i) std::memcpy(to + i * to_step, from + i * from_step, 32);
+    } else if (bytes == 16) {
+        for (int64_t i = 0; i < pixels; ++i) std::memcpy(to + i * to_step, from + i * from_step, 16);
+    } else {
+        for (int64_t i = 0; i < pixels; ++i) std::memcpy(to + i * to_step, from + i * from_step, bytes);
     }
+}
+
+template <class Word>
+inline void load_words(uint32_t* to, const uint8_t* from, int64_t distance, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        Word word;
+        std::memcpy(&word, from + i * distance, sizeof word);
+        to[i * kBlocks] = word;
+    }
+}
+
+// A channel a row of bits, of the `count` pixels from `first` on that a tap leads to; and a bit of each that there is.
+inline void gather_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
+                            int64_t first_bit, int64_t channels, Blocks (&blocks)[kColumns],
+                            uint64_t (&present)[kChunkWords]) {
+    uint32_t* words = reinterpret_cast<uint32_t*>(blocks);  // at first, lane b of row i: the channels of pixel 32 b + i
+    std::memset(present, 0, sizeof present);
+    int64_t pixel = 0;
+    taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
+        const int64_t end = pixel + pixels;
+        if (offset == kNowhere) {
+            pixel = end;
+            return;
+        }
+        int64_t bit = offset + first_bit;
+        const bool in_bytes = bit % 8 == 0 && distance % 8 == 0;
+        while (pixel < end) {
+            const int64_t run = minimum(end - pixel, kColumns - pixel % kColumns);
+            uint32_t* to = words + pixel % kColumns * kBlocks + pixel / kColumns;
+            if (in_bytes && channels == 32) {
+                load_words<uint32_t>(to, x + bit / 8, distance / 8, run);
+            } else if (in_bytes && channels == 16) {
+                load_words<uint16_t>(to, x + bit / 8, distance / 8, run);
+            } else {
+                for (int64_t i = 0; i < run; ++i) to[i * kBlocks] = load_bits(x, bit + i * distance, channels);
+            }
+            present[pixel / kWordBits] |= ((uint64_t{1} << run) - 1) << pixel % kWordBits;
+            pixel += run;
+            bit += run * distance;
+        }
+    });
+    transpose_bits(blocks);
 }
 
 }  // namespace

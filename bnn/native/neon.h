@@ -1,4 +1,5 @@
-// The tiles of ARMv8: products of bits, and of bytes with int32 sums, for registers of 128 bits. Bytes are of either sign.
+// The tiles of ARMv8: products of bits, and with dot products those of bytes with int32 sums, for registers of 128 bits.
+// Bytes are of either sign.
 #pragma once
 
 #include "common.h"
@@ -40,6 +41,24 @@ inline void multiply_bits_neon(const uint64_t* x, int64_t words, const uint64_t*
     }
 }
 
+// to[i][k] = from[k][i] - less[i] of four rows and columns.
+inline void subtract_four_by_four(const int32_t* from, int64_t from_stride, const int32_t* less, int32_t* to,
+                                  int64_t to_stride) {
+    int32x4_t rows[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) rows[k] = vsubq_s32(vld1q_s32(from + k * from_stride), vld1q_s32(less));
+    const int64x2_t pairs[4] = {
+        vreinterpretq_s64_s32(vtrn1q_s32(rows[0], rows[1])), vreinterpretq_s64_s32(vtrn2q_s32(rows[0], rows[1])),
+        vreinterpretq_s64_s32(vtrn1q_s32(rows[2], rows[3])), vreinterpretq_s64_s32(vtrn2q_s32(rows[2], rows[3]))};
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+        vst1q_s32(to + i * to_stride, vreinterpretq_s32_s64(vtrn1q_s64(pairs[i], pairs[i + 2])));
+        vst1q_s32(to + (i + 2) * to_stride, vreinterpretq_s32_s64(vtrn2q_s64(pairs[i], pairs[i + 2])));
+    }
+}
+
+#ifdef BNN_USE_NEON_DOT
+
 // See spread_signs in tile.h.
 inline void spread_signs_neon(uint8_t* to, uint64_t bits, uint64_t present) {
     const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201)), one = vdupq_n_u8(1);
@@ -65,27 +84,9 @@ inline void spread_rows_neon(int8_t* panel, const uint32_t* rows, const uint32_t
     }
 }
 
-// to[i][k] = from[k][i] - less[i] of four rows and columns.
-inline void subtract_four_by_four(const int32_t* from, int64_t from_stride, const int32_t* less, int32_t* to,
-                                  int64_t to_stride) {
-    int32x4_t rows[4];
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) rows[k] = vsubq_s32(vld1q_s32(from + k * from_stride), vld1q_s32(less));
-    const int64x2_t pairs[4] = {
-        vreinterpretq_s64_s32(vtrn1q_s32(rows[0], rows[1])), vreinterpretq_s64_s32(vtrn2q_s32(rows[0], rows[1])),
-        vreinterpretq_s64_s32(vtrn1q_s32(rows[2], rows[3])), vreinterpretq_s64_s32(vtrn2q_s32(rows[2], rows[3]))};
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i) {
-        vst1q_s32(to + i * to_stride, vreinterpretq_s32_s64(vtrn1q_s64(pairs[i], pairs[i + 2])));
-        vst1q_s32(to + (i + 2) * to_stride, vreinterpretq_s32_s64(vtrn2q_s64(pairs[i], pairs[i + 2])));
-    }
-}
-
 inline int8x16_t broadcast_bytes(const uint8_t* bytes) {
     return vreinterpretq_s8_u32(vld1q_dup_u32(reinterpret_cast<const uint32_t*>(bytes)));
 }
-
-#if defined(BNN_USE_NEON_DOT)
 
 // See multiply_tile in tile.h; `columns_each` of a panel's row. Sixteen columns at a time stay in registers.
 inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
@@ -130,68 +131,6 @@ inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t
         for (int row = 0; row < kNeonRows; ++row) {
 #pragma GCC unroll 4
             for (int v = 0; v < 4; ++v) vst1q_s32(sums + row * columns_each + column + 4 * v, products[row][v]);
-        }
-    }
-}
-
-#else
-
-// Adds the products of a row's four bytes, `quad` four times, with eight columns.
-inline void add_products(int16x8_t (&products)[4], int8x16_t left, int8x16_t right, int8x16_t quad) {
-    products[0] = vmlal_s8(products[0], vget_low_s8(left), vget_low_s8(quad));
-    products[1] = vmlal_high_s8(products[1], left, quad);
-    products[2] = vmlal_s8(products[2], vget_low_s8(right), vget_low_s8(quad));
-    products[3] = vmlal_high_s8(products[3], right, quad);
-}
-
-// The same of all rows and one quad of their sixteen bytes: to broadcast a lane takes no address of its own.
-template <int lane>
-inline void add_products_of_lane(int16x8_t (&products)[kNeonRows][4], const int8_t* from,
-                                 const int32x4_t (&bytes)[kNeonRows]) {
-    const int8x16_t left = vld1q_s8(from), right = vld1q_s8(from + 16);
-#pragma GCC unroll 4
-    for (int row = 0; row < kNeonRows; ++row) {
-        add_products(products[row], left, right, vreinterpretq_s8_s32(vdupq_laneq_s32(bytes[row], lane)));
-    }
-}
-
-// See multiply_tile in tile.h; `columns_each` of a panel's row. Eight columns at a time stay in registers. Either factor
-// is within 2 and the other a byte, so that a short holds the sum of 127 products.
-inline void multiply_bytes_neon(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                int64_t columns_each, int32_t* sums) {
-    constexpr int64_t kMost = 4 * 127;
-    for (int64_t column = 0; column < columns_each; column += 8) {
-        for (int64_t begin = 0; begin < depth; begin += kMost) {
-            const int64_t end = minimum(begin + kMost, depth);
-            const int8_t* from = panel + begin * columns_each + 4 * column;
-            int16x8_t products[kNeonRows][4] = {};
-            int64_t k = begin;
-            for (; k + 16 <= end; k += 16, from += 16 * columns_each) {
-                int32x4_t bytes[kNeonRows];
-#pragma GCC unroll 4
-                for (int row = 0; row < kNeonRows; ++row) {
-                    bytes[row] = vreinterpretq_s32_u8(vld1q_u8(a + row * a_stride + k));
-                }
-                add_products_of_lane<0>(products, from, bytes);
-                add_products_of_lane<1>(products, from + 4 * columns_each, bytes);
-                add_products_of_lane<2>(products, from + 8 * columns_each, bytes);
-                add_products_of_lane<3>(products, from + 12 * columns_each, bytes);
-            }
-            for (; k < end; k += 4, from += 4 * columns_each) {
-                const int8x16_t left = vld1q_s8(from), right = vld1q_s8(from + 16);
-#pragma GCC unroll 4
-                for (int row = 0; row < kNeonRows; ++row) {
-                    add_products(products[row], left, right, broadcast_bytes(a + row * a_stride + k));
-                }
-            }
-            for (int row = 0; row < kNeonRows; ++row) {
-#pragma GCC unroll 2
-                for (int v = 0; v < 2; ++v) {
-                    int32_t* to = sums + row * columns_each + column + 4 * v;
-                    const int32x4_t low = vpaddlq_s16(products[row][2 * v]), high = vpaddlq_s16(products[row][2 * v + 1]);
-                    vst1q_s32(to, vaddq_s32(vld1q_s32(to), vpaddq_s32(low, high)));
-                }
-            }
         }
     }
 }

@@ -51,6 +51,48 @@ inline Sixteen upper_halves(Sixteen a, Sixteen b) {
 inline Pairs lower_halves(Pairs a, Pairs b) { return BNN_SHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
 inline Pairs upper_halves(Pairs a, Pairs b) { return BNN_SHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
 
+#if defined(__AVX2__)
+typedef uint8_t ByteColumns __attribute__((vector_size(32)));  // two blocks of 16, each in a half of the register
+inline ByteColumns lower_halves(ByteColumns a, ByteColumns b) {
+    return BNN_SHUFFLE(a, b, 0, 32, 1, 33, 2, 34, 3, 35, 4, 36, 5, 37, 6, 38, 7, 39,  //
+                       16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55);
+}
+inline ByteColumns upper_halves(ByteColumns a, ByteColumns b) {
+    return BNN_SHUFFLE(a, b, 8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47,  //
+                       24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63);
+}
+#else
+typedef Sixteen ByteColumns;
+#endif
+
+// from[rows][32] to to[32][rows]; `rows`: a multiple of 16.
+template <int rows>
+[[gnu::noinline]] void transpose_bytes(const int8_t* from, int8_t* to) {
+    for (int64_t row = 0; row < rows; row += 16) {
+        for (int64_t column = 0; column < 32; column += sizeof(ByteColumns)) {
+            ByteColumns block[16], next[16];
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; ++i) std::memcpy(block + i, from + (row + i) * 32 + column, sizeof(ByteColumns));
+#pragma GCC unroll 4
+            for (int round = 0; round < 4; ++round) {
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) {
+                    next[2 * i] = lower_halves(block[i], block[i + 8]);
+                    next[2 * i + 1] = upper_halves(block[i], block[i + 8]);
+                }
+#pragma GCC unroll 16
+                for (int i = 0; i < 16; ++i) block[i] = next[i];
+            }
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; ++i) {
+                for (int64_t half = 0; half < static_cast<int64_t>(sizeof(ByteColumns)); half += 16) {
+                    std::memcpy(to + (column + half + i) * rows + row, reinterpret_cast<char*>(block + i) + half, 16);
+                }
+            }
+        }
+    }
+}
+
 // Word j of row i becomes word i of row j.
 template <class EightWords>
 inline void transpose_words(EightWords (&rows)[8]) {

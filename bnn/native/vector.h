@@ -5,6 +5,10 @@
 
 #include "common.h"
 
+#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512) || defined(BNN_USE_NEON_DOT)
+#define BNN_HAS_DOT_PRODUCTS  // of bytes
+#endif
+
 #if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512) || defined(BNN_USE_AVX2)
 #include <immintrin.h>
 #elif defined(BNN_USE_NEON) || defined(BNN_USE_NEON_DOT)

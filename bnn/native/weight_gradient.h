@@ -2,162 +2,16 @@
 // of the input that the element's tap leads to; or the packed signs of these sums.
 #pragma once
 
-#include "gradient.h"
+#include "vector.h"
+#ifdef BNN_HAS_DOT_PRODUCTS
+#include "gradients_by_tiles.h"
+#else
+#include "gradients_by_tables.h"
+#endif
 #include "random.h"
 #include "wide.h"
 
 namespace {
-
-constexpr int64_t kWordBits = 64;
-constexpr int64_t kChunkWords = kDepth / kWordBits;  // of a chunk of pixels
-constexpr int64_t kScratchBytes = 512 << 10;  // of a thread's panels of gradients, and of its sums
-constexpr int64_t kPixelsAhead = 8;           // that are fetched early, of a gradient that no cache holds
-
-// Four pixels of 16 bytes each, side by side in a panel: the bytes of one column behind one another.
-inline void interleave_block(const Sixteen (&rows)[4], int8_t* to) {
-    const Pairs low = (Pairs)lower_halves(rows[0], rows[1]), other_low = (Pairs)lower_halves(rows[2], rows[3]);
-    const Pairs high = (Pairs)upper_halves(rows[0], rows[1]), other_high = (Pairs)upper_halves(rows[2], rows[3]);
-    const Pairs columns[4] = {lower_halves(low, other_low), upper_halves(low, other_low),
-                              lower_halves(high, other_high), upper_halves(high, other_high)};
-    for (int i = 0; i < 4; ++i) std::memcpy(to + 16 * i, columns + i, 16);
-}
-
-// `count` pixels of `outputs` bytes each, `pixel_step` apart, to panels of kColumns outputs; zeros up to `depth`.
-[[gnu::noinline]] void interleave(const int8_t* pixels, int64_t pixel_step, int64_t count, int64_t outputs,
-                                  int64_t depth, int64_t panel_bytes, int8_t* panels) {
-    for (int64_t k = 0; k < depth; k += 4) {
-        for (int64_t first = 0; first < outputs; first += 16) {
-            const int8_t* from = pixels + k * pixel_step + first;
-            __builtin_prefetch(from + kPixelsAhead * pixel_step);
-            const int64_t bytes = minimum(16, outputs - first);
-            Sixteen rows[4] = {};
-            if (bytes == 16 && k + 4 <= count) {
-                for (int i = 0; i < 4; ++i) std::memcpy(rows + i, from + i * pixel_step, 16);
-            } else {
-                for (int64_t i = 0; i < count - k && i < 4; ++i) std::memcpy(rows + i, from + i * pixel_step, bytes);
-            }
-            interleave_block(rows, panels + first / kColumns * panel_bytes + k * kColumns + first % kColumns * 4);
-        }
-    }
-}
-
-template <class Word>
-inline void load_words(uint32_t* to, const uint8_t* from, int64_t distance, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-        Word word;
-        std::memcpy(&word, from + i * distance, sizeof word);
-        to[i * kBlocks] = word;
-    }
-}
-
-// A channel a row of bits, of the `count` pixels from `first` on that a tap leads to; and a bit of each that there is.
-inline void gather_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
-                            int64_t first_bit, int64_t channels, Blocks (&blocks)[kColumns],
-                            uint64_t (&present)[kChunkWords]) {
-    uint32_t* words = reinterpret_cast<uint32_t*>(blocks);  // at first, lane b of row i: the channels of pixel 32 b + i
-    std::memset(present, 0, sizeof present);
-    int64_t pixel = 0;
-    taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
-        const int64_t end = pixel + pixels;
-        if (offset == kNowhere) {
-            pixel = end;
-            return;
-        }
-        int64_t bit = offset + first_bit;
-        const bool in_bytes = bit % 8 == 0 && distance % 8 == 0;
-        while (pixel < end) {
-            const int64_t run = minimum(end - pixel, kColumns - pixel % kColumns);
-            uint32_t* to = words + pixel % kColumns * kBlocks + pixel / kColumns;
-            if (in_bytes && channels == 32) {
-                load_words<uint32_t>(to, x + bit / 8, distance / 8, run);
-            } else if (in_bytes && channels == 16) {
-                load_words<uint16_t>(to, x + bit / 8, distance / 8, run);
-            } else {
-                for (int64_t i = 0; i < run; ++i) to[i * kBlocks] = load_bits(x, bit + i * distance, channels);
-            }
-            present[pixel / kWordBits] |= ((uint64_t{1} << run) - 1) << pixel % kWordBits;
-            pixel += run;
-            bit += run * distance;
-        }
-    });
-    transpose_bits(blocks);
-}
-
-// The same as bytes of signs, offset by 1; up to `depth` there are none.
-inline void spread_channels(const uint8_t* x, const Taps& taps, int64_t tap, int64_t first, int64_t count,
-                            int64_t first_bit, int64_t channels, int64_t depth, int64_t stride, uint8_t* rows) {
-    Blocks blocks[kColumns];
-    uint64_t present[kChunkWords];
-    gather_channels(x, taps, tap, first, count, first_bit, channels, blocks, present);
-    const uint8_t* masks = reinterpret_cast<const uint8_t*>(blocks);
-    for (int64_t k = 0; k < depth; k += kWordBits) {
-        for (int64_t c = 0; c < channels; ++c) {
-            spread_signs(rows + c * stride + k, load_word(masks + c * sizeof(Blocks) + k / 8), present[k / kWordBits]);
-        }
-    }
-}
-
-// Calls finish(first output, outputs, first element, elements, sums[element][output], excess[output]) for parts of the
-// weight's gradient, which is sums - excess, of kColumns outputs and elements at most. A task owns some panels of a group's elements and goes through
-// all pixels, a chunk at a time, so that its sums stay in its cache.
-template <class Finish>
-void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
-    const Window& window = layer.window;
-    const Taps taps(window, window.channels, image_bytes(window) * 8);
-    const int64_t pixels = window.images * layer.out_pixels;
-    const int64_t output_panels = divide_up(layer.group_outputs, kColumns), panels = layer.taps * layer.channel_panels;
-    const int64_t panel_sums = output_panels * kColumns * kColumns;
-    const int64_t most_panels = maximum(1, kScratchBytes / 4 / panel_sums);
-    const int64_t group_tasks = minimum(panels, round_up(divide_up(panels, most_panels), threads));
-    const int64_t most = maximum(kScratchBytes / (output_panels * kColumns) / kWordBits * kWordBits, kWordBits);
-    const int64_t chunk = minimum(minimum(kDepth, most), round_up(pixels, kWordBits));
-    // Not powers of two, which would crowd a cache's sets.
-    const int64_t stride = chunk + kWordBits, output_panel_bytes = (chunk + 4) * kColumns;
-
-    const Buffer channel_rows(threads, kColumns * stride), output_parts(threads, output_panels * output_panel_bytes),
-        sum_parts(threads, divide_up(panels, group_tasks) * panel_sums * 4),
-        excess_parts(threads, output_panels * kRows * kColumns * 4);
-    parallel_for(layer.groups * group_tasks, threads, [&](int64_t task, int thread) {
-        const Tiles tiles;
-        const int64_t group = task / group_tasks, part = task % group_tasks;
-        const int64_t first_panel = part * panels / group_tasks, end_panel = (part + 1) * panels / group_tasks;
-        uint8_t* rows = channel_rows.part<uint8_t>(thread);
-        int8_t* outputs = output_parts.part<int8_t>(thread);
-        int32_t *sums = sum_parts.part<int32_t>(thread), *excess = excess_parts.part<int32_t>(thread);
-        std::memset(sums, 0, (end_panel - first_panel) * panel_sums * 4);
-        std::memset(excess, 0, output_panels * kRows * kColumns * 4);
-        for (int64_t first = 0; first < pixels; first += chunk) {
-            const int64_t count = minimum(chunk, pixels - first), depth = round_up(count, kDepthStep);
-            interleave(grad + first * layer.outputs + group * layer.group_outputs, layer.outputs, count,
-                       layer.group_outputs, depth, output_panel_bytes, outputs);
-            for (int64_t panel = 0; panel < output_panels; ++panel) {
-                add_column_sums(outputs + panel * output_panel_bytes, depth, excess + panel * kRows * kColumns);
-            }
-            for (int64_t index = first_panel; index < end_panel; ++index) {
-                const int64_t channel_panel = index % layer.channel_panels;
-                const int64_t first_bit = group * layer.group_channels + channel_panel * kColumns;
-                const int64_t channels = layer.panel_channels(channel_panel);
-                spread_channels(x, taps, index / layer.channel_panels, first, count, first_bit, channels, depth, stride,
-                                rows);
-                int32_t* to = sums + (index - first_panel) * panel_sums;
-                for (int64_t panel = 0; panel < output_panels; ++panel) {
-                    multiply_rows(rows, stride, channels, outputs + panel * output_panel_bytes, depth,
-                                  layer.panel_outputs(panel), to);
-                    to += kColumns * kColumns;
-                }
-            }
-        }
-        for (int64_t index = first_panel; index < end_panel; ++index) {
-            const int64_t tap = index / layer.channel_panels, channel_panel = index % layer.channel_panels;
-            for (int64_t panel = 0; panel < output_panels; ++panel) {
-                finish(group * layer.group_outputs + panel * kColumns, layer.panel_outputs(panel),
-                       tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
-                       sums + ((index - first_panel) * output_panels + panel) * kColumns * kColumns,
-                       excess + panel * kRows * kColumns);
-            }
-        }
-    });
-}
 
 // of_outputs[output][element] = sums[element][output] - excess[output] of some outputs and elements; the others hold anything.
 inline void sums_of_outputs(const int32_t* sums, const int32_t* excess, [[maybe_unused]] int64_t rows, int64_t count,

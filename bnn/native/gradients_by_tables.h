@@ -1,0 +1,293 @@
+// Gradients of products by tables of the gradient's sums: see tables.h. Its bytes are the rows of the tables, the bits of
+// weights or inputs choose from them.
+#pragma once
+
+#include "gradient.h"
+#include "octet.h"
+#include "tables.h"
+
+namespace {
+
+constexpr int64_t kMostPanels = 40;         // of a task, whose sums stay in its cache
+constexpr int64_t kWordsBytes = 1 << 20;    // of the weights' bits in columns
+constexpr int64_t kPartColumns = 32;
+
+// How many of `count` columns are formed at a time: few more than there are.
+inline int64_t table_columns(int64_t count) { return count > 48 ? 64 : count > 16 ? 32 : 16; }
+
+// What a thread works in, for up to `rows` sums.
+struct TableScratch {
+    TableScratch(int threads, int64_t rows)
+        : rows(rows),
+          tables(threads, kQuads * 16 * kTableColumns * sizeof(int16_t)),
+          shorts(threads, rows * kTableColumns * sizeof(int16_t)),
+          sums(threads, 2 * part_step() * sizeof(int32_t)) {}
+
+    // From the sums of 32 columns to those of the next; some are read beyond the last row.
+    int64_t part_step() const { return (rows + kColumns) * kPartColumns; }
+
+    template <int columns>
+    ChosenSums<columns> begin(int thread, int64_t count, int64_t first_column) const {
+        int32_t* of_columns = sums.part<int32_t>(thread) + first_column / kPartColumns * part_step();
+        return {tables.part<int16_t>(thread), shorts.part<int16_t>(thread), count,
+                of_columns + first_column % kPartColumns, part_step()};
+    }
+
+    int64_t rows;
+    Buffer tables, shorts, sums;
+};
+
+// words[block * words_step + channel] of `channels` rows of a word of each block.
+inline void store_columns(const Blocks (&rows)[kColumns], int64_t channels, int64_t blocks, uint32_t* words,
+                          int64_t words_step) {
+    const int32_t* from = reinterpret_cast<const int32_t*>(rows);
+    for (int64_t c = 0; c < channels; c += 8) {
+        for (int64_t block = 0; block < blocks; block += 8) {
+            Mask some[8];
+#pragma GCC unroll 8
+            for (int i = 0; i < 8; ++i) some[i] = load_mask(from + (c + i) * kBlocks + block);
+            transpose_words(some);
+            for (int64_t i = 0; i < minimum(8, blocks - block); ++i) {
+                uint32_t* to = words + (block + i) * words_step + c;
+                if (channels - c >= 8) {
+                    std::memcpy(to, some + i, sizeof(Mask));
+                } else {
+                    std::memcpy(to, some + i, (channels - c) * sizeof(uint32_t));
+                }
+            }
+        }
+    }
+}
+
+// Bits of the weights that lead back from (tap, output), a row, to the channels of one panel, as words of rows:
+// words[block][channel].
+inline void gather_weights(const Layer& layer, const Taps& taps, const uint8_t* weight, int64_t group,
+                           int64_t channel_panel, int64_t row_blocks, uint32_t* words, int64_t words_step) {
+    const int64_t row_bytes = packed_bytes(layer.row_elements()), channels = layer.panel_channels(channel_panel);
+    const int64_t depth = taps.count() * layer.group_outputs;
+    for (int64_t block = 0; block < row_blocks; block += kBlocks) {
+        Blocks blocks[kTableRows] = {};
+        uint32_t* bits = reinterpret_cast<uint32_t*>(blocks);  // lane b of row i: row 32 b + i
+        for (int64_t i = 0; i < minimum(kBlocks * kTableRows, depth - block * kTableRows); ++i) {
+            const int64_t row = block * kTableRows + i, output = row % layer.group_outputs;
+            const int64_t first_bit =
+                taps.of_kernel(row / layer.group_outputs) * layer.group_channels + channel_panel * kColumns;
+            bits[i % kTableRows * kBlocks + i / kTableRows] =
+                load_bits(weight + (group * layer.group_outputs + output) * row_bytes, first_bit, channels);
+        }
+        transpose_bits(blocks);
+        store_columns(blocks, channels, minimum(kBlocks, row_blocks - block), words + block * words_step, words_step);
+    }
+}
+
+// The gradients that reach each of `count` input pixels, of the (tap, output) rows from `row` on: to[pixel][kTableRows].
+inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t* grad, int64_t group, int64_t row,
+                             int64_t rows, int64_t first, int64_t count, int8_t* to) {
+    for (int64_t at = 0; at < rows;) {
+        const int64_t output = (row + at) % layer.group_outputs;
+        const int64_t bytes = minimum(rows - at, layer.group_outputs - output);
+        int8_t* pixel = to + at;
+        taps.for_stretches((row + at) / layer.group_outputs, first, count,
+                           [&](int64_t offset, int64_t distance, int64_t pixels) {
+                               if (offset == kNowhere) {
+                                   for (int64_t i = 0; i < pixels; ++i) std::memset(pixel + i * kTableRows, 0, bytes);
+                               } else {
+                                   const int8_t* from = grad + offset + group * layer.group_outputs + output;
+                                   copy_strided(pixel, kTableRows, from, distance, pixels, bytes);
+                               }
+                               pixel += pixels * kTableRows;
+                           });
+        at += bytes;
+    }
+}
+
+// The gradient of some pixels' channels in one task.
+template <int columns, class Result>
+void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& layer, const Result& result, int64_t group,
+                          int64_t first_panel, int64_t end_panel, int64_t first, int64_t count, const uint32_t* words,
+                          const TableScratch& scratch, int thread) {
+    const int64_t depth = taps.count() * layer.group_outputs, first_channel = first_panel * kColumns;
+    const int64_t channels = minimum(end_panel * kColumns, layer.group_channels) - first_channel;
+    int32_t* sums = scratch.sums.part<int32_t>(thread);
+    for (int64_t part = 0; part < columns; part += kPartColumns) {
+        std::memset(sums + part / kPartColumns * scratch.part_step(), 0, channels * kPartColumns * sizeof(int32_t));
+    }
+    ChosenSums<columns> chosen = scratch.begin<columns>(thread, channels, 0);
+    alignas(64) int8_t pixels[columns * kTableRows] = {}, rows[kTableRows * columns];
+    for (int64_t row = 0; row < depth; row += kTableRows, words += channels) {
+        const int64_t some = minimum(kTableRows, depth - row);
+        if (some < kTableRows) std::memset(pixels, 0, sizeof pixels);
+        gather_gradients(layer, taps, grad, group, row, some, first, count, pixels);
+        transpose_bytes<columns>(pixels, rows);
+        chosen.add(rows, divide_up(some, 4), words);
+    }
+    chosen.flush();
+    alignas(64) int32_t of_pixels[columns * kColumns];
+    for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+        const int32_t* of_panel = sums + (panel - first_panel) * kColumns * kPartColumns;
+        const int64_t panel_channels = layer.panel_channels(panel);
+        for (int64_t pixel = 0; pixel < count; pixel += 8) {
+            const int32_t* from = of_panel + pixel / kPartColumns * scratch.part_step() + pixel % kPartColumns;
+            for (int64_t c = 0; c < panel_channels; c += 8) {
+                Mask block[8];
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) block[i] = load_mask(from + (c + i) * kPartColumns);
+                transpose_words(block);
+#pragma GCC unroll 8
+                for (int i = 0; i < 8; ++i) {
+                    const Mask of_pixel = block[i];
+                    std::memcpy(of_pixels + (pixel + i) * kColumns + c, &of_pixel, sizeof of_pixel);
+                }
+            }
+        }
+        result.store(taps, first, count, group * layer.group_channels + panel * kColumns, panel_channels, of_pixels);
+    }
+}
+
+// The gradient of the pixels that `taps` begin at.
+template <class Result>
+void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
+                       const Result& result, int threads) {
+    const int64_t pixels = taps.pixels(), pixel_blocks = divide_up(pixels, kTableColumns);
+    const int64_t row_blocks = divide_up(taps.count() * layer.group_outputs, kTableRows);
+    const int64_t most = maximum(1, minimum(kMostPanels, kWordsBytes / maximum(row_blocks * kTableRows * 4, 1)));
+    const int64_t enough = pixel_blocks < threads ? threads : 1;
+    const int64_t group_parts = minimum(layer.channel_panels, maximum(divide_up(layer.channel_panels, most), enough));
+    const int64_t part_panels = divide_up(layer.channel_panels, group_parts);
+    const int64_t parts = layer.groups * group_parts;
+    const int64_t part_words = row_blocks * minimum(part_panels * kColumns, layer.group_channels);
+    const int64_t step = minimum(parts, maximum(1, kWordsBytes / maximum(part_words * 4, 1)));
+    const Buffer prepared(step, part_words * sizeof(uint32_t));
+    const TableScratch scratch(threads, minimum(part_panels * kColumns, layer.group_channels));
+    for (int64_t first_part = 0; first_part < parts; first_part += step) {
+        const int64_t some_parts = minimum(step, parts - first_part);
+        const auto panels_of = [&](int64_t part, int64_t& first, int64_t& end) {
+            first = minimum(part % group_parts * part_panels, layer.channel_panels);
+            end = minimum(first + part_panels, layer.channel_panels);
+        };
+        parallel_for(some_parts * part_panels, threads, [&](int64_t index, int) {
+            int64_t first_panel, end_panel;
+            panels_of(first_part + index / part_panels, first_panel, end_panel);
+            const int64_t panel = first_panel + index % part_panels;
+            if (panel >= end_panel) return;
+            const int64_t channels = minimum(end_panel * kColumns, layer.group_channels) - first_panel * kColumns;
+            gather_weights(layer, taps, weight, (first_part + index / part_panels) / group_parts, panel, row_blocks,
+                           prepared.part<uint32_t>(index / part_panels) + index % part_panels * kColumns, channels);
+        });
+        parallel_for(pixel_blocks * some_parts, threads, [&](int64_t index, int thread) {
+            const int64_t part = first_part + index % some_parts, block_end =
+                minimum((index / some_parts + 1) * kTableColumns, pixels);
+            const uint32_t* words = prepared.part<uint32_t>(index % some_parts);
+            int64_t first_panel, end_panel;
+            panels_of(part, first_panel, end_panel);
+            for (int64_t first = index / some_parts * kTableColumns; first < block_end && first_panel < end_panel;) {
+                const int64_t columns = table_columns(block_end - first), count = minimum(columns, block_end - first);
+                const auto backward = columns == 64   ? backward_input_block<64, Result>
+                                      : columns == 32 ? backward_input_block<32, Result>
+                                                      : backward_input_block<16, Result>;
+                backward(taps, grad, layer, result, part / group_parts, first_panel, end_panel, first, count, words,
+                         scratch, thread);
+                first += count;
+            }
+        });
+    }
+}
+
+// Adds to the sums of `count` words, of the outputs from `first_column` of a task on, those of a chunk of pixels.
+template <int columns>
+void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t outputs, int64_t first_column,
+               const uint32_t* words, int64_t words_step, int64_t count, const TableScratch& scratch, int thread) {
+    ChosenSums<columns> chosen = scratch.begin<columns>(thread, count, first_column);
+    alignas(64) int8_t rows[kTableRows * columns] = {};
+    for (int64_t first = 0; first < pixels; first += kTableRows, words += words_step) {
+        const int64_t some = minimum(kTableRows, pixels - first);
+        if (outputs == columns) {
+            for (int64_t i = 0; i < some; ++i) std::memcpy(rows + i * columns, grad + (first + i) * pixel_step, columns);
+        } else {
+            for (int64_t i = 0; i < some; ++i) std::memcpy(rows + i * columns, grad + (first + i) * pixel_step, outputs);
+        }
+        if (some < kTableRows) std::memset(rows + some * columns, 0, (kTableRows - some) * columns);
+        chosen.add(rows, divide_up(some, 4), words);
+    }
+    chosen.flush();
+}
+
+// Calls finish(first output, outputs, first element, elements, sums[element][output], excess[output]) for parts of the
+// weight's gradient, which is sums - excess, of kColumns outputs and elements at most. A task owns some outputs and some
+// panels of a group's elements and goes through all pixels, a chunk at a time, so that its sums stay in its cache. A pixel
+// that a tap does not lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice
+// the excess.
+template <class Finish>
+void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
+    const Window& window = layer.window;
+    const Taps taps(window, window.channels, image_bytes(window) * 8);
+    const int64_t pixels = window.images * layer.out_pixels, panels = layer.taps * layer.channel_panels;
+    const int64_t output_blocks = divide_up(layer.group_outputs, kTableColumns), blocks = layer.groups * output_blocks;
+    const int64_t needed = divide_up(panels, kMostPanels);
+    const int64_t parts = minimum(panels, blocks % threads ? round_up(needed, threads) : needed);
+    const int64_t part_panels = divide_up(panels, parts);
+    const int64_t most_rows = part_panels * minimum(kColumns, layer.group_channels) + layer.taps + 1;
+    const Buffer word_parts(threads, kBlocks * most_rows * sizeof(uint32_t));
+    const TableScratch scratch(threads, most_rows);
+    parallel_for(blocks * parts, threads, [&](int64_t task, int thread) {
+        const int64_t part = task % parts, group = task / parts / output_blocks;
+        const int64_t output = task / parts % output_blocks * kTableColumns;
+        const int64_t outputs = minimum(kTableColumns, layer.group_outputs - output);
+        const int64_t first_panel = part * panels / parts, end_panel = (part + 1) * panels / parts;
+        const int64_t first_tap = first_panel / layer.channel_panels;
+        const auto row_of = [&](int64_t panel) {  // the first of a panel's elements
+            const auto before = [&](int64_t index) {
+                return index / layer.channel_panels * layer.group_channels + index % layer.channel_panels * kColumns;
+            };
+            return before(panel) - before(first_panel);
+        };
+        const int64_t elements = row_of(end_panel), some_taps = divide_up(end_panel, layer.channel_panels) - first_tap;
+        const int64_t count = elements + some_taps + 1;
+        uint32_t* words = word_parts.part<uint32_t>(thread);
+        int32_t* sums = scratch.sums.part<int32_t>(thread);
+        std::memset(sums, 0, 2 * scratch.part_step() * sizeof(int32_t));
+        for (int64_t first = 0; first < pixels; first += kDepth) {
+            const int64_t some = minimum(kDepth, pixels - first);
+            for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+                const int64_t tap = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
+                Blocks channel_words[kColumns];
+                uint64_t present[kChunkWords];
+                gather_channels(x, taps, tap, first, some, group * layer.group_channels + channel_panel * kColumns,
+                                layer.panel_channels(channel_panel), channel_words, present);
+                static_assert(sizeof present == sizeof(Blocks));
+                Blocks all_present;
+                std::memcpy(&all_present, present, sizeof present);
+                for (Blocks& words_of_channel : channel_words) words_of_channel &= all_present;
+                const int64_t some_blocks = divide_up(some, kTableRows);
+                store_columns(channel_words, layer.panel_channels(channel_panel), some_blocks, words + row_of(panel),
+                              count);
+                for (int64_t block = 0; block < some_blocks; ++block) {
+                    words[block * count + elements + tap - first_tap] = all_present[block];
+                    words[block * count + count - 1] = ~uint32_t{0};
+                }
+            }
+            for (int64_t column = 0; column < outputs;) {
+                const int64_t columns = table_columns(outputs - column), there = minimum(columns, outputs - column);
+                const auto add = columns == 64 ? add_chunk<64> : columns == 32 ? add_chunk<32> : add_chunk<16>;
+                add(grad + first * layer.outputs + group * layer.group_outputs + output + column, layer.outputs, some,
+                    there, column, words, count, count, scratch, thread);
+                column += there;
+            }
+        }
+        for (int64_t column = 0; column < outputs; column += kColumns) {
+            const int32_t* of_outputs = sums + column / kColumns * scratch.part_step();
+            const int32_t* all = of_outputs + (count - 1) * kColumns;
+            for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+                const int64_t tap = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
+                const int32_t* there = of_outputs + (elements + tap - first_tap) * kColumns;
+                alignas(64) int32_t excess[kColumns];
+                for (int64_t i = 0; i < kColumns; ++i) excess[i] = (there[i] - all[i]) / 2;
+                finish(group * layer.group_outputs + output + column, minimum(kColumns, outputs - column),
+                       tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
+                       of_outputs + row_of(panel) * kColumns, excess);
+            }
+        }
+    });
+}
+
+}  // namespace
