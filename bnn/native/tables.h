@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kTableRows = 32;
 constexpr int64_t kTableColumns = 64;
 constexpr int64_t kQuads = kTableRows / 4;
-constexpr int64_t kMostBlocks = 8;  // whose sums a short holds, of bytes within ±127
+constexpr int64_t kMostBlocks = 7;  // whose sums a short holds, of any bytes
 
 #if defined(BNN_USE_AVX512)
 constexpr int kShortsBytes = 64;

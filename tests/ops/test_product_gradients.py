@@ -259,6 +259,10 @@ class TestNativeProducts:
                 check("conv2d_backward_weight_ternary", *images, 1)
                 check("linear_backward_weight", q, torch.tensor(1.0), x, 70)
                 check("linear_backward_input", q, torch.tensor(1.0), x[:96], 70, torch.float32)
+            deep, bits = torch.full((600, 290), sign, dtype=torch.int8), pack(torch.ones(600, 40))
+            for x in (bits, 255 - bits):
+                check("linear_backward_weight", deep, torch.tensor(1.0), x, 40)
+                check("linear_backward_input", deep, torch.tensor(1.0), x[:290], 40, torch.float32)
 
     def test_large_and_small_scales(self) -> None:
         q, weight = random_integers(9, 40, seed=0), random_bits(40, 33, 1)
