@@ -45,6 +45,7 @@ METHODS: dict[str, list[str]] = {
     "head hadamard": ["--head=hadamard"],
     "ghost batch 25": ["--ghost-batch=25"],
     "boolean": ["--optimizer=boolean"],
+    "boolean, relative": ["--optimizer=boolean_relative"],
     "boolean, signs": ["--optimizer=boolean_sign"],
     "boolean, no leak": ["--optimizer=boolean_no_leak"],
     "boolean, narrow": ["--optimizer=boolean_narrow"],

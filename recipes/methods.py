@@ -31,7 +31,7 @@ from bnn.weights import LatentStore
 
 Gradient = Literal["exact", "bifurcated", "int4", "fp8", "fp6", "power_of_two", "pruned", "one_bit"]
 Norm = Literal["batch", "l1", "range", "top10", "linf"]
-Optimizer = Literal["preset", "boolean", "boolean_sign", "boolean_no_leak", "boolean_narrow", "bep"]
+Optimizer = Literal["preset", "boolean", "boolean_relative", "boolean_sign", "boolean_no_leak", "boolean_narrow", "bep"]
 
 _MODELS = {
     "mlp": mlp,
@@ -57,6 +57,7 @@ _NORMS: dict[Norm, NormFactory] = {
 }
 _OPTIMIZERS: dict[Optimizer, Callable[..., TrainingStep]] = {
     "boolean": boolean_step,
+    "boolean_relative": partial(boolean_step, relative=True, rate=0.1),
     "boolean_sign": partial(boolean_step, magnitude=False, rate=0.02),
     "boolean_no_leak": partial(boolean_step, leak=False),
     "boolean_narrow": partial(boolean_step, hysteresis=0.4),
@@ -115,9 +116,9 @@ def recipe(
         norm: what takes the place of every batch norm.
         head: a learned classifier, or rows of a Hadamard matrix.
         weights: whether latent weights are clipped, or each filter keeps its norm; of the preset standard.
-        optimizer: the preset's; boolean is B+LD, without its magnitude (boolean_sign), its leak (boolean_no_leak) or
-            the whole range of its hysteresis (boolean_narrow); bep sends signs of errors back. The last five take the
-            place of the preset.
+        optimizer: the preset's; boolean is B+LD, with gradients in mean magnitudes of their layer (boolean_relative),
+            without their magnitude (boolean_sign), its leak (boolean_no_leak) or the whole range of its hysteresis
+            (boolean_narrow); bep sends signs of errors back. All but the first take the place of the preset.
         suppression: of what one batch alone asks for: the median of each weight's gradients in the last three batches
             (rm3), or a step every third batch (m3); of the preset standard. It is for optimizers without momentum.
         ghost_batch: largest number of examples that batch norms see at once; null takes the preset's own.

@@ -27,6 +27,7 @@ def boolean_step(
     rate: float = 150.0,
     learning_rate: float = 1e-3,
     magnitude: bool = True,
+    relative: bool = False,
     leak: bool = True,
     hysteresis: float = 1.0,
     reach: float = 16.0,
@@ -38,9 +39,10 @@ def boolean_step(
 
     Args:
         build: makes the network; layers that it gives no store get accumulators.
-        rate: of the accumulation, the paper's eta: 150 with batch norm, 12 without.
+        rate: of the accumulation, the paper's eta: 150 with batch norm, 12 without; with `relative` about 0.1.
         learning_rate: of Adam.
-        magnitude: see `Boolean`, as the next three.
+        magnitude: see `Boolean`, as the next four.
+        relative: see `Boolean`.
         leak: see `Boolean`.
         hysteresis: see `Boolean`.
         reach: see `Boolean`.
@@ -63,6 +65,7 @@ def boolean_step(
         [group for group in groups if group["params"]],
         lr=learning_rate,
         magnitude=magnitude,
+        relative=relative,
         leak=leak,
         hysteresis=hysteresis,
         reach=reach,

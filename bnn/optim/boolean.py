@@ -32,13 +32,16 @@ class Boolean(Adam):
 
     lr is large, since gradients of a mean loss are small: the paper takes 150 for VGG-small with batch norm and 12
     without, and Adam of rate 1e-3 for norms and real layers, in a group of their own; a cosine takes both to 0. Weights
-    begin at m = 0. Source: Nguyen et al. 2024 (Boolean logic deep learning), arXiv 2405.16339, algorithm 1, with what
-    public re-implementations add to it.
+    begin at m = 0. A *relative* step takes g in mean magnitudes of its tensor: gradients differ between layers, and
+    fall as a network learns, and a rate that fits the first steps then hardly flips a weight in later ones; lr is about
+    0.1. Source: Nguyen et al. 2024 (Boolean logic deep learning), arXiv 2405.16339, algorithm 1, with what public
+    re-implementations add to it, of which relative steps are one.
 
     Args:
         params: parameters or groups of them; accumulators are Boolean.
         lr: rate of the accumulation in groups of accumulators, learning rate in others.
         magnitude: whether the size of the gradient counts.
+        relative: whether it counts in mean magnitudes of its tensor. Signs have one of 1.
         leak: whether b is the share of kept weights, and not 1.
         hysteresis: 1 - m w of a weight that has just flipped, in (0, 1].
         reach: 1 and above: largest 1 - m w that is kept.
@@ -54,6 +57,7 @@ class Boolean(Adam):
         *,
         lr: float = 1e-3,
         magnitude: bool = True,
+        relative: bool = False,
         leak: bool = True,
         hysteresis: float = 1.0,
         reach: float = 16.0,
@@ -62,7 +66,13 @@ class Boolean(Adam):
         state_dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> None:
-        self._switches = {"magnitude": magnitude, "leak": leak, "hysteresis": hysteresis, "reach": reach}
+        self._switches = {
+            "magnitude": magnitude,
+            "relative": relative,
+            "leak": leak,
+            "hysteresis": hysteresis,
+            "reach": reach,
+        }
         super().__init__(params, lr=lr, betas=betas, eps=eps, state_dtype=state_dtype, seed=seed)
 
     def check_group(self, group: dict[str, Any]) -> None:
@@ -90,27 +100,37 @@ class Boolean(Adam):
         kept = state.get(_KEPT, 0.0) if group["leak"] else 1.0
         generator = generator_like(parameter, rounding_seed(seed=group["seed"], index=index, step=step))
         weights, gradients, flips = rows_of(parameter), rows_of(gradient), 0
+        rate = group["lr"]
+        if group["relative"] and group["magnitude"]:
+            rate /= max(mean_magnitude(gradients), torch.finfo(torch.float32).tiny)
         for rows in row_chunks(weights):
             values = decode(weights[rows])
-            flips += step_(values, float_rows(gradients, rows), group, kept)
+            flips += step_(values, float_rows(gradients, rows), group, rate=rate, kept=kept)
             write_rows(weights[rows], values, generator)
         state[_KEPT] = 1 - flips / max(1, parameter.numel())
         return None
 
 
-def step_(values: Tensor, gradient: Tensor, group: Mapping[str, Any], kept: float) -> int:
+def mean_magnitude(gradients: Tensor) -> float:
+    """Of [rows, ...], some rows at a time."""
+    total = sum(float(float_rows(gradients, rows).abs().sum()) for rows in row_chunks(gradients))
+    return total / max(1, gradients.numel())
+
+
+def step_(values: Tensor, gradient: Tensor, group: Mapping[str, Any], *, rate: float, kept: float) -> int:
     """Steps accumulators in place; gives how many weights flip.
 
     Args:
         values: float32, in -1..1.
         gradient: the same shape.
         group: the options.
+        rate: of the accumulation, in the units of the gradient.
         kept: the decay b, in 0..1.
     """
     unit = 1 / group["reach"]
     rest = torch.where(values >= 0, unit, -unit)
     gradient = gradient if group["magnitude"] else gradient.sign()
-    values.sub_(rest).mul_(kept).add_(rest).sub_(gradient, alpha=group["lr"] * unit)
+    values.sub_(rest).mul_(kept).add_(rest).sub_(gradient, alpha=rate * unit)
     flips = values * rest <= 0
     values.copy_(torch.where(flips, -group["hysteresis"] * rest, values)).clamp_(-1, 1)
     return int(flips.sum())

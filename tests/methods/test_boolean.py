@@ -32,12 +32,13 @@ def test_weights_begin_as_fair_coins_that_nothing_has_pushed(dtype, reach, at):
 
 
 def test_binary_weights_and_others_have_their_own_rates():
-    step = boolean_step(NETWORK, rate=7.0, learning_rate=0.02, leak=False, hysteresis=0.5, magnitude=False)
+    switches = {"leak": False, "hysteresis": 0.5, "magnitude": False, "relative": True}
+    step = boolean_step(NETWORK, rate=7.0, learning_rate=0.02, **switches)
     of_weights, of_others = step.optimizer.param_groups
     assert all(map(is_accumulator, of_weights["params"]))
     assert (of_weights["lr"], of_others["lr"]) == (7.0, 0.02)
     for group in (of_weights, of_others):
-        assert (group["leak"], group["hysteresis"], group["magnitude"]) == (False, 0.5, False)
+        assert {name: group[name] for name in switches} == switches
     assert len(of_weights["params"]) + len(of_others["params"]) == len(list(step.model.parameters()))
 
 

@@ -85,6 +85,29 @@ def test_the_magnitude_counts_or_does_not():
         torch.testing.assert_close(parameter.detach(), torch.tensor(expected))
 
 
+def test_a_relative_step_is_one_of_gradients_over_their_mean_magnitude():
+    """However large the gradients are, and over more than one chunk of rows."""
+    gradient = randn(300, 1000, seed=1)
+    absolute, *relative = (accumulators(300, 1000, reach=16) for _ in range(3))
+    for parameter, factor, options in (
+        (absolute, 1 / gradient.abs().mean(), {}),
+        (relative[0], 1.0, {"relative": True}),
+        (relative[1], 1e-6, {"relative": True}),
+    ):
+        parameter.grad = gradient * factor
+        Boolean([parameter], lr=0.7, **options).step()
+        torch.testing.assert_close(parameter.detach(), absolute.detach())
+    assert 0.1 < (signs(absolute.detach()) != signs(accumulators(300, 1000))).float().mean() < 0.2
+
+
+def test_a_relative_step_of_nothing_moves_nothing():
+    parameter = accumulators(3, 4, reach=16)
+    before = parameter.detach().clone()
+    parameter.grad = torch.zeros(3, 4)
+    Boolean([parameter], lr=0.7, relative=True).step()
+    assert torch.equal(parameter.detach(), before)
+
+
 def test_eight_bits_follow_the_floats():
     narrow, wide = (accumulators(20, 300, dtype=dtype, reach=4) for dtype in (torch.int8, torch.float32))
     optimizers = [Boolean([parameter], lr=0.05, leak=False, reach=4) for parameter in (narrow, wide)]

@@ -67,12 +67,14 @@ def test_the_rate_goes_with_the_root_of_the_batch(digits):
     assert rates[1] == pytest.approx(rates[0] / 2)
 
 
-@pytest.mark.parametrize("optimizer", ["boolean", "boolean_no_leak", "bep"])
-def test_the_rates_of_a_method_are_those_that_are_named(optimizer, digits):
+@pytest.mark.parametrize(
+    ("optimizer", "own_rate"), [("boolean", 150), ("boolean_relative", 0.1), ("boolean_no_leak", 150), ("bep", 2**-11)]
+)
+def test_the_rates_of_a_method_are_those_that_are_named(optimizer, own_rate, digits):
     run = RECIPE(data_dir=digits, optimizer=optimizer, rate=0.25, learning_rate=0.02, **SMALL)
     assert [group["lr"] for group in run.optimizer.param_groups] == [0.25, 0.02]
     own = [group["lr"] for group in RECIPE(data_dir=digits, optimizer=optimizer, **SMALL).optimizer.param_groups]
-    assert own == [2**-11 if optimizer == "bep" else 150, 1e-3]
+    assert own == [own_rate, 1e-3]
 
 
 def test_a_preset_has_no_accumulators_rate(digits):
