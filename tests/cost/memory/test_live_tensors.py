@@ -155,13 +155,13 @@ def test_an_image_is_copied_where_the_gradient_of_the_input_of_a_stride_is_forme
     assert strided - plain == 4 * 3 * 40 * 40
 
 
-def convolutions_of(x_shape, weight_shape, *, stride=1, needs_gradient=True, device="meta") -> int:
+def convolutions_of(x_shape, weight_shape, *, stride=1, needs_gradient=True, groups=1, device="meta") -> int:
     live = watched(device)
     x = torch.empty(x_shape, device=device, requires_grad=needs_gradient)
     weight, bias = (torch.empty(shape, device=device, requires_grad=True) for shape in (weight_shape, weight_shape[:1]))
     with live:
         for _ in range(2):
-            y = torch.nn.functional.conv2d(x, weight, bias, stride=stride)
+            y = torch.nn.functional.conv2d(x, weight, bias, stride=stride, groups=groups)
             y.backward(torch.empty_like(y))
     return len(live.convolutions)
 
@@ -173,6 +173,7 @@ def test_convolutions_that_onednn_makes_code_for():
     assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), stride=2, needs_gradient=False) == 2
     assert convolutions_of((15, 3, 9, 9), (8, 3, 1, 1)) == 0, "a product of matrices"
     assert convolutions_of((16, 3, 9, 9), (8, 3, 1, 1)) == 3
+    assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8) == 2, "of a channel each: gradients"
 
 
 @pytest.mark.parametrize(("side", "is_torchs"), [(4, False), (6, True)])
