@@ -1,6 +1,7 @@
 """What the recipe of ReCU, OvSW and the plain sign promises beyond every recipe's promises."""
 
 import typing
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,11 @@ def test_presets_keep_the_quantizer_in_stores_of_their_own(preset, variant, imag
     assert {(type(store), store.weight.dtype) for _, store in named_stores(run.model)} == {DTYPES[preset]}
 
 
-def test_the_learning_rate_is_the_preset_s_own_unless_it_is_given(images):
-    for preset, rate in {"standard": 0.1, "edge": 3e-3, "edge-min": 2e-2}.items():
-        run = RECU(data_dir=images, preset=preset, **SMALL)
+def test_the_learning_rate_is_one_for_recu_or_the_preset_s_own_unless_it_is_given(images):
+    rates = {"standard": (0.1, 0.1), "edge": (3e-2, 3e-3), "edge-min": (0.1, 2e-2)}
+    for (preset, (of_recu, own)), variant in product(rates.items(), ("recu", "sign")):
+        rate = of_recu if variant == "recu" else own
+        run = RECU(data_dir=images, preset=preset, variant=variant, **SMALL)
         assert run.optimizer.param_groups[0]["lr"] == rate
         run = RECU(data_dir=images, preset=preset, learning_rate=0.5, **SMALL)
         assert run.optimizer.param_groups[0]["lr"] == 0.5
