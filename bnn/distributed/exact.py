@@ -23,9 +23,9 @@ class Exact(Exchange):
     """Every sum over a slice is formed over the rows of all ranks, so that their number changes no bit.
 
     The statistics of norms, the scale of integer gradients and the integer sums of weight gradients are those of the
-    slice; random numbers are keyed by the row of the joint batch; sums of real numbers are exact in units that all
-    ranks share. Of a binary weight's gradient a rank forms some outputs, for the rows of all. Gradients that blocks form
-    (`bnn.layers.joint`) are therefore those of all ranks already.
+    slice; random numbers are keyed by the row of the joint batch; sums of real numbers go in the order of the rows, or
+    are exact in units that all ranks share. Of a binary weight's gradient a rank forms some outputs, for the rows of
+    all. Gradients that blocks form (`bnn.layers.joint`) are therefore those of all ranks already.
 
     Attributes:
         part: what goes through the network now.
@@ -68,6 +68,8 @@ class Exact(Exchange):
         """The slice's rows, [examples, ...], of which this rank has `x`."""
         sizes = self._sizes()
         of_ranks = self.ranks.gather(_with_rows(x, sizes[0]))
+        if sizes[0] == sizes[-1]:
+            return of_ranks.flatten(0, 1)
         return torch.cat([of_rank[:size] for of_rank, size in zip(of_ranks, sizes, strict=True)])
 
     def channel_sums(self, sums: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 import torch
@@ -110,12 +110,13 @@ class Ranks:
         messages = []
         for to, of_all in zip(of_ranks, found, strict=True):
             of_all[self.rank] = to[self.rank]
-            for other in range(self.size):
-                if other != self.rank:
-                    messages.append(torch_distributed.P2POp(torch_distributed.isend, to[other], other))
-                    messages.append(torch_distributed.P2POp(torch_distributed.irecv, of_all[other], other))
-                    self._count(to[other].nbytes)
-        self._call(lambda: [work.wait() for work in torch_distributed.batch_isend_irecv(messages)])
+            for other in (rank for rank in range(self.size) if rank != self.rank):
+                messages += [
+                    (torch_distributed.isend, to[other], other),
+                    (torch_distributed.irecv, of_all[other], other),
+                ]
+                self._count(to[other].nbytes)
+        self._call(lambda: _wait_for(torch_distributed.P2POp(*message) for message in messages))
         return found
 
     def _count(self, sent: float) -> None:
@@ -164,6 +165,11 @@ def leave() -> None:
     """Ends the group."""
     if torch_distributed.is_available() and torch_distributed.is_initialized():
         torch_distributed.destroy_process_group()
+
+
+def _wait_for(messages: Iterable[torch_distributed.P2POp]) -> None:
+    for work in torch_distributed.batch_isend_irecv(list(messages)):
+        work.wait()
 
 
 def _first_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ from bnn.ops.geometry import Window
 from bnn.quantizers.gradients import GradientQuantizer
 
 _WHOLE = Passes()
+_FEW_PRODUCTS = 256  # that a processor forms while it sends the two bytes of a sum
 
 
 def passes_in_use() -> Passes:
@@ -89,16 +90,21 @@ class JointPasses(Passes):
         quantizer: GradientQuantizer | None,
         of_output: GradientQuantizer | None,
     ) -> Tensor:
-        """Every rank forms its share of the outputs, of the integers and bits of all; no integers are drawn to be ternary.
+        """Every rank forms its share of the outputs, by the integers and bits of all; none are drawn to be ternary.
 
-        What goes from rank to rank before is much less than sums of the weight's size.
+        These are much less than sums of the weight's size would be. Where an element takes few products, every rank
+        forms all of them, which takes less than what it would send.
         """
         if not isinstance(x, BitTensor):
             return self._of_real_input(q, scale, x, weight, window)
         ranks, of_all = self.exchange.ranks, partial(BitTensor, strides=x.stride(), dtype=x.dtype)
-        if window is not None and window.groups > 1:  # an output has some of the channels alone
-            q, packed = self.exchange.rows_of_all(q.movedim(1, -1)).movedim(-1, 1), self.exchange.rows_of_all(x.packed)
-            return products.weight_gradient(q, scale, of_all(packed, (len(q), *x.shape[1:])), weight, window, quantizer)
+        has_few_products = self.exchange.part.examples * q[0, 0].numel() <= _FEW_PRODUCTS
+        if has_few_products or (
+            window is not None and window.groups > 1
+        ):  # outputs of groups have channels of their own
+            last, packed = self.exchange.rows_of_all(q.movedim(1, -1)), self.exchange.rows_of_all(x.packed)
+            bits = of_all(packed, (len(packed), *x.shape[1:]))
+            return products.weight_gradient(last.movedim(-1, 1), scale, bits, weight, window, quantizer)
         q, packed = self.exchange.outputs_of_all(q, x.packed)
         each, outputs = q.shape[1], len(weight.packed)
         part = products.weight_gradient(

@@ -237,7 +237,7 @@ def norm_gradient_terms(
 
 
 def bound_of(terms: Tensor, centre: Tensor, passed: Tensor, centred: Tensor) -> Tensor:
-    """A bound of |dL/dy|, float32 [], of what `gradient_terms_of` gives and the largest |g| and |y - mean|, [..., C]."""
+    """A bound of |dL/dy|, float32 [], by what `gradient_terms_of` gives and the largest |g| and |y - mean| [..., C]."""
     bounds = terms[0].abs() * passed + terms[1].abs() * centred + centre.abs()
     return bounds.amax() if bounds.numel() else bounds.new_zeros(())
 

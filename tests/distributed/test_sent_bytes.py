@@ -1,13 +1,17 @@
 """Bytes that an exchange sends, as docs/scale.md says; nothing is sent here."""
 
 import math
+from contextlib import suppress
 
 import pytest
 import torch
 
 from bnn.bits import BitTensor
 from bnn.distributed import Exact, Part, Ranks, exchange_of
+from bnn.errors import NonFiniteError
+from bnn.layers.joint import JointPasses
 from bnn.ops import functions
+from bnn.quantizers.gradients import BFloat16Gradient, SignGradient
 
 ROWS, COLUMNS = 48, 160
 WEIGHTS = ROWS * COLUMNS
@@ -51,10 +55,31 @@ def test_votes_send_the_bytes_of_the_table(mode, size, generator):
 
 
 @pytest.mark.parametrize("size", [2, 4, 16])
-@pytest.mark.parametrize(("terms", "bytes_a_sum"), [(1, 2), (64, 4)])
-def test_exact_sends_the_bytes_of_the_table(terms, bytes_a_sum, size, generator):
+@pytest.mark.parametrize("gradient", [torch.float32, torch.bfloat16, "signs"])
+def test_exact_sends_the_bytes_of_the_table(gradient, size, generator):
     exchange = Exact(Counting(size))
     exchange.begin_part(Part(0, range(32 // size), 32))
-    exchange.signs_of(torch.zeros(ROWS, COLUMNS), terms=terms, seed=1)
-    expected = WEIGHTS * (bytes_a_sum * (size - 1) / size + (size - 1) / (8 * size))
-    assert exchange.ranks.sent_bytes == pytest.approx(expected + agreements(exchange.ranks, 1), abs=1)
+    x = BitTensor.from_dense(torch.randn(32 // size, COLUMNS, generator=generator))
+    weight = BitTensor.from_dense(torch.randn(ROWS, COLUMNS, generator=generator))
+    q = torch.ones(32 // size, ROWS, dtype=torch.int8)
+    quantizer = None
+    if gradient is torch.bfloat16:
+        quantizer = BFloat16Gradient()
+    elif gradient == "signs":
+        quantizer = SignGradient(packed=True, scale="none", generator=generator)
+    JointPasses(exchange).weight_gradient(q, torch.ones(()), x, weight, None, quantizer, None)
+    of_examples = 32 / size * (ROWS * (size - 1) / size + COLUMNS / 8 * (size - 1))
+    a_weight = {torch.float32: 4, torch.bfloat16: 2, "signs": 1 / 8}[gradient]
+    assert exchange.ranks.sent_bytes == of_examples + WEIGHTS * a_weight * (size - 1) / size
+
+
+@pytest.mark.parametrize("size", [2, 4, 16])
+def test_exact_sends_the_sums_of_each_row(size):
+    exchange = Exact(Counting(size))
+    exchange.begin_part(Part(0, range(32 // size), 32))
+    sums, sizes = torch.ones(32 // size, 2, COLUMNS, dtype=torch.float64), torch.ones(32 // size, 2, COLUMNS)
+    with suppress(NonFiniteError):  # nothing comes from the others
+        exchange.channel_sums(sums)
+    with suppress(NonFiniteError):
+        exchange.channel_sums(sums, sizes)
+    assert exchange.ranks.sent_bytes == 32 / size * (size - 1) * (2 + 4) * 8 * COLUMNS
