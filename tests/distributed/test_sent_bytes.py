@@ -54,23 +54,25 @@ def test_votes_send_the_bytes_of_the_table(mode, size, generator):
     assert exchange.ranks.sent_bytes == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.parametrize("examples", [32, 512])
 @pytest.mark.parametrize("size", [2, 4, 16])
 @pytest.mark.parametrize("gradient", [torch.float32, torch.bfloat16, "signs"])
-def test_exact_sends_the_bytes_of_the_table(gradient, size, generator):
-    exchange = Exact(Counting(size))
-    exchange.begin_part(Part(0, range(32 // size), 32))
-    x = BitTensor.from_dense(torch.randn(32 // size, COLUMNS, generator=generator))
+def test_exact_sends_the_bytes_of_the_table(gradient, size, examples, generator):
+    exchange, own = Exact(Counting(size)), examples // size
+    exchange.begin_part(Part(0, range(own), examples))
+    x = BitTensor.from_dense(torch.randn(own, COLUMNS, generator=generator))
     weight = BitTensor.from_dense(torch.randn(ROWS, COLUMNS, generator=generator))
-    q = torch.ones(32 // size, ROWS, dtype=torch.int8)
-    quantizer = None
-    if gradient is torch.bfloat16:
-        quantizer = BFloat16Gradient()
-    elif gradient == "signs":
-        quantizer = SignGradient(packed=True, scale="none", generator=generator)
+    quantizer = {
+        torch.float32: None,
+        torch.bfloat16: BFloat16Gradient(),
+        "signs": SignGradient(packed=True, scale="none", generator=generator),
+    }[gradient]
+    q = torch.ones(own, ROWS, dtype=torch.int8)
     JointPasses(exchange).weight_gradient(q, torch.ones(()), x, weight, None, quantizer, None)
-    of_examples = 32 / size * (ROWS * (size - 1) / size + COLUMNS / 8 * (size - 1))
     a_weight = {torch.float32: 4, torch.bfloat16: 2, "signs": 1 / 8}[gradient]
-    assert exchange.ranks.sent_bytes == of_examples + WEIGHTS * a_weight * (size - 1) / size
+    has_few_products = examples <= 256
+    of_q, of_gradient = (ROWS, 0) if has_few_products else (ROWS / size, WEIGHTS * a_weight / size)
+    assert exchange.ranks.sent_bytes == (size - 1) * (own * (of_q + COLUMNS / 8) + of_gradient)
 
 
 @pytest.mark.parametrize("size", [2, 4, 16])
