@@ -104,7 +104,7 @@ class Ranks:
     def _send(self, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> list[Tensor]:
         """Sends the others their rows of some tensors, and others whole; what comes goes straight into its place."""
         if self.size == 1:
-            return [*rows, *(whole[None] for whole in wholes)]
+            return [*rows, *(whole.contiguous()[None] for whole in wholes)]  # in the layout that several ranks have
         of_ranks = [x.unbind() for x in rows] + [[x.contiguous()] * self.size for x in wholes]
         found = [empty((self.size, *of_rank[0].shape), of_rank[0].dtype, self.device) for of_rank in of_ranks]
         messages = []
