@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
     from bnn.training import Run
+
+_PREFIX, _LOCK = "bnn-rank-", "lock"
+_YOUNG_S = 60.0
 
 
 def is_first() -> bool:
@@ -63,6 +67,18 @@ def joined(run: Run, mode: str | None, patience_s: float, device: torch.device) 
     return run
 
 
+def remove_abandoned_directories() -> None:
+    """Removes what ranks that were killed have left in the folder for temporary files: what no process holds."""
+    from filelock import FileLock
+
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another removes it, or it is another user's
+            # One that has just been made may not be held yet.
+            if (folder / _LOCK).is_file() and time.time() - folder.stat().st_mtime > _YOUNG_S:
+                with FileLock(folder / _LOCK, timeout=0):
+                    shutil.rmtree(folder)
+
+
 @contextmanager
 def own_directory(run: Path, *, resumes: bool = False) -> Iterator[Path]:
     """The directory in which this process trains: the run's, or of the other ranks one that is lost afterwards.
@@ -71,6 +87,8 @@ def own_directory(run: Path, *, resumes: bool = False) -> Iterator[Path]:
         run: the run's directory.
         resumes: whether the run goes on, for which all ranks read its directory.
     """
+    from filelock import FileLock
+
     from bnn.distributed import leave
 
     if is_first():
@@ -79,7 +97,8 @@ def own_directory(run: Path, *, resumes: bool = False) -> Iterator[Path]:
         finally:
             leave()
         return
-    with tempfile.TemporaryDirectory(prefix="bnn-rank-") as folder:
+    remove_abandoned_directories()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, FileLock(Path(folder) / _LOCK):
         own = Path(folder) / run.name
         try:
             if resumes:

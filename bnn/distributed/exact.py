@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from bnn.distributed.exchange import Exchange, Mode, Part, cut
-from bnn.distributed.sums import of_examples, signs_of_sums
-from bnn.errors import DistributedError
-
-_LARGEST_FACTOR = 127  # of the integers that gradients are rounded to
+from bnn.distributed.sums import of_examples
+from bnn.errors import DistributedError, NonFiniteError
+from bnn.ops.memory import empty
 
 
 def shares_slices(exchange: Exchange | None) -> TypeGuard[Exact]:
@@ -24,8 +23,9 @@ class Exact(Exchange):
     """Every sum over a slice is formed over the rows of all ranks, so that their number changes no bit.
 
     The statistics of norms, the scale of integer gradients and the integer sums of weight gradients are those of the
-    slice; random numbers are keyed by the row of the joint batch; sums of real numbers are exact in units that all
-    ranks share. Gradients that blocks form (`bnn.layers.joint`) are therefore those of all ranks already.
+    slice; random numbers are keyed by the row of the joint batch; sums of real numbers go in the order of the rows, or
+    are exact in units that all ranks share. Of a binary weight's gradient a rank forms some outputs, for the rows of
+    all. Gradients that blocks form (`bnn.layers.joint`) are therefore those of all ranks already.
 
     Attributes:
         part: what goes through the network now.
@@ -66,11 +66,53 @@ class Exact(Exchange):
 
     def rows_of_all(self, x: Tensor) -> Tensor:
         """The slice's rows, [examples, ...], of which this rank has `x`."""
-        self.ranks.agree()
         sizes = self._sizes()
-        own = x.new_zeros((sizes[0], *x.shape[1:]))  # ranks have equally many, or one less
-        own[: len(x)] = x
-        return torch.cat([of_rank[:size] for of_rank, size in zip(self.ranks.gather(own), sizes, strict=True)])
+        of_ranks = self.ranks.gather(_with_rows(x, sizes[0]))
+        if sizes[0] == sizes[-1]:
+            return of_ranks.flatten(0, 1)
+        return torch.cat([of_rank[:size] for of_rank, size in zip(of_ranks, sizes, strict=True)])
+
+    def channel_sums(self, sums: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Sums over the slice, in the order of its rows, of what is of each of them; and what magnitudes all have.
+
+        Args:
+            sums: of this rank's rows, float64 [rows, k, C].
+            sizes: other values of these rows, float32 [rows, j, C]; or None.
+
+        Returns:
+            float64 [k, C]; float32 [examples, j, C].
+
+        Raises:
+            NonFiniteError: a sum is not finite, on all ranks alike.
+        """
+        k = sums.shape[1]
+        of_rows = self.rows_of_all(sums if sizes is None else torch.cat((sums, sizes.double()), dim=1))
+        totals = of_rows[:, :k].sum(0)
+        if not totals.isfinite().all():
+            raise NonFiniteError("sums over a slice are not finite: lower the learning rate")
+        return totals, of_rows[:, k:].float()
+
+    def outputs_of_all(self, q: Tensor, packed: Tensor) -> tuple[Tensor, Tensor]:
+        """What a rank makes its share of a weight's gradient of, from the rows of all ranks.
+
+        Args:
+            q: of this rank's rows, int8 [rows, O, ...].
+            packed: the input's bits, uint8 [rows, bytes].
+
+        Returns:
+            int8 [rows of all, ceil(O / ranks), ...], its memory in (rows, ..., outputs) order, and uint8 [rows of all,
+            bytes]; zeros behind the last output, and rows of zeros behind those of a rank that has one less.
+        """
+        size, most = self.ranks.size, self._sizes()[0]
+        last = _with_rows(q.movedim(1, -1), most)
+        each = -(-last.shape[-1] // size)
+        shares = empty((size, *last.shape[:-1], each), q.dtype, q.device)
+        if last.shape[-1] < size * each:
+            shares.zero_()
+        for share, outputs in zip(shares, torch.split(last, each, dim=-1), strict=False):
+            share[..., : outputs.shape[-1]] = outputs
+        own, bits = self.ranks.swap_and_gather(shares, _with_rows(packed, most))
+        return own.flatten(0, 1).movedim(-1, 1), bits.flatten(0, 1)
 
     def own_rows(self, x: Tensor) -> Tensor:
         """This rank's rows of a slice's: a copy."""
@@ -96,19 +138,7 @@ class Exact(Exchange):
         unit = 2.0 ** (torch.tensor(bound).frexp().exponent.item() - 44 + self.part.examples.bit_length())
         return self.ranks.sum_(q.t().double() @ (x.double() / unit).round_()) * unit
 
-    def sums_of(self, sums: Tensor) -> Tensor:
-        """Integer weight gradients, float of whole numbers that int32 holds, summed over the ranks: int32."""
-        self.ranks.agree()
-        return self.ranks.sum_(sums.int())
 
-    def signs_of(self, sums: Tensor, *, terms: int, seed: int) -> Tensor:
-        """The packed signs of integer weight gradients, summed over the ranks.
-
-        Args:
-            sums: of this rank, float [rows, n] of whole numbers.
-            terms: that an element adds up for each example.
-            seed: of the signs of zeros.
-        """
-        self.ranks.agree()
-        largest = _LARGEST_FACTOR * terms * self.part.examples
-        return signs_of_sums(self.ranks, sums, largest=largest, seed=seed)
+def _with_rows(x: Tensor, count: int) -> Tensor:
+    """`x` [rows, ...] with rows of zeros behind its own, so many in all."""
+    return x if len(x) == count else torch.cat((x, x.new_zeros((count - len(x), *x.shape[1:]))))

@@ -76,6 +76,10 @@ class Exchange:
     def end_part(self) -> None:
         """Ends a part, whose backward is done."""
 
+    def slices(self, batch_size: int, most: int) -> int:
+        """Slices that a joint batch is cut into, of at most so many examples each."""
+        return -(-batch_size // most)
+
     def parts(self, batch_size: int, slices: int) -> list[Part]:
         """What this rank takes of a joint batch.
 

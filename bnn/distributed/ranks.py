@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from bnn.errors import DistributedError, NonFiniteError
+from bnn.ops.memory import empty
 
 PATIENCE_S = 20.0
 """Seconds that a rank waits for the others before it takes them for lost."""
@@ -55,21 +56,16 @@ class Ranks:
 
     def gather(self, x: Tensor) -> Tensor:
         """The tensors of all ranks, of one shape: [ranks, ...]."""
-        if self.size == 1:
-            return x[None]
-        of_all = x.new_empty((self.size, *x.shape))
-        self._call(lambda: torch_distributed.all_gather(list(of_all), x.contiguous()))
-        self._count(x.nbytes * (self.size - 1))
-        return of_all
+        return self._send([], [x])[0]
 
     def swap(self, x: Tensor) -> Tensor:
         """Row r of the result [ranks, ...] is what rank r has in the row of this rank."""
-        if self.size == 1:
-            return x
-        of_all = torch.empty_like(x)
-        self._call(lambda: torch_distributed.all_to_all_single(of_all, x))
-        self._count(x.nbytes * (self.size - 1) / self.size)
-        return of_all
+        return self._send([x], [])[0]
+
+    def swap_and_gather(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`swap` of `x` and `gather` of `y` at once."""
+        of_x, of_y = self._send([x], [y])
+        return of_x, of_y
 
     def agree(self, value: float = 0.0) -> float:
         """The largest of the ranks' values, once all of them go on.
@@ -104,6 +100,24 @@ class Ranks:
         length = int(self.agree(len(raw)))
         padded = torch.cat((raw, raw.new_zeros(length - len(raw))))
         return [bytes(row.tolist()).rstrip(b"\0").decode() for row in self.gather(padded)]
+
+    def _send(self, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> list[Tensor]:
+        """Sends the others their rows of some tensors, and others whole; what comes goes straight into its place."""
+        if self.size == 1:
+            return [*rows, *(whole.contiguous()[None] for whole in wholes)]  # in the layout that several ranks have
+        of_ranks = [x.unbind() for x in rows] + [[x.contiguous()] * self.size for x in wholes]
+        found = [empty((self.size, *of_rank[0].shape), of_rank[0].dtype, self.device) for of_rank in of_ranks]
+        messages = []
+        for to, of_all in zip(of_ranks, found, strict=True):
+            of_all[self.rank] = to[self.rank]
+            for other in (rank for rank in range(self.size) if rank != self.rank):
+                messages += [
+                    (torch_distributed.isend, to[other], other),
+                    (torch_distributed.irecv, of_all[other], other),
+                ]
+                self._count(to[other].nbytes)
+        self._call(lambda: _wait_for(torch_distributed.P2POp(*message) for message in messages))
+        return found
 
     def _count(self, sent: float) -> None:
         self.sent_bytes += int(sent)
@@ -151,6 +165,11 @@ def leave() -> None:
     """Ends the group."""
     if torch_distributed.is_available() and torch_distributed.is_initialized():
         torch_distributed.destroy_process_group()
+
+
+def _wait_for(messages: Iterable[torch_distributed.P2POp]) -> None:
+    for work in torch_distributed.batch_isend_irecv(list(messages)):
+        work.wait()
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Sums over the ranks, and signs of them, each in an order or arithmetic that makes the result the same every time."""
+"""Sums over the ranks, each in an order or arithmetic that makes the result the same every time, and majorities."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnn.bits import in_memory_order
 from bnn.distributed.ranks import Ranks
 from bnn.ops import functions
-from bnn.random.lowbias32 import random_bits_at
 
 _FLOAT64_BITS = 52
+_CHUNK_ELEMENTS = 1 << 21  # that are on their way at a time: less than most weights take a call each
 
 
 def in_order(ranks: Ranks, of_parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
@@ -36,6 +37,20 @@ def in_order(ranks: Ranks, of_parts: Sequence[Sequence[Tensor]]) -> list[Tensor]
         for i, flat in zip(chosen, torch.split(ranks.gather(total).view(-1)[: sum(sizes)], sizes), strict=True):
             sums[i] = flat.view(sums[i].shape)
     return sums
+
+
+def sum_of_ranks(ranks: Ranks, x: Tensor) -> Tensor:
+    """The sum of the ranks' tensors in the order of these, as a loop over them forms it, in the place of `x`.
+
+    Every rank sums a share of the elements, some at a time, so that little memory is needed beside `x`.
+    """
+    x, rows = in_memory_order(x)
+    for part in torch.split(rows.view(-1), _CHUNK_ELEMENTS):
+        total, *others = ranks.swap(_shares(part, ranks.size))
+        for other in others:
+            total += other
+        part.copy_(ranks.gather(total).view(-1)[: len(part)])
+    return x
 
 
 def of_examples(ranks: Ranks, x: Tensor, *, examples: int) -> Tensor:
@@ -62,42 +77,11 @@ def of_examples(ranks: Ranks, x: Tensor, *, examples: int) -> Tensor:
         return x.new_zeros(x.shape[1:])
     bits = _FLOAT64_BITS - examples.bit_length()
     unit = math.ldexp(1.0, math.frexp(bound)[1] - bits)
-    whole = (x / unit).round_()
-    rest = (x / unit - whole).mul_(2.0**bits).round_()
+    rest = x / unit
+    whole = rest.round()
+    rest.sub_(whole).mul_(2.0**bits).round_()
     sums = ranks.sum_(torch.stack((whole.sum(0), rest.sum(0))))
     return (sums[0] + sums[1] * 2.0**-bits) * unit
-
-
-def signs_of_sums(ranks: Ranks, sums: Tensor, *, largest: int, seed: int) -> Tensor:
-    """The packed signs of the sums over the ranks of whole numbers, of which each rank forms a share.
-
-    Args:
-        ranks: the ranks.
-        sums: of this rank, float [rows, n] of whole numbers.
-        largest: a bound of what a sum over all ranks can be; it says how many bytes a number takes on its way.
-        seed: of the signs of sums that are 0: a hash of `seed` and of the element's index in [rows, n] is even or odd,
-            as in `bnn.ops.product_gradients`.
-
-    Returns:
-        Packed [rows, ceil(n / 8)].
-    """
-    rows, n = sums.shape
-    columns = -(-n // 8) * 8
-    dtype = next(dtype for dtype in (torch.int8, torch.int16, torch.int32, torch.int64) if largest <= _most(dtype))
-    whole = sums.to(dtype)
-    if columns != n:  # the bits past a row's end are clear
-        whole = torch.cat((whole, whole.new_full((rows, columns - n), -1)), dim=1)
-    shares = _shares(whole.view(-1), 8 * ranks.size).view(ranks.size, -1)
-    total, *others = ranks.swap(shares.view(torch.uint8)).view(dtype)
-    for other in others:
-        total += other  # within `largest`, as is each sum on the way
-    zeros = (total == 0).nonzero()[:, 0]
-    places = zeros + ranks.rank * len(total)
-    coins = random_bits_at(places // columns * n + places % columns, seed) >> 31
-    positive = total > 0
-    positive[zeros] = coins > 0
-    packed = ranks.gather(functions.pack(positive[None])).view(-1)
-    return packed[: rows * columns // 8].view(rows, columns // 8)
 
 
 def majority(ranks: Ranks, packed: Tensor, *, seed: int) -> Tensor:
@@ -112,10 +96,6 @@ def majority(ranks: Ranks, packed: Tensor, *, seed: int) -> Tensor:
     coins = torch.empty((1, shares.shape[1]), dtype=torch.uint8, device=packed.device).random_(generator=generator)
     most = functions.pack((votes > 0)[None]) | functions.pack((votes == 0)[None]) & coins
     return ranks.gather(most).view(-1)[: packed.numel()].view(packed.shape)
-
-
-def _most(dtype: torch.dtype) -> int:
-    return torch.iinfo(dtype).max
 
 
 def _shares(flat: Tensor, count: int) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor
 from bnn.bits import BitTensor
 from bnn.distributed.exchange import Exchange, Mode, Part, cut
 from bnn.distributed.ranks import Ranks
-from bnn.distributed.sums import in_order, majority
+from bnn.distributed.sums import in_order, majority, sum_of_ranks
 from bnn.errors import DistributedError
 from bnn.ops import functions
 
 _MOST_IN_INT8 = 127
+_PART_BEYOND = 5  # of a slice, by which those of ranks may be larger
 _CHUNK_ELEMENTS = 1 << 18
 
 
@@ -41,6 +42,13 @@ class Count(Exchange):
         """Forgets the signs of a part that was left."""
         self._kept.clear()
 
+    def slices(self, batch_size: int, most: int) -> int:
+        """As few of each rank as slices a fifth larger than `most` allow: one more costs each a step of all weights."""
+        size = self.ranks.size
+        if size > 1:
+            most += most // _PART_BEYOND
+        return size * -(-batch_size // (size * most))
+
     def parts(self, batch_size: int, slices: int) -> list[Part]:
         """Whole slices, equally many of each rank: at least `slices` in all."""
         self.check_divides(batch_size)
@@ -62,7 +70,7 @@ class Count(Exchange):
             self._kept.append((gradient, take))
             return
         self.ranks.agree()
-        take(torch.empty_like(gradient).copy_(in_order(self.ranks, [[gradient]])[0]))
+        take(sum_of_ranks(self.ranks, gradient))
 
     def end_part(self) -> None:
         """Hands on what has become of the signs, in the order in which they came."""

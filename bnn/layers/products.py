@@ -147,6 +147,8 @@ def weight_gradient(
     window: Window | None,
     quantizer: GradientQuantizer | None,
     of_output: GradientQuantizer | None = None,
+    *,
+    first_row: int = 0,
 ) -> Tensor:
     """The gradient of the weight from that of the product, `q * scale` with int8 `q`.
 
@@ -160,6 +162,7 @@ def weight_gradient(
             signs are all that it wants, it is a `BitTensor` of these.
         of_output: the quantizer of the product's gradient: where both are bits and values are wanted, a convolution's
             may be drawn to be ternary.
+        first_row: of a larger weight, from which this one's rows are; it matters to the signs of zeros.
     """
     if not isinstance(x, BitTensor):
         if window is None:
@@ -178,9 +181,9 @@ def weight_gradient(
             return _bnn.conv2d_backward_weight_ternary(*of_product, ternary_seed, dtype)  # type: ignore[no-any-return]
         return _bnn.conv2d_backward_weight(*of_product, dtype)  # type: ignore[no-any-return]
     if window is None:
-        packed = _bnn.linear_backward_weight_sign(q, x.packed, x.shape[1], seed)
+        packed = _bnn.linear_backward_weight_sign(q, x.packed, x.shape[1], seed, first_row)
     else:
-        packed = _bnn.conv2d_backward_weight_sign(q, x.packed, x.shape, weight.shape, window, seed)
+        packed = _bnn.conv2d_backward_weight_sign(q, x.packed, x.shape, weight.shape, window, seed, first_row)
     return BitTensor(packed, weight.shape, weight.stride(), weight.dtype)
 
 

@@ -72,6 +72,9 @@ class Passes:
     arguments are those of the operations and functions of the same names.
     """
 
+    def quantized(self, x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:  # noqa: D102
+        return quantized(x, plan)
+
     def product(self, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, torch.Size]:  # noqa: D102
         return product(x, weight, plan)
 
@@ -116,10 +119,10 @@ class Recomputed(torch.autograd.Function):
         with_input: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.plan, ctx.adds_input, ctx.x_dtype = plan, adds_input, x.dtype
-        operand, input_codes = quantized(x, plan)
+        passes = plan.passes
+        operand, input_codes = passes.quantized(x, plan)
         if isinstance(weight, BitTensor):
             weight = products.in_rows(weight)
-        passes = plan.passes
         y, _, _ = passes.product(operand, weight, plan)
         if passes.values_a_channel(y) < 2:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")

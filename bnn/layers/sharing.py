@@ -59,6 +59,7 @@ def _outside_of_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _all_rows(x: Tensor, exchange: Exact) -> Any:
+    exchange.ranks.agree()
     return _AllRows.apply(x, exchange)  # type: ignore[no-untyped-call]
 
 

@@ -18,6 +18,24 @@ void with_stream(int dtype, const Run& run) {
     dtype == bnn::kBFloat16 ? run(BFloat16{}) : run(float{});
 }
 
+// Calls run with what sets the values of a product and their squares.
+template <class Run>
+void with_values_and_squares(const void* y, int dtype, const Run& run) {
+    with_product(dtype, [&](auto of) {
+        const auto* from = static_cast<const decltype(of)*>(y);
+        run([=](int64_t element, int64_t, int64_t, int64_t count, Wide* values) {
+            values[0] = load_wide(from + element, count);
+            values[1] = values[0] * values[0];
+        });
+    });
+}
+
+// Sums over the pixels of each row of y and of its squares, sums[rows][2][channels], which is clear.
+void row_moments(const void* y, double* sums, int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads) {
+    const Layout layout(rows, pixels, channels, true);
+    with_values_and_squares(y, dtype, [&](const auto& visit) { row_sums<2, 0>(layout, sums, nullptr, threads, visit); });
+}
+
 // Of a batch: moments[2][channels], the mean of y and 1 / sqrt(variance of scale y + eps); affine[2][channels], factor and
 // offset that make the norm of scale y from y. The running mean and variance take those of scale y. `scale`, `gamma` and
 // `beta` may be null.
@@ -27,13 +45,8 @@ void batch_statistics(const void* y, const float* scale, const float* gamma, con
     const Layout layout(rows, pixels, channels);
     const Buffer sum_buffer(1, 2 * channels * 8);
     double* sums = sum_buffer.part<double>(0);
-    with_product(dtype, [&](auto of) {
-        const auto* from = static_cast<const decltype(of)*>(y);
-        channel_sums<2, 0>(layout, sums, nullptr, threads,
-                           [=](int64_t element, int64_t, int64_t, int64_t count, Wide* values) {
-                               values[0] = load_wide(from + element, count);
-                               values[1] = values[0] * values[0];
-                           });
+    with_values_and_squares(y, dtype, [&](const auto& visit) {
+        channel_sums<2, 0>(layout, sums, nullptr, threads, visit);
     });
     const double count = static_cast<double>(rows * pixels);
     for (int64_t c = 0; c < channels; ++c) {
@@ -173,6 +186,41 @@ inline Slopes make_slopes(const uint8_t* codes, const float* slopes, int planes,
     return by;
 }
 
+// Calls run with what sets the gradient g that comes to a norm and g (y - mean), and then g and y - mean.
+template <class Run>
+void with_gradient_and_product(const void* grad, const Slopes& by, int planes, const void* y, const float* means,
+                               int grad_dtype, int dtype, const Run& run) {
+    with_stream(grad_dtype, [&](auto of_grad) {
+        with_product(dtype, [&](auto of) {
+            with_planes(planes, [&](auto plane_count) {
+                const auto* from = static_cast<const decltype(of_grad)*>(grad);
+                const auto* products = static_cast<const decltype(of)*>(y);
+                run([=](int64_t element, int64_t byte, int64_t place, int64_t count, Wide* values) {
+                    const Wide g =
+                        passed<decltype(plane_count)::value>(load_wide(from + element, count), by, byte, count);
+                    const Wide centred = load_wide(products + element, count) - load_wide(means + place);
+                    values[0] = values[2] = g;
+                    values[1] = g * centred;
+                    values[3] = centred;
+                });
+            });
+        });
+    });
+}
+
+// Sums over the pixels of each row of g and g (y - mean), sums[rows][2][channels], and the largest magnitudes of g and
+// y - mean, sizes[rows][2][channels]; both are clear.
+void row_norm_gradients(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                        const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels, int64_t channels,
+                        int grad_dtype, int dtype, int threads) {
+    const Layout layout(rows, pixels, channels, true);
+    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
+    const OfPlace means(layout, mean);
+    with_gradient_and_product(grad, by, planes, y, means.data(), grad_dtype, dtype, [&](const auto& visit) {
+        row_sums<2, 2>(layout, sums, sizes, threads, visit);
+    });
+}
+
 // Of the gradient of a norm, from its sums and the farthest values of each channel: terms[3][channels], the factors of
 // the gradient and of the product and the constants; a bound of its magnitude; of_parameters[3][channels], the gradients
 // of scale, gamma and beta.
@@ -183,27 +231,11 @@ void norm_gradient_terms(const void* grad, const uint8_t* codes, const float* sl
     const Layout layout(rows, pixels, channels);
     const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
     const OfPlace means(layout, moments);
-    const float* middle = means.data();
     const Buffer sum_buffer(1, 2 * channels * 8), size_buffer(1, 2 * channels * 4);
     double* sums = sum_buffer.part<double>(0);
     float* sizes = size_buffer.part<float>(0);
-    with_stream(grad_dtype, [&](auto of_grad) {
-        with_product(dtype, [&](auto of) {
-            with_planes(planes, [&](auto plane_count) {
-                const auto* from = static_cast<const decltype(of_grad)*>(grad);
-                const auto* products = static_cast<const decltype(of)*>(y);
-                channel_sums<2, 2>(layout, sums, sizes, threads,
-                                   [=](int64_t element, int64_t byte, int64_t place, int64_t count, Wide* values) {
-                                       const Wide g = passed<decltype(plane_count)::value>(
-                                           load_wide(from + element, count), by, byte, count);
-                                       const Wide centred =
-                                           load_wide(products + element, count) - load_wide(middle + place);
-                                       values[0] = values[2] = g;
-                                       values[1] = g * centred;
-                                       values[3] = centred;
-                                   });
-            });
-        });
+    with_gradient_and_product(grad, by, planes, y, means.data(), grad_dtype, dtype, [&](const auto& visit) {
+        channel_sums<2, 2>(layout, sums, sizes, threads, visit);
     });
     const double count = static_cast<double>(rows * pixels);
     const float of_constant = static_cast<float>(1 / __builtin_sqrt(eps));  // 1 / deviation of a channel without variance
@@ -271,18 +303,21 @@ inline Wide round_at_random(Wide v, float largest, uint32_t key, uint32_t first_
     return clamped(floor + select_wide(greater(v - floor, uniform), all_wide(1)), all_wide(largest));
 }
 
-// Returns whether `bound` is finite; `scale` becomes bound / largest, or 0 where that is below the normal numbers.
+// The random numbers of rounding are those of the elements' indices from that of the row `first_row` on. Returns whether
+// `bound` is finite; `scale` becomes bound / largest, or 0 where that is below the normal numbers.
 bool norm_gradient_integers(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
                             const float* of, float bound, int8_t* out, float* scale, int64_t rows, int64_t pixels,
-                            int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key, int threads) {
+                            int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key,
+                            int64_t first_row, int threads) {
     if (bound - bound != 0) return false;
     const float most = static_cast<float>(largest), step = bound / most;
     const bool is_normal = step >= 0x1p-126f;
     const float inverse = is_normal ? 1 / step : 0;
     *scale = is_normal ? step : 0;
+    const int64_t first = first_row * pixels * channels;
     norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
                      [=](int64_t element, Wide value, int64_t count) {
-                         const auto index = static_cast<uint32_t>(element);
+                         const auto index = static_cast<uint32_t>(first + element);
                          store_wide(out + element, round_at_random(value * inverse, most, key, index), count);
                      });
     return true;

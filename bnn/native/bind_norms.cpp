@@ -91,6 +91,25 @@ void bind_norms(nb::module_& module) {
         },
         unlocked);
     module.def(
+        "row_moments",
+        [](const std::string& isa, int threads, uintptr_t y, uintptr_t sums, int64_t rows, int64_t pixels,
+           int64_t channels, int dtype) {
+            kernels(isa).row_moments(pointer<const void>(y), pointer<double>(sums), rows, pixels, channels, dtype,
+                                     threads);
+        },
+        unlocked);
+    module.def(
+        "row_norm_gradients",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
+           uintptr_t y, uintptr_t mean, uintptr_t sums, uintptr_t sizes, int64_t rows, int64_t pixels,
+           int64_t channels, int grad_dtype, int dtype) {
+            kernels(isa).row_norm_gradients(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                            planes_of(slopes), pointer<const void>(y), pointer<const float>(mean),
+                                            pointer<double>(sums), pointer<float>(sizes), rows, pixels, channels,
+                                            grad_dtype, dtype, threads);
+        },
+        unlocked);
+    module.def(
         "norm_gradient",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
            uintptr_t y, uintptr_t terms, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels,
@@ -104,11 +123,11 @@ void bind_norms(nb::module_& module) {
         "norm_gradient_integers",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
            uintptr_t y, uintptr_t terms, float bound, uintptr_t out, uintptr_t scale, int64_t rows, int64_t pixels,
-           int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key) {
+           int64_t channels, int grad_dtype, int dtype, int32_t largest, uint32_t key, int64_t first_row) {
             return kernels(isa).norm_gradient_integers(
                 pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(), planes_of(slopes),
                 pointer<const void>(y), pointer<const float>(terms), bound, pointer<int8_t>(out),
-                pointer<float>(scale), rows, pixels, channels, grad_dtype, dtype, largest, key, threads);
+                pointer<float>(scale), rows, pixels, channels, grad_dtype, dtype, largest, key, first_row, threads);
         },
         unlocked);
     module.def(

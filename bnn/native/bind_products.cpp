@@ -119,11 +119,12 @@ void bind_products(nb::module_& module) {
     module.def(
         "conv2d_backward_weight_sign",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t x, uintptr_t out, Shape shape, Pair kernel,
-           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, uint32_t key) {
+           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, uint32_t key,
+           int64_t first_row) {
             kernels(isa).conv2d_backward_weight_sign(pointer<const int8_t>(grad), pointer<const uint8_t>(x),
                                                      pointer<uint8_t>(out),
                                                      make_window(shape, kernel, stride, padding, dilation, out_size),
-                                                     outputs, groups, key, threads);
+                                                     outputs, groups, key, first_row, threads);
         },
         unlocked);
     module.def(

@@ -8,12 +8,12 @@ namespace {
 
 constexpr int64_t kRunPixels = 256;  // of one run; a multiple of every period's pixels
 
-// How rows of pixels of channels are cut: a run is a piece of a row, a task is a few runs. Neither depends on the
-// number of threads, so that sums do not, either.
+// How rows of pixels of channels are cut: a run is a piece of a row, a task is a few runs, or with `row_tasks` a row.
+// Neither depends on the number of threads, so that sums do not, either.
 struct Layout {
-    Layout(int64_t row_count, int64_t row_pixels, int64_t channels)
+    Layout(int64_t row_count, int64_t row_pixels, int64_t channels, bool row_tasks = false)
         : rows(row_count), row_elements(row_pixels * channels), channels(channels), period(channels) {
-        if (row_elements % 8 == 0) {  // rows without a gap are one long row
+        if (row_elements % 8 == 0 && !row_tasks) {  // rows without a gap are one long row
             row_pixels *= rows;
             row_elements *= rows;
             rows = 1;
@@ -21,7 +21,7 @@ struct Layout {
         while (period % kMostWide || period < 64) period *= 2;
         run_elements = kRunPixels * channels;
         row_runs = divide_up(row_elements, run_elements);
-        task_runs = maximum(1, kRunPixels / row_pixels);
+        task_runs = row_tasks ? row_runs : maximum(1, kRunPixels / row_pixels);
         tasks = divide_up(rows * row_runs, task_runs);
     }
 
@@ -49,46 +49,81 @@ inline void for_wide(const Layout& layout, int64_t task, const Visit& visit) {
     }
 }
 
-// Sums over the pixels of kSums values, sums[kSums][channels], and the largest magnitudes of kSizes more,
-// sizes[kSizes][channels]; visit(..., values) sets them all, for each element.
+// Adds kSums values of each of a task's elements to by_place[kSums][period], and raises sizes[kSizes][period], the bits of
+// the magnitudes of kSizes more, whose order is that of whole numbers; visit(..., values) sets them all.
+template <int kSums, int kSizes, class Visit>
+inline void visit_task(const Layout& layout, int64_t task, double* by_place, int32_t* sizes, const Visit& visit) {
+    const int64_t period = layout.period;
+    for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
+        Wide values[kSums + kSizes];
+        visit(element, byte, place, count, values);
+        for (int i = 0; i < kSums + kSizes; ++i) {
+            if (count < kWide) values[i] = select_wide(first_truths(count), values[i]);
+        }
+        for (int i = 0; i < kSums; ++i) add_wide(by_place + i * period + place, values[i]);
+        for (int i = 0; i < kSizes; ++i) raise_wide(sizes + i * period + place, values[kSums + i]);
+    });
+}
+
+// Adds the sums of a period's places to to[kSums][channels].
+template <int kSums>
+inline void add_places(const Layout& layout, const double* by_place, double* to) {
+    const int64_t channels = layout.channels, period = layout.period;
+    for (int i = 0; i < kSums; ++i) {
+        for (int64_t place = 0; place < period; ++place) to[i * channels + place % channels] += by_place[i * period + place];
+    }
+}
+
+// Raises to[kSizes][channels] to the sizes of a period's places.
+template <int kSizes>
+inline void raise_to_places(const Layout& layout, const int32_t* by_place, int32_t* to) {
+    const int64_t channels = layout.channels, period = layout.period;
+    for (int i = 0; i < kSizes; ++i) {
+        for (int64_t place = 0; place < period; ++place) {
+            int32_t& size = to[i * channels + place % channels];
+            if (by_place[i * period + place] > size) size = by_place[i * period + place];
+        }
+    }
+}
+
+// Sums over all pixels of kSums values, sums[kSums][channels], and the largest magnitudes of kSizes more,
+// sizes[kSizes][channels].
 template <int kSums, int kSizes, class Visit>
 void channel_sums(const Layout& layout, double* sums, float* sizes, int threads, const Visit& visit) {
-    const int64_t channels = layout.channels, period = layout.period;
-    const Buffer of_tasks(layout.tasks, kSums * channels * 8), of_places(threads, kSums * period * 8);
-    const Buffer size_parts(threads, kSizes * period * 4);  // as integers, whose order is that of the magnitudes
+    const int64_t count = kSums * layout.channels;
+    const Buffer of_tasks(layout.tasks, count * 8), of_places(threads, kSums * layout.period * 8);
+    const Buffer size_parts(threads, kSizes * layout.period * 4), largest(1, kSizes * layout.channels * 4);
     parallel_for(layout.tasks, threads, [&](int64_t task, int thread) {
-        double *to = of_tasks.part<double>(task), *by_place = of_places.part<double>(thread);
-        int32_t* size_by_place = size_parts.part<int32_t>(thread);
-        std::memset(by_place, 0, kSums * period * 8);
-        for_wide(layout, task, [=](int64_t element, int64_t byte, int64_t place, int64_t count) {
-            Wide values[kSums + kSizes];
-            visit(element, byte, place, count, values);
-            for (int i = 0; i < kSums + kSizes; ++i) {
-                if (count < kWide) values[i] = select_wide(first_truths(count), values[i]);
-            }
-            for (int i = 0; i < kSums; ++i) add_wide(by_place + i * period + place, values[i]);
-            for (int i = 0; i < kSizes; ++i) raise_wide(size_by_place + i * period + place, values[kSums + i]);
-        });
-        for (int i = 0; i < kSums; ++i) {
-            for (int64_t place = 0; place < period; ++place) {
-                to[i * channels + place % channels] += by_place[i * period + place];
-            }
-        }
+        double* by_place = of_places.part<double>(thread);
+        std::memset(by_place, 0, kSums * layout.period * 8);
+        visit_task<kSums, kSizes>(layout, task, by_place, size_parts.part<int32_t>(thread), visit);
+        add_places<kSums>(layout, by_place, of_tasks.part<double>(task));
     });
-    std::memset(sums, 0, kSums * channels * 8);
+    std::memset(sums, 0, count * 8);
     for (int64_t task = 0; task < layout.tasks; ++task) {
-        for (int64_t i = 0; i < kSums * channels; ++i) sums[i] += of_tasks.part<double>(task)[i];
+        for (int64_t i = 0; i < count; ++i) sums[i] += of_tasks.part<double>(task)[i];
     }
-    for (int64_t i = 0; i < kSizes * channels; ++i) {
-        int32_t size = 0;
-        for (int thread = 0; thread < threads; ++thread) {
-            const int32_t* parts = size_parts.part<int32_t>(thread) + i / channels * period;
-            for (int64_t place = i % channels; place < period; place += channels) {
-                size = parts[place] > size ? parts[place] : size;
-            }
-        }
-        std::memcpy(sizes + i, &size, sizeof size);
+    for (int thread = 0; thread < threads; ++thread) {
+        raise_to_places<kSizes>(layout, size_parts.part<int32_t>(thread), largest.part<int32_t>(0));
     }
+    if (kSizes) std::memcpy(sizes, largest.part<float>(0), kSizes * layout.channels * 4);
+}
+
+// The same of each row: sums[rows][kSums][channels] and sizes[rows][kSizes][channels], which are clear; `layout` has a task
+// a row.
+template <int kSums, int kSizes, class Visit>
+void row_sums(const Layout& layout, double* sums, float* sizes, int threads, const Visit& visit) {
+    const Buffer of_places(threads, kSums * layout.period * 8), size_parts(threads, kSizes * layout.period * 4);
+    parallel_for(layout.tasks, threads, [&](int64_t row, int thread) {
+        double* by_place = of_places.part<double>(thread);
+        int32_t* size_by_place = size_parts.part<int32_t>(thread);
+        std::memset(by_place, 0, kSums * layout.period * 8);
+        std::memset(size_by_place, 0, kSizes * layout.period * 4);
+        visit_task<kSums, kSizes>(layout, row, by_place, size_by_place, visit);
+        add_places<kSums>(layout, by_place, sums + row * kSums * layout.channels);
+        raise_to_places<kSizes>(layout, size_by_place,
+                                reinterpret_cast<int32_t*>(sizes) + row * kSizes * layout.channels);
+    });
 }
 
 // One value a channel, repeated over a period.

@@ -26,7 +26,7 @@ const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_
                          norm_sign, norm_sign_backward, max_pool2d_choices,
                          max_pool2d_scatter, conv2d_max_pool2d, sign_window, mask, step_by_signs, row_squares,
                          step_by_values, adam_by_signs, adam_by_values,
-                         batch_statistics, norm_clamp, sign_codes, norm_gradient_terms, norm_gradient,
-                         norm_gradient_integers, pass_slopes, pulse_pairs};
+                         batch_statistics, row_moments, norm_clamp, sign_codes, norm_gradient_terms,
+                         row_norm_gradients, norm_gradient, norm_gradient_integers, pass_slopes, pulse_pairs};
 
 }  // namespace bnn::BNN_ISA

@@ -67,9 +67,10 @@ struct Kernels {
     void (*conv2d_backward_weight_ternary)(const int8_t* grad, float scale, const uint8_t* x, void* out,
                                            const Window& window, int64_t outputs, int64_t groups, int itemsize,
                                            uint32_t key, int threads);
-    // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`.
+    // The packed signs, into `out`, which is clear; those of zeros are random bits of `key`, from row `first_row` on.
     void (*conv2d_backward_weight_sign)(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
-                                        int64_t outputs, int64_t groups, uint32_t key, int threads);
+                                        int64_t outputs, int64_t groups, uint32_t key, int64_t first_row,
+                                        int threads);
     // Of [rows][pixels][channels]; floats of any dtype.
     void (*norm_sign)(const void* y, const float* bias, float eps, uint8_t* bits, uint8_t* inside, float* mean,
                       float* deviation, int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
@@ -114,6 +115,9 @@ struct Kernels {
     void (*batch_statistics)(const void* y, const float* scale, const float* gamma, const float* beta, double eps,
                              float* running_mean, float* running_variance, double momentum, float* moments,
                              float* affine, int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
+    // sums[rows][2][channels], which is clear, of y and of its squares.
+    void (*row_moments)(const void* y, double* sums, int64_t rows, int64_t pixels, int64_t channels, int dtype,
+                        int threads);
     // `shortcut` may be null.
     void (*norm_clamp)(const void* y, const float* factor, const float* offset, const void* shortcut, void* out,
                        uint8_t* codes, float low, float high, int64_t rows, int64_t pixels, int64_t channels,
@@ -127,15 +131,21 @@ struct Kernels {
                                 const float* moments, const float* scale, const float* gamma, double eps,
                                 float* terms, float* bound, float* of_parameters, int64_t rows, int64_t pixels,
                                 int64_t channels, int grad_dtype, int dtype, int threads);
+    // sums[rows][2][channels] of the gradient g that passes and of g (y - mean), and sizes[rows][2][channels], the largest
+    // magnitudes of g and y - mean; both are clear.
+    void (*row_norm_gradients)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                               const float* mean, double* sums, float* sizes, int64_t rows, int64_t pixels,
+                               int64_t channels, int grad_dtype, int dtype, int threads);
     // `terms`: [3][channels], the factors of the gradient and of the product, and the constants.
     void (*norm_gradient)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
                           const float* terms, float* out, int64_t rows, int64_t pixels, int64_t channels,
                           int grad_dtype, int dtype, int threads);
-    // Returns whether `bound` is finite; only then `out` and `scale` are written.
+    // Returns whether `bound` is finite; only then `out` and `scale` are written. Random bits are those of the elements from
+    // row `first_row` on.
     bool (*norm_gradient_integers)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
                                    const void* y, const float* terms, float bound, int8_t* out, float* scale,
                                    int64_t rows, int64_t pixels, int64_t channels, int grad_dtype, int dtype,
-                                   int32_t largest, uint32_t key, int threads);
+                                   int32_t largest, uint32_t key, int64_t first_row, int threads);
     void (*pass_slopes)(const void* grad, const uint8_t* codes, const float* slopes, int planes, void* out,
                         int64_t rows, int64_t pixels, int64_t channels, int dtype, int threads);
     // Two planes [rows][packed n] of states take the pulses for `steps` [rows][n]; see pulse.h and hwsim/pulses.py.

@@ -108,16 +108,17 @@ struct SignWords {
     TwoWords words[kColumns] = {};
 };
 
-// Packed signs into `out`, which is clear; the sign of 0 is random.
+// Packed signs into `out`, which is clear; the sign of 0 is random, by the element's index from that of the row
+// `first_row` on.
 void conv2d_backward_weight_sign(const int8_t* grad, const uint8_t* x, uint8_t* out, const Window& window,
-                                 int64_t outputs, int64_t groups, uint32_t key, int threads) {
+                                 int64_t outputs, int64_t groups, uint32_t key, int64_t first_row, int threads) {
     const Layer layer(window, outputs, groups);
     const bool shared_bytes = layer.group_channels % 8 && layer.taps > 1;  // by the end of a tap and the next
     const auto finish = [&](int64_t row, int64_t rows, int64_t first, int64_t count, const int32_t* sums,
                             const int32_t* excess) {
         const SignWords words(sums, excess);
         for (int64_t i = 0; i < rows; ++i) {
-            const int64_t index = (row + i) * layer.row_elements() + first;
+            const int64_t index = (first_row + row + i) * layer.row_elements() + first;
             uint64_t bits = words.positive(i);
             for (uint32_t rest = words.zero(i); rest; rest &= rest - 1) {
                 const int k = __builtin_ctz(rest);

@@ -1,9 +1,10 @@
 """The operations on packed bits, `torch.ops.bnn.<name>`; the package itself calls them by `functions`.
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
-torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `norms`,
-`rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one kind of device;
-`bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the memory of large results.
+torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `row_sums`,
+`norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one kind of
+device; `bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the memory of large
+results.
 
 `bnn.bits.BitTensor` gives packed rows their shape back and is what most code should use.
 """
@@ -17,6 +18,7 @@ from bnn.ops import (  # declares the operations and registers the CPU's kernels
     product_gradients,
     products,
     rounding,
+    row_sums,
     steps,
 )
 from bnn.ops.geometry import PoolWindow, Window
@@ -38,5 +40,6 @@ __all__ = [
     "product_gradients",
     "products",
     "rounding",
+    "row_sums",
     "steps",
 ]

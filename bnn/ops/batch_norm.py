@@ -229,12 +229,17 @@ def norm_gradient_terms(
         float32 [3, C], of_grad, of_y and constant; a bound of |dL/dy|, float32 [], which is not finite where g is not;
         float32 [3, C], the gradients of scale, gamma and beta.
     """
-    passed = _passed(grad, codes, slopes).flatten(0, -2)
+    passed = passed_gradient(grad, codes, slopes).flatten(0, -2)
     centred = y.movedim(1, -1).float().flatten(0, -2) - moments[0]
     sum_, along = passed.double().sum(0), (passed * centred).double().sum(0)
     terms, centre, of_parameters = gradient_terms_of(sum_, along, len(passed), moments, scale, gamma, eps)
-    bounds = terms[0].abs() * passed.abs().amax(0) + terms[1].abs() * centred.abs().amax(0) + centre.abs()
-    return terms, bounds.amax() if len(bounds) else bounds.new_zeros(()), of_parameters
+    return terms, bound_of(terms, centre, passed.abs().amax(0), centred.abs().amax(0)), of_parameters
+
+
+def bound_of(terms: Tensor, centre: Tensor, passed: Tensor, centred: Tensor) -> Tensor:
+    """A bound of |dL/dy|, float32 [], by what `gradient_terms_of` gives and the largest |g| and |y - mean| [..., C]."""
+    bounds = terms[0].abs() * passed + terms[1].abs() * centred + centre.abs()
+    return bounds.amax() if bounds.numel() else bounds.new_zeros(())
 
 
 def gradient_terms_of(
@@ -276,9 +281,9 @@ def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tenso
 
 
 @operation(
-    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor terms, Tensor bound, int largest, int seed)"
-    " -> (Tensor, Tensor)",
-    shape=lambda grad, codes, slopes, y, terms, bound, largest, seed: (
+    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor terms, Tensor bound, int largest, int seed,"
+    " int first_row=0) -> (Tensor, Tensor)",
+    shape=lambda grad, codes, slopes, y, terms, bound, largest, seed, first_row=0: (
         empty_like_last(y, torch.int8),
         grad.new_empty((), dtype=torch.float32),
     ),
@@ -292,6 +297,7 @@ def norm_gradient_integers(
     bound: Tensor,
     largest: int,
     seed: int,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """`norm_gradient`, rounded stochastically to integers (see `bnn.ops.rounding`).
 
@@ -304,6 +310,7 @@ def norm_gradient_integers(
         bound: of |dL/dy|, float32 []; the scale is bound / largest.
         largest: in 1..127.
         seed: of the rounding.
+        first_row: of a larger batch, from which these rows are: they are rounded as they would be there.
 
     Returns:
         int8 q within ±largest, its memory in (N, ..., C) order, and the scale of q, float32 [].
@@ -313,7 +320,8 @@ def norm_gradient_integers(
     """
     scale, inverse = scale_of(bound, largest)
     in_steps = _norm_gradient(grad, codes, slopes, y, terms) * inverse
-    return round_stochastically(in_steps.contiguous().movedim(-1, 1), largest, seed), scale
+    first = first_row * y[:1].numel()
+    return round_stochastically(in_steps.contiguous().movedim(-1, 1), largest, seed, first), scale
 
 
 @operation(
@@ -322,7 +330,7 @@ def norm_gradient_integers(
 )
 def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     """The gradient times the slope of each element's code, of `grad`'s shape and dtype, in (N, ..., C) order."""
-    return _passed(grad, codes, slopes).to(grad.dtype).contiguous().movedim(-1, 1)
+    return passed_gradient(grad, codes, slopes).to(grad.dtype).contiguous().movedim(-1, 1)
 
 
 def check_edges(edges: Sequence[float]) -> None:
@@ -345,8 +353,8 @@ def _affine(y: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     return y.movedim(1, -1).float() * factor + offset
 
 
-def _passed(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
-    """float32 [N, ..., C]."""
+def passed_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
+    """The gradient times the slope of each element's code, float32 [N, ..., C]."""
     check_slopes(codes, slopes)
     last = grad.movedim(1, -1).float()
     n = math.prod(last.shape[1:])
@@ -358,4 +366,4 @@ def _passed(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
 
 def _norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
     of_grad, of_y, constant = terms.unbind()
-    return _passed(grad, codes, slopes) * of_grad + (y.movedim(1, -1).float() * of_y + constant)
+    return passed_gradient(grad, codes, slopes) * of_grad + (y.movedim(1, -1).float() * of_y + constant)

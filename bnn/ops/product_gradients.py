@@ -18,7 +18,7 @@ from bnn.ops.geometry import Window
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_images, empty_rows, pack, unpack, unpack_images
 from bnn.ops.products import part_images
-from bnn.random.lowbias32 import random_bits
+from bnn.random.lowbias32 import random_bits, random_bits_at
 
 
 @operation(
@@ -67,10 +67,10 @@ def linear_backward_weight(
 
 
 @operation(
-    "(Tensor q, Tensor x, int features, int seed) -> Tensor",
-    shape=lambda q, x, features, seed: empty_rows(q, q.shape[1], features),
+    "(Tensor q, Tensor x, int features, int seed, int first_row=0) -> Tensor",
+    shape=lambda q, x, features, seed, first_row=0: empty_rows(q, q.shape[1], features),
 )
-def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int) -> Tensor:
+def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int, first_row: int = 0) -> Tensor:
     """Packed signs [O, K] of `linear_backward_weight`, so that no float of the weight's size exists.
 
     Args:
@@ -79,8 +79,9 @@ def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int) 
         features: K.
         seed: of the signs of sums that are exactly 0: a hash of `seed` and of the element's index in [O, K] is even or
             odd. Such a weight is pushed neither way on average, as long as every step has its own seed.
+        first_row: of a larger weight, from which these O rows are: their zeros have the signs that they would there.
     """
-    return _packed_signs(q.double().t() @ unpack(x, features, torch.float64), seed)
+    return _packed_signs(q.double().t() @ unpack(x, features, torch.float64), seed, first_row)
 
 
 @operation(
@@ -218,18 +219,26 @@ def ternary_of(q: Tensor, scale: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @operation(
-    "(Tensor q, Tensor x, int[] x_shape, int[] weight_shape, int[] window, int seed) -> Tensor",
-    shape=lambda q, x, x_shape, weight_shape, window, seed: empty_rows(q, weight_shape[0], math.prod(weight_shape[1:])),
+    "(Tensor q, Tensor x, int[] x_shape, int[] weight_shape, int[] window, int seed, int first_row=0) -> Tensor",
+    shape=lambda q, x, x_shape, weight_shape, window, seed, first_row=0: empty_rows(
+        q, weight_shape[0], math.prod(weight_shape[1:])
+    ),
 )
 def conv2d_backward_weight_sign(
-    q: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int], seed: int
+    q: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    seed: int,
+    first_row: int = 0,
 ) -> Tensor:
     """Packed signs of `conv2d_backward_weight`, in rows of (kh, kw, C / groups) order.
 
-    `seed` is that of the signs of sums that are 0, as in `linear_backward_weight_sign`.
+    `seed` and `first_row` are of the signs of sums that are 0, as in `linear_backward_weight_sign`.
     """
     products = _weight_products(q, x, x_shape, weight_shape, window)
-    return _packed_signs(products.permute(0, 2, 3, 1).flatten(1), seed)
+    return _packed_signs(products.permute(0, 2, 3, 1).flatten(1), seed, first_row)
 
 
 @operation(
@@ -286,6 +295,8 @@ def _scaled(products: Tensor, scale: Tensor) -> Tensor:
     return products.int().float() * scale  # by way of integers, which have no -0
 
 
-def _packed_signs(products: Tensor, seed: int) -> Tensor:
-    coins = random_bits(seed, products.numel(), products.device).view(products.shape) >> 31
+def _packed_signs(products: Tensor, seed: int, first_row: int) -> Tensor:
+    first = first_row * products.shape[1]
+    index = torch.arange(first, first + products.numel(), device=products.device)
+    coins = random_bits_at(index, seed).view(products.shape) >> 31
     return pack(torch.where(products == 0, coins > 0, products > 0))

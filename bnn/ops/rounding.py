@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bnn.errors import NonFiniteError
 from bnn.ops.operation import operation
-from bnn.random.lowbias32 import random_bits
+from bnn.random.lowbias32 import random_bits_at
 
 
 @operation(
@@ -42,12 +42,16 @@ def quantize_integers(grad: Tensor, largest: int, seed: int) -> tuple[Tensor, Te
     return q.copy_(round_stochastically(grad.float() * inverse, largest, seed)), scale
 
 
-def round_stochastically(values: Tensor, largest: int, seed: int) -> Tensor:
-    """Rounds float32 values to int8 by the rule of `quantize_integers`; what lies beyond ±largest is clamped."""
+def round_stochastically(values: Tensor, largest: int, seed: int, first: int = 0) -> Tensor:
+    """Rounds float32 values to int8 by the rule of `quantize_integers`; what lies beyond ±largest is clamped.
+
+    `first`: index of the first value.
+    """
     values, q = dense(values)
     values = values.as_strided((values.numel(),), (1,))
     below = values.floor()
-    uniform = (random_bits(seed, values.numel(), values.device) >> 8).float() * 2.0**-24
+    index = torch.arange(first, first + values.numel(), device=values.device)
+    uniform = (random_bits_at(index, seed) >> 8).float() * 2.0**-24
     rounded = (below + (uniform < values - below)).clamp_(-largest, largest)
     q.as_strided((values.numel(),), (1,)).copy_(rounded)
     return q

@@ -10,7 +10,6 @@ augmentation k, from 0                           1 + k, seed, epoch    position 
 roundings of a parameter's step                  seed, index           step
 transitions of a discrete weight's step          seed, index, 1        step
 draws of a slice, where ranks share a batch      step's, generator, 2  slice
-rounding of an example's gradient, likewise      operation's, 0, 3     row of the batch
 coins of divided ranks                           step's, 0, 4          use in the step
 
 A step seeds a generator, or an operation that is random by a hash, with its number; so it does no harm that keys of
@@ -29,7 +28,6 @@ _ORDER = 0
 _FIRST_AUGMENTATION = 1
 _TRANSITIONS = 1
 _SLICES = 2
-_EXAMPLES = 3
 _COINS = 4
 
 
@@ -83,11 +81,6 @@ def slice_seed(*, seed: int, generator: int, number: int) -> int:
         number: of the slice in the batch, from 0.
     """
     return random_integer(number, seed, generator, _SLICES)
-
-
-def example_seed(*, seed: int, row: int) -> int:
-    """The seed of an operation on one example, which is a row of the joint batch, by the seed of that on all."""
-    return random_integer(row, seed, 0, _EXAMPLES)
 
 
 def coin_seed(*, seed: int, draw: int) -> int:

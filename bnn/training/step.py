@@ -63,7 +63,8 @@ class TrainingStep:
     """Largest number of examples that go through the network at once; None: the whole batch.
 
     A batch is cut into slices of nearly equal size whose gradients add up, so that the memory for activations does
-    not grow with the batch. Batch norms see a slice at a time, as ghost batches (Hoffer et al. 2017, arXiv
+    not grow with the batch. Ranks that take whole slices go a fifth beyond it where that spares each of them one. Batch
+    norms see a slice at a time, as ghost batches (Hoffer et al. 2017, arXiv
     1705.08741).
     """
     precision: Precision = "float32"
@@ -89,8 +90,9 @@ class TrainingStep:
             raise RecipeError(f"the precision is one of {', '.join(get_args(Precision))}, got {self.precision!r}")
 
     def slice_count(self, batch_size: int) -> int:
-        """Slices that a batch is cut into."""
-        return math.ceil(batch_size / (self.slice_size or batch_size))
+        """Slices that a batch, or with an exchange the joint batch of all ranks, is cut into."""
+        most = self.slice_size or batch_size
+        return math.ceil(batch_size / most) if self.exchange is None else self.exchange.slices(batch_size, most)
 
     def take(
         self,
@@ -299,6 +301,8 @@ class TrainingStep:
             of_loss = (mean * share)[None]
         if not of_loss.isfinite().all():
             raise NonFiniteError("the loss is not finite")
+        if shares_slices(exchange):
+            exchange.ranks.agree()  # once for all of backward, where no rank fails alone
         of_loss.sum().backward()  # type: ignore[no-untyped-call]
         exchange.end_part()
         return of_loss.detach().double(), count_correct(logits, labels)

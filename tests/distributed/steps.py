@@ -55,7 +55,19 @@ def residual_imagenet() -> nn.Module:
     )
 
 
+def groups() -> nn.Module:
+    """Convolutions of groups, and fewer outputs than some ranks have shares of."""
+    return nn.Sequential(
+        BinaryBlock(BinaryConv2d(2, 12, 3, padding=1, input_quantizer=None), nn.BatchNorm2d(12), activation=Sign()),
+        BinaryBlock(BinaryConv2d(12, 16, 3, padding=1, groups=4), nn.BatchNorm2d(16), activation=Sign()),
+        BinaryBlock(BinaryConv2d(16, 3, 3), nn.BatchNorm2d(3), pool=MaxPool2d(2), activation=Sign()),
+        nn.Flatten(),
+        BinaryBlock(BinaryLinear(27, CLASSES), nn.BatchNorm1d(CLASSES)),
+    )
+
+
 NETWORKS = {
+    "groups": groups,
     "network": network,
     "mlp": lambda: mlp(input_shape=SHAPE, classes=CLASSES, hidden=(24,)),
     "residual": lambda: resnet8(input_shape=SHAPE, classes=CLASSES, width=8),

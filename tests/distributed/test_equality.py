@@ -25,6 +25,8 @@ CASES = (
     "exact edge residual 0",
     "exact edge-min residual 10",
     "exact edge-min resnete 0",
+    "exact edge-min groups 10",
+    "exact edge-signs groups 0",
     "count signs network 6",
     "count standard network 6",
     "count standard mlp 6",
@@ -92,6 +94,20 @@ def test_every_row_of_a_batch_is_one_rank_s_and_a_batch_that_ranks_do_not_divide
     assert sorted(rows) == list(range(24))
     with pytest.raises(DistributedError, match="3 ranks do not divide a batch of 25: take a batch of 24"):
         exchange.parts(25, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "most", "slices"),
+    [(1, 100, 43, 3), (2, 100, 43, 2), (2, 100, 41, 4), (4, 100, 43, 4), (2, 96, 48, 2)],
+)
+def test_ranks_take_as_few_slices_as_a_fifth_beyond_the_largest_allows(size, batch, most, slices):
+    exchange = Count()
+    exchange.ranks.size = size
+    step = TrainingStep(
+        model=nn.Linear(1, 1), optimizer=torch.optim.SGD([torch.zeros(1)]), slice_size=most, exchange=exchange
+    )
+    assert step.slice_count(batch) == slices
+    assert max(part.examples for part in exchange.parts(batch, slices)) <= most * 1.2
 
 
 def test_a_network_with_convolutions_outside_of_blocks_shares_no_slice():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bnn.distributed import Ranks
-from bnn.distributed.sums import in_order, majority, of_examples, signs_of_sums
+from bnn.distributed.sums import in_order, majority, of_examples, sum_of_ranks
 from bnn.errors import NonFiniteError
 from bnn.ops import functions
 
@@ -88,22 +88,18 @@ def test_sums_in_order_are_those_of_a_loop(generator):
             assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize(("rows", "n"), [(3, 5), (4, 16), (1, 33)])
-@pytest.mark.parametrize("largest", [30, 40_000])
-def test_signs_of_sums_are_those_of_the_kernel_for_one_process(rows, n, largest, generator):
-    q = torch.randint(-3, 4, (8, rows), dtype=torch.int8, generator=generator)
-    x = functions.pack(torch.randn(8, n, generator=generator))
-    expected = functions.linear_backward_weight_sign(q, x, n, 7)
-    one = torch.ones(())
-    for size in (1, 2, 4):
-        each = 8 // size
-
-        def signs(ranks, each=each):
-            own = slice(ranks.rank * each, ranks.rank * each + each)
-            sums = functions.linear_backward_weight(q[own], one, x[own], n)
-            return signs_of_sums(ranks, sums, largest=largest, seed=7)
-
-        assert all(torch.equal(found, expected) for found in on_ranks(size, signs))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 3, 3), (16, 1024, 33)])
+def test_the_sum_of_the_ranks_tensors_is_that_of_a_loop_in_their_layout(shape, dtype, generator):
+    parts = [
+        torch.randn(shape, generator=generator).to(dtype).movedim(1, -1).contiguous().movedim(-1, 1) for _ in range(3)
+    ]
+    expected = parts[0] + parts[1] + parts[2]
+    for found in on_ranks(
+        3, lambda ranks: sum_of_ranks(ranks, parts[ranks.rank].clone(memory_format=torch.preserve_format))
+    ):
+        assert found.stride() == expected.stride()
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -154,7 +154,7 @@ void check_convolution(const std::vector<Set>& sets, const Window& w, int64_t ou
         std::vector<uint16_t> halves(of_weight.size());
         set.kernels->conv2d_backward_weight(grad.data(), 0.25f, x.data(), halves.data(), w, outputs, groups, 2, 1);
         require_equal("conv2d_backward_weight of bfloat16", set, halves, rounded(floats(of_weight, 0.25f)));
-        set.kernels->conv2d_backward_weight_sign(grad.data(), x.data(), packed_signs.data(), w, outputs, groups, 7, 1);
+        set.kernels->conv2d_backward_weight_sign(grad.data(), x.data(), packed_signs.data(), w, outputs, groups, 7, 0, 1);
         if (signs.empty()) signs = packed_signs;
         require_equal("conv2d_backward_weight_sign", set, packed_signs, signs);
     }

@@ -62,7 +62,9 @@ def check_backward(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tens
     terms, bound, _ = check("norm_gradient_terms", *operands, moments, norm.scale, norm.gamma, norm.eps)
     check("norm_gradient", *operands, terms)
     for most in (1, 127):
-        check("norm_gradient_integers", *operands, terms, bound, most, seed)
+        check("norm_gradient_integers", *operands, terms, bound, most, seed, seed % 5)
+    check("row_moments", y)
+    check("row_norm_gradients", *operands, moments[0])
     check("pass_slopes", *operands[:3])
 
 

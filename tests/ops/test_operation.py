@@ -53,6 +53,8 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "norm_gradient_terms": (Y, CODES, SLOPES, Y, torch.ones(2, 5), OF_CHANNELS, None, 1e-5),
     "norm_gradient": (Y, CODES, SLOPES, Y, randn(3, 5)),
     "norm_gradient_integers": (Y, CODES, SLOPES, Y, randn(3, 5), torch.tensor(9.0), 127, 3),
+    "row_moments": (Y,),
+    "row_norm_gradients": (Y, CODES, SLOPES, Y, OF_CHANNELS),
     "pass_slopes": (Y, CODES, SLOPES),
     "quantize_integers": (randn(3, 2, 4, 5).transpose(1, 2), 127, 5),
     "step_by_signs": (random_integers(3, 13, seed=0), random_bits(3, 13, 1), 1.5, 2.0, 3),

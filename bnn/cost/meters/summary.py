@@ -1,6 +1,5 @@
 """Callbacks that add to a run's summary what it cost."""
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -230,7 +229,7 @@ def count_run(trainer: Trainer) -> tuple[Ledger, tuple[str, ...]]:
         run.optimizer,
         run.data.image_shape,
         batch_size=batch_size,
-        slices=math.ceil(batch_size / (run.slice_size or batch_size)),
+        slices=run.slice_count(batch_size),
         updates={weight: max(1, round(count / max(1, steps_taken(trainer)))) for weight, count in taken.items()},
     )
     return ledger, count_network(run.model, run.data.image_shape).uncounted

@@ -4,7 +4,7 @@ Every result equals the specification's bit for bit, but for sums of real number
 no result depends on the number of threads. Dtypes that the kernels do not have go to the specification.
 """
 
-from bnn.ops.cpu import batch_norm, norms, packing, pooling, product_gradients, products, rounding, steps
+from bnn.ops.cpu import batch_norm, norms, packing, pooling, product_gradients, products, rounding, row_sums, steps
 from bnn.ops.cpu.native import instruction_set
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "product_gradients",
     "products",
     "rounding",
+    "row_sums",
     "steps",
 ]

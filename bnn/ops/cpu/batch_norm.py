@@ -18,9 +18,9 @@ from bnn.ops.packing import empty_rows, nan_error, packed_bytes
 from bnn.ops.rounding import check_finite, check_largest
 from bnn.random.lowbias32 import hash_key
 
-_PRODUCTS = (torch.float32, torch.float16)
-_STREAMS = (torch.float32, torch.bfloat16)
-_FLOATS = (*_PRODUCTS, torch.bfloat16)
+PRODUCTS = (torch.float32, torch.float16)
+STREAMS = (torch.float32, torch.bfloat16)
+_FLOATS = (*PRODUCTS, torch.bfloat16)
 
 
 @kernel
@@ -35,7 +35,7 @@ def batch_statistics(
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
     running = (running_mean, running_var)
-    if not _has_kernel(y, _PRODUCTS) or any(x.dtype is not torch.float32 or not x.is_contiguous() for x in running):
+    if not has_kernel(y, PRODUCTS) or any(x.dtype is not torch.float32 or not x.is_contiguous() for x in running):
         return specification.batch_statistics(y, scale, gamma, beta, eps, *running, momentum)
     channels = y.shape[1]
     of_norm = (
@@ -53,7 +53,7 @@ def batch_statistics(
         momentum,
         moments,
         affine,
-        *_rows(y),
+        *rows_of(y),
         DTYPE_CODES[y.dtype],
     )
     return moments, affine
@@ -62,7 +62,7 @@ def batch_statistics(
 @kernel
 def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, low: float, high: float) -> Tensor:
     check_place(y)
-    if not _has_kernel(y, _PRODUCTS) or (shortcut is not None and shortcut.dtype not in _STREAMS):
+    if not has_kernel(y, PRODUCTS) or (shortcut is not None and shortcut.dtype not in STREAMS):
         return specification.norm_clamp_(y, factor, offset, shortcut, low, high)
     if shortcut is not None and shortcut.shape != y.shape:
         raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
@@ -78,7 +78,7 @@ def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | No
         codes,
         low,
         high,
-        *_rows(y),
+        *rows_of(y),
         *(DTYPE_CODES[of] for of in (y.dtype, out_dtype if shortcut is None else shortcut.dtype, out_dtype)),
     )
     return codes
@@ -88,14 +88,14 @@ def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | No
 def sign_codes(
     y: Tensor, factor: Tensor | None, offset: Tensor | None, edges: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    if not _has_kernel(y, _FLOATS) or (factor is None) != (offset is None):
+    if not has_kernel(y, _FLOATS) or (factor is None) != (offset is None):
         return specification.sign_codes(y, factor, offset, edges)
     check_edges(edges)
     channels = y.shape[1]
     affine = (optional_per_channel(name, x, channels) for name, x in (("factor", factor), ("offset", offset)))
     rows, *row = y.shape
     bits, codes = empty_rows(y, rows, math.prod(row)), empty_codes(y, EDGE_COUNTS[len(edges)])
-    if call("sign_codes", channels_last(y), *affine, edges, bits, codes, *_rows(y), DTYPE_CODES[y.dtype]):
+    if call("sign_codes", channels_last(y), *affine, edges, bits, codes, *rows_of(y), DTYPE_CODES[y.dtype]):
         raise nan_error()
     return bits, codes
 
@@ -111,9 +111,9 @@ def norm_gradient_terms(
     gamma: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
+    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
         return specification.norm_gradient_terms(grad, codes, slopes, y, moments, scale, gamma, eps)
-    operands, shape = _operands(grad, codes, slopes, y)
+    operands, shape = gradient_operands(grad, codes, slopes, y)
     channels = y.shape[1]
     of_norm = (optional_per_channel(name, x, channels) for name, x in (("scale", scale), ("gamma", gamma)))
     terms, bound, of_parameters = torch.empty((3, channels)), torch.empty(()), torch.empty((3, channels))
@@ -124,9 +124,9 @@ def norm_gradient_terms(
 
 @kernel
 def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
-    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
+    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
         return specification.norm_gradient(grad, codes, slopes, y, terms)
-    operands, shape = _operands(grad, codes, slopes, y)
+    operands, shape = gradient_operands(grad, codes, slopes, y)
     out = empty_channels_last(y.shape, torch.float32)
     call("norm_gradient", *operands, _of_channels("terms", terms, 3, y.shape[1]), out, *shape)
     return out
@@ -142,34 +142,36 @@ def norm_gradient_integers(
     bound: Tensor,
     largest: int,
     seed: int,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    if grad.dtype not in _STREAMS or not _has_kernel(y, _PRODUCTS):
-        return specification.norm_gradient_integers(grad, codes, slopes, y, terms, bound, largest, seed)
+    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
+        return specification.norm_gradient_integers(grad, codes, slopes, y, terms, bound, largest, seed, first_row)
     check_largest(largest)
-    operands, shape = _operands(grad, codes, slopes, y)
+    operands, shape = gradient_operands(grad, codes, slopes, y)
     terms = _of_channels("terms", terms, 3, y.shape[1])
     q, scale = empty_channels_last(y.shape, torch.int8), torch.empty(())
     key = hash_key(seed)
-    if not call("norm_gradient_integers", *operands, terms, bound.item(), q, scale, *shape, largest, key):
+    if not call("norm_gradient_integers", *operands, terms, bound.item(), q, scale, *shape, largest, key, first_row):
         check_finite(bound)
     return q, scale
 
 
 @kernel
 def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
-    if not _has_kernel(grad, _STREAMS):
+    if not has_kernel(grad, STREAMS):
         return specification.pass_slopes(grad, codes, slopes)
     _check_codes(codes, slopes, grad)
     out = empty_channels_last(grad.shape, grad.dtype)
-    call("pass_slopes", channels_last(grad), codes, slopes, out, *_rows(grad), DTYPE_CODES[grad.dtype])
+    call("pass_slopes", channels_last(grad), codes, slopes, out, *rows_of(grad), DTYPE_CODES[grad.dtype])
     return out
 
 
-def _has_kernel(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
+def has_kernel(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool:
+    """Whether the kernels take a tensor, which should be of one of some dtypes."""
     return x.dtype in dtypes and x.numel() > 0
 
 
-def _operands(
+def gradient_operands(
     grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Sequence[float], Tensor], tuple[int, int, int, int, int]]:
     """The arguments of a gradient, checked, with the channels last; rows, pixels, channels and the dtypes."""
@@ -177,7 +179,7 @@ def _operands(
         raise ValueError(f"the gradient must be {tuple(y.shape)} as the product, is {tuple(grad.shape)}")
     _check_codes(codes, slopes, y)
     operands = (channels_last(grad), codes.contiguous(), slopes, channels_last(y))
-    return operands, (*_rows(y), DTYPE_CODES[grad.dtype], DTYPE_CODES[y.dtype])
+    return operands, (*rows_of(y), DTYPE_CODES[grad.dtype], DTYPE_CODES[y.dtype])
 
 
 def _check_codes(codes: Tensor, slopes: Sequence[float], x: Tensor) -> None:
@@ -195,7 +197,7 @@ def _of_channels(name: str, x: Tensor, count: int, channels: int) -> Tensor:
     return x.contiguous()
 
 
-def _rows(x: Tensor) -> tuple[int, int, int]:
+def rows_of(x: Tensor) -> tuple[int, int, int]:
     """Rows, pixels of each and channels of [N, C, ...]."""
     rows, channels, *size = x.shape
     return rows, math.prod(size), channels

@@ -83,7 +83,16 @@ def product_calls() -> dict[str, Arguments]:
         "conv2d_backward_input": (q, 0.5, weight, of_x, *bits, _OUTPUTS, 1, 4, 0, [], 0, 0),
         "conv2d_backward_weight": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1, 4),
         "conv2d_backward_weight_ternary": (q, 0.5, x, of_weight, *bits, _OUTPUTS, 1, 4, _KEY),
-        "conv2d_backward_weight_sign": (q, x, torch.zeros(_OUTPUTS, 30, dtype=torch.uint8), *bits, _OUTPUTS, 1, _KEY),
+        "conv2d_backward_weight_sign": (
+            q,
+            x,
+            torch.zeros(_OUTPUTS, 30, dtype=torch.uint8),
+            *bits,
+            _OUTPUTS,
+            1,
+            _KEY,
+            5,
+        ),
         "real_conv2d": (image, some_bits(_OUTPUTS, 24), out, *reals, _OUTPUTS, 0),
         "real_conv2d_backward_weight": (q, image, of_kernel, *reals, _OUTPUTS),
         "float_conv2d": (image, kernel, out, *reals, _OUTPUTS, 0),
@@ -138,11 +147,13 @@ def norm_calls() -> dict[str, Arguments]:
     codes, bits = some_bits(3, _PIXELS * _CHANNELS), torch.zeros(3, 150, dtype=torch.uint8)
     one, four = _reals(_CHANNELS).abs() + 0.5, _reals(4, _CHANNELS)
     zeros, slopes = torch.zeros(3, _CHANNELS), [0.25, 1.0]
-    backward = (grad, codes, slopes, y)
+    backward, sums = (grad, codes, slopes, y), torch.zeros(3, 2, _CHANNELS, dtype=torch.float64)
     return {
         "norm_sign": (y, one, 1e-5, bits, bits, zeros[0], zeros[0], *_PASS, 0),
         "norm_sign_backward": (grad, codes, codes, one, four, out, zeros[0], *_PASS, 0),
         "batch_statistics": (y, 0, one, one, 1e-5, one, one, 0.1, zeros[:2], zeros[:2], *_PASS, 0),
+        "row_moments": (y, sums, *_PASS, 0),
+        "row_norm_gradients": (*backward, one, sums, sums.float(), *_PASS, 0, 0),
         "norm_clamp": (y, one, one, grad, out, bits, -1.0, 1.0, *_PASS, 0, 0, 0),
         "sign_codes": (y, one, one, [1.0], bits, bits, *_PASS, 0),
         "norm_gradient_terms": (
@@ -170,6 +181,7 @@ def norm_calls() -> dict[str, Arguments]:
             0,
             127,
             _KEY,
+            2,
         ),
         "pass_slopes": (grad, codes, slopes, out, *_PASS, 0),
     }

@@ -59,9 +59,9 @@ def linear_backward_weight(
 
 
 @kernel
-def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int) -> Tensor:
+def linear_backward_weight_sign(q: Tensor, x: Tensor, features: int, seed: int, first_row: int = 0) -> Tensor:
     weight_shape, x_shape = _one_pixel(q, features)
-    return conv2d_backward_weight_sign(q[:, :, None, None], x, x_shape, weight_shape, _ONE_TAP, seed)
+    return conv2d_backward_weight_sign(q[:, :, None, None], x, x_shape, weight_shape, _ONE_TAP, seed, first_row)
 
 
 @kernel
@@ -158,13 +158,19 @@ def conv2d_backward_weight_ternary(
 
 @kernel
 def conv2d_backward_weight_sign(
-    q: Tensor, x: Tensor, x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int], seed: int
+    q: Tensor,
+    x: Tensor,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    window: Sequence[int],
+    seed: int,
+    first_row: int = 0,
 ) -> Tensor:
     q, geometry = _gradient(q, x_shape, weight_shape, window)
     x = packed_images("x", x, x_shape)
     out = q.new_zeros((weight_shape[0], packed_bytes(math.prod(weight_shape[1:]))), dtype=torch.uint8)
     outputs, groups = weight_shape[0], Window(*window).groups
-    call("conv2d_backward_weight_sign", q, x, out, *geometry, outputs, groups, hash_key(seed))
+    call("conv2d_backward_weight_sign", q, x, out, *geometry, outputs, groups, hash_key(seed), first_row)
     return out
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bnn.ops import products as specification
 from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, packed_images, packed_rows
-from bnn.ops.cpu.native import call, kernel
+from bnn.ops.cpu.native import call, instruction_set, kernel
 from bnn.ops.geometry import Window
 from bnn.ops.memory import empty_channels_last
 from bnn.ops.products import check_exact
@@ -50,7 +50,7 @@ def conv2d(
 def real_conv2d(
     x: Tensor, weight: Tensor, weight_shape: Sequence[int], window: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
-    if x.dtype is not torch.float32 or dtype not in _RESULT_DTYPES or Window(*window).groups != 1:
+    if not sums_pixels_alone(x, window) or dtype not in _RESULT_DTYPES:
         return specification.real_conv2d(x, weight, weight_shape, window, dtype)
     shape, geometry = convolution(x.shape, weight_shape, window)
     weight = packed_images("weight", weight, weight_shape)
@@ -58,6 +58,12 @@ def real_conv2d(
     x = channels_last(x)
     call("real_conv2d", x, weight, out, *geometry, weight_shape[0], DTYPE_CODES[dtype])
     return out
+
+
+def sums_pixels_alone(x: Tensor, window: Sequence[int]) -> bool:
+    """Whether `real_conv2d` is a kernel's, whose sums do not depend on how many images there are."""
+    is_native = instruction_set() != "reference" and x.device.type == "cpu"
+    return is_native and x.dtype is torch.float32 and Window(*window).groups == 1
 
 
 @kernel
