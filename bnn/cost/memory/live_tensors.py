@@ -82,8 +82,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         gradients and moments is whether they are finite, and whether there are some that need more work."""
         self.convolutions: set[tuple[object, ...]] = set()
         """Results of torch's own convolutions that differ in a shape, layout or dtype, forward and backward: oneDNN
-        makes code for each of them, thrice as much for an input's gradient where the kernel strides, and next to none
-        for outputs of single channels."""
+        makes code for each of them, thrice as much for an input's gradient where the kernel strides, and none
+        for outputs of single channels that lie last."""
         self._log: list[tuple[Memory, int]] = []
         self._pieces = _Pieces() if device.type == "meta" and RESULTS.is_kept else None
         self._of_storage: dict[int, Memory] = {}
@@ -161,7 +161,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return  # a product of matrices on one thread
         key = tuple((operand.shape, operand.stride(), operand.dtype) for operand in inputs)
         results = sum(1 for y in outputs if y.dim() == weight.dim())  # a bias has no code of its own
-        if weight.shape[1] == 1 < x.shape[1] and name != _BACKWARD:  # of a channel each
+        if weight.shape[1] == 1 < x.shape[1] and name != _BACKWARD and _channels_lie_last(x):  # of a channel each
             return
         self.convolutions |= {(name, number, *key) for number in range(results + (2 if stride > 1 else 0))}
 

@@ -2,8 +2,10 @@
 
 # Python's objects of a module, and what autograd notes of it.
 _MODULE_BYTES = 1 << 14
-# The addresses that oneDNN reserves for the code of a convolution's result: two or three kernels of 256 KiB each.
-_CONVOLUTION_BYTES = 5 << 17
+# The addresses that oneDNN reserves for code, a kernel at a time: two or three for the result of a convolution, and
+# fewer for those of networks with many, which share some.
+_KERNEL_BYTES = 1 << 18
+_KERNELS, _SHARED_KERNELS, _OWN_KERNELS = 2.5, 36, 1.2
 # What the C library holds beyond the tensors: holes, small tensors and the workspaces of kernels. Above the need of
 # each network that was tried under a limit of the process's memory (benchmarks/records), as `least_private_bytes`
 # measures it.
@@ -23,4 +25,5 @@ def process_bytes(tensor_bytes: float, *, modules: int, convolutions: int) -> fl
         convolutions: results of torch's own that differ, forward and backward, such as `LiveTensors.convolutions`.
     """
     held = _HELD * tensor_bytes + _HELD_BYTES
-    return tensor_bytes + held + modules * _MODULE_BYTES + convolutions * _CONVOLUTION_BYTES
+    kernels = min(_KERNELS * convolutions, _SHARED_KERNELS + _OWN_KERNELS * convolutions)
+    return tensor_bytes + held + modules * _MODULE_BYTES + kernels * _KERNEL_BYTES

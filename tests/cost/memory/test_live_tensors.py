@@ -155,9 +155,11 @@ def test_an_image_is_copied_where_the_gradient_of_the_input_of_a_stride_is_forme
     assert strided - plain == 4 * 3 * 40 * 40
 
 
-def convolutions_of(x_shape, weight_shape, *, stride=1, needs_gradient=True, groups=1, device="meta") -> int:
-    live = watched(device)
-    x = torch.empty(x_shape, device=device, requires_grad=needs_gradient)
+def convolutions_of(
+    x_shape, weight_shape, *, stride=1, needs_gradient=True, groups=1, last=False, device="meta"
+) -> int:
+    live, layout = watched(device), torch.channels_last if last else torch.contiguous_format
+    x = torch.empty(x_shape, device=device, memory_format=layout, requires_grad=needs_gradient)
     weight, bias = (torch.empty(shape, device=device, requires_grad=True) for shape in (weight_shape, weight_shape[:1]))
     with live:
         for _ in range(2):
@@ -173,7 +175,8 @@ def test_convolutions_that_onednn_makes_code_for():
     assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), stride=2, needs_gradient=False) == 2
     assert convolutions_of((15, 3, 9, 9), (8, 3, 1, 1)) == 0, "a product of matrices"
     assert convolutions_of((16, 3, 9, 9), (8, 3, 1, 1)) == 3
-    assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8) == 4, "of a channel each: gradients"
+    assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8) == 5
+    assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8, last=True) == 4, "a channel each: gradients"
 
 
 @pytest.mark.parametrize(("side", "is_torchs"), [(4, False), (6, True)])

@@ -90,3 +90,4 @@ def test_modules_and_convolutions_take_memory_beside_tensors():
     assert process_bytes(0, modules=0, convolutions=0) == 3.75 * 2**20, "of the smallest a constant"
     assert process_bytes(80 << 20, modules=64, convolutions=0) == (80 + 2 + 3.75 + 1) * 2**20
     assert process_bytes(0, modules=0, convolutions=2) == (3.75 + 1.25) * 2**20
+    assert process_bytes(0, modules=0, convolutions=80) == (3.75 + 33) * 2**20, "many share code"
