@@ -140,7 +140,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         computing = _computing(name, inputs, outputs)
         stride = max(args[4]) if name == _BACKWARD and args[-1][0] else 1
         if computing in _CONVOLUTIONS:
-            self._note_convolution(computing, inputs, outputs, stride)
+            strides = args[3] if name == "aten::convolution" else args[4] if name == _BACKWARD else (1,)
+            self._note_convolution(computing, inputs, outputs, max(strides))
         inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
         is_written = not name.startswith(_UNWRITTEN)
         holds_weights = is_written and bool(inputs) and all(self.memory_of(x).holds_weights for x in inputs)
@@ -157,13 +158,16 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note_convolution(self, name: str, inputs: list[Tensor], outputs: list[Tensor], stride: int) -> None:
         operands = [*inputs, *outputs]  # torch's backward pass takes the weight, and this package's gives its gradient
         x, weight = operands[1:3] if name == _BACKWARD else operands[:2]
-        if weight.shape[2:].numel() == 1 and len(x) < _FEW_IMAGES:
+        is_pixel = weight.shape[2:].numel() == 1
+        if is_pixel and stride == 1 and len(x) < _FEW_IMAGES:
             return  # a product of matrices on one thread
         key = tuple((operand.shape, operand.stride(), operand.dtype) for operand in inputs)
         results = sum(1 for y in outputs if y.dim() == weight.dim())  # a bias has no code of its own
         if weight.shape[1] == 1 < x.shape[1] and name != _BACKWARD and _channels_lie_last(x):  # of a channel each
             return
-        self.convolutions |= {(name, number, *key) for number in range(results + (2 if stride > 1 else 0))}
+        of_input = name == _BACKWARD and outputs[0].shape == x.shape
+        more = 2 if of_input and stride > 1 and not is_pixel else 0
+        self.convolutions |= {(name, number, *key) for number in range(results + more)}
 
     def _note(self, x: Tensor, source: tuple[str, int], *, holds_weights: bool) -> Memory:
         storage = x.untyped_storage()
