@@ -40,6 +40,8 @@ _REUSES_MEMORY = {
 _READ_NUMBER = "aten::_local_scalar_dense"
 _BACKWARD = "aten::convolution_backward"
 _CONVOLUTIONS = ("aten::convolution", _BACKWARD)
+# Which argument has the strides, as its first two numbers at least.
+_STRIDES = {"aten::convolution": 3, _BACKWARD: 4, "bnn::float_conv2d": 2, "bnn::real_conv2d_backward_weight": 3}
 # Those of real numbers for which there are kernels up to a size, and torch's own above it.
 _OF_FLOATS = {"bnn::float_conv2d": "aten::convolution", "bnn::real_conv2d_backward_weight": _BACKWARD}
 
@@ -140,8 +142,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         computing = _computing(name, inputs, outputs)
         stride = max(args[4]) if name == _BACKWARD and args[-1][0] else 1
         if computing in _CONVOLUTIONS:
-            strides = args[3] if name == "aten::convolution" else args[4] if name == _BACKWARD else (1,)
-            self._note_convolution(computing, inputs, outputs, max(strides))
+            self._note_convolution(computing, inputs, outputs, max(args[_STRIDES[name]][:2]))
         inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
         is_written = not name.startswith(_UNWRITTEN)
         holds_weights = is_written and bool(inputs) and all(self.memory_of(x).holds_weights for x in inputs)
