@@ -48,6 +48,7 @@ def test_a_network_without_norms_and_a_run_without_latent_weights_are_refused_by
         assert_one_line(bnn(*words), "no norm of the network has kept the statistics of its data")
     assert not Path("images").exists()
     monkeypatch.setattr("bnn.weights.base.WeightStore.has_latent_weight", False)
+    monkeypatch.setattr("bnn.presets.named_stores", lambda model: ())  # which refuses such weights itself
     assert_one_line(bnn("shrink", "run", "--keep", "0.5"), "run trains", "shrink a run of another recipe")
     assert not Path("run-shrunk").exists()
 
