@@ -59,7 +59,9 @@ inline uint32_t load_bits(const uint8_t* from, int64_t first_bit, int64_t bits) 
 // `bytes` of each of `pixels`.
 inline void copy_strided(int8_t* to, int64_t to_step, const int8_t* from, int64_t from_step, int64_t pixels,
                          int64_t bytes) {
-    if (bytes == 32) {
+    if (bytes == 64) {
+        for (int64_t i = 0; i < pixels; ++i) std::memcpy(to + i * to_step, from + i * from_step, 64);
+    } else if (bytes == 32) {
         for (int64_t i = 0; i < pixels; ++i) std::memcpy(to + i * to_step, from + i * from_step, 32);
     } else if (bytes == 16) {
         for (int64_t i = 0; i < pixels; ++i) std::memcpy(to + i * to_step, from + i * from_step, 16);

@@ -8,9 +8,8 @@
 
 namespace {
 
-constexpr int64_t kMostPanels = 40;         // of a task, whose sums stay in its cache
-constexpr int64_t kWordsBytes = 1 << 20;    // of the weights' bits in columns
-constexpr int64_t kPartColumns = 32;
+constexpr int64_t kMostPanels = 40;       // of a task, whose sums stay in its cache
+constexpr int64_t kWordsBytes = 1 << 20;  // of the weights' bits in columns
 
 // How many of `count` columns are formed at a time: few more than there are.
 inline int64_t table_columns(int64_t count) { return count > 48 ? 64 : count > 16 ? 32 : 16; }
@@ -196,16 +195,12 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
 // Adds to the sums of `count` words, of the outputs from `first_column` of a task on, those of a chunk of pixels.
 template <int columns>
 void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t outputs, int64_t first_column,
-               const uint32_t* words, int64_t words_step, int64_t count, const TableScratch& scratch, int thread) {
+               const uint32_t* words, int64_t count, const TableScratch& scratch, int thread) {
     ChosenSums<columns> chosen = scratch.begin<columns>(thread, count, first_column);
     alignas(64) int8_t rows[kTableRows * columns] = {};
-    for (int64_t first = 0; first < pixels; first += kTableRows, words += words_step) {
+    for (int64_t first = 0; first < pixels; first += kTableRows, words += count) {
         const int64_t some = minimum(kTableRows, pixels - first);
-        if (outputs == columns) {
-            for (int64_t i = 0; i < some; ++i) std::memcpy(rows + i * columns, grad + (first + i) * pixel_step, columns);
-        } else {
-            for (int64_t i = 0; i < some; ++i) std::memcpy(rows + i * columns, grad + (first + i) * pixel_step, outputs);
-        }
+        copy_strided(rows, columns, grad + first * pixel_step, pixel_step, some, outputs);
         if (some < kTableRows) std::memset(rows + some * columns, 0, (kTableRows - some) * columns);
         chosen.add(rows, divide_up(some, 4), words);
     }
@@ -270,7 +265,7 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
                 const int64_t columns = table_columns(outputs - column), there = minimum(columns, outputs - column);
                 const auto add = columns == 64 ? add_chunk<64> : columns == 32 ? add_chunk<32> : add_chunk<16>;
                 add(grad + first * layer.outputs + group * layer.group_outputs + output + column, layer.outputs, some,
-                    there, column, words, count, count, scratch, thread);
+                    there, column, words, count, scratch, thread);
                 column += there;
             }
         }

@@ -13,12 +13,11 @@ namespace {
 
 constexpr int64_t kTableRows = 32;
 constexpr int64_t kTableColumns = 64;
+constexpr int64_t kPartColumns = 32;  // whose sums in int32 lie side by side
 constexpr int64_t kQuads = kTableRows / 4;
 constexpr int64_t kMostBlocks = 7;  // whose sums a short holds, of any bytes
 
-#if defined(BNN_USE_AVX512)
-constexpr int kShortsBytes = 64;
-#elif defined(BNN_USE_AVX2)
+#ifdef BNN_USE_AVX2
 constexpr int kShortsBytes = 32;
 #else
 constexpr int kShortsBytes = 16;
@@ -99,8 +98,8 @@ template <int columns, bool all>
     }
 }
 
-// The sums of one task in shorts, and of all its blocks in int32: of 32 columns sums[count][32], and `part_step` behind
-// them those of the next.
+// The sums of one task in shorts, and of all its blocks in int32: sums[count][kPartColumns], and `part_step` behind them
+// those of the next columns.
 template <int columns>
 class ChosenSums {
    public:
@@ -126,7 +125,7 @@ class ChosenSums {
         for (int64_t i = 0; blocks_ && i < count_; ++i) {
             for (int64_t column = 0; column < columns; column += 8) {
                 int16_t* from = shorts_ + i * columns + column;
-                int32_t* to = sums_ + column / kSumsColumns * part_step_ + i * kSumsColumns + column % kSumsColumns;
+                int32_t* to = sums_ + column / kPartColumns * part_step_ + i * kPartColumns + column % kPartColumns;
                 store_any(to, load_any<EightSums>(to) + __builtin_convertvector(load_any<Eight>(from), EightSums));
                 store_any(from, Eight{});
             }
@@ -135,8 +134,6 @@ class ChosenSums {
     }
 
    private:
-    static constexpr int64_t kSumsColumns = 32;
-
     int16_t *tables_, *shorts_;
     int64_t count_;
     int32_t* sums_;
