@@ -174,6 +174,7 @@ def test_convolutions_that_onednn_makes_code_for():
     assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), stride=2) == 5
     assert convolutions_of((2, 3, 9, 9), (8, 3, 3, 3), stride=2, needs_gradient=False) == 2
     assert convolutions_of((15, 3, 9, 9), (8, 3, 1, 1)) == 0, "a product of matrices"
+    assert convolutions_of((15, 3, 9, 9), (8, 3, 1, 1), stride=2) == 3
     assert convolutions_of((16, 3, 9, 9), (8, 3, 1, 1)) == 3
     assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8) == 5
     assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8, last=True) == 4, "a channel each: gradients"
