@@ -7,14 +7,18 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as torch_distributed
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from bnn.distributed.host import HostMemory, share_memory
 from bnn.errors import DistributedError, NonFiniteError
-from bnn.ops.memory import empty
+from bnn.ops.memory import OF_EXCHANGES
+
+Result = TypeVar("Result")
 
 PATIENCE_S = 20.0
 """Seconds that a rank waits for the others before it takes them for lost."""
@@ -44,13 +48,26 @@ class Ranks:
         self.device = torch.device(device)
         self.sent_bytes = 0
         self._has_left = False
+        self._host: HostMemory | None = None
+
+    def share_memory(self, *, patience_s: float) -> None:
+        """Where all ranks are on one host, has them exchange tensors by memory in place of the network from now on."""
+        if self.size > 1 and self.device.type == "cpu":
+            self._host = self._call(
+                lambda: share_memory(
+                    self.texts, lambda value: self.agree(not value) == 0, rank=self.rank, patience_s=patience_s
+                )
+            )
 
     # --- collectives ------------------------------------------------------------------------------------------------
 
     def sum_(self, x: Tensor) -> Tensor:
         """Puts the sum over the ranks into a contiguous tensor. Of whole numbers that its dtype holds it is exact."""
         if self.size > 1:
-            self._call(lambda: torch_distributed.all_reduce(x))
+            if self._host is None:
+                self._call(lambda: torch_distributed.all_reduce(x))
+            else:
+                torch.sum(self._exchange([], [x])[0], dim=0, dtype=x.dtype, out=x)
             self._count(2 * x.nbytes * (self.size - 1) / self.size)
         return x
 
@@ -89,7 +106,10 @@ class Ranks:
         if self.size == 1:
             return value, leaves
         both = torch.tensor([value, float(leaves)], dtype=torch.float64, device=self.device)
-        self._call(lambda: torch_distributed.all_reduce(both, op=torch_distributed.ReduceOp.MAX))
+        if self._host is None:
+            self._call(lambda: torch_distributed.all_reduce(both, op=torch_distributed.ReduceOp.MAX))
+        else:
+            both = self._exchange([], [both])[0].amax(0)
         self._count(2 * both.nbytes * (self.size - 1) / self.size)
         largest, any_leaves = both.tolist()
         return largest, bool(any_leaves)
@@ -105,8 +125,19 @@ class Ranks:
         """Sends the others their rows of some tensors, and others whole; what comes goes straight into its place."""
         if self.size == 1:
             return [*rows, *(whole.contiguous()[None] for whole in wholes)]  # in the layout that several ranks have
-        of_ranks = [x.unbind() for x in rows] + [[x.contiguous()] * self.size for x in wholes]
-        found = [empty((self.size, *of_rank[0].shape), of_rank[0].dtype, self.device) for of_rank in of_ranks]
+        wholes = [x.contiguous() for x in wholes]
+        self._count((self.size - 1) * (sum(x[0].nbytes for x in rows) + sum(x.nbytes for x in wholes)))
+        return self._exchange(rows, wholes)
+
+    def _exchange(self, rows: Sequence[Tensor], wholes: Sequence[Tensor]) -> list[Tensor]:
+        """See `_send`."""
+        host = self._host
+        if host is not None:
+            return self._call(lambda: host.send(rows, wholes))
+        of_ranks = [x.unbind() for x in rows] + [[x] * self.size for x in wholes]
+        found = [
+            OF_EXCHANGES.empty((self.size, *of_rank[0].shape), of_rank[0].dtype, self.device) for of_rank in of_ranks
+        ]
         messages = []
         for to, of_all in zip(of_ranks, found, strict=True):
             of_all[self.rank] = to[self.rank]
@@ -115,17 +146,16 @@ class Ranks:
                     (torch_distributed.isend, to[other], other),
                     (torch_distributed.irecv, of_all[other], other),
                 ]
-                self._count(to[other].nbytes)
         self._call(lambda: _wait_for(torch_distributed.P2POp(*message) for message in messages))
         return found
 
     def _count(self, sent: float) -> None:
         self.sent_bytes += int(sent)
 
-    def _call(self, collective: Callable[[], object]) -> None:
+    def _call(self, collective: Callable[[], Result]) -> Result:
         try:
-            collective()
-        except RuntimeError as error:
+            return collective()
+        except (RuntimeError, OSError) as error:
             raise DistributedError(
                 f"rank {self.rank} of {self.size} cannot reach the others any more, one has ended or does not answer"
                 f" ({_first_line(error)}); the state is kept: start all ranks again with --resume"
@@ -158,7 +188,9 @@ def join(*, device: torch.device | str = "cpu", patience_s: float = PATIENCE_S) 
                 f"{os.environ.get('MASTER_PORT')} within {to_meet.total_seconds():.0f} s ({_first_line(error)}): start"
                 " all of them, with the same address"
             ) from None
-    return Ranks(device=device)
+    ranks = Ranks(device=device)
+    ranks.share_memory(patience_s=patience_s)
+    return ranks
 
 
 def leave() -> None:

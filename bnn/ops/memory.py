@@ -18,6 +18,7 @@ LARGE_BYTES = 1 << 18
 """Results of this size and more take each other's place."""
 MOST_TIMES = 1.5
 """How many times as large as a result the memory may be that it takes."""
+_CPU = torch.device("cpu")
 _PAGE_BYTES = 4096
 _HUGE_PAGE_BYTES = 1 << 21
 _MADV_HUGEPAGE = 14  # of sys/mman.h of Linux
@@ -29,9 +30,13 @@ class ResultMemory:
     A tensor takes a free piece of its size, or of up to half as much again, since slices of a batch differ by an
     example. Where there is none, all that is free goes back to the system before it gives a new one: a network whose
     stages have ever smaller results does not hold the memory of the first to the end.
+
+    Args:
+        most_times: how many times as large as a tensor the piece may be that it takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_times: float = MOST_TIMES) -> None:
+        self.most_times = most_times
         self.is_kept = False
         """Whether freed memory is kept for later results; set by `bnn.training.allocator`."""
         self._pieces: list[torch.UntypedStorage] = []
@@ -47,18 +52,18 @@ class ResultMemory:
         with self._lock:
             self._pieces = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) > 1]
 
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A contiguous tensor on the CPU, not yet written."""
+    def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
+        """A contiguous tensor, not yet written; on other devices than the CPU of their own memory."""
         size = math.prod(shape) * dtype.itemsize
-        if not self.is_kept or size < LARGE_BYTES:
-            return torch.empty(shape, dtype=dtype)
+        if not self.is_kept or size < LARGE_BYTES or device.type != "cpu":
+            return torch.empty(shape, dtype=dtype, device=device)
         with self._lock:
             return torch.empty(0, dtype=dtype).set_(self._piece(size), 0, tuple(shape))  # type: ignore[call-overload, no-any-return]
 
     def _piece(self, size: int) -> torch.UntypedStorage:
         """The smallest free piece that fits, or a new one."""
         free = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) == 1]
-        fitting = [piece for piece in free if size <= piece.nbytes() <= MOST_TIMES * size]
+        fitting = [piece for piece in free if size <= piece.nbytes() <= self.most_times * size]
         if fitting:
             return min(fitting, key=torch.UntypedStorage.nbytes)
         given_back = {piece._cdata for piece in free}
@@ -81,14 +86,16 @@ def _ask_for_huge_pages(piece: torch.UntypedStorage) -> None:
 
 RESULTS = ResultMemory()
 """Of all results of the CPU's operations."""
+OF_EXCHANGES = ResultMemory(most_times=math.inf)
+"""Of what comes from other ranks, so many sizes in turn that they would take the results' pieces away."""
 
 
-def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
     """A contiguous tensor for a result, not yet written."""
-    return RESULTS.empty(shape, dtype) if device.type == "cpu" else torch.empty(shape, dtype=dtype, device=device)
+    return RESULTS.empty(shape, dtype, device)
 
 
-def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008
+def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
     """A result of a shape [N, C, ...], not yet written, whose memory is in (N, ..., C) order."""
     if len(shape) == 4 and math.prod(shape) * dtype.itemsize < LARGE_BYTES:
         return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnn.ops.memory import ResultMemory, empty_channels_last
+from bnn.ops.memory import OF_EXCHANGES, ResultMemory, empty_channels_last
 
 LARGE = (1 << 20,)
 
@@ -51,6 +51,14 @@ def test_small_results_and_those_of_memory_that_is_not_kept_are_ordinary_tensors
         other = memory.empty(shape, torch.float32)
         assert address(other) != place
     assert not memory._pieces
+
+
+def test_of_exchanges_much_smaller_tensors_take_free_memory():
+    memory = ResultMemory(most_times=OF_EXCHANGES.most_times)
+    memory.is_kept = True
+    place = address(memory.empty(LARGE, torch.float64))
+    for dtype in (torch.int8, torch.float32, torch.float64):
+        assert address(memory.empty(LARGE, dtype)) == place
 
 
 @pytest.mark.parametrize(("dtype", "other"), [(torch.int8, torch.float32), (torch.float32, torch.int8)])
