@@ -1,7 +1,7 @@
 """Steps within the memory that `bnn budget` asks for, which the system enforces.
 
-`python -m benchmarks.torture.budgets MODEL PRESET BATCH` is such a trial: a new process, for what other kinds leave free
-in this one would serve the steps.
+`python -m benchmarks.torture.budgets MODEL PRESET BATCH` is such a trial: a new process, for what other kinds leave
+free in this one would serve the steps.
 """
 
 import os
