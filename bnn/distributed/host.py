@@ -9,7 +9,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -103,16 +103,22 @@ def share_memory(
     Raises:
         OSError: a rank has ended or does not answer.
     """
-    has_memory = hasattr(os, "memfd_create") and hasattr(socket, "SO_PEERCRED")
-    if not all_are(has_memory):
-        return None
-    with closing(socket.socket(socket.AF_UNIX)) as listener:
-        name = secrets.token_hex(16)
-        listener.bind(f"\0{name}")
+    name = secrets.token_hex(16)
+    with ExitStack() as here:
+        try:
+            own = os.memfd_create("bnn-rank")
+            here.callback(os.close, own)
+            os.ftruncate(own, 2 * _HALF_BYTES)
+            listener = here.enter_context(socket.socket(socket.AF_UNIX))
+            listener.settimeout(patience_s)
+            listener.bind(f"\0{name}")
+            listener.listen()
+            has_memory = hasattr(socket, "SO_PEERCRED")
+        except (AttributeError, OSError):  # another system, or one that forbids it
+            has_memory = False
+        if not all_are(has_memory):
+            return None
         names = texts(name)
-        listener.listen(len(names))
-        listener.settimeout(patience_s)
-        all_are(True)  # all listen
         lower = {other: _reached(names[other], patience_s) for other in range(rank)}
         peers = {other: peer for other, peer in lower.items() if peer is not None}
         if not all_are(len(peers) == rank):
@@ -127,12 +133,9 @@ def share_memory(
                 peers[_RANK.unpack(peer.recv(_RANK.size))[0]] = peer
             else:
                 peer.close()
-    own = os.memfd_create("bnn-rank")
-    os.ftruncate(own, 2 * _HALF_BYTES)
-    for peer in peers.values():
-        socket.send_fds(peer, [b"\0"], [own])
-    descriptors = {rank: own, **{other: socket.recv_fds(peer, 1, 1)[1][0] for other, peer in peers.items()}}
-    pieces = [_mapped(descriptors[other]) for other in range(len(names))]
+        for peer in peers.values():
+            socket.send_fds(peer, [b"\0"], [own])
+        pieces = [_mapped(own) if other == rank else _received(peers[other]) for other in range(len(names))]
     return HostMemory(pieces, peers, rank=rank)
 
 
@@ -164,10 +167,17 @@ def _receive(peer: socket.socket) -> None:
         raise ConnectionError("a rank has ended")
 
 
+def _received(peer: socket.socket) -> Tensor:
+    """Another rank's piece."""
+    descriptor = socket.recv_fds(peer, 1, 1)[1][0]
+    try:
+        return _mapped(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _mapped(descriptor: int) -> Tensor:
-    memory = mmap.mmap(descriptor, 2 * _HALF_BYTES)
-    os.close(descriptor)
-    return torch.frombuffer(memory, dtype=torch.uint8).view(2, _HALF_BYTES)
+    return torch.frombuffer(mmap.mmap(descriptor, 2 * _HALF_BYTES), dtype=torch.uint8).view(2, _HALF_BYTES)
 
 
 def _overlaps(sizes: Sequence[int], begin: int, end: int) -> Iterator[tuple[int, slice, slice]]:

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bnn.distributed import host
+from bnn.distributed import host, join, leave
 from bnn.distributed.host import share_memory
+from tests.distributed.processes import results_of
 from tests.distributed.test_sums import on_ranks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux alone has such memory")
@@ -78,9 +79,44 @@ def test_ranks_of_other_users_share_nothing(monkeypatch):
     assert on_ranks(2, shared) == [None, None]
 
 
+def forbidden(*arguments):
+    raise PermissionError("forbidden here")
+
+
+@pytest.mark.parametrize("function", ["os.memfd_create", "os.ftruncate", "socket.socket"])
+def test_systems_that_forbid_such_memory_share_nothing(function, monkeypatch):
+    monkeypatch.setattr(function, forbidden)
+    assert on_ranks(2, shared) == [None, None]
+
+
 def test_systems_without_such_memory_share_nothing(monkeypatch):
     monkeypatch.delattr(os, "memfd_create")
     assert on_ranks(2, shared) == [None, None]
+
+
+def joined() -> dict[str, torch.Tensor]:
+    ranks = join(patience_s=60)
+    own = torch.arange(4.0) + ranks.rank
+    found = {
+        "shares": torch.tensor(ranks._host is not None),
+        "sum": ranks.sum_(own.clone()),
+        "whole sum": ranks.sum_(torch.full((2,), 100 + ranks.rank, dtype=torch.int32)),
+        "largest": torch.tensor(ranks.agree(float(ranks.rank))),
+        "gathered": ranks.gather(own),
+        "swapped": ranks.swap(own.view(2, 2)),
+    }
+    leave()
+    return found
+
+
+def test_ranks_that_join_on_a_host_exchange_by_its_memory(tmp_path):
+    for rank, found in enumerate(results_of(joined, ranks=2, folder=tmp_path)):
+        assert found["shares"]
+        assert found["sum"].tolist() == [1, 3, 5, 7]
+        assert found["whole sum"].tolist() == [201, 201]
+        assert found["largest"] == 1
+        assert found["gathered"].tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
+        assert found["swapped"].tolist() == [[2 * rank, 2 * rank + 1], [2 * rank + 1, 2 * rank + 2]]
 
 
 def test_a_rank_that_has_ended_is_missed_at_once():
