@@ -3,8 +3,8 @@
 #pragma once
 
 #include "gradient.h"
+#include "byte_tables.h"
 #include "octet.h"
-#include "tables.h"
 
 namespace {
 
@@ -25,8 +25,8 @@ struct TableScratch {
     // From the sums of 32 columns to those of the next; some are read beyond the last row.
     int64_t part_step() const { return (rows + kColumns) * kPartColumns; }
 
-    template <int columns>
-    ChosenSums<columns> begin(int thread, int64_t count, int64_t first_column) const {
+    template <class Chosen>
+    Chosen begin(int thread, int64_t count, int64_t first_column) const {
         int32_t* of_columns = sums.part<int32_t>(thread) + first_column / kPartColumns * part_step();
         return {tables.part<int16_t>(thread), shorts.part<int16_t>(thread), count,
                 of_columns + first_column % kPartColumns, part_step()};
@@ -35,6 +35,25 @@ struct TableScratch {
     int64_t rows;
     Buffer tables, shorts, sums;
 };
+
+// Whether all of n bytes are within ±kSmallByte.
+inline bool are_small(const int8_t* bytes, int64_t n, int threads) {
+    constexpr int64_t kChunk = 1 << 16;
+    bool small = true;
+    parallel_for(divide_up(n, kChunk), threads, [&](int64_t index, int) {
+        const int8_t* from = bytes + index * kChunk;
+        const int64_t count = minimum(kChunk, n - index * kChunk);
+        uint8_t beyond = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            beyond |= static_cast<uint8_t>(from[i] + kSmallByte) > 2 * kSmallByte;
+        }
+        if (beyond) {
+#pragma omp atomic write
+            small = false;
+        }
+    });
+    return small;
+}
 
 // words[block * words_step + channel] of `channels` rows of a word of each block.
 inline void store_columns(const Blocks (&rows)[kColumns], int64_t channels, int64_t blocks, uint32_t* words,
@@ -101,7 +120,7 @@ inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t*
 }
 
 // The gradient of some pixels' channels in one task.
-template <int columns, class Result>
+template <template <int> class Chosen, int columns, class Result>
 void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& layer, const Result& result, int64_t group,
                           int64_t first_panel, int64_t end_panel, int64_t first, int64_t count, const uint32_t* words,
                           const TableScratch& scratch, int thread) {
@@ -111,7 +130,7 @@ void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& lay
     for (int64_t part = 0; part < columns; part += kPartColumns) {
         std::memset(sums + part / kPartColumns * scratch.part_step(), 0, channels * kPartColumns * sizeof(int32_t));
     }
-    ChosenSums<columns> chosen = scratch.begin<columns>(thread, channels, 0);
+    Chosen<columns> chosen = scratch.begin<Chosen<columns>>(thread, channels, 0);
     alignas(64) int8_t pixels[columns * kTableRows] = {}, rows[kTableRows * columns];
     for (int64_t row = 0; row < depth; row += kTableRows, words += channels) {
         const int64_t some = minimum(kTableRows, depth - row);
@@ -144,8 +163,8 @@ void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& lay
 }
 
 // The gradient of the pixels that `taps` begin at.
-template <class Result>
-void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
+template <template <int> class Chosen, class Result>
+void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
                        const Result& result, int threads) {
     const int64_t pixels = taps.pixels(), pixel_blocks = divide_up(pixels, kTableColumns);
     const int64_t row_blocks = divide_up(taps.count() * layer.group_outputs, kTableRows);
@@ -181,9 +200,9 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
             panels_of(part, first_panel, end_panel);
             for (int64_t first = index / some_parts * kTableColumns; first < block_end && first_panel < end_panel;) {
                 const int64_t columns = table_columns(block_end - first), count = minimum(columns, block_end - first);
-                const auto backward = columns == 64   ? backward_input_block<64, Result>
-                                      : columns == 32 ? backward_input_block<32, Result>
-                                                      : backward_input_block<16, Result>;
+                const auto backward = columns == 64   ? backward_input_block<Chosen, 64, Result>
+                                      : columns == 32 ? backward_input_block<Chosen, 32, Result>
+                                                      : backward_input_block<Chosen, 16, Result>;
                 backward(taps, grad, layer, result, part / group_parts, first_panel, end_panel, first, count, words,
                          scratch, thread);
                 first += count;
@@ -192,11 +211,19 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
     }
 }
 
+template <class Result>
+void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
+                       const Result& result, int threads) {
+    const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
+    const auto backward = small ? backward_input_by<ChosenByteSums, Result> : backward_input_by<ChosenSums, Result>;
+    backward(taps, grad, weight, layer, result, threads);
+}
+
 // Adds to the sums of `count` words, of the outputs from `first_column` of a task on, those of a chunk of pixels.
-template <int columns>
+template <template <int> class Chosen, int columns>
 void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t outputs, int64_t first_column,
                const uint32_t* words, int64_t count, const TableScratch& scratch, int thread) {
-    ChosenSums<columns> chosen = scratch.begin<columns>(thread, count, first_column);
+    Chosen<columns> chosen = scratch.begin<Chosen<columns>>(thread, count, first_column);
     alignas(64) int8_t rows[kTableRows * columns] = {};
     for (int64_t first = 0; first < pixels; first += kTableRows, words += count) {
         const int64_t some = minimum(kTableRows, pixels - first);
@@ -212,8 +239,8 @@ void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t o
 // panels of a group's elements and goes through all pixels, a chunk at a time, so that its sums stay in its cache. A pixel
 // that a tap does not lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice
 // the excess.
-template <class Finish>
-void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
+template <template <int> class Chosen, class Finish>
+void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
     const Window& window = layer.window;
     const Taps taps(window, window.channels, image_bytes(window) * 8);
     const int64_t pixels = window.images * layer.out_pixels, panels = layer.taps * layer.channel_panels;
@@ -263,7 +290,9 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
             }
             for (int64_t column = 0; column < outputs;) {
                 const int64_t columns = table_columns(outputs - column), there = minimum(columns, outputs - column);
-                const auto add = columns == 64 ? add_chunk<64> : columns == 32 ? add_chunk<32> : add_chunk<16>;
+                const auto add = columns == 64   ? add_chunk<Chosen, 64>
+                                 : columns == 32 ? add_chunk<Chosen, 32>
+                                                 : add_chunk<Chosen, 16>;
                 add(grad + first * layer.outputs + group * layer.group_outputs + output + column, layer.outputs, some,
                     there, column, words, count, scratch, thread);
                 column += there;
@@ -283,6 +312,13 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
             }
         }
     });
+}
+
+template <class Finish>
+void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
+    const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
+    const auto backward = small ? backward_weight_by<ChosenByteSums, Finish> : backward_weight_by<ChosenSums, Finish>;
+    backward(grad, x, layer, threads, finish);
 }
 
 }  // namespace

@@ -31,6 +31,14 @@ struct TableRow {
     typedef int8_t Bytes __attribute__((vector_size(kBytes / 2)));
 };
 
+template <int columns>
+struct ByteRow {
+    static constexpr int kBytes = columns < kShortsBytes ? columns : kShortsBytes;
+    static constexpr int kVectors = columns / kBytes;
+    typedef uint8_t Bytes __attribute__((vector_size(kBytes)));
+    typedef uint16_t Shorts __attribute__((vector_size(kBytes)));
+};
+
 // By value: of an array that is copied to, GCC keeps a copy in memory.
 template <class Any>
 inline Any load_any(const void* from) {
