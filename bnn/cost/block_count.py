@@ -19,7 +19,7 @@ def count_block(
     """Counts the parts of a fused block, with the widths of what moves between them.
 
     Two passes make the output: product and pooling; norm, sum and activation. What one part hands to the next of its
-    pass does not move, and has a width of 0. Backward repeats the first pass.
+    pass does not move, and has a width of 0. Backward repeats the first pass, or reads its kept result.
 
     Args:
         name: of the block.
@@ -38,7 +38,7 @@ def count_block(
     y = torch.empty(block.product_shape(x), dtype=dtype, device="meta")
     pooled = torch.empty(output.shape, dtype=dtype, device="meta")
     bits, inner_bits, outer_bits = 8 * dtype.itemsize, _product_gradient_bits(block), 8 * output.dtype.itemsize
-    pool, activation = block.pool, block.activation
+    pool, activation, keeps = block.pool, block.activation, block.keeps_product
 
     product = replace(
         count_layer(f"{prefix}product", block.product, x, y, trained_before=trained_before),
@@ -46,14 +46,15 @@ def count_block(
         saved_elements=x.numel(),
         saved_bits=_kept_bits(x, block.input_steps),
         gradient_bits=inner_bits,
-        recomputed_bits=0 if pool else bits,
+        recomputed_bits=None if keeps else 0 if pool else bits,
     )
     if not isinstance(block.product, BinaryLayer) or block.product.grad_quantizer is None:
         product = replace(product, gradient_bits_for_weight=inner_bits)
     norm = replace(
         count_layer(f"{prefix}norm", block.norm, pooled, output, trained_before=True),
         output_bits=0 if activation else bits_of(output),
-        saved_elements=0,
+        saved_elements=pooled.numel() if keeps else 0,
+        saved_bits=bits,
         gradient_bits=0 if activation else outer_bits,
         input_gradient_bits=inner_bits,
     )
@@ -61,7 +62,9 @@ def count_block(
     if pool is not None:
         count = count_layer(f"{prefix}pool", pool, y, pooled, trained_before=True)
         count = replace(count, input_bits=0, gradient_bits=inner_bits, input_gradient_bits=inner_bits)
-        modules.insert(1, replace(count, saved_elements=0, recomputed_bits=bits + count.saved_bits))
+        if not keeps:
+            count = replace(count, saved_elements=0, recomputed_bits=bits + count.saved_bits)
+        modules.insert(1, count)
     if shortcut is not None:
         count = count_operation(
             f"{prefix}add", "add", [shortcut], output, saves_inputs=False, trained_before=trained_before

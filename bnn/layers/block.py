@@ -22,6 +22,7 @@ from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
 
 _PRODUCTS = {BinaryConv2d.forward, BinaryLinear.forward, nn.Conv2d.forward, nn.Linear.forward}
+_KEPT_FROM = 4096  # products that an element takes
 _NORMS = {nn.BatchNorm1d.forward}  # which that of images shares
 # The interval that a real activation clamps to.
 _CLAMPS = {
@@ -109,6 +110,13 @@ class BinaryBlock(nn.Module):
         return self.recompute and self.obstacle is None
 
     @property
+    def keeps_product(self) -> bool:
+        """Whether a fused block keeps what enters the norm, instead of forming it again."""
+        weight = self.product.store if isinstance(self.product, BinaryLayer) else self.product.weight
+        windows = 1 if self.pool is None else math.prod(self.pool.window.kernel)
+        return windows * math.prod(weight.shape[1:]) >= _KEPT_FROM
+
+    @property
     def input_steps(self) -> SlopeSteps | None:
         """Steps of the gradient of the product's input quantizer."""
         product = self.product
@@ -155,6 +163,7 @@ class BinaryBlock(nn.Module):
             output_steps=self.output_steps,
             grad_quantizer=None if product is None else product.grad_quantizer,
             weight_quantizer=None if product is None else product.store.gradient_quantizer,
+            keeps_product=self.keeps_product,
             passes=passes_in_use(),
         )
 

@@ -1,4 +1,4 @@
-"""A block as one node of autograd, which keeps bits and forms its product again in backward."""
+"""A block as one node of autograd, which keeps bits and forms its product again in backward, or keeps that."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class Plan(NamedTuple):
     """Of the gradient of a binary product."""
     weight_quantizer: GradientQuantizer | None
     """Of the gradient of a binary weight."""
+    keeps_product: bool
+    """Whether what enters the norm is kept for backward, in place of being formed again."""
     passes: Passes
     """Over the slice of the batch that goes through the block."""
 
@@ -123,15 +125,18 @@ class Recomputed(torch.autograd.Function):
         operand, input_codes = passes.quantized(x, plan)
         if isinstance(weight, BitTensor):
             weight = products.in_rows(weight)
-        y, _, _ = passes.product(operand, weight, plan)
+        y, choices, _ = passes.product(operand, weight, plan)
         if passes.values_a_channel(y) < 2:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
         norm = plan.norm
         running = (norm.running_mean, norm.running_var, norm.momentum)
         moments, affine = passes.batch_statistics(y, scale, gamma, beta, norm.eps, *running)
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        kept = (y, choices) if plan.keeps_product else (None, None)
+        if plan.keeps_product and plan.output_steps is None:  # else a real activation would take its place
+            y = y.clone()
         out, codes = finish(y, affine[0], affine[1], x if adds_input else shortcut, plan)
-        ctx.save_for_backward(operand, input_codes, weight, scale, gamma, moments, codes)
+        ctx.save_for_backward(operand, input_codes, weight, scale, gamma, moments, codes, *kept)
         ctx.set_materialize_grads(False)
         return out, x.view_as(x) if with_input else None
 
@@ -140,10 +145,13 @@ class Recomputed(torch.autograd.Function):
         plan, passes, (grad, of_input) = ctx.plan, ctx.plan.passes, grads
         if grad is None:  # of the two results only the input was used
             return of_input, *[None] * 8
-        operand, input_codes, weight, scale, gamma, moments, codes = ctx.saved_tensors
+        operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
         slopes = plan.output_slopes
-        y, choices, shape = passes.product(operand, weight, plan)
+        if plan.keeps_product:
+            shape = product_shape(operand.shape, weight.shape, plan.window)
+        else:
+            y, choices, shape = passes.product(operand, weight, plan)
         of_norm = (grad, codes, slopes, y)
         terms, bound, of_parameters = passes.norm_gradient_terms(*of_norm, moments, scale, gamma, plan.norm.eps)
         adds_input = ctx.adds_input and needs_x

@@ -11,19 +11,19 @@ constexpr int64_t kSmallByte = 15;                        // gradients of 5 bits
 constexpr int64_t kQuadOffset = 4 * kSmallByte;           // what makes a quad's sums positive
 constexpr int64_t kMostPairs = 65535 / (4 * kQuadOffset);  // of quads, whose sums a short holds
 
-// Of rows[4 * quads][columns] to tables[quads][16][columns], each sum with kQuadOffset.
+// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][columns], each sum with kQuadOffset.
 template <int columns>
-[[gnu::noinline]] void make_byte_tables(const int8_t* rows, int64_t quads, uint8_t* tables) {
+[[gnu::noinline]] void make_byte_tables(const int8_t* rows, int64_t row_step, int64_t quads, uint8_t* tables) {
     using Row = ByteRow<columns>;
     using Bytes = typename Row::Bytes;
-    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * columns, tables += 16 * columns) {
+    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * row_step, tables += 16 * columns) {
 #pragma GCC unroll 4
         for (int v = 0; v < Row::kVectors; ++v) {
             Bytes twice[4], sums[16];
             sums[0] = Bytes{} + static_cast<uint8_t>(kQuadOffset);
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
-                const Bytes bytes = load_any<Bytes>(rows + i * columns + v * Row::kBytes);
+                const Bytes bytes = load_any<Bytes>(rows + i * row_step + v * Row::kBytes);
                 sums[0] -= bytes;
                 twice[i] = bytes + bytes;
             }
@@ -90,10 +90,9 @@ class ChosenByteSums {
           sums_(sums),
           part_step_(part_step) {}
 
-    // Of rows[8 * divide_up(quads, 2)][columns].
-    void add(const int8_t* rows, int64_t quads, const uint32_t* words) {
+    void add(const int8_t* rows, int64_t row_step, int64_t quads, const uint32_t* words) {
         const int64_t pairs = divide_up(quads, 2);
-        make_byte_tables<columns>(rows, 2 * pairs, tables_);
+        make_byte_tables<columns>(rows, row_step, 2 * pairs, tables_);
         if (quads == kQuads) {
             add_chosen_bytes<columns, true>(tables_, pairs, words, count_, shorts_);
         } else {

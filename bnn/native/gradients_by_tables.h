@@ -9,18 +9,20 @@
 namespace {
 
 constexpr int64_t kMostPanels = 40;       // of a task, whose sums stay in its cache
+constexpr int64_t kTaskOutputs = 4 * kTableColumns;  // at most, for which words of the input are gathered once
 constexpr int64_t kWordsBytes = 1 << 20;  // of the weights' bits in columns
 
 // How many of `count` columns are formed at a time: few more than there are.
 inline int64_t table_columns(int64_t count) { return count > 48 ? 64 : count > 16 ? 32 : 16; }
 
-// What a thread works in, for up to `rows` sums.
+// What a thread works in, for up to `rows` sums of `columns` columns.
 struct TableScratch {
-    TableScratch(int threads, int64_t rows)
+    TableScratch(int threads, int64_t rows, int64_t columns)
         : rows(rows),
+          parts(divide_up(columns, kPartColumns)),
           tables(threads, kQuads * 16 * kTableColumns * sizeof(int16_t)),
           shorts(threads, rows * kTableColumns * sizeof(int16_t)),
-          sums(threads, 2 * part_step() * sizeof(int32_t)) {}
+          sums(threads, parts * part_step() * sizeof(int32_t)) {}
 
     // From the sums of 32 columns to those of the next; some are read beyond the last row.
     int64_t part_step() const { return (rows + kColumns) * kPartColumns; }
@@ -32,7 +34,7 @@ struct TableScratch {
                 of_columns + first_column % kPartColumns, part_step()};
     }
 
-    int64_t rows;
+    int64_t rows, parts;  // the sums of kPartColumns lie together
     Buffer tables, shorts, sums;
 };
 
@@ -137,7 +139,7 @@ void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& lay
         if (some < kTableRows) std::memset(pixels, 0, sizeof pixels);
         gather_gradients(layer, taps, grad, group, row, some, first, count, pixels);
         transpose_bytes<columns>(pixels, rows);
-        chosen.add(rows, divide_up(some, 4), words);
+        chosen.add(rows, columns, divide_up(some, 4), words);
     }
     chosen.flush();
     alignas(64) int32_t of_pixels[columns * kColumns];
@@ -176,7 +178,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
     const int64_t part_words = row_blocks * minimum(part_panels * kColumns, layer.group_channels);
     const int64_t step = minimum(parts, maximum(1, kWordsBytes / maximum(part_words * 4, 1)));
     const Buffer prepared(step, part_words * sizeof(uint32_t));
-    const TableScratch scratch(threads, minimum(part_panels * kColumns, layer.group_channels));
+    const TableScratch scratch(threads, minimum(part_panels * kColumns, layer.group_channels), kTableColumns);
     for (int64_t first_part = 0; first_part < parts; first_part += step) {
         const int64_t some_parts = minimum(step, parts - first_part);
         const auto panels_of = [&](int64_t part, int64_t& first, int64_t& end) {
@@ -227,9 +229,14 @@ void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t o
     alignas(64) int8_t rows[kTableRows * columns] = {};
     for (int64_t first = 0; first < pixels; first += kTableRows, words += count) {
         const int64_t some = minimum(kTableRows, pixels - first);
-        copy_strided(rows, columns, grad + first * pixel_step, pixel_step, some, outputs);
+        const int8_t* from = grad + first * pixel_step;
+        if (some == kTableRows && outputs == columns) {
+            chosen.add(from, pixel_step, kQuads, words);
+            continue;
+        }
+        copy_strided(rows, columns, from, pixel_step, some, outputs);
         if (some < kTableRows) std::memset(rows + some * columns, 0, (kTableRows - some) * columns);
-        chosen.add(rows, divide_up(some, 4), words);
+        chosen.add(rows, columns, divide_up(some, 4), words);
     }
     chosen.flush();
 }
@@ -244,17 +251,18 @@ void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer
     const Window& window = layer.window;
     const Taps taps(window, window.channels, image_bytes(window) * 8);
     const int64_t pixels = window.images * layer.out_pixels, panels = layer.taps * layer.channel_panels;
-    const int64_t output_blocks = divide_up(layer.group_outputs, kTableColumns), blocks = layer.groups * output_blocks;
-    const int64_t needed = divide_up(panels, kMostPanels);
+    const int64_t task_outputs = round_up(minimum(layer.group_outputs, kTaskOutputs), kTableColumns);
+    const int64_t output_blocks = divide_up(layer.group_outputs, task_outputs), blocks = layer.groups * output_blocks;
+    const int64_t needed = divide_up(panels, kMostPanels * kTableColumns / task_outputs);
     const int64_t parts = minimum(panels, blocks % threads ? round_up(needed, threads) : needed);
     const int64_t part_panels = divide_up(panels, parts);
     const int64_t most_rows = part_panels * minimum(kColumns, layer.group_channels) + layer.taps + 1;
     const Buffer word_parts(threads, kBlocks * most_rows * sizeof(uint32_t));
-    const TableScratch scratch(threads, most_rows);
+    const TableScratch scratch(threads, most_rows, task_outputs);
     parallel_for(blocks * parts, threads, [&](int64_t task, int thread) {
         const int64_t part = task % parts, group = task / parts / output_blocks;
-        const int64_t output = task / parts % output_blocks * kTableColumns;
-        const int64_t outputs = minimum(kTableColumns, layer.group_outputs - output);
+        const int64_t output = task / parts % output_blocks * task_outputs;
+        const int64_t outputs = minimum(task_outputs, layer.group_outputs - output);
         const int64_t first_panel = part * panels / parts, end_panel = (part + 1) * panels / parts;
         const int64_t first_tap = first_panel / layer.channel_panels;
         const auto row_of = [&](int64_t panel) {  // the first of a panel's elements
@@ -267,7 +275,7 @@ void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer
         const int64_t count = elements + some_taps + 1;
         uint32_t* words = word_parts.part<uint32_t>(thread);
         int32_t* sums = scratch.sums.part<int32_t>(thread);
-        std::memset(sums, 0, 2 * scratch.part_step() * sizeof(int32_t));
+        std::memset(sums, 0, scratch.parts * scratch.part_step() * sizeof(int32_t));
         for (int64_t first = 0; first < pixels; first += kDepth) {
             const int64_t some = minimum(kDepth, pixels - first);
             for (int64_t panel = first_panel; panel < end_panel; ++panel) {
@@ -289,7 +297,8 @@ void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer
                 }
             }
             for (int64_t column = 0; column < outputs;) {
-                const int64_t columns = table_columns(outputs - column), there = minimum(columns, outputs - column);
+                const int64_t columns = table_columns(outputs - column);
+                const int64_t there = minimum(columns, outputs - column);
                 const auto add = columns == 64   ? add_chunk<Chosen, 64>
                                  : columns == 32 ? add_chunk<Chosen, 32>
                                                  : add_chunk<Chosen, 16>;

@@ -51,19 +51,19 @@ inline void store_any(void* to, Any any) {
     std::memcpy(to, &any, sizeof any);
 }
 
-// Of rows[4 * quads][columns] to tables[quads][16][columns].
+// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][columns].
 template <int columns>
-[[gnu::noinline]] void make_tables(const int8_t* rows, int64_t quads, int16_t* tables) {
+[[gnu::noinline]] void make_tables(const int8_t* rows, int64_t row_step, int64_t quads, int16_t* tables) {
     using Row = TableRow<columns>;
     using Shorts = typename Row::Shorts;
-    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * columns, tables += 16 * columns) {
+    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * row_step, tables += 16 * columns) {
 #pragma GCC unroll 8
         for (int v = 0; v < Row::kVectors; ++v) {
             Shorts twice[4], sums[16];
             sums[0] = Shorts{};
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
-                const int8_t* from = rows + i * columns + v * Row::kEach;
+                const int8_t* from = rows + i * row_step + v * Row::kEach;
                 const Shorts shorts = __builtin_convertvector(load_any<typename Row::Bytes>(from), Shorts);
                 sums[0] -= shorts;
                 twice[i] = shorts + shorts;
@@ -115,9 +115,9 @@ class ChosenSums {
     ChosenSums(int16_t* tables, int16_t* shorts, int64_t count, int32_t* sums, int64_t part_step)
         : tables_(tables), shorts_(shorts), count_(count), sums_(sums), part_step_(part_step) {}
 
-    // Of rows[4 * quads][columns].
-    void add(const int8_t* rows, int64_t quads, const uint32_t* words) {
-        make_tables<columns>(rows, quads, tables_);
+    // Of 8 * divide_up(quads, 2) rows of columns, `row_step` bytes apart.
+    void add(const int8_t* rows, int64_t row_step, int64_t quads, const uint32_t* words) {
+        make_tables<columns>(rows, row_step, quads, tables_);
         if (quads == kQuads) {
             add_chosen<columns, true>(tables_, quads, words, count_, shorts_);
         } else {
