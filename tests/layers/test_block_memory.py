@@ -1,6 +1,7 @@
 """What a block keeps between forward and backward."""
 
 import copy
+import math
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from bnn.layers import MaxPool2d
 from bnn.quantizers import ApproxSign, Sign
 from bnn.quantizers.gradients import SignGradient
 from bnn.weights import AccumulatorStore
-from tests.contracts import bits_of, randn, saved_bytes
+from tests.contracts import bits_of, dense, randn, saved_bytes
 from tests.layers.blocks import block_of, conv, linear
 
 CONSTANTS = 3 * 4  # gamma, and mean and deviation of the product, float32
@@ -120,3 +121,43 @@ def test_an_input_and_weight_without_gradient_get_none():
     stem(x.requires_grad_()).square().sum().backward()
     assert stem.product.weight.grad is None
     assert x.grad.any()
+
+
+@pytest.mark.parametrize("pool", [None, MaxPool2d(2)])
+@pytest.mark.parametrize("activation", [nn.Hardtanh(), Sign()])
+def test_keeps_a_product_of_4096_an_element(pool, activation):
+    """Two bytes an element of what enters the norm, and which pixel a pooling chose, 2 bits."""
+    channels, windows, size = (456, 1, 4) if pool is None else (114, 4, 2)
+    saved_of = []
+    for inputs in (channels - 1, channels):  # 9 channels windows: below 4096 and above it
+        block = block_of(conv(inputs, 32, padding=1), pool=pool, activation=copy.deepcopy(activation))
+        x = bits_of(3, inputs, 4, 4)
+        with saved_bytes() as saved:
+            block(x)
+        others = len(x) * math.ceil(inputs * 16 / 8) + 32 * math.ceil(inputs * 9 / 8)
+        saved_of.append(sum(saved.values()) - others)
+        assert block.keeps_product is (9 * windows * inputs >= 4096)
+    product = 3 * 32 * size * size
+    assert saved_of[1] - saved_of[0] == 2 * product + (0 if pool is None else 2 * product / 8)
+
+
+@pytest.mark.parametrize("rectifies", [False, True])
+@pytest.mark.parametrize("pool", [None, MaxPool2d(2)])
+@pytest.mark.parametrize("activation", [nn.Hardtanh(), ApproxSign(), None])
+@pytest.mark.parametrize("real", [False, True])
+def test_a_kept_product_gives_the_same_bits_as_one_formed_again(monkeypatch, rectifies, pool, activation, real):
+    results = []
+    for kept_from in (1, 1 << 60):
+        monkeypatch.setattr("bnn.layers.block._KEPT_FROM", kept_from)
+        torch.manual_seed(0)
+        product = nn.Conv2d(8, 8, 3, padding=1, bias=False) if real else conv(8, 8, padding=1)
+        block = block_of(product, pool=pool, activation=copy.deepcopy(activation), rectifies=rectifies)
+        assert block.keeps_product is (kept_from == 1)
+        x = randn(3, 8, 6, 6).requires_grad_()
+        shortcut = randn(3, 8, 6, 6, seed=2).requires_grad_() if pool is None and activation is None else None
+        out = block(x, shortcut)
+        out.backward(randn(*out.shape, seed=1).to(out.dtype))
+        weight = block.product.weight if real else block.product.store.weight
+        results.append((out, x.grad, weight.grad, block.norm.weight.grad, block.norm.running_var))
+    for kept, again in zip(*results, strict=True):
+        assert torch.equal(dense(kept), dense(again))

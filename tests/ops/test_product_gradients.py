@@ -34,6 +34,9 @@ def check_linear(rows: int, outputs: int, features: int, seed: int, dtype: torch
     check("linear_backward_input", q, scale, weight, features, dtype)
     check("linear_backward_weight", q, scale, x, features, dtype)
     check("linear_backward_weight_sign", q % 2, x, features, seed, seed % 5)  # small: many sums are 0
+    small = random_integers(rows, outputs, seed=seed, largest=15)
+    check("linear_backward_input", small, scale, weight, features, dtype)
+    check("linear_backward_weight", small, scale, x, features, dtype)
 
 
 def check_conv2d(
@@ -51,6 +54,9 @@ def check_conv2d(
     check("conv2d_backward_weight", q, scale, x, x_shape, weight_shape, window, dtype)
     check("conv2d_backward_weight_sign", q % 2, x, x_shape, weight_shape, window, seed, seed % 5)
     check("conv2d_backward_weight_ternary", q, scale, x, x_shape, weight_shape, window, seed, dtype)
+    small = random_integers(*q.shape, seed=seed, largest=15)
+    check("conv2d_backward_input", small, scale, weight, weight_shape, x_shape, window, dtype)
+    check("conv2d_backward_weight", small, scale, x, x_shape, weight_shape, window, dtype)
 
 
 def random_codes(planes: int, rows: int, n: int, seed: int) -> Tensor:
@@ -252,17 +258,29 @@ class TestNativeProducts:
             check_linear(150, 33, 300, seed=1)
 
     def test_sums_reach_the_extremes_exactly(self) -> None:
-        for sign in (-127, 127, -128):
+        for sign in (-127, 127, -128, 15, -15, 16, -16):
             q, ones = torch.full((130, 96), sign, dtype=torch.int8), pack(torch.ones(130, 70))
             for x in (ones, 255 - ones):
                 images = (q.view(130, 96, 1, 1), torch.tensor(1.0), x, [130, 70, 1, 1], [96, 70, 1, 1], Window.of())
                 check("conv2d_backward_weight_ternary", *images, 1)
                 check("linear_backward_weight", q, torch.tensor(1.0), x, 70)
                 check("linear_backward_input", q, torch.tensor(1.0), x[:96], 70, torch.float32)
-            deep, bits = torch.full((600, 290), sign, dtype=torch.int8), pack(torch.ones(600, 40))
+            # More rows than the shorts of tables hold at once: 2,184 within ±15.
+            deep, bits = torch.full((2300, 290), sign, dtype=torch.int8), pack(torch.ones(2300, 40))
             for x in (bits, 255 - bits):
                 check("linear_backward_weight", deep, torch.tensor(1.0), x, 40)
                 check("linear_backward_input", deep, torch.tensor(1.0), x[:290], 40, torch.float32)
+
+    def test_one_gradient_beyond_those_of_5_bits(self) -> None:
+        q, window = random_integers(1, 40, 60, 60, seed=0, largest=15), Window.of(padding=1)
+        x, weight = random_bits(1, 16 * 60 * 60, 1), random_bits(40, 16 * 9, 2)
+        for place in (0, 70_000, q.numel() - 1):
+            for value in (16, -16, -128):
+                one = q.clone().contiguous(memory_format=torch.channels_last)
+                one.permute(0, 2, 3, 1).view(-1)[place] = value
+                args = (one, torch.tensor(1.0))
+                check("conv2d_backward_weight", *args, x, [1, 16, 60, 60], [40, 16, 3, 3], window)
+                check("conv2d_backward_input", *args, weight, [40, 16, 3, 3], [1, 16, 60, 60], window, torch.float32)
 
     def test_large_and_small_scales(self) -> None:
         q, weight = random_integers(9, 40, seed=0), random_bits(40, 33, 1)
