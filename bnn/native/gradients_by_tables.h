@@ -121,6 +121,16 @@ inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t*
     }
 }
 
+// Where the gradients begin that reach each of `count` input pixels by a tap; null where there are none.
+inline void find_gradients(const Layer& layer, const Taps& taps, const int8_t* grad, int64_t group, int64_t tap,
+                           int64_t first, int64_t count, const int8_t** pixels) {
+    taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t run) {
+        const int8_t* from = offset == kNowhere ? nullptr : grad + offset + group * layer.group_outputs;
+        for (int64_t i = 0; i < run; ++i) pixels[i] = from ? from + i * distance : nullptr;
+        pixels += run;
+    });
+}
+
 // The gradient of some pixels' channels in one task.
 template <template <int> class Chosen, int columns, class Result>
 void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& layer, const Result& result, int64_t group,
@@ -133,12 +143,20 @@ void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& lay
         std::memset(sums + part / kPartColumns * scratch.part_step(), 0, channels * kPartColumns * sizeof(int32_t));
     }
     Chosen<columns> chosen = scratch.begin<Chosen<columns>>(thread, channels, 0);
-    alignas(64) int8_t pixels[columns * kTableRows] = {}, rows[kTableRows * columns];
+    alignas(64) int8_t pixels[(columns + 1) * kTableRows] = {}, rows[kTableRows * columns];
+    const int8_t *zeros = pixels + columns * kTableRows, *of_tap[columns] = {}, *from[columns];
+    for (int64_t i = 0; i < columns; ++i) from[i] = pixels + i * kTableRows;
+    const bool is_of_tap = layer.group_outputs % kTableRows == 0;  // each block of rows
     for (int64_t row = 0; row < depth; row += kTableRows, words += channels) {
-        const int64_t some = minimum(kTableRows, depth - row);
-        if (some < kTableRows) std::memset(pixels, 0, sizeof pixels);
-        gather_gradients(layer, taps, grad, group, row, some, first, count, pixels);
-        transpose_bytes<columns>(pixels, rows);
+        const int64_t some = minimum(kTableRows, depth - row), output = row % layer.group_outputs;
+        if (is_of_tap) {
+            if (output == 0) find_gradients(layer, taps, grad, group, row / layer.group_outputs, first, count, of_tap);
+            for (int64_t i = 0; i < columns; ++i) from[i] = of_tap[i] ? of_tap[i] + output : zeros;
+        } else {
+            if (some < kTableRows) std::memset(pixels, 0, columns * kTableRows);
+            gather_gradients(layer, taps, grad, group, row, some, first, count, pixels);
+        }
+        transpose_bytes<columns>(from, rows);
         chosen.add(rows, columns, divide_up(some, 4), words);
     }
     chosen.flush();

@@ -65,14 +65,14 @@ inline ByteColumns upper_halves(ByteColumns a, ByteColumns b) {
 typedef Sixteen ByteColumns;
 #endif
 
-// from[rows][32] to to[32][rows]; `rows`: a multiple of 16.
+// 32 bytes from each of from[rows] to to[32][rows]; `rows`: a multiple of 16.
 template <int rows>
-[[gnu::noinline]] void transpose_bytes(const int8_t* from, int8_t* to) {
+[[gnu::noinline]] void transpose_bytes(const int8_t* const* from, int8_t* to) {
     for (int64_t row = 0; row < rows; row += 16) {
         for (int64_t column = 0; column < 32; column += sizeof(ByteColumns)) {
             ByteColumns block[16], next[16];
 #pragma GCC unroll 16
-            for (int i = 0; i < 16; ++i) std::memcpy(block + i, from + (row + i) * 32 + column, sizeof(ByteColumns));
+            for (int i = 0; i < 16; ++i) std::memcpy(block + i, from[row + i] + column, sizeof(ByteColumns));
 #pragma GCC unroll 4
             for (int round = 0; round < 4; ++round) {
 #pragma GCC unroll 8
