@@ -17,7 +17,13 @@ from bnn.errors import RecipeError, near_match
 from bnn.layers import BinaryBlock, BinaryLayer
 from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
-from bnn.quantizers.gradients import BFloat16Gradient, GradientQuantizer, Int8Gradient, SignGradient
+from bnn.quantizers.gradients import (
+    BFloat16Gradient,
+    GradientQuantizer,
+    Int8Gradient,
+    IntegerGradient,
+    SignGradient,
+)
 from bnn.training import TrainingStep
 from bnn.training.allocator import give_back_freed_memory, hold_little_memory, memory_is_limited
 from bnn.weights import (
@@ -48,6 +54,9 @@ _BY_VALUES = {"betas": (0.0, 0.999), "row_squares": True, "limit_steps": 4.0, "e
 _BY_SIGNS = {"betas": (0.0, 0.0)}
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
+# Of the gradient of a convolution's product, which is summed over many pixels: kernels add up integers within ±15 in
+# less time than larger ones, and trainings end as well. Fully connected layers do worse by them.
+_CONVOLUTION_BITS = 5
 
 Build = Callable[[], nn.Module]
 """Makes a network of `bnn.layers` and torch's own; a class of yours, or `lambda: network` of one that is ready.
@@ -144,7 +153,9 @@ def edge(
 
     After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits.
     Norms, scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer
-    inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice.
+    inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice. The
+    gradients of products are integers, of 5 bits behind convolutions and of 8 behind fully connected layers, rounded
+    at random so that they are right on average.
 
     Args:
         build: as of `prepare`, like the other arguments.
@@ -154,12 +165,13 @@ def edge(
         keep_weights: whether the weights of `build()` stay.
         sign_gradients: whether only the signs of weight gradients are kept, packed, and stepped by after backward, as
             in the paper; those of several slices add up. The paper's factor 1 / sqrt(N) is left out, to which Adam is
-            invariant.
+            invariant. The gradients of all products then have 8 bits.
     """
     rounding = torch.Generator().manual_seed(seed)
     gradient = _packed_signs(rounding) if sign_gradients else None
     store = partial(AccumulatorStore, dtype=torch.float16, gradient_quantizer=gradient)
-    model = _binary_network(build, store, Int8Gradient(generator=rounding), seed, keep_weights)
+    of_products = _of_products(rounding, sign_gradients=sign_gradients)
+    model = _binary_network(build, store, of_products, seed, keep_weights)
     accumulators, others = _parameters(model)
     groups = [{"params": others, "lr": _NORM_RATE}]
     if accumulators:
@@ -186,7 +198,8 @@ def edge_min(
     weight's row (`bnn.optim.Adam`, `row_squares`): by the learning rate times the gradient over the root of its mean
     square, four learning rates at most. One that changes its sign is set at least 20 learning rates beyond 0, so that
     gradient noise does not flip the weight to and fro; 10 where ReCU keeps weights in bounds. The few other
-    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate, once a batch. Each slice
+    parameters, those of norms, scales and real layers, are stepped by Adam at their own rate, once a batch. The
+    gradients of products are integers, as under `edge`. Each slice
     of a batch steps the accumulators of every layer as soon as their gradient is known, so that the gradients of the
     whole network never exist together. A gradient that is not finite ends the step where it appears; the layers whose
     gradients came before it have been stepped already.
@@ -211,7 +224,7 @@ def edge_min(
     rounding = torch.Generator().manual_seed(seed)
     gradient = _packed_signs(rounding) if sign_gradients else BFloat16Gradient()
     store = partial(AccumulatorStore, gain=_GAIN, gradient_quantizer=gradient)
-    of_products = Int8Gradient(generator=rounding, ternary_weights=ternary_gradients)
+    of_products = _of_products(rounding, sign_gradients=sign_gradients, ternary_gradients=ternary_gradients)
     model = _binary_network(build, store, of_products, seed, keep_weights)
     accumulators, others = _parameters(model)
     in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
@@ -239,10 +252,20 @@ def _packed_signs(rounding: torch.Generator) -> GradientQuantizer:
     return SignGradient(packed=True, scale="none", generator=rounding)
 
 
+def _of_products(
+    rounding: torch.Generator, *, sign_gradients: bool, ternary_gradients: bool = False
+) -> tuple[GradientQuantizer, GradientQuantizer]:
+    """Quantizers of the gradients of convolutions and of fully connected layers."""
+    of_rows = Int8Gradient(generator=rounding)
+    if sign_gradients:  # which want the finer sums
+        return of_rows, of_rows
+    return IntegerGradient(_CONVOLUTION_BITS, generator=rounding, ternary_weights=ternary_gradients), of_rows
+
+
 def _binary_network(
     build: Build,
     accumulators: Callable[..., AccumulatorStore],
-    of_products: GradientQuantizer,
+    of_products: tuple[GradientQuantizer, GradientQuantizer],
     seed: int,
     keep_weights: bool,
 ) -> nn.Module:
@@ -266,7 +289,8 @@ def _binary_network(
                 old, module.store = module.store, factory(module.store.shape)
                 if keep_weights:
                     module.store.assign(old.trained_value())
-            module.grad_quantizer = copy.deepcopy(of_products)
+            of_convolution, of_rows = of_products
+            module.grad_quantizer = copy.deepcopy(of_rows if module.window is None else of_convolution)
         if isinstance(module, BinaryBlock):
             module.recompute = True
     if not keep_weights:

@@ -302,11 +302,17 @@ def test_nothing_is_warned_of_where_all_is_kept_in_bits(preset):
         prepare(preset, NETWORK, input_shape=INPUT)
 
 
-@pytest.mark.parametrize("preset", ["edge", "edge-min"])
-def test_gradients_of_products_are_integers(preset):
-    step = prepare(preset, NETWORK, input_shape=INPUT)
-    quantizers = [module.grad_quantizer for module in step.model.modules() if isinstance(module, BinaryLayer)]
-    assert all(quantizer.gives_integers and quantizer.largest == 127 for quantizer in quantizers)
+@pytest.mark.parametrize(("preset", "bits"), [("edge", 5), ("edge-min", 5), ("edge-fast", 5), ("edge-signs", 8)])
+def test_gradients_of_products_are_integers(preset, bits):
+    step = prepare(preset, partial(cnv, classes=4), input_shape=(3, 32, 32))
+    layers = [module for module in step.model.modules() if isinstance(module, BinaryLayer)]
+    assert {module.window is None for module in layers} == {False, True}
+    quantizers = [module.grad_quantizer for module in layers]
+    for module, quantizer in zip(layers, quantizers, strict=True):
+        assert quantizer.gives_integers
+        assert quantizer.storage_bits == (8 if module.window is None else bits)
+        assert quantizer.largest == 2 ** (quantizer.storage_bits - 1) - 1
+        assert quantizer.ternary_weights is (preset == "edge-fast" and module.window is not None)
     used = {quantizer.generator for quantizer in quantizers}
     assert used == set(step.generators.values()), "checkpoints keep what roundings draw from"
 

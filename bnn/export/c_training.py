@@ -168,7 +168,7 @@ class _Writer:
                 lines += [*self._learned(number, step), self._block(number, step, x)]
             else:
                 lines.append(_window(number, step, x))
-            self.constant_bytes += 4 * 31
+            self.constant_bytes += 4 * 32
             x = f"bits_{number}"
         blocks = [f"&block_{number}" for number, step in enumerate(self.chain.steps) if isinstance(step, TrainedBlock)]
         return [*lines, f"static const struct block *const blocks[] = {{{', '.join(blocks)}}};"]
@@ -200,7 +200,8 @@ class _Writer:
             functions = ("multiply_bits", "0")
         values = (
             *(_pair(pair) for pair in (*pairs, block.out)),
-            f"{block.channels}, {block.outputs}, {int(is_rounded)}, {int(block.is_ternary)}, {block.number}",
+            f"{block.channels}, {block.outputs}",
+            f"{int(is_rounded)}, {block.largest}, {int(block.is_ternary)}, {block.number}",
             f"{float(block.norm.eps).hex()}, {float(block.norm.momentum or 0).hex()}, {float(block.edge or 0).hex()}f",
             f"codes_{number}, squares_{number}, norms_{number}, {x}",
             f"bits_{number}, outside_{number}" if has_sign else "0, 0",

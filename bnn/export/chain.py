@@ -40,6 +40,8 @@ class TrainedBlock:
     is_image: bool
     """Whether it is a convolution, whose products are of float16."""
     takes_examples: bool
+    largest: int
+    """Integer of its products' gradient."""
     is_ternary: bool
     """Whether the gradient of its weight is formed of a ternary one."""
     number: int
@@ -279,6 +281,8 @@ class _Reader:
         of_product: Any = block.product.grad_quantizer
         if norm.weight is None:
             raise _Obstacle("its norm learns nothing")
+        if of_product is None or not of_product.gives_integers or of_product.bifurcates:
+            raise _Obstacle("the gradient of its product is not rounded to integers of one width, as by edge-min")
         return TrainedBlock(
             self._size,
             self._channels,
@@ -292,6 +296,7 @@ class _Reader:
             None if edges is None else edges[0],
             is_image,
             not self.steps,
-            bool(is_image and self.steps and of_product is not None and of_product.ternary_weights),
+            of_product.largest,
+            bool(is_image and self.steps and of_product.ternary_weights),
             number,
         )

@@ -74,7 +74,9 @@ static float find_terms(const struct block *block, const uint16_t *incoming, int
 /*** round_gradient */
 /* The gradient of all products, before the pooling, as integers; returns their scale. */
 static float round_gradient(const struct block *block, const uint16_t *incoming, int count, float bound) {
-    const float step = bound / 127, scale = step >= 0x1p-126f ? step : 0, inverse = step >= 0x1p-126f ? 1 / step : 0;
+    const int largest = block->largest;
+    const float step = bound / (float)largest;
+    const float scale = step >= 0x1p-126f ? step : 0, inverse = step >= 0x1p-126f ? 1 / step : 0;
     const ptrdiff_t unpooled = (ptrdiff_t)block->unpooled[0] * block->unpooled[1];
     const uint32_t key = draw_key();
     int n, p, o;
@@ -95,7 +97,7 @@ static float round_gradient(const struct block *block, const uint16_t *incoming,
                 value *= inverse;
                 below = floorf(value);
                 rounded = (int)below + (value - below > (float)(random >> 8) * 0x1p-24f);
-                rounded = rounded > 127 ? 127 : rounded < -127 ? -127 : rounded;
+                rounded = rounded > largest ? largest : rounded < -largest ? -largest : rounded;
                 integers[(n * unpooled + row * block->unpooled[1] + column) * block->outputs + o] = (int8_t)rounded;
             }
         }

@@ -18,6 +18,7 @@ struct block {
     int unpooled[2], pool[2], pool_stride[2], out[2];
     int channels, outputs;
     int is_rounded;            /* whether products are of float16 */
+    int largest;               /* integer of the products' gradient */
     int is_ternary;            /* whether the gradient of its weights is that of a ternary one */
     int number;                /* of the weights in the optimizer */
     double eps, momentum;      /* of the norm */

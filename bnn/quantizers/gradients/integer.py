@@ -21,6 +21,7 @@ class IntegerGradient(Int8Gradient):
         bits: of the gradient in the product for the input's, 2 to 8.
         weight_bits: of the gradient in the product for the weight's, 2 to 16; by default `bits`.
         generator: of the rounding, which is stochastic and so unbiased; without it, to the nearest.
+        ternary_weights: see `Int8Gradient`.
 
     Raises:
         ValueError: a width is out of its range.
@@ -29,9 +30,14 @@ class IntegerGradient(Int8Gradient):
     weight_bits: int
 
     def __init__(
-        self, bits: int = 8, *, weight_bits: int | None = None, generator: torch.Generator | None = None
+        self,
+        bits: int = 8,
+        *,
+        weight_bits: int | None = None,
+        generator: torch.Generator | None = None,
+        ternary_weights: bool = False,
     ) -> None:
-        super().__init__(generator=generator)
+        super().__init__(generator=generator, ternary_weights=ternary_weights)
         for width, widths, whose in (
             (bits, _WIDTHS, ""),
             (weight_bits or bits, _WEIGHT_WIDTHS, " of the weight's product"),
@@ -58,4 +64,4 @@ class IntegerGradient(Int8Gradient):
         return super().gives_integers and self.weight_bits in _WIDTHS
 
     def extra_repr(self) -> str:  # noqa: D102
-        return f"{self.storage_bits}, weight_bits={self.weight_bits}"
+        return f"{self.storage_bits}, weight_bits={self.weight_bits}" + ", ternary_weights" * self.ternary_weights
