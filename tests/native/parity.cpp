@@ -112,13 +112,15 @@ Window some_window(int64_t channels) {
     }
 }
 
-void check_convolution(const std::vector<Set>& sets, const Window& w, int64_t outputs, int64_t groups, int largest) {
+// Gradients are drawn within ±range, or are all `constant`.
+void check_convolution(const std::vector<Set>& sets, const Window& w, int64_t outputs, int64_t groups, int range,
+                       int constant = 0) {
     const int64_t of_group = w.channels / groups, out_of_group = outputs / groups, taps = w.kernel[0] * w.kernel[1];
     const int64_t row = taps * of_group, in_row = w.size[0] * w.size[1] * w.channels;
     const int64_t pixels = w.out_size[0] * w.out_size[1];
     const Bytes x = some_bits(w.images, in_row), weight = some_bits(outputs, row);
     std::vector<int8_t> grad(static_cast<size_t>(w.images * pixels * outputs));
-    for (auto& q : grad) q = static_cast<int8_t>(largest ? largest : below(255) - 127);
+    for (auto& q : grad) q = static_cast<int8_t>(constant ? constant : below(2 * range + 1) - range);
     std::vector<int64_t> forward(grad.size()), of_input(static_cast<size_t>(w.images * in_row)),
         of_weight(static_cast<size_t>(outputs * row));
     for (int64_t at = 0; at < static_cast<int64_t>(grad.size()); ++at) {
@@ -215,16 +217,16 @@ int main() {
     for (int i = 0; i < 60; ++i) check_linear(sets, 1 + below(20), 1 + below(40), 1 + below(i % 4 ? 200 : 5000));
     for (int i = 0; i < 120; ++i) {
         const int64_t groups = i % 3 ? 1 : 1 + below(2), outputs = groups * (1 + below(50));
-        check_convolution(sets, some_window(groups * (1 + below(i % 5 ? 40 : 90))), outputs, groups, 0);
+        check_convolution(sets, some_window(groups * (1 + below(i % 5 ? 40 : 90))), outputs, groups, i % 2 ? 15 : 127);
     }
     for (int i = 0; i < 60; ++i) {
         const auto bound = static_cast<float>(i % 4 ? below(300) : 256);
         check_steps(sets, 1 + below(6), 1 + below(i % 3 ? 40 : 700), bound, static_cast<int32_t>(below(128)));
     }
     // A row of pixels makes weights' sums long, and outputs do so for inputs'.
-    for (const int largest : {-127, 127}) {
-        check_convolution(sets, {3, 33, {1, 700}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 700}}, 9, 1, largest);
-        check_convolution(sets, {2, 33, {1, 2}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 2}}, 3000, 1, largest);
+    for (const int constant : {-127, 127, -15, 15}) {
+        check_convolution(sets, {3, 33, {1, 700}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 700}}, 9, 1, 127, constant);
+        check_convolution(sets, {2, 33, {1, 2}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 2}}, 3000, 1, 127, constant);
     }
     for (const Set& set : sets) std::printf("%s ", set.name);
     std::printf("are right\n");
