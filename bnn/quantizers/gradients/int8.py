@@ -21,7 +21,7 @@ class Int8Gradient(GradientQuantizer):
             what lies beyond is clamped, which is biased.
         generator: of the rounding.
         ternary_weights: whether these integers become -1, 0 and 1, drawn at random, where they are multiplied with the
-            bits of a convolution's input for the gradient of its weight: counts of bits, which take half the time of int8. It
+            bits of a convolution's input for the gradient of its weight: counts of bits, in half the time of int8. It
             needs a generator. See `bnn.ops.product_gradients.conv2d_backward_weight_ternary`.
     """
 
