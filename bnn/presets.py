@@ -214,8 +214,8 @@ def edge_min(
             learning rate against them: no gradient of more than a bit a weight exists, there is no optimizer state, and
             several processes exchange one bit a weight. It costs accuracy.
         ternary_gradients: whether the weight gradients of binary convolutions are formed of output gradients of -1, 0
-            and 1, drawn at random, by counts of bits (`bnn.quantizers.gradients.Int8Gradient`). Noisier, and faster where
-            AVX-512 counts bits.
+            and 1, drawn at random, by counts of bits (`bnn.quantizers.gradients.Int8Gradient`). Noisier, and
+            faster where AVX-512 counts bits.
 
     Raises:
         ValueError: gradients are to be signs and ternary.

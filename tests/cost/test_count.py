@@ -132,12 +132,14 @@ def test_a_fused_block_moves_what_its_two_passes_move():
 
 
 def test_a_kept_product_is_saved_and_not_formed_again(monkeypatch):
-    monkeypatch.setattr("bnn.layers.block._KEPT_FROM", 4 * 27)  # of the windows of the pooling, and of channels and taps
+    monkeypatch.setattr(
+        "bnn.layers.block._KEPT_FROM", 4 * 27
+    )  # of the windows of the pooling, and of channels and taps
     conv = BinaryConv2d(3, 4, 3, padding=1, grad_quantizer=rounded())
     block = BinaryBlock(conv, nn.BatchNorm2d(4), pool=MaxPool2d(2), activation=Sign(), recompute=True)
     network = count_network(nn.Sequential(block), (3, 4, 4))
     assert [layer.recomputed_bits for layer in network.layers] == [None] * 4
-    # Of the image the signs and the window; of the pooling which of four, 2 bits; of the norm float16; of the sign the window.
+    # Of the image signs and window; of the pooling which of four, 2 bits; of the norm float16; of the sign its window.
     assert [layer.saved_elements * layer.saved_bits for layer in network.layers] == [48 * 2, 16 * 2, 16 * 16, 16]
 
 
