@@ -55,7 +55,7 @@ _BY_SIGNS = {"betas": (0.0, 0.0)}
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
 # Of the gradient of a convolution's product, which is summed over many pixels: kernels add up integers within ±15 in
-# less time than larger ones, and trainings end as well. Fully connected layers do worse by them.
+# less time than larger ones, and CNV ends as well. A perceptron does worse by them (benchmarks/records/accuracy.md).
 _CONVOLUTION_BITS = 5
 
 Build = Callable[[], nn.Module]

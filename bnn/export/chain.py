@@ -281,8 +281,8 @@ class _Reader:
         of_product: Any = block.product.grad_quantizer
         if norm.weight is None:
             raise _Obstacle("its norm learns nothing")
-        if of_product is None or not of_product.gives_integers or of_product.bifurcates:
-            raise _Obstacle("the gradient of its product is not rounded to integers of one width, as by edge-min")
+        if of_product.bifurcates:
+            raise _Obstacle("the gradient of its product has two widths")
         return TrainedBlock(
             self._size,
             self._channels,

@@ -22,13 +22,14 @@ from bnn.quantizers import Quantizer
 from bnn.quantizers.base import SlopeSteps
 
 _PRODUCTS = {BinaryConv2d.forward, BinaryLinear.forward, nn.Conv2d.forward, nn.Linear.forward}
-_KEPT_FROM = 4096  # products that an element takes
 _NORMS = {nn.BatchNorm1d.forward}  # which that of images shares
 # The interval that a real activation clamps to.
 _CLAMPS = {
     nn.Hardtanh.forward: lambda activation: (float(activation.min_val), float(activation.max_val)),
     nn.ReLU.forward: lambda activation: (0.0, math.inf),
 }
+# Products that an element of what enters the norm takes; they cost more time than two bytes of memory are worth.
+_KEPT_FROM = 4096
 
 
 class BinaryBlock(nn.Module):

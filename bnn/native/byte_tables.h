@@ -7,38 +7,21 @@
 
 namespace {
 
-constexpr int64_t kSmallByte = 15;                        // gradients of 5 bits
-constexpr int64_t kQuadOffset = 4 * kSmallByte;           // what makes a quad's sums positive
+constexpr int64_t kSmallByte = 15;                         // gradients of 5 bits
+constexpr int64_t kQuadOffset = 4 * kSmallByte;            // what makes a quad's sums positive
 constexpr int64_t kMostPairs = 65535 / (4 * kQuadOffset);  // of quads, whose sums a short holds
 
-// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][columns], each sum with kQuadOffset.
+// Rows of tables of bytes.
 template <int columns>
-[[gnu::noinline]] void make_byte_tables(const int8_t* rows, int64_t row_step, int64_t quads, uint8_t* tables) {
-    using Row = ByteRow<columns>;
-    using Bytes = typename Row::Bytes;
-    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * row_step, tables += 16 * columns) {
-#pragma GCC unroll 4
-        for (int v = 0; v < Row::kVectors; ++v) {
-            Bytes twice[4], sums[16];
-            sums[0] = Bytes{} + static_cast<uint8_t>(kQuadOffset);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) {
-                const Bytes bytes = load_any<Bytes>(rows + i * row_step + v * Row::kBytes);
-                sums[0] -= bytes;
-                twice[i] = bytes + bytes;
-            }
-#pragma GCC unroll 16
-            for (int choice = 1; choice < 16; ++choice) {
-                const int last = choice >= 8 ? 3 : choice >= 4 ? 2 : choice >= 2 ? 1 : 0;
-                sums[choice] = sums[choice - (1 << last)] + twice[last];
-            }
-#pragma GCC unroll 16
-            for (int choice = 0; choice < 16; ++choice) {
-                store_any(tables + choice * columns + v * Row::kBytes, sums[choice]);
-            }
-        }
-    }
-}
+struct ByteRow {
+    static constexpr int kBytes = columns < kShortsBytes ? columns : kShortsBytes;
+    static constexpr int kEach = kBytes, kVectors = columns / kEach;
+    typedef uint8_t Element;
+    typedef uint8_t Vector __attribute__((vector_size(kBytes)));
+    typedef uint16_t Shorts __attribute__((vector_size(kBytes)));
+    typedef int8_t Bytes __attribute__((vector_size(kBytes)));
+    static constexpr Element kOffset = kQuadOffset;
+};
 
 // Adds to sums[count][kVectors][2] what words[count] choose from tables of 2 * pairs quads: of each vector of columns all
 // bytes as shorts, modulo 2^16, and the odd ones.
@@ -46,7 +29,7 @@ template <int columns, bool all>
 [[gnu::noinline]] void add_chosen_bytes(const uint8_t* tables, int64_t pairs, const uint32_t* words, int64_t count,
                                         uint16_t* sums) {
     using Row = ByteRow<columns>;
-    using Bytes = typename Row::Bytes;
+    using Bytes = typename Row::Vector;
     using Shorts = typename Row::Shorts;
     constexpr int kShift = columns == 64 ? 6 : columns == 32 ? 5 : 4;  // a row's bytes
     static_assert(columns == 1 << kShift);
@@ -92,7 +75,7 @@ class ChosenByteSums {
 
     void add(const int8_t* rows, int64_t row_step, int64_t quads, const uint32_t* words) {
         const int64_t pairs = divide_up(quads, 2);
-        make_byte_tables<columns>(rows, row_step, 2 * pairs, tables_);
+        make_tables<ByteRow<columns>>(rows, row_step, 2 * pairs, tables_);
         if (quads == kQuads) {
             add_chosen_bytes<columns, true>(tables_, pairs, words, count_, shorts_);
         } else {

@@ -23,22 +23,6 @@ constexpr int kShortsBytes = 32;
 constexpr int kShortsBytes = 16;
 #endif
 
-template <int columns>
-struct TableRow {
-    static constexpr int kBytes = 2 * columns < kShortsBytes ? 2 * columns : kShortsBytes;
-    static constexpr int kEach = kBytes / 2, kVectors = columns / kEach;
-    typedef int16_t Shorts __attribute__((vector_size(kBytes)));
-    typedef int8_t Bytes __attribute__((vector_size(kBytes / 2)));
-};
-
-template <int columns>
-struct ByteRow {
-    static constexpr int kBytes = columns < kShortsBytes ? columns : kShortsBytes;
-    static constexpr int kVectors = columns / kBytes;
-    typedef uint8_t Bytes __attribute__((vector_size(kBytes)));
-    typedef uint16_t Shorts __attribute__((vector_size(kBytes)));
-};
-
 // By value: of an array that is copied to, GCC keeps a copy in memory.
 template <class Any>
 inline Any load_any(const void* from) {
@@ -51,22 +35,33 @@ inline void store_any(void* to, Any any) {
     std::memcpy(to, &any, sizeof any);
 }
 
-// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][columns].
+// Rows of tables of shorts, that hold the sums of any bytes.
 template <int columns>
-[[gnu::noinline]] void make_tables(const int8_t* rows, int64_t row_step, int64_t quads, int16_t* tables) {
-    using Row = TableRow<columns>;
-    using Shorts = typename Row::Shorts;
+struct ShortRow {
+    static constexpr int kBytes = 2 * columns < kShortsBytes ? 2 * columns : kShortsBytes;
+    static constexpr int kEach = kBytes / 2, kVectors = columns / kEach;  // columns of a vector, vectors of a row
+    typedef int16_t Element;
+    typedef int16_t Vector __attribute__((vector_size(kBytes)));
+    typedef int8_t Bytes __attribute__((vector_size(kBytes / 2)));
+    static constexpr Element kOffset = 0;  // of each sum
+};
+
+// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][columns].
+template <class Row>
+[[gnu::noinline]] void make_tables(const int8_t* rows, int64_t row_step, int64_t quads, typename Row::Element* tables) {
+    using Vector = typename Row::Vector;
+    constexpr int columns = Row::kVectors * Row::kEach;
     for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * row_step, tables += 16 * columns) {
 #pragma GCC unroll 8
         for (int v = 0; v < Row::kVectors; ++v) {
-            Shorts twice[4], sums[16];
-            sums[0] = Shorts{};
+            Vector twice[4], sums[16];
+            sums[0] = Vector{} + Row::kOffset;
 #pragma GCC unroll 4
             for (int i = 0; i < 4; ++i) {
                 const int8_t* from = rows + i * row_step + v * Row::kEach;
-                const Shorts shorts = __builtin_convertvector(load_any<typename Row::Bytes>(from), Shorts);
-                sums[0] -= shorts;
-                twice[i] = shorts + shorts;
+                const Vector row = __builtin_convertvector(load_any<typename Row::Bytes>(from), Vector);
+                sums[0] -= row;
+                twice[i] = row + row;
             }
 #pragma GCC unroll 16
             for (int choice = 1; choice < 16; ++choice) {
@@ -85,8 +80,8 @@ template <int columns>
 template <int columns, bool all>
 [[gnu::noinline]] void add_chosen(const int16_t* tables, int64_t quads, const uint32_t* words, int64_t count,
                                   int16_t* sums) {
-    using Row = TableRow<columns>;
-    using Shorts = typename Row::Shorts;
+    using Row = ShortRow<columns>;
+    using Shorts = typename Row::Vector;
     constexpr int kShift = columns == 64 ? 7 : columns == 32 ? 6 : 5;  // a row's bytes
     static_assert(2 * columns == 1 << kShift);
     for (int64_t i = 0; i < count; ++i, sums += columns) {
@@ -117,7 +112,7 @@ class ChosenSums {
 
     // Of 8 * divide_up(quads, 2) rows of columns, `row_step` bytes apart.
     void add(const int8_t* rows, int64_t row_step, int64_t quads, const uint32_t* words) {
-        make_tables<columns>(rows, row_step, quads, tables_);
+        make_tables<ShortRow<columns>>(rows, row_step, quads, tables_);
         if (quads == kQuads) {
             add_chosen<columns, true>(tables_, quads, words, count_, shorts_);
         } else {

@@ -132,9 +132,7 @@ def test_a_fused_block_moves_what_its_two_passes_move():
 
 
 def test_a_kept_product_is_saved_and_not_formed_again(monkeypatch):
-    monkeypatch.setattr(
-        "bnn.layers.block._KEPT_FROM", 4 * 27
-    )  # of the windows of the pooling, and of channels and taps
+    monkeypatch.setattr("bnn.layers.block._KEPT_FROM", 4 * 27)  # of a pooling of four, and of channels and taps
     conv = BinaryConv2d(3, 4, 3, padding=1, grad_quantizer=rounded())
     block = BinaryBlock(conv, nn.BatchNorm2d(4), pool=MaxPool2d(2), activation=Sign(), recompute=True)
     network = count_network(nn.Sequential(block), (3, 4, 4))

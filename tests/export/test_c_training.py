@@ -16,6 +16,7 @@ from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLinear, MaxPool2d
 from bnn.models import cnv, mlp, resnet8
 from bnn.presets import prepare
 from bnn.quantizers import ApproxSign, Sign
+from bnn.quantizers.gradients import IntegerGradient
 from bnn.training import TrainingStep, warmup_cosine
 from tests.export.networks import SANITIZED, STRICT, needs_gcc
 
@@ -216,6 +217,13 @@ def test_all_layers_that_do_not_learn_are_named(tmp_path):
         " blocks)"
     )
     assert not (tmp_path / "c").exists()
+
+
+def test_a_gradient_of_two_widths_is_refused(tmp_path):
+    step, model = prepared(chain, SHAPE)
+    step.model[0].product.grad_quantizer = IntegerGradient(5, weight_bits=8, generator=torch.Generator())
+    with pytest.raises(ExportError, match=r"0 \(the gradient of its product has two widths\)"):
+        export_c_training(model, step.optimizer, tmp_path / "c", batch_size=2)
 
 
 def test_networks_that_are_no_chain_are_refused(tmp_path):
