@@ -21,6 +21,7 @@ MOST_TIMES = 1.5
 """How many times as large as a result the memory may be that it takes."""
 _CPU = torch.device("cpu")
 _HUGE_PAGE_BYTES = 1 << 21
+_PRIVATE = 0 if sys.platform == "win32" else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class ResultMemory:
@@ -74,15 +75,21 @@ class ResultMemory:
 
 def _fresh(size: int) -> torch.UntypedStorage:
     """Memory from the system. Linux is asked to clear it 2 MiB at a time, where so many lie within it, which takes a
-    tenth of the time; it begins with such a page. That is a wish: without them the memory has ordinary ones."""
+    tenth of the time. That is a wish: without such pages the memory has ordinary ones."""
     # A profiler of memory sees what comes from torch's allocator.
-    if sys.platform != "linux" or size < _HUGE_PAGE_BYTES or _profiler_enabled():
-        return torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
-    # What lies before and behind the tensor is never touched, so that it takes no memory.
-    mapping = mmap.mmap(-1, size + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    begin = -torch.frombuffer(mapping, dtype=torch.uint8).data_ptr() % _HUGE_PAGE_BYTES
-    mapping.madvise(mmap.MADV_HUGEPAGE, begin, size // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES)
-    return torch.frombuffer(mapping, dtype=torch.uint8, count=size, offset=begin).untyped_storage()
+    if sys.platform == "linux" and size >= _HUGE_PAGE_BYTES and not _profiler_enabled():
+        try:
+            # Linux, from 6.7 on, puts a multiple of a huge page where such a page begins.
+            mapping = mmap.mmap(-1, -(-size // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES, flags=_PRIVATE)
+            mapping.resize(size)
+        except OSError:  # too little memory: torch's error says so, or less is enough
+            return torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+        memory = torch.frombuffer(mapping, dtype=torch.uint8)
+        begin = -memory.data_ptr() % _HUGE_PAGE_BYTES
+        if size - begin >= _HUGE_PAGE_BYTES:
+            mapping.madvise(mmap.MADV_HUGEPAGE, begin, (size - begin) // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES)
+        return memory.untyped_storage()
+    return torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
 
 
 RESULTS = ResultMemory()
