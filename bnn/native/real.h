@@ -3,7 +3,7 @@
 #pragma once
 
 #include "octet.h"
-#include "taps.h"
+#include "window.h"
 
 namespace {
 
@@ -48,19 +48,25 @@ inline RealLanes load_lanes(const int8_t* from) {
 // In two roundings, as every instruction set has them.
 inline RealLanes add_product(RealLanes sum, RealLanes v, float value) { return sum + v * value; }
 
-// Patches of `count` output pixels from `first` on: rows of `stride` floats, of which those past the taps are zero.
-inline void gather_reals(const Taps& taps, const Window& window, const float* x, int64_t first, int64_t count,
-                         int64_t stride, int64_t* offsets, float* patches) {
-    const int64_t channels = window.channels, tap_count = window.kernel[0] * window.kernel[1];
-    for (int64_t tap = 0; tap < tap_count; ++tap) {
-        taps.follow(tap, first, count, offsets);
-        for (int64_t i = 0; i < count; ++i) {
-            float* to = patches + i * stride + tap * channels;
-            if (offsets[i] == kNowhere) {
-                for (int64_t c = 0; c < channels; ++c) to[c] = 0;
-            } else {
-                for (int64_t c = 0; c < channels; ++c) to[c] = x[offsets[i] + c];
-            }
+// Patches of a row of output pixels, one of all images': rows of `stride` floats, of which none past the taps is set.
+inline void gather_reals(const Window& window, const float* x, int64_t out_row, int64_t stride, float* patches) {
+    const int64_t channels = window.channels, width = window.size[1], columns = window.out_size[1];
+    const float* image = x + out_row / window.out_size[0] * window.size[0] * width * channels;
+    const int64_t top = out_row % window.out_size[0] * window.stride[0] - window.padding[0];
+    const int64_t run = window.dilation[1] == 1 ? window.kernel[1] : 1;  // taps whose pixels lie side by side
+    for (int64_t tap = 0; tap < window.kernel[0] * window.kernel[1]; tap += run) {
+        const int64_t row = top + tap / window.kernel[1] * window.dilation[0];
+        const float* const from = inside(row, window.size[0]) ? image + row * width * channels : nullptr;
+        int64_t left = tap % window.kernel[1] * window.dilation[1] - window.padding[1];
+        float* to = patches + tap * channels;
+        for (int64_t column = 0; column < columns; ++column, left += window.stride[1], to += stride) {
+            const int64_t begin = minimum(maximum(-left, 0), run) * channels;
+            const int64_t end = from ? maximum(minimum(width - left, run) * channels, begin) : begin;
+            int64_t i = 0;
+            for (; i < begin; ++i) to[i] = 0;
+            for (; i + 4 <= end; i += 4) std::memcpy(to + i, from + left * channels + i, 4 * sizeof(float));
+            for (; i < end; ++i) to[i] = from[left * channels + i];
+            for (; i < run * channels; ++i) to[i] = 0;
         }
     }
 }
@@ -82,19 +88,15 @@ struct RealConvolution {
 // `value(output, place in the patch)` gives the weights.
 template <class Value, class Float>
 void real_products(const float* x, const Value& value, Float* out, const RealConvolution& conv, int threads) {
-    const Taps taps(conv.window, conv.window.channels,
-                    conv.window.channels * conv.window.size[0] * conv.window.size[1]);
     const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes], 0 past the outputs
     for (int64_t o = 0; o < conv.outputs; ++o) {
         for (int64_t k = 0; k < conv.patch; ++k) weights.part<float>(0)[k * conv.lanes + o] = value(o, k);
     }
     const int64_t pixels = round_up(conv.row_pixels, kRealPixels);
-    const Buffer offset_parts(threads, pixels * 8), patch_parts(threads, pixels * conv.stride * 4),
-        sum_parts(threads, pixels * conv.lanes * 4);
+    const Buffer patch_parts(threads, pixels * conv.stride * 4), sum_parts(threads, pixels * conv.lanes * 4);
     parallel_for(conv.rows, threads, [&](int64_t row, int thread) {
         float *patches = patch_parts.part<float>(thread), *sums = sum_parts.part<float>(thread);
-        gather_reals(taps, conv.window, x, row * conv.row_pixels, conv.row_pixels, conv.stride,
-                     offset_parts.part<int64_t>(thread), patches);
+        gather_reals(conv.window, x, row, conv.stride, patches);
         for (int64_t o = 0; o < conv.lanes; o += kRealOutputs) {
             for (int64_t i = 0; i < pixels; i += kRealPixels) {
                 RealLanes low[kRealPixels] = {}, high[kRealPixels] = {};
@@ -154,18 +156,16 @@ void float_conv2d(const float* x, const float* weight, void* out, const Window& 
 template <class Grad>
 void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs, int threads) {
     const RealConvolution conv(window, outputs);
-    const Taps taps(window, window.channels, window.channels * window.size[0] * window.size[1]);
     const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
     const int64_t parts = divide_up(conv.rows, part_rows);
-    const Buffer totals(maximum(parts, 1), conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),
+    const Buffer totals(maximum(parts, 1), conv.stride * conv.lanes * 4),
         patch_parts(threads, conv.row_pixels * conv.stride * 4), grad_parts(threads, conv.row_pixels * conv.lanes * sizeof(Grad));
     parallel_for(parts, threads, [&](int64_t part, int thread) {
         float *patches = patch_parts.part<float>(thread), *total = totals.part<float>(part);
         Grad* grads = grad_parts.part<Grad>(thread);
         for (int64_t row = part * part_rows; row < minimum((part + 1) * part_rows, conv.rows); ++row) {
             const int64_t first = row * conv.row_pixels;
-            gather_reals(taps, window, x, first, conv.row_pixels, conv.stride, offset_parts.part<int64_t>(thread),
-                         patches);
+            gather_reals(window, x, row, conv.stride, patches);
             for (int64_t i = 0; i < conv.row_pixels; ++i) {
                 std::memcpy(grads + i * conv.lanes, grad + (first + i) * outputs, outputs * sizeof(Grad));
             }
