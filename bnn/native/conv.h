@@ -6,6 +6,9 @@
 #include "product.h"
 #include "transpose.h"
 #include "window.h"
+#ifdef BNN_USE_AVX2
+#include "conv_by_nibbles.h"
+#endif
 
 namespace {
 
@@ -188,15 +191,26 @@ class Convolver {
     Buffer tap_sums_, bands_, patches_, sums_;
 };
 
+// Calls run(convolver) with the one that is faster here.
+template <class Run>
+void with_convolver(const uint8_t* weight, const Window& window, int64_t outputs, int64_t groups, int threads,
+                    const Run& run) {
+#ifdef BNN_USE_AVX2
+    if (NibbleConvolver::serves(window, groups)) return run(NibbleConvolver(weight, window, outputs, threads));
+#endif
+    run(Convolver(weight, window, outputs, groups, threads));
+}
+
 template <class Float>
 void convolve(const uint8_t* x, const uint8_t* weight, Float* out, const Window& window, int64_t outputs,
               int64_t groups, int threads) {
-    const Convolver convolver(weight, window, outputs, groups, threads);
-    const int64_t bands = convolver.bands();
-    parallel_for(window.images * bands, threads, [&](int64_t index, int thread) {
-        const int64_t image = index / bands;
-        convolver.apply(x + image * image_bytes(window), index % bands, thread,
-                        out + image * convolver.out_elements());
+    with_convolver(weight, window, outputs, groups, threads, [&](const auto& convolver) {
+        const int64_t bands = convolver.bands();
+        parallel_for(window.images * bands, threads, [&](int64_t index, int thread) {
+            const int64_t image = index / bands;
+            convolver.apply(x + image * image_bytes(window), index % bands, thread,
+                            out + image * convolver.out_elements());
+        });
     });
 }
 
@@ -209,17 +223,18 @@ void conv2d(const uint8_t* x, const uint8_t* weight, void* out, const Window& wi
 // The max-pooling, of `pool`, of a convolution's float16 result, an image of which exists at a time in each thread.
 void conv2d_max_pool2d(const uint8_t* x, const uint8_t* weight, void* values, uint8_t* choices, const Window& window,
                        const Window& pool, int planes, int64_t outputs, int64_t groups, int threads) {
-    const Convolver convolver(weight, window, outputs, groups, threads);
     const Pooling pooling(pool, planes, threads);
-    const Buffer images(threads, convolver.out_elements() * sizeof(Float16));
-    parallel_for(window.images, threads, [&](int64_t image, int thread) {
-        Float16* products = images.part<Float16>(thread);
-        for (int64_t band = 0; band < convolver.bands(); ++band) {
-            convolver.apply(x + image * image_bytes(window), band, thread, products);
-        }
-        for (int64_t run = 0; run < pooling.runs(); ++run) {
-            pooling.apply(products, image, run, thread, static_cast<Float16*>(values), choices);
-        }
+    with_convolver(weight, window, outputs, groups, threads, [&](const auto& convolver) {
+        const Buffer images(threads, convolver.out_elements() * sizeof(Float16));
+        parallel_for(window.images, threads, [&](int64_t image, int thread) {
+            Float16* products = images.part<Float16>(thread);
+            for (int64_t band = 0; band < convolver.bands(); ++band) {
+                convolver.apply(x + image * image_bytes(window), band, thread, products);
+            }
+            for (int64_t run = 0; run < pooling.runs(); ++run) {
+                pooling.apply(products, image, run, thread, static_cast<Float16*>(values), choices);
+            }
+        });
     });
 }
 

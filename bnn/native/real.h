@@ -3,7 +3,7 @@
 #pragma once
 
 #include "octet.h"
-#include "taps.h"
+#include "window.h"
 
 namespace {
 
@@ -30,40 +30,8 @@ inline RealLanes load_lanes(const float* from) {
     return v;
 }
 
-inline RealLanes load_lanes(const int8_t* from) {
-#if defined(__AVX512F__)
-    __m128i bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    constexpr __mmask16 kAll = 0xFFFF;  // of the plain forms GCC warns
-    return (RealLanes)_mm512_maskz_cvtepi32_ps(kAll, _mm512_maskz_cvtepi8_epi32(kAll, bytes));
-#elif defined(__AVX2__)
-    return load_octet(from);
-#else
-    RealLanes v;
-    for (int lane = 0; lane < kVectorLanes; ++lane) v[lane] = from[lane];
-    return v;
-#endif
-}
-
 // In two roundings, as every instruction set has them.
 inline RealLanes add_product(RealLanes sum, RealLanes v, float value) { return sum + v * value; }
-
-// Patches of `count` output pixels from `first` on: rows of `stride` floats, of which those past the taps are zero.
-inline void gather_reals(const Taps& taps, const Window& window, const float* x, int64_t first, int64_t count,
-                         int64_t stride, int64_t* offsets, float* patches) {
-    const int64_t channels = window.channels, tap_count = window.kernel[0] * window.kernel[1];
-    for (int64_t tap = 0; tap < tap_count; ++tap) {
-        taps.follow(tap, first, count, offsets);
-        for (int64_t i = 0; i < count; ++i) {
-            float* to = patches + i * stride + tap * channels;
-            if (offsets[i] == kNowhere) {
-                for (int64_t c = 0; c < channels; ++c) to[c] = 0;
-            } else {
-                for (int64_t c = 0; c < channels; ++c) to[c] = x[offsets[i] + c];
-            }
-        }
-    }
-}
 
 struct RealConvolution {
     RealConvolution(const Window& window, int64_t outputs)
@@ -73,45 +41,78 @@ struct RealConvolution {
           patch(window.kernel[0] * window.kernel[1] * window.channels),
           stride(round_up(patch, kRealTaps)),
           row_pixels(window.out_size[1]),
-          rows(window.images * window.out_size[0]) {}
+          rows(window.images * window.out_size[0]),
+          pixel_step(window.stride[1] * window.channels),
+          band_row((window.size[1] + 2 * window.padding[1]) * window.channels),
+          places_(1, stride * sizeof(int64_t)) {
+        int64_t* place = places_.part<int64_t>(0);
+        for (int64_t i = 0; i < window.kernel[0]; ++i) {
+            for (int64_t j = 0; j < window.kernel[1]; ++j) {
+                for (int64_t c = 0; c < window.channels; ++c) {
+                    *place++ = i * band_row + j * window.dilation[1] * window.channels + c;
+                }
+            }
+        }
+    }
+
+    // Where the values of a pixel's patch, `stride` of them, lie in a band, behind pixel_step of each pixel before; those past
+    // the taps anywhere in it.
+    const int64_t* places() const { return places_.part<int64_t>(0); }
+
+    // Room for a band, whose pixels are a whole number of tiles.
+    int64_t band_elements() const { return window.kernel[0] * band_row + kRealPixels * pixel_step; }
+
+    // The padded rows of the image that lead to a row of output pixels, one of all images'. `band` is clear at first.
+    void load_band(const float* x, int64_t out_row, float* band) const {
+        const int64_t elements = window.size[1] * window.channels;
+        const float* image = x + out_row / window.out_size[0] * window.size[0] * elements;
+        int64_t row = out_row % window.out_size[0] * window.stride[0] - window.padding[0];
+        band += window.padding[1] * window.channels;
+        for (int64_t i = 0; i < window.kernel[0]; ++i, row += window.dilation[0], band += band_row) {
+            if (inside(row, window.size[0])) {
+                std::memcpy(band, image + row * elements, elements * sizeof(float));
+            } else {
+                std::memset(band, 0, elements * sizeof(float));
+            }
+        }
+    }
 
     Window window;
-    int64_t outputs, lanes, patch, stride, row_pixels, rows;
+    int64_t outputs, lanes, patch, stride, row_pixels, rows, pixel_step, band_row;
+
+   private:
+    Buffer places_;
 };
 
 // `value(output, place in the patch)` gives the weights.
 template <class Value, class Float>
 void real_products(const float* x, const Value& value, Float* out, const RealConvolution& conv, int threads) {
-    const Taps taps(conv.window, conv.window.channels,
-                    conv.window.channels * conv.window.size[0] * conv.window.size[1]);
     const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes], 0 past the outputs
     for (int64_t o = 0; o < conv.outputs; ++o) {
         for (int64_t k = 0; k < conv.patch; ++k) weights.part<float>(0)[k * conv.lanes + o] = value(o, k);
     }
-    const int64_t pixels = round_up(conv.row_pixels, kRealPixels);
-    const Buffer offset_parts(threads, pixels * 8), patch_parts(threads, pixels * conv.stride * 4),
-        sum_parts(threads, pixels * conv.lanes * 4);
+    const int64_t pixels = round_up(conv.row_pixels, kRealPixels), patch = conv.patch, lanes = conv.lanes;
+    const int64_t step = conv.pixel_step, *places = conv.places();
+    const Buffer bands(threads, conv.band_elements() * 4), sum_parts(threads, pixels * lanes * 4);
     parallel_for(conv.rows, threads, [&](int64_t row, int thread) {
-        float *patches = patch_parts.part<float>(thread), *sums = sum_parts.part<float>(thread);
-        gather_reals(taps, conv.window, x, row * conv.row_pixels, conv.row_pixels, conv.stride,
-                     offset_parts.part<int64_t>(thread), patches);
-        for (int64_t o = 0; o < conv.lanes; o += kRealOutputs) {
+        float *band = bands.part<float>(thread), *sums = sum_parts.part<float>(thread);
+        conv.load_band(x, row, band);
+        for (int64_t o = 0; o < lanes; o += kRealOutputs) {
             for (int64_t i = 0; i < pixels; i += kRealPixels) {
                 RealLanes low[kRealPixels] = {}, high[kRealPixels] = {};
-                for (int64_t k = 0; k < conv.patch; ++k) {
-                    const float* from = weights.part<float>(0) + k * conv.lanes + o;
+                for (int64_t k = 0; k < patch; ++k) {
+                    const float *from = weights.part<float>(0) + k * lanes + o, *values = band + i * step + places[k];
                     const RealLanes first = load_lanes(from), second = load_lanes(from + kVectorLanes);
 #pragma GCC unroll 4
                     for (int64_t j = 0; j < kRealPixels; ++j) {
-                        const float value = patches[(i + j) * conv.stride + k];
-                        low[j] = add_product(low[j], first, value);
-                        high[j] = add_product(high[j], second, value);
+                        low[j] = add_product(low[j], first, values[j * step]);
+                        high[j] = add_product(high[j], second, values[j * step]);
                     }
                 }
 #pragma GCC unroll 4
                 for (int64_t j = 0; j < kRealPixels; ++j) {
-                    std::memcpy(sums + (i + j) * conv.lanes + o, low + j, sizeof low[j]);
-                    std::memcpy(sums + (i + j) * conv.lanes + o + kVectorLanes, high + j, sizeof high[j]);
+                    std::memcpy(sums + (i + j) * lanes + o, low + j, sizeof low[j]);
+                    std::memcpy(sums + (i + j) * lanes + o + kVectorLanes, high + j, sizeof high[j]);
                 }
             }
         }
@@ -119,7 +120,7 @@ void real_products(const float* x, const Value& value, Float* out, const RealCon
             Float* to = out + (row * conv.row_pixels + i) * conv.outputs;
             for (int64_t o = 0; o < conv.outputs; o += 8) {
                 const int64_t count = minimum(8, conv.outputs - o);
-                store_octet(to + o, load_octet(sums + i * conv.lanes + o, count), count);
+                store_octet(to + o, load_octet(sums + i * lanes + o, count), count);
             }
         }
     });
@@ -150,41 +151,44 @@ void float_conv2d(const float* x, const float* weight, void* out, const Window& 
     real_products(x, value, out, window, outputs, dtype, threads);
 }
 
+inline void load_reals(float* to, const float* from, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
+inline void load_reals(float* to, const int8_t* from, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
 // Sums of grad * x for each output and value of its patch: out[outputs][patch].
 template <class Grad>
 void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs, int threads) {
     const RealConvolution conv(window, outputs);
-    const Taps taps(window, window.channels, window.channels * window.size[0] * window.size[1]);
     const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
-    const int64_t parts = divide_up(conv.rows, part_rows);
-    const Buffer totals(maximum(parts, 1), conv.stride * conv.lanes * 4), offset_parts(threads, conv.row_pixels * 8),
-        patch_parts(threads, conv.row_pixels * conv.stride * 4), grad_parts(threads, conv.row_pixels * conv.lanes * sizeof(Grad));
+    const int64_t parts = divide_up(conv.rows, part_rows), lanes = conv.lanes, step = conv.pixel_step;
+    const Buffer totals(maximum(parts, 1), conv.stride * lanes * 4), bands(threads, conv.band_elements() * 4),
+        grad_parts(threads, conv.row_pixels * lanes * 4);
     parallel_for(parts, threads, [&](int64_t part, int thread) {
-        float *patches = patch_parts.part<float>(thread), *total = totals.part<float>(part);
-        Grad* grads = grad_parts.part<Grad>(thread);
+        float *band = bands.part<float>(thread), *total = totals.part<float>(part);
+        float* grads = grad_parts.part<float>(thread);
         for (int64_t row = part * part_rows; row < minimum((part + 1) * part_rows, conv.rows); ++row) {
-            const int64_t first = row * conv.row_pixels;
-            gather_reals(taps, window, x, first, conv.row_pixels, conv.stride, offset_parts.part<int64_t>(thread),
-                         patches);
+            conv.load_band(x, row, band);
             for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                std::memcpy(grads + i * conv.lanes, grad + (first + i) * outputs, outputs * sizeof(Grad));
+                load_reals(grads + i * lanes, grad + (row * conv.row_pixels + i) * outputs, outputs);
             }
-            for (int64_t o = 0; o < conv.lanes; o += kRealOutputs) {
+            for (int64_t o = 0; o < lanes; o += kRealOutputs) {
                 for (int64_t k = 0; k < conv.stride; k += kRealTaps) {
                     RealLanes low[kRealTaps] = {}, high[kRealTaps] = {};
+                    const float* values[kRealTaps];
+                    for (int64_t j = 0; j < kRealTaps; ++j) values[j] = band + conv.places()[k + j];
                     for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                        const Grad* from = grads + i * conv.lanes + o;
+                        const float* from = grads + i * lanes + o;
                         const RealLanes left = load_lanes(from), right = load_lanes(from + kVectorLanes);
 #pragma GCC unroll 8
                         for (int64_t j = 0; j < kRealTaps; ++j) {
-                            const float value = patches[i * conv.stride + k + j];
-                            low[j] = add_product(low[j], left, value);
-                            high[j] = add_product(high[j], right, value);
+                            low[j] = add_product(low[j], left, values[j][i * step]);
+                            high[j] = add_product(high[j], right, values[j][i * step]);
                         }
                     }
 #pragma GCC unroll 8
                     for (int64_t j = 0; j < kRealTaps; ++j) {
-                        float* to = total + (k + j) * conv.lanes + o;
+                        float* to = total + (k + j) * lanes + o;
                         low[j] += load_lanes(to);
                         high[j] += load_lanes(to + kVectorLanes);
                         std::memcpy(to, low + j, sizeof low[j]);

@@ -143,6 +143,13 @@ class TestNative:
         check("pass_slopes", grad, codes, [1.0, 0.5, 0.25, 0.0])
         check("norm_gradient", grad, codes, [1.0, 0.5, 0.25, 0.0], y, terms_of(11, 0))
 
+    @pytest.mark.parametrize("edges", [[1.0], [0.4], [0.0, 1e-40, 1.003], [1e-3, 1.0, 3e38]])
+    def test_codes_of_every_bfloat16(self, edges: list[float]) -> None:
+        y = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+        y = y[y.isfinite() | y.isinf()]
+        check("sign_codes", torch.cat((y, y[:6])).view(-1, 8), None, None, edges)
+        check("sign_codes", y[5 : 5 + 24 * 9].view(-1, 24), None, None, edges)  # the last of them less than a vector
+
     @pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 5, 4, 4), (2, 5, 0, 4)])
     def test_empty(self, shape: tuple[int, ...]) -> None:
         y, codes = torch.empty(shape), codes_of(shape, (1.0, 0.0), 0)

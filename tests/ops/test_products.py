@@ -169,6 +169,45 @@ def test_conv2d_of_usual_and_odd_shapes(
         check("conv2d", x, x_shape, weight, weight_shape, Window.of(padding=padding, groups=groups))
 
 
+@given(
+    images=st.integers(1, 2),
+    bytes_a_pixel=st.sampled_from([1, 2, 3, 4, 8]),
+    outputs=st.integers(1, 34),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 40)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 5)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 3)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dtype=st.sampled_from([torch.float16, torch.float32]),
+    seed=seeds,
+)
+@examples
+@pytest.mark.usefixtures("isa")
+def test_conv2d_of_whole_bytes_equals_the_reference(
+    images: int,
+    bytes_a_pixel: int,
+    outputs: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    assume(all(n + 2 * p >= r for n, p, r in zip(size, padding, reach, strict=True)))
+    x_shape, weight_shape = [images, 8 * bytes_a_pixel, *size], [outputs, 8 * bytes_a_pixel, *kernel]
+    x = random_bits(images, x_shape[1] * size[0] * size[1], seed)
+    weight = random_bits(outputs, x_shape[1] * kernel[0] * kernel[1], seed + 1)
+    check("conv2d", x, x_shape, weight, weight_shape, Window.of(padding=padding, dilation=dilation), dtype)
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+@pytest.mark.usefixtures("isa")
+def test_conv2d_of_bits_that_all_differ(channels: int) -> None:
+    x, weight = pack(torch.ones(1, channels * 16 * 16)), pack(-torch.ones(17, channels * 9))
+    check("conv2d", x, [1, channels, 16, 16], weight, [17, channels, 3, 3], Window.of(padding=1))
+
+
 IMAGE, WEIGHT = torch.zeros(2, 12, dtype=torch.uint8), torch.zeros(4, 9, dtype=torch.uint8)
 CONVOLUTION = ([2, 6, 4, 4], WEIGHT, [4, 6, 3, 4])
 
