@@ -5,6 +5,7 @@
 #include "gradient.h"
 #include "byte_tables.h"
 #include "octet.h"
+#include "shared_tables.h"
 
 namespace {
 
@@ -164,19 +165,9 @@ void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& lay
     for (int64_t panel = first_panel; panel < end_panel; ++panel) {
         const int32_t* of_panel = sums + (panel - first_panel) * kColumns * kPartColumns;
         const int64_t panel_channels = layer.panel_channels(panel);
-        for (int64_t pixel = 0; pixel < count; pixel += 8) {
-            const int32_t* from = of_panel + pixel / kPartColumns * scratch.part_step() + pixel % kPartColumns;
-            for (int64_t c = 0; c < panel_channels; c += 8) {
-                Mask block[8];
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) block[i] = load_mask(from + (c + i) * kPartColumns);
-                transpose_words(block);
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) {
-                    const Mask of_pixel = block[i];
-                    std::memcpy(of_pixels + (pixel + i) * kColumns + c, &of_pixel, sizeof of_pixel);
-                }
-            }
+        for (int64_t part = 0; part < count; part += kPartColumns) {
+            transpose_sums(of_panel + part / kPartColumns * scratch.part_step(), kPartColumns, panel_channels,
+                           minimum(kPartColumns, count - part), of_pixels + part * kColumns);
         }
         result.store(taps, first, count, group * layer.group_channels + panel * kColumns, panel_channels, of_pixels);
     }
@@ -235,6 +226,10 @@ template <class Result>
 void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
                        const Result& result, int threads) {
     const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
+    if (small && SharedTables::serve(layer)) {
+        SharedTables(layer, threads).backward_input(grad, weight, result, threads);
+        return;
+    }
     const auto backward = small ? backward_input_by<ChosenByteSums, Result> : backward_input_by<ChosenSums, Result>;
     backward(taps, grad, weight, layer, result, threads);
 }

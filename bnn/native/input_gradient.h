@@ -33,13 +33,18 @@ class ScaledSums {
     // Stores some channels of `count` pixels.
     void store(const Taps& taps, int64_t first, int64_t count, int64_t channel, int64_t channels,
                const int32_t* sums) const {
-        const ScaledSums self = *this;  // which no store can change, so that its members stay in registers
         taps.for_own_stretches(first, count, [&](int64_t image, int64_t pixel, int64_t distance, int64_t pixels) {
-            const int64_t at = pixel * self.channels_ + channel, step = distance * self.channels_;
-            self.store_stretch(image * self.image_elements_ + at, image * self.row_bits_ + at, step, pixels, channels,
-                               sums);
+            store_run(image, pixel, distance, pixels, channel, channels, sums);
             sums += pixels * kColumns;
         });
+    }
+
+    // Stores some channels of pixels of an image that lie `distance` apart.
+    void store_run(int64_t image, int64_t pixel, int64_t distance, int64_t pixels, int64_t channel, int64_t channels,
+                   const int32_t* sums) const {
+        const ScaledSums self = *this;  // which no store can change, so that its members stay in registers
+        const int64_t at = pixel * self.channels_ + channel, step = distance * self.channels_;
+        self.store_stretch(image * self.image_elements_ + at, image * self.row_bits_ + at, step, pixels, channels, sums);
     }
 
    private:
