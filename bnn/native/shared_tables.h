@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr int64_t kBand = 512;  // positions whose sums are formed at a time
+constexpr int64_t kBand = 256;  // positions whose sums are formed at a time
 constexpr int64_t kBandStep = kBand + 16;  // from a channel's sums to the next one's, which share no set of a cache
 constexpr int64_t kBlockQuads = 4;  // of outputs, whose tables for a tile stay in the first cache
 constexpr int64_t kBlockOutputs = 4 * kBlockQuads;
@@ -105,10 +105,10 @@ inline void transpose_sums(const int32_t* sums, int64_t step, int64_t channels, 
     for (int64_t pixel = 0; pixel < pixels; pixel += 8) {
         for (int64_t c = 0; c < channels; c += 8) {
             Mask block[8];
-#pragma GCC unroll 8
+#pragma GCC unroll 4
             for (int i = 0; i < 8; ++i) block[i] = load_mask(sums + (c + i) * step + pixel);
             transpose_words(block);
-#pragma GCC unroll 8
+#pragma GCC unroll 4
             for (int i = 0; i < 8; ++i) store_any(of_pixels + (pixel + i) * kColumns + c, block[i]);
         }
     }
@@ -122,6 +122,7 @@ class SharedTables {
           length_(round_up(kBand + line_.most() - line_.least(), 32)),
           part_channels_(minimum(layer.group_channels, kPartChannels)),
           blocks_(divide_up(layer.outputs, kBlockOutputs)),
+          zeros_(1, layer.outputs),
           offsets_(blocks_, part_channels_ * layer.taps * kBlockQuads * sizeof(uint16_t)),
           tables_(threads, kBlockQuads * 16 * length_),
           shorts_(threads, part_channels_ * kBandStep * sizeof(uint16_t)),
@@ -183,9 +184,10 @@ class SharedTables {
     void add_up(const int8_t* grad, int64_t begin, int64_t count, int64_t channels, int thread) const {
         uint8_t* tables = tables_.part<uint8_t>(thread);
         uint16_t* shorts = shorts_.part<uint16_t>(thread);
-        const int8_t* pixels[kMostLength] = {};
-        const int64_t first = begin + line_.least(), end = minimum(first + length_, begin + count + line_.most());
-        line_.for_runs(first, end, layer_.window.out_size,
+        const int64_t first = begin + line_.least(), length = round_up(count + line_.most() - line_.least(), 32);
+        const int8_t* pixels[kMostLength];
+        for (int64_t i = 0; i < length; ++i) pixels[i] = zeros_.part<int8_t>(0);
+        line_.for_runs(first, first + length, layer_.window.out_size,
                        [&](int64_t index, int64_t image, int64_t pixel, int64_t run) {
                            const int8_t* from = grad + (image * layer_.out_pixels + pixel) * layer_.outputs;
                            for (int64_t i = 0; i < run; ++i) pixels[index + i] = from + i * layer_.outputs;
@@ -193,7 +195,7 @@ class SharedTables {
         int64_t pairs = 0;
         bool is_first = true;
         for (int64_t block = 0; block < blocks_; ++block) {
-            make_band(pixels, round_up(end - first, 32), block, tables);
+            make_band(pixels, length, block, tables);
             const int64_t some_pairs = layer_.taps * quads_of(block) / 2;
             for (int64_t tile = 0; tile < count; tile += kTile) {
                 const auto add = pairs ? add_shared<false> : add_shared<true>;
@@ -213,16 +215,15 @@ class SharedTables {
         const int64_t output = block * kBlockOutputs, some = minimum(kBlockOutputs, layer_.outputs - output);
         const int64_t quads = quads_of(block);
         alignas(64) int8_t copies[32][kBlockOutputs] = {}, rows[kBlockOutputs * 32];
-        const int8_t zeros[kBlockOutputs] = {}, *from[32];
+        const int8_t* of_copies[32];
+        for (int64_t i = 0; i < 32; ++i) of_copies[i] = copies[i];
         for (int64_t at = 0; at < count; at += 32) {
-            for (int64_t i = 0; i < 32; ++i) {
-                from[i] = pixels[at + i] ? pixels[at + i] + output : zeros;
-                if (some < kBlockOutputs && pixels[at + i]) {
-                    std::memcpy(copies[i], from[i], some);
-                    from[i] = copies[i];
-                }
+            if (some == kBlockOutputs) {
+                transpose_sixteen(pixels + at, output, rows);
+            } else {
+                for (int64_t i = 0; i < 32; ++i) std::memcpy(copies[i], pixels[at + i] + output, some);
+                transpose_sixteen(of_copies, 0, rows);
             }
-            transpose_sixteen(from, rows);
             make_tables<ByteRow<32>>(rows, 32, quads, tables + at, length_);
         }
     }
@@ -272,7 +273,7 @@ class SharedTables {
     const Layer& layer_;
     const Line line_;
     const int64_t length_, part_channels_, blocks_;
-    const Buffer offsets_, tables_, shorts_, sums_;
+    const Buffer zeros_, offsets_, tables_, shorts_, sums_;
 };
 
 }  // namespace
