@@ -5,7 +5,6 @@
 #include "gradient.h"
 #include "byte_tables.h"
 #include "octet.h"
-#include "shared_tables.h"
 
 namespace {
 
@@ -39,12 +38,13 @@ struct TableScratch {
     Buffer tables, shorts, sums;
 };
 
-// Whether all of n bytes are within ±kSmallByte.
-inline bool are_small(const int8_t* bytes, int64_t n, int threads) {
+// Whether all of a layer's gradient is within ±kSmallByte.
+inline bool is_small(const int8_t* grad, const Layer& layer, int threads) {
     constexpr int64_t kChunk = 1 << 16;
+    const int64_t n = layer.window.images * layer.out_pixels * layer.outputs;
     bool small = true;
     parallel_for(divide_up(n, kChunk), threads, [&](int64_t index, int) {
-        const int8_t* from = bytes + index * kChunk;
+        const int8_t* from = grad + index * kChunk;
         const int64_t count = minimum(kChunk, n - index * kChunk);
         uint8_t beyond = 0;
         for (int64_t i = 0; i < count; ++i) {
@@ -130,6 +130,20 @@ inline void find_gradients(const Layer& layer, const Taps& taps, const int8_t* g
         for (int64_t i = 0; i < run; ++i) pixels[i] = from ? from + i * distance : nullptr;
         pixels += run;
     });
+}
+
+// of_pixels[pixel][kColumns] of sums[channel][step]; up to 7 more of each are read and written.
+inline void transpose_sums(const int32_t* sums, int64_t step, int64_t channels, int64_t pixels, int32_t* of_pixels) {
+    for (int64_t pixel = 0; pixel < pixels; pixel += 8) {
+        for (int64_t c = 0; c < channels; c += 8) {
+            Mask block[8];
+#pragma GCC unroll 4
+            for (int i = 0; i < 8; ++i) block[i] = load_mask(sums + (c + i) * step + pixel);
+            transpose_words(block);
+#pragma GCC unroll 4
+            for (int i = 0; i < 8; ++i) store_any(of_pixels + (pixel + i) * kColumns + c, block[i]);
+        }
+    }
 }
 
 // The gradient of some pixels' channels in one task.
@@ -225,12 +239,8 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
 template <class Result>
 void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
                        const Result& result, int threads) {
-    const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
-    if (small && SharedTables::serve(layer)) {
-        SharedTables(layer, threads).backward_input(grad, weight, result, threads);
-        return;
-    }
-    const auto backward = small ? backward_input_by<ChosenByteSums, Result> : backward_input_by<ChosenSums, Result>;
+    const auto backward = is_small(grad, layer, threads) ? backward_input_by<ChosenByteSums, Result>
+                                                         : backward_input_by<ChosenSums, Result>;
     backward(taps, grad, weight, layer, result, threads);
 }
 
@@ -338,8 +348,8 @@ void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer
 
 template <class Finish>
 void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
-    const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
-    const auto backward = small ? backward_weight_by<ChosenByteSums, Finish> : backward_weight_by<ChosenSums, Finish>;
+    const auto backward = is_small(grad, layer, threads) ? backward_weight_by<ChosenByteSums, Finish>
+                                                         : backward_weight_by<ChosenSums, Finish>;
     backward(grad, x, layer, threads, finish);
 }
 

@@ -7,6 +7,7 @@
 #include "gradients_by_tiles.h"
 #else
 #include "gradients_by_tables.h"
+#include "shared_tables.h"
 #endif
 #include "wide.h"
 
@@ -95,6 +96,11 @@ template <class Float>
 void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Float* out, const Layer& layer,
                     const bnn::Slopes& slopes, int threads) {
     const ScaledSums<Float> result(layer, scale, slopes, out);
+#ifndef BNN_HAS_DOT_PRODUCTS
+    if (SharedTables::serve(layer) && is_small(grad, layer, threads)) {
+        return SharedTables(layer, threads).backward_input(grad, weight, result, threads);
+    }
+#endif
     for (int64_t phase = 0; phase < Taps::phases(layer.window); ++phase) {
         const Taps taps(layer.window, phase, layer.outputs, layer.out_pixels * layer.outputs);
         backward_input_of(taps, grad, weight, layer, result, threads);

@@ -1,4 +1,4 @@
-// The gradient of a convolution's input by tables of byte_tables.h that all taps share, where strides are 1.
+// The gradient of a convolution's input by tables of byte_tables.h that all taps share.
 //
 // The pixels of all images are laid out on a line, row behind row, with zeros between rows and between images that serve as
 // the padding of both neighbours. A tap then leads from any position to the one at a constant distance, so that the sums of
@@ -6,9 +6,7 @@
 // depends on the weight alone: the offsets of all lookups are found once for all positions.
 #pragma once
 
-#include "byte_tables.h"
-#include "gradient.h"
-#include "octet.h"
+#include "gradients_by_tables.h"
 
 namespace {
 
@@ -16,54 +14,67 @@ constexpr int64_t kBand = 256;  // positions whose sums are formed at a time
 constexpr int64_t kBandStep = kBand + 16;  // from a channel's sums to the next one's, which share no set of a cache
 constexpr int64_t kBlockQuads = 4;  // of outputs, whose tables for a tile stay in the first cache
 constexpr int64_t kBlockOutputs = 4 * kBlockQuads;
-constexpr int64_t kPartChannels = 128;  // for which tables are made once
+constexpr int64_t kPartSums = 128;  // of phases and channels, for which tables are made once
+constexpr int64_t kMostPhases = 4;
 constexpr int kTile = 4 * kShortsBytes;  // positions whose sums registers hold
 constexpr int64_t kMostLength = (1 << 16) / (16 * kBlockQuads);  // of tables, so that 16 bits hold an offset
 
-// Where pixels lie on the line.
+// Where pixels lie on the line: those of the output, and those of the input by phase, which see in taps.h.
 class Line {
    public:
     explicit Line(const Window& window) : window_(window) {
-        int64_t margin[2];
         for (int dim = 0; dim < 2; ++dim) {
-            margin[dim] = maximum(0, window.dilation[dim] * (window.kernel[dim] - 1) - window.padding[dim]);
+            const int64_t count = divide_up(window.size[dim], window.stride[dim]), outputs = window.out_size[dim];
+            const int64_t before = -step(dim, window.kernel[dim] - 1), after = count + step(dim, 0) - outputs;
+            pitch_[dim] = maximum(outputs + maximum(0, maximum(before, after)), count);
         }
-        pitch_ = window.out_size[1] + margin[1];
-        rows_ = window.out_size[0] + margin[0];
     }
 
-    // Positions of the input, from its first pixel to its last one.
+    // Positions of the input's pixels of a phase, from the first one of a batch to the last one.
     int64_t count() const {
-        return ((window_.images - 1) * rows_ + window_.size[0] - 1) * pitch_ + window_.size[1];
+        return ((window_.images - 1) * pitch_[0] + divide_up(window_.size[0], window_.stride[0]) - 1) * pitch_[1] +
+               divide_up(window_.size[1], window_.stride[1]);
     }
-    int64_t of_image() const { return rows_ * pitch_; }
-    // From a pixel of the input to the one of the output that a tap leads to.
-    int64_t distance(int64_t tap) const { return distance(tap / window_.kernel[1], tap % window_.kernel[1]); }
-    int64_t least() const { return distance(window_.kernel[0] - 1, window_.kernel[1] - 1); }
-    int64_t most() const { return distance(0, 0); }
+    int64_t of_image() const { return pitch_[0] * pitch_[1]; }
+    int64_t phases() const { return window_.stride[0] * window_.stride[1]; }
+    // From which a tap leads to the output.
+    int64_t phase(int64_t tap) const {
+        return first(0, tap / window_.kernel[1]) * window_.stride[1] + first(1, tap % window_.kernel[1]);
+    }
+    // From the input's pixel of a phase to the one of the output that a tap leads to.
+    int64_t distance(int64_t tap) const {
+        return step(0, tap / window_.kernel[1]) * pitch_[1] + step(1, tap % window_.kernel[1]);
+    }
+    int64_t least() const { return distance(window_.kernel[0] * window_.kernel[1] - 1); }
+    int64_t reach() const { return distance(0) - least(); }
 
-    // Calls task(index, image, pixel of the image, pixels) for each run of pixels of images of some `size` among the
-    // positions [begin, end), of which the run begins at the `index`th.
+    // Calls task(index, image, row, column, pixels) for each run of pixels of images of some `size` among the positions
+    // [begin, end), of which the run begins at the `index`th.
     template <class Task>
     void for_runs(int64_t begin, int64_t end, const int64_t (&size)[2], const Task& task) const {
         for (int64_t at = maximum(begin, 0); at < end;) {
-            const int64_t column = at % pitch_, row = at / pitch_ % rows_, image = at / pitch_ / rows_;
+            const int64_t column = at % pitch_[1], row = at / pitch_[1] % pitch_[0], image = at / of_image();
             if (image == window_.images) return;
             if (row < size[0] && column < size[1]) {
-                task(at - begin, image, row * size[1] + column, minimum(size[1] - column, end - at));
+                task(at - begin, image, row, column, minimum(size[1] - column, end - at));
             }
-            at += pitch_ - column;
+            at += pitch_[1] - column;
         }
     }
 
    private:
-    int64_t distance(int64_t row, int64_t column) const {
-        return (window_.padding[0] - row * window_.dilation[0]) * pitch_ + window_.padding[1] -
-               column * window_.dilation[1];
+    // The first row or column of the phase from which a tap leads to the output.
+    int64_t first(int dim, int64_t tap) const {
+        const int64_t stride = window_.stride[dim], rest = (tap * window_.dilation[dim] - window_.padding[dim]) % stride;
+        return rest < 0 ? rest + stride : rest;
+    }
+    // How many rows or columns further.
+    int64_t step(int dim, int64_t tap) const {
+        return (first(dim, tap) + window_.padding[dim] - tap * window_.dilation[dim]) / window_.stride[dim];
     }
 
     const Window& window_;
-    int64_t pitch_, rows_;
+    int64_t pitch_[2];
 };
 
 // Adds to sums[channel][kBandStep], as add_chosen_bytes does, what each channel's offsets choose from `tables`.
@@ -100,42 +111,37 @@ template <bool first>
     }
 }
 
-// of_pixels[pixel][kColumns] of sums[channel][step]; up to 7 more of each are read and written.
-inline void transpose_sums(const int32_t* sums, int64_t step, int64_t channels, int64_t pixels, int32_t* of_pixels) {
-    for (int64_t pixel = 0; pixel < pixels; pixel += 8) {
-        for (int64_t c = 0; c < channels; c += 8) {
-            Mask block[8];
-#pragma GCC unroll 4
-            for (int i = 0; i < 8; ++i) block[i] = load_mask(sums + (c + i) * step + pixel);
-            transpose_words(block);
-#pragma GCC unroll 4
-            for (int i = 0; i < 8; ++i) store_any(of_pixels + (pixel + i) * kColumns + c, block[i]);
-        }
-    }
-}
-
 class SharedTables {
    public:
     SharedTables(const Layer& layer, int threads)
         : layer_(layer),
           line_(layer.window),
-          length_(round_up(kBand + line_.most() - line_.least(), 32)),
-          part_channels_(minimum(layer.group_channels, kPartChannels)),
+          length_(round_up(kBand + line_.reach(), 32)),
+          part_channels_(minimum(layer.group_channels, kPartSums / line_.phases())),
           blocks_(divide_up(layer.outputs, kBlockOutputs)),
+          taps_(1, layer.taps * sizeof(int64_t)),
           zeros_(1, layer.outputs),
           offsets_(blocks_, part_channels_ * layer.taps * kBlockQuads * sizeof(uint16_t)),
           tables_(threads, kBlockQuads * 16 * length_),
-          shorts_(threads, part_channels_ * kBandStep * sizeof(uint16_t)),
-          sums_(threads, round_up(part_channels_, 8) * kBandStep * sizeof(int32_t)) {}
+          shorts_(threads, line_.phases() * part_channels_ * kBandStep * sizeof(uint16_t)),
+          sums_(threads, round_up(line_.phases() * part_channels_, 8) * kBandStep * sizeof(int32_t)) {
+        for (int64_t phase = 0; phase < line_.phases(); ++phase) {
+            begins_[phase + 1] = begins_[phase];
+            for (int64_t tap = 0; tap < layer.taps; ++tap) {
+                if (line_.phase(tap) == phase) taps_.part<int64_t>(0)[begins_[phase + 1]++] = tap;
+            }
+        }
+    }
 
-    // Whether they serve a layer better than tables of each tap.
+    // Whether they serve a layer, and better than tables of each tap: not where more channels look up what each tap's
+    // tables have side by side, where much of the line is padding, or where offsets are found for few pixels.
     static bool serve(const Layer& layer) {
         const Window& window = layer.window;
         const Line line(window);
-        const int64_t pixels = window.size[0] * window.size[1];
-        return window.stride[0] == 1 && window.stride[1] == 1 && layer.groups == 1 && layer.taps > 1 &&
-               window.images * pixels >= 64 && line.of_image() <= 2 * pixels &&
-               kBand + line.most() - line.least() <= kMostLength;
+        const int64_t pixels = window.size[0] * window.size[1], positions = line.of_image() * line.phases();
+        return layer.groups == 1 && layer.taps > 1 && layer.taps * kBlockQuads / 2 <= kMostPairs &&
+               line.phases() <= kMostPhases && kBand + line.reach() <= kMostLength - 32 &&
+               layer.group_channels * positions <= 100 * pixels && window.images * pixels >= 2 * kBand;
     }
 
     template <class Result>
@@ -157,53 +163,64 @@ class SharedTables {
         return minimum(kBlockQuads, divide_up(layer_.outputs - block * kBlockOutputs, 8) * 2);
     }
 
-    // offsets[channel][tap][quad] of a block
+    // Of a block, offsets[channel][tap][quad] of the taps of each phase.
     void find_offsets(const uint8_t* weight, int64_t block, int64_t first_channel, int64_t channels) const {
         const int64_t quads = quads_of(block), row_bytes = packed_bytes(layer_.row_elements());
         uint16_t* offsets = offsets_.part<uint16_t>(block);
-        for (int64_t index = 0; index < layer_.taps * quads; ++index) {
-            const int64_t tap = index / quads, quad = index % quads, output = block * kBlockOutputs + 4 * quad;
-            const int64_t start = line_.distance(tap) - line_.least() + quad * 16 * length_;
-            for (int64_t c = 0; c < channels; c += 8) {
-                const int64_t some = minimum(8, channels - c), bit = tap * layer_.group_channels + first_channel + c;
-                uint8_t choices[8] = {};
-                for (int64_t i = minimum(4, layer_.outputs - output) - 1; i >= 0; --i) {
-                    uint8_t set[8];
-                    spread_byte(set, static_cast<uint8_t>(load_bits(weight + (output + i) * row_bytes, bit, some)));
-                    for (int k = 0; k < 8; ++k) choices[k] = static_cast<uint8_t>(2 * choices[k] + set[k]);
-                }
-                for (int64_t k = 0; k < some; ++k) {
-                    offsets[(c + k) * layer_.taps * quads + index] =
-                        static_cast<uint16_t>(start + choices[k] * length_);
+        for (int64_t phase = 0; phase < line_.phases(); ++phase) {
+            const int64_t step = taps_of(phase) * quads;
+            for (int64_t index = 0; index < step; ++index) {
+                const int64_t tap = taps_.part<int64_t>(0)[begins_[phase] + index / quads], quad = index % quads;
+                const int64_t output = block * kBlockOutputs + 4 * quad, outputs = minimum(4, layer_.outputs - output);
+                const int64_t start = line_.distance(tap) - line_.least() + quad * 16 * length_;
+                for (int64_t c = 0; c < channels; c += 8) {
+                    const int64_t some = minimum(8, channels - c), bit = tap * layer_.group_channels + first_channel + c;
+                    uint8_t choices[8] = {};
+                    for (int64_t i = outputs - 1; i >= 0; --i) {
+                        uint8_t set[8];
+                        spread_byte(set, static_cast<uint8_t>(load_bits(weight + (output + i) * row_bytes, bit, some)));
+                        for (int k = 0; k < 8; ++k) choices[k] = static_cast<uint8_t>(2 * choices[k] + set[k]);
+                    }
+                    for (int64_t k = 0; k < some; ++k) {
+                        offsets[(c + k) * step + index] = static_cast<uint16_t>(start + choices[k] * length_);
+                    }
                 }
             }
+            offsets += channels * step;
         }
     }
 
-    // The sums of a band's positions, sums[channel][kBandStep].
+    // The sums of a band's positions, sums[phase][channel][kBandStep].
     void add_up(const int8_t* grad, int64_t begin, int64_t count, int64_t channels, int thread) const {
         uint8_t* tables = tables_.part<uint8_t>(thread);
-        uint16_t* shorts = shorts_.part<uint16_t>(thread);
-        const int64_t first = begin + line_.least(), length = round_up(count + line_.most() - line_.least(), 32);
+        const int64_t first = begin + line_.least(), length = round_up(count + line_.reach(), 32);
         const int8_t* pixels[kMostLength];
         for (int64_t i = 0; i < length; ++i) pixels[i] = zeros_.part<int8_t>(0);
-        line_.for_runs(first, first + length, layer_.window.out_size,
-                       [&](int64_t index, int64_t image, int64_t pixel, int64_t run) {
-                           const int8_t* from = grad + (image * layer_.out_pixels + pixel) * layer_.outputs;
-                           for (int64_t i = 0; i < run; ++i) pixels[index + i] = from + i * layer_.outputs;
-                       });
-        int64_t pairs = 0;
+        const auto& size = layer_.window.out_size;
+        line_.for_runs(first, first + length, size,
+                       [&](int64_t index, int64_t image, int64_t row, int64_t column, int64_t run) {
+            const int8_t* from = grad + ((image * size[0] + row) * size[1] + column) * layer_.outputs;
+            for (int64_t i = 0; i < run; ++i) pixels[index + i] = from + i * layer_.outputs;
+        });
+        int64_t pairs = 0;  // of quads, of each tap
         bool is_first = true;
         for (int64_t block = 0; block < blocks_; ++block) {
             make_band(pixels, length, block, tables);
-            const int64_t some_pairs = layer_.taps * quads_of(block) / 2;
-            for (int64_t tile = 0; tile < count; tile += kTile) {
-                const auto add = pairs ? add_shared<false> : add_shared<true>;
-                add(tables + tile, offsets_.part<uint16_t>(block), some_pairs, channels, shorts + tile);
+            const uint16_t* offsets = offsets_.part<uint16_t>(block);
+            const int64_t quads = quads_of(block);
+            const auto add = pairs ? add_shared<false> : add_shared<true>;
+            for (int64_t phase = 0; phase < line_.phases(); ++phase) {
+                uint16_t* shorts = shorts_.part<uint16_t>(thread) + phase * channels * kBandStep;
+                for (int64_t tile = 0; tile < count; tile += kTile) {
+                    add(tables + tile, offsets, taps_of(phase) * quads / 2, channels, shorts + tile);
+                }
+                offsets += channels * taps_of(phase) * quads;
             }
-            pairs += some_pairs;
-            if (block + 1 == blocks_ || pairs + layer_.taps * kBlockQuads / 2 > kMostPairs) {
-                flush(pairs, is_first, round_up(count, kTile), channels, thread);
+            pairs += quads / 2;
+            if (block + 1 == blocks_ || layer_.taps * (pairs + kBlockQuads / 2) > kMostPairs) {
+                for (int64_t phase = 0; phase < line_.phases(); ++phase) {
+                    flush(phase, pairs * taps_of(phase), is_first, round_up(count, kTile), channels, thread);
+                }
                 pairs = 0;
                 is_first = false;
             }
@@ -228,13 +245,13 @@ class SharedTables {
         }
     }
 
-    // Adds the shorts of `pairs` pairs to the sums.
-    void flush(int64_t pairs, bool is_first, int64_t count, int64_t channels, int thread) const {
+    // Adds the shorts of a phase, of `pairs` pairs, to its sums.
+    void flush(int64_t phase, int64_t pairs, bool is_first, int64_t count, int64_t channels, int thread) const {
         using Row = ByteRow<kTile>;
         typedef int32_t EightSums __attribute__((vector_size(32)));
         const EightSums offset = EightSums{} + static_cast<int32_t>(2 * kQuadOffset * pairs);
-        const uint16_t* shorts = shorts_.part<uint16_t>(thread);
-        int32_t* sums = sums_.part<int32_t>(thread);
+        const uint16_t* shorts = shorts_.part<uint16_t>(thread) + phase * channels * kBandStep;
+        int32_t* sums = sums_.part<int32_t>(thread) + phase * channels * kBandStep;
         for (int64_t channel = 0; channel < channels; ++channel, shorts += kBandStep, sums += kBandStep) {
             for (int64_t at = 0; at < count; at += 16) {
                 const uint16_t* from = shorts + at / Row::kBytes * Row::kBytes + at % Row::kBytes / 2;
@@ -256,24 +273,34 @@ class SharedTables {
                int thread) const {
         constexpr int64_t kSome = 64;
         alignas(64) int32_t of_pixels[kSome * kColumns];
-        const int32_t* sums = sums_.part<int32_t>(thread);
-        line_.for_runs(begin, begin + count, layer_.window.size,
-                       [&](int64_t index, int64_t image, int64_t pixel, int64_t run) {
-            for (int64_t done = 0; done < run; done += kSome) {
-                const int64_t pixels = minimum(kSome, run - done);
-                for (int64_t c = 0; c < channels; c += kColumns) {
-                    const int64_t some = minimum(kColumns, channels - c);
-                    transpose_sums(sums + c * kBandStep + index + done, kBandStep, some, pixels, of_pixels);
-                    result.store_run(image, pixel + done, 1, pixels, first_channel + c, some, of_pixels);
+        const Window& window = layer_.window;
+        for (int64_t phase = 0; phase < line_.phases(); ++phase) {
+            const int32_t* sums = sums_.part<int32_t>(thread) + phase * channels * kBandStep;
+            const int64_t first[2] = {phase / window.stride[1], phase % window.stride[1]};
+            const int64_t size[2] = {divide_up(window.size[0] - first[0], window.stride[0]),
+                                     divide_up(window.size[1] - first[1], window.stride[1])};
+            line_.for_runs(begin, begin + count, size,
+                           [&](int64_t index, int64_t image, int64_t row, int64_t column, int64_t run) {
+                const int64_t at = (first[0] + row * window.stride[0]) * window.size[1] + first[1];
+                for (int64_t done = 0; done < run; done += kSome) {
+                    const int64_t pixels = minimum(kSome, run - done), pixel = at + (column + done) * window.stride[1];
+                    for (int64_t c = 0; c < channels; c += kColumns) {
+                        const int64_t some = minimum(kColumns, channels - c);
+                        transpose_sums(sums + c * kBandStep + index + done, kBandStep, some, pixels, of_pixels);
+                        result.store_run(image, pixel, window.stride[1], pixels, first_channel + c, some, of_pixels);
+                    }
                 }
-            }
-        });
+            });
+        }
     }
+
+    int64_t taps_of(int64_t phase) const { return begins_[phase + 1] - begins_[phase]; }
 
     const Layer& layer_;
     const Line line_;
     const int64_t length_, part_channels_, blocks_;
-    const Buffer zeros_, offsets_, tables_, shorts_, sums_;
+    int64_t begins_[kMostPhases + 1] = {};  // of the taps of each phase among `taps_`
+    const Buffer taps_, zeros_, offsets_, tables_, shorts_, sums_;
 };
 
 }  // namespace
