@@ -124,7 +124,7 @@ class SharedTables {
           offsets_(blocks_, part_channels_ * layer.taps * kBlockQuads * sizeof(uint16_t)),
           tables_(threads, kBlockQuads * 16 * length_),
           shorts_(threads, line_.phases() * part_channels_ * kBandStep * sizeof(uint16_t)),
-          sums_(threads, round_up(line_.phases() * part_channels_, 8) * kBandStep * sizeof(int32_t)) {
+          sums_(threads, (line_.phases() * part_channels_ + 7) * kBandStep * sizeof(int32_t)) {
         for (int64_t phase = 0; phase < line_.phases(); ++phase) {
             begins_[phase + 1] = begins_[phase];
             for (int64_t tap = 0; tap < layer.taps; ++tap) {
