@@ -44,16 +44,14 @@ class ScaledSums {
     void store_run(int64_t image, int64_t pixel, int64_t distance, int64_t pixels, int64_t channel, int64_t channels,
                    const int32_t* sums) const {
         const int64_t at = pixel * channels_ + channel, bit = image * row_bits_ + at;
-        const bool in_bytes = channels_ % 8 == 0 && channels % kWide == 0;
-        const auto stored = planes_ == 0   ? &ScaledSums::store_stretch<0, false>
-                            : planes_ == 1 ? in_bytes ? &ScaledSums::store_stretch<1, true> : &ScaledSums::store_stretch<1, false>
-                            : in_bytes     ? &ScaledSums::store_stretch<2, true>
-                                           : &ScaledSums::store_stretch<2, false>;
+        const bool in_bytes = bit % 8 == 0 && channels_ % 8 == 0 && channels % kWide == 0;
+        const auto stored = in_bytes ? &ScaledSums::store_stretch<true> : &ScaledSums::store_stretch<false>;
         (this->*stored)(image * image_elements_ + at, bit, distance * channels_, pixels, channels, sums);
     }
 
    private:
-    template <int planes, bool in_bytes>
+    // `in_bytes`: the bits of any vector of elements, all of which there are, begin at a byte.
+    template <bool in_bytes>
     void store_stretch(int64_t at, int64_t bit, int64_t step, int64_t pixels, int64_t channels,
                        const int32_t* sums) const {
         const ScaledSums self = *this;  // which no store can change, so that its members stay in registers
@@ -62,13 +60,14 @@ class ScaledSums {
             for (int64_t c = 0; c < channels; c += kWide) {
                 const int64_t count = in_bytes ? kWide : minimum(kWide, channels - c);
                 const auto load = [&](const uint8_t* bits) {
-                    return in_bytes ? load_truths(bits + (static_cast<uint64_t>(bit + c) >> 3), kWide) : truths_of(load_bits(bits, bit + c, count));
+                    return in_bytes ? load_truths(bits + static_cast<uint64_t>(bit + c) / 8, kWide)
+                                    : truths_of(load_bits(bits, bit + c, count));
                 };
                 Wide value = load_sums(sums + c) * self.scale_;
-                if (planes) {
+                if (self.planes_) {
                     const Truths odd = load(self.codes_);
                     Wide slope = choose_wide(odd, self.slopes_[1], self.slopes_[0]);
-                    if (planes > 1) {
+                    if (self.planes_ > 1) {
                         const Wide higher = choose_wide(odd, self.slopes_[3], self.slopes_[2]);
                         slope = choose_wide(load(high_codes), higher, slope);
                     }

@@ -65,7 +65,8 @@ class Line {
    private:
     // The first row or column of the phase from which a tap leads to the output.
     int64_t first(int dim, int64_t tap) const {
-        const int64_t stride = window_.stride[dim], rest = (tap * window_.dilation[dim] - window_.padding[dim]) % stride;
+        const int64_t stride = window_.stride[dim];
+        const int64_t rest = (tap * window_.dilation[dim] - window_.padding[dim]) % stride;
         return rest < 0 ? rest + stride : rest;
     }
     // How many rows or columns further.
