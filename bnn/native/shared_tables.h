@@ -78,6 +78,22 @@ class Line {
     int64_t pitch_[2];
 };
 
+// 16 bytes from each of from[32], from a column on, to to[16][32].
+[[gnu::noinline]] void transpose_sixteen(const int8_t* const* from, int64_t column, int8_t* to) {
+    for (int64_t row = 0; row < 32; row += sizeof(ByteColumns)) {
+        ByteColumns block[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) {
+            for (int64_t half = 0; half < static_cast<int64_t>(sizeof(ByteColumns)); half += 16) {
+                std::memcpy(reinterpret_cast<char*>(block + i) + half, from[row + half + i] + column, 16);
+            }
+        }
+        transpose_bytes(block);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) std::memcpy(to + 32 * i + row, block + i, sizeof(ByteColumns));
+    }
+}
+
 // Adds to sums[channel][kBandStep], as add_chosen_bytes does, what each channel's offsets choose from `tables`.
 template <bool first>
 [[gnu::noinline]] void add_shared(const uint8_t* tables, const uint16_t* offsets, int64_t pairs, int64_t channels,

@@ -80,22 +80,6 @@ inline void transpose_bytes(ByteColumns (&rows)[16]) {
     }
 }
 
-// 16 bytes from each of from[32], from a column on, to to[16][32].
-[[gnu::noinline]] void transpose_sixteen(const int8_t* const* from, int64_t column, int8_t* to) {
-    for (int64_t row = 0; row < 32; row += sizeof(ByteColumns)) {
-        ByteColumns block[16];
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i) {
-            for (int64_t half = 0; half < static_cast<int64_t>(sizeof(ByteColumns)); half += 16) {
-                std::memcpy(reinterpret_cast<char*>(block + i) + half, from[row + half + i] + column, 16);
-            }
-        }
-        transpose_bytes(block);
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i) std::memcpy(to + 32 * i + row, block + i, sizeof(ByteColumns));
-    }
-}
-
 // 32 bytes from each of from[rows] to to[32][rows]; `rows`: a multiple of 16.
 template <int rows>
 [[gnu::noinline]] void transpose_bytes(const int8_t* const* from, int8_t* to) {
