@@ -38,12 +38,13 @@ struct TableScratch {
     Buffer tables, shorts, sums;
 };
 
-// Whether all of n bytes are within ±kSmallByte.
-inline bool are_small(const int8_t* bytes, int64_t n, int threads) {
+// Whether all of a layer's gradient is within ±kSmallByte.
+inline bool is_small(const int8_t* grad, const Layer& layer, int threads) {
     constexpr int64_t kChunk = 1 << 16;
+    const int64_t n = layer.window.images * layer.out_pixels * layer.outputs;
     bool small = true;
     parallel_for(divide_up(n, kChunk), threads, [&](int64_t index, int) {
-        const int8_t* from = bytes + index * kChunk;
+        const int8_t* from = grad + index * kChunk;
         const int64_t count = minimum(kChunk, n - index * kChunk);
         uint8_t beyond = 0;
         for (int64_t i = 0; i < count; ++i) {
@@ -131,6 +132,20 @@ inline void find_gradients(const Layer& layer, const Taps& taps, const int8_t* g
     });
 }
 
+// of_pixels[pixel][kColumns] of sums[channel][step]; up to 7 more of each are read and written.
+inline void transpose_sums(const int32_t* sums, int64_t step, int64_t channels, int64_t pixels, int32_t* of_pixels) {
+    for (int64_t pixel = 0; pixel < pixels; pixel += 8) {
+        for (int64_t c = 0; c < channels; c += 8) {
+            Mask block[8];
+#pragma GCC unroll 4
+            for (int i = 0; i < 8; ++i) block[i] = load_mask(sums + (c + i) * step + pixel);
+            transpose_words(block);
+#pragma GCC unroll 4
+            for (int i = 0; i < 8; ++i) store_any(of_pixels + (pixel + i) * kColumns + c, block[i]);
+        }
+    }
+}
+
 // The gradient of some pixels' channels in one task.
 template <template <int> class Chosen, int columns, class Result>
 void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& layer, const Result& result, int64_t group,
@@ -164,19 +179,9 @@ void backward_input_block(const Taps& taps, const int8_t* grad, const Layer& lay
     for (int64_t panel = first_panel; panel < end_panel; ++panel) {
         const int32_t* of_panel = sums + (panel - first_panel) * kColumns * kPartColumns;
         const int64_t panel_channels = layer.panel_channels(panel);
-        for (int64_t pixel = 0; pixel < count; pixel += 8) {
-            const int32_t* from = of_panel + pixel / kPartColumns * scratch.part_step() + pixel % kPartColumns;
-            for (int64_t c = 0; c < panel_channels; c += 8) {
-                Mask block[8];
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) block[i] = load_mask(from + (c + i) * kPartColumns);
-                transpose_words(block);
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) {
-                    const Mask of_pixel = block[i];
-                    std::memcpy(of_pixels + (pixel + i) * kColumns + c, &of_pixel, sizeof of_pixel);
-                }
-            }
+        for (int64_t part = 0; part < count; part += kPartColumns) {
+            transpose_sums(of_panel + part / kPartColumns * scratch.part_step(), kPartColumns, panel_channels,
+                           minimum(kPartColumns, count - part), of_pixels + part * kColumns);
         }
         result.store(taps, first, count, group * layer.group_channels + panel * kColumns, panel_channels, of_pixels);
     }
@@ -234,8 +239,8 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
 template <class Result>
 void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
                        const Result& result, int threads) {
-    const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
-    const auto backward = small ? backward_input_by<ChosenByteSums, Result> : backward_input_by<ChosenSums, Result>;
+    const auto backward = is_small(grad, layer, threads) ? backward_input_by<ChosenByteSums, Result>
+                                                         : backward_input_by<ChosenSums, Result>;
     backward(taps, grad, weight, layer, result, threads);
 }
 
@@ -343,8 +348,8 @@ void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer
 
 template <class Finish>
 void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
-    const bool small = are_small(grad, layer.window.images * layer.out_pixels * layer.outputs, threads);
-    const auto backward = small ? backward_weight_by<ChosenByteSums, Finish> : backward_weight_by<ChosenSums, Finish>;
+    const auto backward = is_small(grad, layer, threads) ? backward_weight_by<ChosenByteSums, Finish>
+                                                         : backward_weight_by<ChosenSums, Finish>;
     backward(grad, x, layer, threads, finish);
 }
 

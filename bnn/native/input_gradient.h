@@ -7,6 +7,7 @@
 #include "gradients_by_tiles.h"
 #else
 #include "gradients_by_tables.h"
+#include "shared_tables.h"
 #endif
 #include "wide.h"
 
@@ -33,41 +34,52 @@ class ScaledSums {
     // Stores some channels of `count` pixels.
     void store(const Taps& taps, int64_t first, int64_t count, int64_t channel, int64_t channels,
                const int32_t* sums) const {
-        const ScaledSums self = *this;  // which no store can change, so that its members stay in registers
         taps.for_own_stretches(first, count, [&](int64_t image, int64_t pixel, int64_t distance, int64_t pixels) {
-            const int64_t at = pixel * self.channels_ + channel, step = distance * self.channels_;
-            self.store_stretch(image * self.image_elements_ + at, image * self.row_bits_ + at, step, pixels, channels,
-                               sums);
+            store_run(image, pixel, distance, pixels, channel, channels, sums);
             sums += pixels * kColumns;
         });
     }
 
-   private:
-    void store_stretch(int64_t at, int64_t bit, int64_t step, int64_t pixels, int64_t channels,
-                       const int32_t* sums) const {
-        for (int64_t i = 0; i < pixels; ++i, sums += kColumns, at += step, bit += step) {
-            const uint32_t low = planes_ ? load_bits(codes_, bit, channels) : 0;
-            const uint32_t high = planes_ > 1 ? load_bits(codes_ + plane_bytes_, bit, channels) : 0;
-            const uint32_t outside = outside_ ? load_bits(outside_, bit, channels) : 0;
-            for (int64_t c = 0; c < channels; c += kWide) {
-                store_lanes(sums + c, at + c, minimum(kWide, channels - c), low >> c, high >> c, outside >> c);
-            }
-        }
+    // Stores some channels of pixels of an image that lie `distance` apart.
+    void store_run(int64_t image, int64_t pixel, int64_t distance, int64_t pixels, int64_t channel, int64_t channels,
+                   const int32_t* sums) const {
+        const int64_t at = pixel * channels_ + channel, bit = image * row_bits_ + at;
+        const bool in_bytes = bit % 8 == 0 && channels_ % 8 == 0 && channels % kWide == 0;
+        const auto stored = in_bytes ? &ScaledSums::store_stretch<true> : &ScaledSums::store_stretch<false>;
+        (this->*stored)(image * image_elements_ + at, bit, distance * channels_, pixels, channels, sums);
     }
 
-    void store_lanes(const int32_t* sums, int64_t at, int64_t count, uint32_t low, uint32_t high,
-                     uint32_t outside) const {
-        Wide value = load_sums(sums) * scale_;
-        if (planes_) {
-            const Truths odd = truths_of(low);
-            Wide slope = choose_wide(odd, slopes_[1], slopes_[0]);
-            if (planes_ > 1) {
-                slope = choose_wide(truths_of(high), choose_wide(odd, slopes_[3], slopes_[2]), slope);
+   private:
+    // `in_bytes`: the bits of any vector of elements, all of which there are, begin at a byte.
+    template <bool in_bytes>
+    void store_stretch(int64_t at, int64_t bit, int64_t step, int64_t pixels, int64_t channels,
+                       const int32_t* sums) const {
+        const ScaledSums self = *this;  // which no store can change, so that its members stay in registers
+        const uint8_t* high_codes = codes_ + plane_bytes_;
+        for (int64_t i = 0; i < pixels; ++i, sums += kColumns, at += step, bit += step) {
+            for (int64_t c = 0; c < channels; c += kWide) {
+                const int64_t count = in_bytes ? kWide : minimum(kWide, channels - c);
+                const auto load = [&](const uint8_t* bits) {
+                    return in_bytes ? load_truths(bits + static_cast<uint64_t>(bit + c) / 8, kWide)
+                                    : truths_of(load_bits(bits, bit + c, count));
+                };
+                Wide value = load_sums(sums + c) * self.scale_;
+                if (self.planes_) {
+                    const Truths odd = load(self.codes_);
+                    Wide slope = choose_wide(odd, self.slopes_[1], self.slopes_[0]);
+                    if (self.planes_ > 1) {
+                        const Wide higher = choose_wide(odd, self.slopes_[3], self.slopes_[2]);
+                        slope = choose_wide(load(high_codes), higher, slope);
+                    }
+                    value *= slope;
+                }
+                if (self.base_) {
+                    const Wide base = load_wide(self.base_ + at + c, count);
+                    value += self.outside_ ? select_wide(opposite(load(self.outside_)), base) : base;
+                }
+                store_wide(self.out_ + at + c, value, count);
             }
-            value *= slope;
         }
-        if (base_) value += select_wide(truths_of(~outside), load_wide(base_ + at, count));
-        store_wide(out_ + at, value, count);
     }
 
     int64_t image_elements_, channels_, row_bits_, plane_bytes_;
@@ -83,6 +95,11 @@ template <class Float>
 void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Float* out, const Layer& layer,
                     const bnn::Slopes& slopes, int threads) {
     const ScaledSums<Float> result(layer, scale, slopes, out);
+#ifndef BNN_HAS_DOT_PRODUCTS
+    if (SharedTables::serve(layer) && is_small(grad, layer, threads)) {
+        return SharedTables(layer, threads).backward_input(grad, weight, result, threads);
+    }
+#endif
     for (int64_t phase = 0; phase < Taps::phases(layer.window); ++phase) {
         const Taps taps(layer.window, phase, layer.outputs, layer.out_pixels * layer.outputs);
         backward_input_of(taps, grad, weight, layer, result, threads);

@@ -61,6 +61,9 @@ inline Mask if_negative(Mask v) { return v >> 31; }
 inline Mask mask_of(uint8_t byte) {
 #ifdef __AVX512VL__
     return (Mask)_mm256_movm_epi32(byte);
+#elif defined(__AVX2__)
+    const __m256i lanes = (__m256i)kBitOfLane;
+    return (Mask)_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi8(static_cast<char>(byte)), lanes), lanes);
 #else
     return if_negative(-(kBitOfLane & static_cast<int32_t>(byte)));
 #endif
@@ -87,10 +90,22 @@ inline uint8_t byte_of(Mask mask) {
 // The lanes of a mask, zero elsewhere, where even a NaN is dropped.
 inline Octet select(Mask mask, Octet v) { return (Octet)(mask & (Mask)v); }
 // GCC takes `mask ? a : b` and `a > b` apart, lane by lane, where the registers are narrower.
-inline Mask choose(Mask mask, Mask a, Mask b) { return (mask & a) | (~mask & b); }
+inline Mask choose(Mask mask, Mask a, Mask b) {
+#ifdef __AVX2__
+    return (Mask)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)mask);
+#else
+    return (mask & a) | (~mask & b);
+#endif
+}
 inline Octet choose(Mask mask, Octet a, Octet b) { return (Octet)choose(mask, (Mask)a, (Mask)b); }
 inline Octet magnitude(Octet v) { return (Octet)((Mask)v & 0x7FFFFFFF); }
-inline Mask is_nan(Octet v) { return if_negative(0x7F800000 - (Mask)magnitude(v)); }
+inline Mask is_nan(Octet v) {
+#ifdef __AVX2__
+    return (Mask)_mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
+#else
+    return if_negative(0x7F800000 - (Mask)magnitude(v));
+#endif
+}
 
 inline Octet floats_of(Mask v) {
 #ifdef __aarch64__
@@ -283,7 +298,7 @@ inline void store_octet(BFloat16* to, Octet v) {
     vst1q_u16(reinterpret_cast<uint16_t*>(to), vcombine_u16(halves[0], halves[1]));
 #else
     const Words word = (Words)v, rounded = (word + 0x7FFF + (word >> 16 & 1)) >> 16, nan = (Words)is_nan(v);
-    const HalfWords halves = narrowed((rounded & ~nan) | (0x7FC0 & nan));
+    const HalfWords halves = narrowed((Words)choose((Mask)nan, Mask{} + 0x7FC0, (Mask)rounded));
     std::memcpy(static_cast<void*>(to), &halves, sizeof halves);
 #endif
 }

@@ -46,12 +46,12 @@ struct ShortRow {
     static constexpr Element kOffset = 0;  // of each sum
 };
 
-// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][columns].
+// Of 4 * quads rows of columns, `row_step` bytes apart, to tables[quads][16][length], of which columns are filled.
 template <class Row>
-[[gnu::noinline]] void make_tables(const int8_t* rows, int64_t row_step, int64_t quads, typename Row::Element* tables) {
+[[gnu::noinline]] void make_tables(const int8_t* rows, int64_t row_step, int64_t quads, typename Row::Element* tables,
+                                   int64_t length = Row::kVectors * Row::kEach) {
     using Vector = typename Row::Vector;
-    constexpr int columns = Row::kVectors * Row::kEach;
-    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * row_step, tables += 16 * columns) {
+    for (int64_t quad = 0; quad < quads; ++quad, rows += 4 * row_step, tables += 16 * length) {
 #pragma GCC unroll 8
         for (int v = 0; v < Row::kVectors; ++v) {
             Vector twice[4], sums[16];
@@ -70,7 +70,7 @@ template <class Row>
             }
 #pragma GCC unroll 16
             for (int choice = 0; choice < 16; ++choice) {
-                store_any(tables + choice * columns + v * Row::kEach, sums[choice]);
+                store_any(tables + choice * length + v * Row::kEach, sums[choice]);
             }
         }
     }

@@ -65,24 +65,30 @@ inline ByteColumns upper_halves(ByteColumns a, ByteColumns b) {
 typedef Sixteen ByteColumns;
 #endif
 
+// Byte j of row i becomes byte i of row j, in each block.
+inline void transpose_bytes(ByteColumns (&rows)[16]) {
+#pragma GCC unroll 4
+    for (int round = 0; round < 4; ++round) {
+        ByteColumns next[16];
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            next[2 * i] = lower_halves(rows[i], rows[i + 8]);
+            next[2 * i + 1] = upper_halves(rows[i], rows[i + 8]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) rows[i] = next[i];
+    }
+}
+
 // 32 bytes from each of from[rows] to to[32][rows]; `rows`: a multiple of 16.
 template <int rows>
 [[gnu::noinline]] void transpose_bytes(const int8_t* const* from, int8_t* to) {
     for (int64_t row = 0; row < rows; row += 16) {
         for (int64_t column = 0; column < 32; column += sizeof(ByteColumns)) {
-            ByteColumns block[16], next[16];
+            ByteColumns block[16];
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) std::memcpy(block + i, from[row + i] + column, sizeof(ByteColumns));
-#pragma GCC unroll 4
-            for (int round = 0; round < 4; ++round) {
-#pragma GCC unroll 8
-                for (int i = 0; i < 8; ++i) {
-                    next[2 * i] = lower_halves(block[i], block[i + 8]);
-                    next[2 * i + 1] = upper_halves(block[i], block[i + 8]);
-                }
-#pragma GCC unroll 16
-                for (int i = 0; i < 16; ++i) block[i] = next[i];
-            }
+            transpose_bytes(block);
 #pragma GCC unroll 16
             for (int i = 0; i < 16; ++i) {
                 for (int64_t half = 0; half < static_cast<int64_t>(sizeof(ByteColumns)); half += 16) {

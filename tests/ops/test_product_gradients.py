@@ -232,6 +232,11 @@ class TestNativeProducts:
         x_shape, weight_shape = [images, channels * groups, *size], [outputs * groups, channels, *kernel]
         check_slopes(x_shape, weight_shape, window._replace(groups=groups), seed, dtype)
 
+    def test_slopes_of_groups_that_begin_within_a_byte(self) -> None:
+        for channels in (33, 12):  # whole bytes of all groups together
+            window = Window.of(padding=1, groups=8)
+            check_slopes([2, 8 * channels, 5, 5], [16, channels, 3, 3], window, 0, torch.bfloat16)
+
     @pytest.mark.parametrize("features", [64, 77])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     def test_slopes_of_a_fully_connected_layer(self, features: int, dtype: torch.dtype) -> None:
@@ -270,6 +275,50 @@ class TestNativeProducts:
             for x in (bits, 255 - bits):
                 check("linear_backward_weight", deep, torch.tensor(1.0), x, 40)
                 check("linear_backward_input", deep, torch.tensor(1.0), x[:290], 40, torch.float32)
+
+    @pytest.mark.parametrize(
+        ("images", "channels", "outputs", "size", "kernel", "window"),
+        [
+            (9, 16, 16, (8, 8), (3, 3), Window.of(padding=1)),
+            (1, 20, 10, (33, 37), (3, 3), Window.of(padding=1)),  # outputs of no whole quad, a row wider than a vector
+            (3, 9, 33, (19, 23), (3, 3), Window.of()),
+            (40, 5, 3, (4, 5), (3, 3), Window.of(padding=2)),
+            (2, 8, 6, (17, 40), (5, 5), Window.of(padding=2, dilation=2)),
+            (30, 4, 7, (1, 40), (1, 4), Window.of(padding=(0, 3))),
+            (14, 24, 20, (40, 1), (3, 1), Window.of(padding=(5, 0))),  # more padding than the kernel reaches
+            (6, 24, 20, (9, 10), (2, 2), Window.of(padding=2)),
+            (5, 31, 40, (15, 18), (3, 3), Window.of(stride=2, padding=1)),  # phases that read beyond the last sums
+            (9, 17, 12, (9, 11), (3, 3), Window.of(stride=(1, 3), padding=(0, 1))),
+            (9, 16, 12, (13, 10), (2, 2), Window.of(stride=(3, 1))),  # phases without a tap
+            (3, 100, 250, (16, 16), (3, 3), Window.of(padding=1)),  # more sums than shorts hold
+            (2, 8, 24, (20, 20), (11, 11), Window.of(padding=5)),
+            (2, 8, 24, (20, 20), (12, 12), Window.of(padding=6)),  # more taps than shorts hold the sums of
+            (1, 3, 4, (30, 200), (5, 2), Window.of(padding=2)),  # rows as long as 16 bits hold their offsets
+            (1, 3, 4, (30, 260), (5, 2), Window.of(padding=2)),
+        ],
+    )
+    def test_gradients_of_5_bits_by_tables_that_taps_share(
+        self,
+        images: int,
+        channels: int,
+        outputs: int,
+        size: tuple[int, int],
+        kernel: tuple[int, int],
+        window: Window,
+    ) -> None:
+        x_shape, weight_shape = [images, channels, *size], [outputs, channels, *kernel]
+        q = random_integers(*window.output_shape(x_shape, weight_shape), seed=0, largest=15)
+        weight, scale = random_bits(outputs, math.prod(weight_shape[1:]), 1), torch.tensor(0.37)
+        ones = pack(torch.ones(outputs, math.prod(weight_shape[1:])))
+        base = torch.randn(x_shape, generator=generator(2)).bfloat16()
+        codes = random_codes(2, images, math.prod(x_shape[1:]), 3)
+        args = (weight_shape, x_shape, window)
+        check("conv2d_backward_input", q, scale, weight, *args, torch.float32)
+        for sign in (-15, 15):
+            check("conv2d_backward_input", torch.full_like(q, sign), scale, ones, *args, torch.float32)
+        for outside in (None, codes[1]):
+            more = (codes, SLOPES[1], base, torch.bfloat16, outside)
+            check("conv2d_backward_input_slopes", q, scale, weight, *args, *more)
 
     def test_one_gradient_beyond_those_of_5_bits(self) -> None:
         q, window = random_integers(1, 40, 60, 60, seed=0, largest=15), Window.of(padding=1)
