@@ -73,13 +73,6 @@ class Taps {
         });
     }
 
-    // The offset of the pixel that a tap leads to, or kNowhere, for `count` near pixels of the batch from `first` on.
-    void follow(int64_t index, int64_t first, int64_t count, int64_t* offsets) const {
-        for_stretches(index, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
-            for (int64_t i = 0; i < pixels; ++i) *offsets++ = offset == kNowhere ? kNowhere : offset + i * distance;
-        });
-    }
-
     // Calls task(image, pixel in the image, distance, pixels) for each stretch of near pixels of the input themselves.
     template <class Task>
     void for_own_stretches(int64_t first, int64_t count, const Task& task) const {
