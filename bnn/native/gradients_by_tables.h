@@ -5,6 +5,7 @@
 #include "gradient.h"
 #include "byte_tables.h"
 #include "octet.h"
+#include "shifted_channels.h"
 
 namespace {
 
@@ -266,9 +267,9 @@ void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t o
 
 // Calls finish(first output, outputs, first element, elements, sums[element][output], excess[output]) for parts of the
 // weight's gradient, which is sums - excess, of kColumns outputs and elements at most. A task owns some outputs and some
-// panels of a group's elements and goes through all pixels, a chunk at a time, so that its sums stay in its cache. A pixel
-// that a tap does not lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice
-// the excess.
+// panels of a group's elements and goes through all pixels, a chunk at a time, so that its sums stay in its cache; or, where
+// there are fewer such tasks than threads, through a slice of the pixels. A pixel that a tap does not lead to counts as if
+// its bit were clear: the sum of what there is, less the sum of all, is twice the excess.
 template <template <int> class Chosen, class Finish>
 void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
     const Window& window = layer.window;
@@ -277,73 +278,114 @@ void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer
     const int64_t task_outputs = round_up(minimum(layer.group_outputs, kTaskOutputs), kTableColumns);
     const int64_t output_blocks = divide_up(layer.group_outputs, task_outputs), blocks = layer.groups * output_blocks;
     const int64_t needed = divide_up(panels, kMostPanels * kTableColumns / task_outputs);
-    const int64_t parts = minimum(panels, blocks % threads ? round_up(needed, threads) : needed);
+    const bool is_narrow = blocks * needed < threads;
+    const int64_t parts = is_narrow ? needed : minimum(panels, blocks % threads ? round_up(needed, threads) : needed);
+    const int64_t chunks = divide_up(pixels, kDepth), slices = is_narrow ? maximum(minimum(threads, chunks), 1) : 1;
+    const int64_t tasks = blocks * parts, rooms = is_narrow ? tasks * slices : threads;
     const int64_t part_panels = divide_up(panels, parts);
     const int64_t most_rows = part_panels * minimum(kColumns, layer.group_channels) + layer.taps + 1;
-    const Buffer word_parts(threads, kBlocks * most_rows * sizeof(uint32_t));
-    const TableScratch scratch(threads, most_rows, task_outputs);
-    parallel_for(blocks * parts, threads, [&](int64_t task, int thread) {
-        const int64_t part = task % parts, group = task / parts / output_blocks;
-        const int64_t output = task / parts % output_blocks * task_outputs;
-        const int64_t outputs = minimum(task_outputs, layer.group_outputs - output);
-        const int64_t first_panel = part * panels / parts, end_panel = (part + 1) * panels / parts;
-        const int64_t first_tap = first_panel / layer.channel_panels;
-        const auto row_of = [&](int64_t panel) {  // the first of a panel's elements
-            const auto before = [&](int64_t index) {
-                return index / layer.channel_panels * layer.group_channels + index % layer.channel_panels * kColumns;
-            };
-            return before(panel) - before(first_panel);
-        };
-        const int64_t elements = row_of(end_panel), some_taps = divide_up(end_panel, layer.channel_panels) - first_tap;
-        const int64_t count = elements + some_taps + 1;
-        uint32_t* words = word_parts.part<uint32_t>(thread);
-        int32_t* sums = scratch.sums.part<int32_t>(thread);
-        std::memset(sums, 0, scratch.parts * scratch.part_step() * sizeof(int32_t));
-        for (int64_t first = 0; first < pixels; first += kDepth) {
-            const int64_t some = minimum(kDepth, pixels - first);
-            for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+    const bool shifts = parts == 1 && ShiftedChannels::serve(layer);
+    const ShiftedChannels channels_of(layer);
+    const Buffer word_parts(rooms, kBlocks * most_rows * sizeof(uint32_t)),
+        channel_parts(rooms, shifts ? ShiftedChannels::bytes(layer) : 0);
+    const TableScratch scratch(static_cast<int>(rooms), most_rows, task_outputs);
+
+    // What of the gradient a task has.
+    struct Task {
+        int64_t group, output, outputs, first_panel, end_panel, first_tap, elements, count;
+    };
+    const auto elements_before = [&](int64_t panel) {
+        return panel / layer.channel_panels * layer.group_channels + panel % layer.channel_panels * kColumns;
+    };
+    const auto task_of = [&](int64_t index) {
+        Task task{};
+        const int64_t part = index % parts;
+        task.group = index / parts / output_blocks;
+        task.output = index / parts % output_blocks * task_outputs;
+        task.outputs = minimum(task_outputs, layer.group_outputs - task.output);
+        task.first_panel = part * panels / parts;
+        task.end_panel = (part + 1) * panels / parts;
+        task.first_tap = task.first_panel / layer.channel_panels;
+        task.elements = elements_before(task.end_panel) - elements_before(task.first_panel);
+        task.count = task.elements + divide_up(task.end_panel, layer.channel_panels) - task.first_tap + 1;
+        return task;
+    };
+
+    const auto add_up = [&](const Task& task, int64_t first_pixel, int64_t end_pixel, int room) {
+        uint32_t* words = word_parts.part<uint32_t>(room);
+        uint8_t* channels = channel_parts.part<uint8_t>(room);
+        std::memset(scratch.sums.part<int32_t>(room), 0, scratch.parts * scratch.part_step() * sizeof(int32_t));
+        for (int64_t first = first_pixel; first < end_pixel; first += kDepth) {
+            const int64_t some = minimum(kDepth, end_pixel - first), some_blocks = divide_up(some, kTableRows);
+            if (shifts) channels_of.load(x, first, task.group, channels);
+            for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
                 const int64_t tap = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
-                Blocks channel_words[kColumns];
-                uint64_t present[kChunkWords];
-                gather_channels(x, taps, tap, first, some, group * layer.group_channels + channel_panel * kColumns,
-                                layer.panel_channels(channel_panel), channel_words, present);
-                static_assert(sizeof present == sizeof(Blocks));
-                Blocks all_present;
-                std::memcpy(&all_present, present, sizeof present);
-                for (Blocks& words_of_channel : channel_words) words_of_channel &= all_present;
-                const int64_t some_blocks = divide_up(some, kTableRows);
-                store_columns(channel_words, layer.panel_channels(channel_panel), some_blocks, words + row_of(panel),
-                              count);
+                Blocks channel_words[kColumns], present;
+                if (shifts) {
+                    present = present_bits(taps, tap, first, some);
+                    channels_of.read(channels, channel_panel, tap, present, channel_words);
+                } else {
+                    uint64_t present_words[kChunkWords];
+                    gather_channels(x, taps, tap, first, some,
+                                    task.group * layer.group_channels + channel_panel * kColumns,
+                                    layer.panel_channels(channel_panel), channel_words, present_words);
+                    static_assert(sizeof present_words == sizeof present);
+                    std::memcpy(&present, present_words, sizeof present);
+                    for (Blocks& words_of_channel : channel_words) words_of_channel &= present;
+                }
+                store_columns(channel_words, layer.panel_channels(channel_panel), some_blocks,
+                              words + elements_before(panel) - elements_before(task.first_panel), task.count);
                 for (int64_t block = 0; block < some_blocks; ++block) {
-                    words[block * count + elements + tap - first_tap] = all_present[block];
-                    words[block * count + count - 1] = ~uint32_t{0};
+                    words[block * task.count + task.elements + tap - task.first_tap] = present[block];
+                    words[block * task.count + task.count - 1] = ~uint32_t{0};
                 }
             }
-            for (int64_t column = 0; column < outputs;) {
-                const int64_t columns = table_columns(outputs - column);
-                const int64_t there = minimum(columns, outputs - column);
+            for (int64_t column = 0; column < task.outputs;) {
+                const int64_t columns = table_columns(task.outputs - column);
+                const int64_t there = minimum(columns, task.outputs - column);
                 const auto add = columns == 64   ? add_chunk<Chosen, 64>
                                  : columns == 32 ? add_chunk<Chosen, 32>
                                                  : add_chunk<Chosen, 16>;
-                add(grad + first * layer.outputs + group * layer.group_outputs + output + column, layer.outputs, some,
-                    there, column, words, count, scratch, thread);
+                add(grad + first * layer.outputs + task.group * layer.group_outputs + task.output + column,
+                    layer.outputs, some, there, column, words, task.count, scratch, room);
                 column += there;
             }
         }
-        for (int64_t column = 0; column < outputs; column += kColumns) {
+    };
+
+    const auto finish_task = [&](const Task& task, const int32_t* sums) {
+        for (int64_t column = 0; column < task.outputs; column += kColumns) {
             const int32_t* of_outputs = sums + column / kColumns * scratch.part_step();
-            const int32_t* all = of_outputs + (count - 1) * kColumns;
-            for (int64_t panel = first_panel; panel < end_panel; ++panel) {
+            const int32_t* all = of_outputs + (task.count - 1) * kColumns;
+            for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
                 const int64_t tap = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
-                const int32_t* there = of_outputs + (elements + tap - first_tap) * kColumns;
+                const int32_t* there = of_outputs + (task.elements + tap - task.first_tap) * kColumns;
                 alignas(64) int32_t excess[kColumns];
                 for (int64_t i = 0; i < kColumns; ++i) excess[i] = (there[i] - all[i]) / 2;
-                finish(group * layer.group_outputs + output + column, minimum(kColumns, outputs - column),
+                const int64_t row = elements_before(panel) - elements_before(task.first_panel);
+                finish(task.group * layer.group_outputs + task.output + column,
+                       minimum(kColumns, task.outputs - column),
                        tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
-                       of_outputs + row_of(panel) * kColumns, excess);
+                       of_outputs + row * kColumns, excess);
             }
         }
+    };
+
+    parallel_for(tasks * slices, threads, [&](int64_t index, int thread) {
+        const int64_t slice = index % slices;
+        const Task task = task_of(index / slices);
+        const int room = is_narrow ? static_cast<int>(index) : thread;
+        add_up(task, slice * chunks / slices * kDepth, minimum((slice + 1) * chunks / slices * kDepth, pixels), room);
+        if (!is_narrow) finish_task(task, scratch.sums.part<int32_t>(room));
     });
+    for (int64_t index = 0; is_narrow && index < tasks; ++index) {
+        int32_t* sums = scratch.sums.part<int32_t>(index * slices);
+        for (int64_t slice = 1; slice < slices; ++slice) {
+            const int32_t* more = scratch.sums.part<int32_t>(index * slices + slice);
+            for (int64_t i = 0; i < scratch.parts * scratch.part_step(); ++i) sums[i] += more[i];
+        }
+        finish_task(task_of(index), sums);
+    }
 }
 
 template <class Finish>

@@ -260,7 +260,17 @@ class TestNativeProducts:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
             check_conv2d([3, 20, 9, 9], [70, 20, 3, 3], Window.of(padding=1), seed=0)
+            check_conv2d([9, 16, 12, 13], [20, 16, 3, 3], Window.of(padding=1), seed=0)
             check_linear(150, 33, 300, seed=1)
+
+    @pytest.mark.parametrize("size", [(12, 12), (3, 222), (3, 223), (3, 224), (40, 1)])
+    @pytest.mark.parametrize(("kernel", "dilation"), [((3, 3), 1), ((1, 5), 1), ((3, 3), 2)])
+    def test_weights_of_channels_in_whole_bytes(
+        self, size: tuple[int, int], kernel: tuple[int, int], dilation: int
+    ) -> None:
+        padding = [dilation * (k // 2) for k in kernel]
+        window = Window.of(padding=padding, dilation=dilation)
+        check_conv2d([5, 40, *size], [18, 40, *kernel], window, seed=0)
 
     def test_sums_reach_the_extremes_exactly(self) -> None:
         for sign in (-127, 127, -128, 15, -15, 16, -16):
