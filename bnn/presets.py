@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from torch import nn
 
 import bnn.optim
 from bnn.errors import RecipeError, near_match
-from bnn.layers import BinaryBlock, BinaryLayer
+from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer
 from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
 from bnn.quantizers.gradients import (
@@ -54,9 +53,11 @@ _BY_VALUES = {"betas": (0.0, 0.999), "row_squares": True, "limit_steps": 4.0, "e
 _BY_SIGNS = {"betas": (0.0, 0.0)}
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
-# Of the gradient of a convolution's product, which is summed over many pixels: kernels add up integers within ±15 in
-# less time than larger ones, and CNV ends as well. A perceptron does worse by them (benchmarks/records/accuracy.md).
-_CONVOLUTION_BITS = 5
+# Of the gradient of a convolution's product: kernels add up integers within ±15 in less time than larger ones, and CNV
+# ends as well. A perceptron does worse by them, and so does ResNet-8, whose input's gradients are sums over few outputs
+# (benchmarks/records/accuracy.md).
+_WIDE_BITS = 5
+_WIDE_OUTPUTS = 64
 
 Build = Callable[[], nn.Module]
 """Makes a network of `bnn.layers` and torch's own; a class of yours, or `lambda: network` of one that is ready.
@@ -154,8 +155,8 @@ def edge(
     After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits.
     Norms, scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer
     inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice. The
-    gradients of products are integers, of 5 bits behind convolutions and of 8 behind fully connected layers, rounded
-    at random so that they are right on average.
+    gradients of products are integers, of 5 bits behind convolutions of 64 outputs and more and of 8 behind others,
+    rounded at random so that they are right on average.
 
     Args:
         build: as of `prepare`, like the other arguments.
@@ -170,8 +171,8 @@ def edge(
     rounding = torch.Generator().manual_seed(seed)
     gradient = _packed_signs(rounding) if sign_gradients else None
     store = partial(AccumulatorStore, dtype=torch.float16, gradient_quantizer=gradient)
-    of_products = _of_products(rounding, sign_gradients=sign_gradients)
-    model = _binary_network(build, store, of_products, seed, keep_weights)
+    of_product = partial(_of_product, rounding, sign_gradients=sign_gradients)
+    model = _binary_network(build, store, of_product, seed, keep_weights)
     accumulators, others = _parameters(model)
     groups = [{"params": others, "lr": _NORM_RATE}]
     if accumulators:
@@ -225,8 +226,8 @@ def edge_min(
     rounding = torch.Generator().manual_seed(seed)
     gradient = _packed_signs(rounding) if sign_gradients else BFloat16Gradient()
     store = partial(AccumulatorStore, gain=_GAIN, gradient_quantizer=gradient)
-    of_products = _of_products(rounding, sign_gradients=sign_gradients, ternary_gradients=ternary_gradients)
-    model = _binary_network(build, store, of_products, seed, keep_weights)
+    of_product = partial(_of_product, rounding, sign_gradients=sign_gradients, ternary_gradients=ternary_gradients)
+    model = _binary_network(build, store, of_product, seed, keep_weights)
     accumulators, others = _parameters(model)
     in_bounds = [store.trained for _, store in named_stores(model) if store.quantizer and store.quantizer.projects]
     bounded = {id(parameter) for parameter in in_bounds}
@@ -253,20 +254,21 @@ def _packed_signs(rounding: torch.Generator) -> GradientQuantizer:
     return SignGradient(packed=True, scale="none", generator=rounding)
 
 
-def _of_products(
-    rounding: torch.Generator, *, sign_gradients: bool, ternary_gradients: bool = False
-) -> tuple[GradientQuantizer, GradientQuantizer]:
-    """Quantizers of the gradients of convolutions and of fully connected layers."""
-    of_rows = Int8Gradient(generator=rounding)
-    if sign_gradients:  # which want the finer sums
-        return of_rows, of_rows
-    return IntegerGradient(_CONVOLUTION_BITS, generator=rounding, ternary_weights=ternary_gradients), of_rows
+def _of_product(
+    rounding: torch.Generator, layer: BinaryLayer, *, sign_gradients: bool, ternary_gradients: bool = False
+) -> GradientQuantizer:
+    """The quantizer of the gradient of a layer's product."""
+    if not isinstance(layer, BinaryConv2d) or sign_gradients:  # signs want the finer sums
+        return Int8Gradient(generator=rounding)
+    is_wide = layer.store.shape[0] // layer.groups >= _WIDE_OUTPUTS
+    bits = _WIDE_BITS if is_wide else 8
+    return IntegerGradient(bits, generator=rounding, ternary_weights=ternary_gradients)
 
 
 def _binary_network(
     build: Build,
     accumulators: Callable[..., AccumulatorStore],
-    of_products: tuple[GradientQuantizer, GradientQuantizer],
+    of_product: Callable[[BinaryLayer], GradientQuantizer],
     seed: int,
     keep_weights: bool,
 ) -> nn.Module:
@@ -290,8 +292,7 @@ def _binary_network(
                 old, module.store = module.store, factory(module.store.shape)
                 if keep_weights:
                     module.store.assign(old.trained_value())
-            of_convolution, of_rows = of_products
-            module.grad_quantizer = copy.deepcopy(of_rows if module.window is None else of_convolution)
+            module.grad_quantizer = of_product(module)
         if isinstance(module, BinaryBlock):
             module.recompute = True
     if not keep_weights:

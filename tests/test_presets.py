@@ -317,6 +317,17 @@ def test_gradients_of_products_are_integers(preset, bits):
     assert used == set(step.generators.values()), "checkpoints keep what roundings draw from"
 
 
+@pytest.mark.parametrize("preset", ["edge", "edge-min", "edge-fast"])
+def test_gradients_that_are_sums_over_few_outputs_have_more_bits(preset):
+    step = prepare(preset, resnet8, input_shape=(3, 32, 32))
+    layers = [module for module in step.model.modules() if isinstance(module, BinaryLayer)]
+    widths = [(module.store.shape[0], module.grad_quantizer.storage_bits) for module in layers]
+    assert widths == [(16, 8), (16, 8), (32, 8), (32, 8), (64, 5), (64, 5)]
+    for groups, bits in ((2, 5), (4, 8)):  # of 64 and 32 outputs
+        block = partial(BinaryBlock, BinaryConv2d(64, 128, 3, groups=groups), nn.BatchNorm2d(128))
+        assert prepare(preset, block, input_shape=(64, 8, 8)).model.product.grad_quantizer.storage_bits == bits
+
+
 def gradients_seen(step):
     """Types and dtypes of the gradients that come to the accumulators in a step, and whether one is left then."""
     accumulators = [parameter for parameter in step.model.parameters() if is_accumulator(parameter)]
