@@ -96,8 +96,13 @@ void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Floa
                     const bnn::Slopes& slopes, int threads) {
     const ScaledSums<Float> result(layer, scale, slopes, out);
 #ifndef BNN_HAS_DOT_PRODUCTS
-    if (SharedTables::serve(layer) && is_small(grad, layer, threads)) {
-        return SharedTables(layer, threads).backward_input(grad, weight, result, threads);
+    if (SharedTables<SharedShorts>::serve(layer) || SharedTables<SharedBytes>::serve(layer)) {
+        if (is_small(grad, layer, threads)) {
+            return SharedTables<SharedBytes>(layer, threads).backward_input(grad, weight, result, threads);
+        }
+        if (SharedTables<SharedShorts>::serve(layer)) {
+            return SharedTables<SharedShorts>(layer, threads).backward_input(grad, weight, result, threads);
+        }
     }
 #endif
     for (int64_t phase = 0; phase < Taps::phases(layer.window); ++phase) {

@@ -1,4 +1,4 @@
-// The gradient of a convolution's input by tables of byte_tables.h that all taps share.
+// The gradient of a convolution's input by tables, of tables.h or byte_tables.h, that all taps share.
 //
 // The pixels of all images are laid out on a line, row behind row, with zeros between rows and between images that serve as
 // the padding of both neighbours. A tap then leads from any position to the one at a constant distance, so that the sums of
@@ -78,6 +78,8 @@ class Line {
     int64_t pitch_[2];
 };
 
+typedef int32_t EightSums __attribute__((vector_size(32)));
+
 // 16 bytes from each of from[32], from a column on, to to[16][32].
 [[gnu::noinline]] void transpose_sixteen(const int8_t* const* from, int64_t column, int8_t* to) {
     for (int64_t row = 0; row < 32; row += sizeof(ByteColumns)) {
@@ -94,40 +96,94 @@ class Line {
     }
 }
 
-// Adds to sums[channel][kBandStep], as add_chosen_bytes does, what each channel's offsets choose from `tables`.
-template <bool first>
-[[gnu::noinline]] void add_shared(const uint8_t* tables, const uint16_t* offsets, int64_t pairs, int64_t channels,
-                                  uint16_t* sums) {
-    using Row = ByteRow<kTile>;
-    using Bytes = typename Row::Vector;
-    using Shorts = typename Row::Shorts;
-    for (int64_t channel = 0; channel < channels; ++channel, sums += kBandStep) {
-        Shorts both[Row::kVectors] = {}, odd[Row::kVectors] = {};
-        if (!first) {
+// Sums of gradients within ±kSmallByte, from tables of bytes: see byte_tables.h.
+struct SharedBytes {
+    using Element = uint8_t;
+    template <int columns>
+    using Row = ByteRow<columns>;
+    static constexpr int64_t kMostQuads = 2 * kMostPairs;  // whose sums a short holds
+
+    // Adds to sums[channel][kBandStep], as add_chosen_bytes does, what each channel's offsets choose from `tables`.
+    template <bool first>
+    [[gnu::noinline]] static void add(const uint8_t* tables, const uint16_t* offsets, int64_t quads, int64_t channels,
+                                      uint16_t* sums) {
+        using Tile = ByteRow<kTile>;
+        using Bytes = typename Tile::Vector;
+        using Shorts = typename Tile::Shorts;
+        for (int64_t channel = 0; channel < channels; ++channel, sums += kBandStep) {
+            Shorts both[Tile::kVectors] = {}, odd[Tile::kVectors] = {};
+            if (!first) {
 #pragma GCC unroll 4
-            for (int v = 0; v < Row::kVectors; ++v) {
-                both[v] = load_any<Shorts>(sums + v * Row::kBytes);
-                odd[v] = load_any<Shorts>(sums + v * Row::kBytes + Row::kBytes / 2);
+                for (int v = 0; v < Tile::kVectors; ++v) {
+                    both[v] = load_any<Shorts>(sums + v * Tile::kBytes);
+                    odd[v] = load_any<Shorts>(sums + v * Tile::kBytes + Tile::kBytes / 2);
+                }
             }
-        }
-        for (int64_t pair = 0; pair < pairs; ++pair, offsets += 2) {
-            const uint8_t *left = tables + offsets[0], *right = tables + offsets[1];
+            for (int64_t quad = 0; quad < quads; quad += 2, offsets += 2) {
+                const uint8_t *left = tables + offsets[0], *right = tables + offsets[1];
 #pragma GCC unroll 4
-            for (int v = 0; v < Row::kVectors; ++v) {
-                const Shorts sum = (Shorts)(load_any<Bytes>(left + v * Row::kBytes) +
-                                            load_any<Bytes>(right + v * Row::kBytes));
-                both[v] += sum;
-                odd[v] += sum >> 8;
+                for (int v = 0; v < Tile::kVectors; ++v) {
+                    const Shorts sum = (Shorts)(load_any<Bytes>(left + v * Tile::kBytes) +
+                                                load_any<Bytes>(right + v * Tile::kBytes));
+                    both[v] += sum;
+                    odd[v] += sum >> 8;
+                }
             }
-        }
 #pragma GCC unroll 4
-        for (int v = 0; v < Row::kVectors; ++v) {
-            store_any(sums + v * Row::kBytes, both[v]);
-            store_any(sums + v * Row::kBytes + Row::kBytes / 2, odd[v]);
+            for (int v = 0; v < Tile::kVectors; ++v) {
+                store_any(sums + v * Tile::kBytes, both[v]);
+                store_any(sums + v * Tile::kBytes + Tile::kBytes / 2, odd[v]);
+            }
         }
     }
-}
 
+    // The sums of 16 positions of a channel, from the one at `at` on, to which `quads` quads were added.
+    static void widen(const uint16_t* sums, int64_t at, int64_t quads, EightSums& low, EightSums& high) {
+        using Tile = ByteRow<kTile>;
+        const EightSums offset = EightSums{} + static_cast<int32_t>(kQuadOffset * quads);
+        const uint16_t* from = sums + at / Tile::kBytes * Tile::kBytes + at % Tile::kBytes / 2;
+        const Pairs odd = load_any<Pairs>(from + Tile::kBytes / 2), even = load_any<Pairs>(from) - (odd << 8);
+        low = __builtin_convertvector(lower_halves(even, odd), EightSums) - offset;
+        high = __builtin_convertvector(upper_halves(even, odd), EightSums) - offset;
+    }
+};
+
+// Sums of any gradients, from tables of shorts.
+struct SharedShorts {
+    using Element = int16_t;
+    template <int columns>
+    using Row = ShortRow<columns>;
+    static constexpr int64_t kMostQuads = kMostBlocks * kQuads;
+
+    template <bool first>
+    [[gnu::noinline]] static void add(const int16_t* tables, const uint16_t* offsets, int64_t quads, int64_t channels,
+                                      uint16_t* sums) {
+        using Tile = ShortRow<kTile>;
+        using Shorts = typename Tile::Vector;
+        for (int64_t channel = 0; channel < channels; ++channel, sums += kBandStep, offsets += quads) {
+            Shorts all[Tile::kVectors] = {};
+            if (!first) {
+#pragma GCC unroll 8
+                for (int v = 0; v < Tile::kVectors; ++v) all[v] = load_any<Shorts>(sums + v * Tile::kEach);
+            }
+            for (int64_t quad = 0; quad < quads; ++quad) {
+                const int16_t* chosen = tables + offsets[quad];
+#pragma GCC unroll 8
+                for (int v = 0; v < Tile::kVectors; ++v) all[v] += load_any<Shorts>(chosen + v * Tile::kEach);
+            }
+#pragma GCC unroll 8
+            for (int v = 0; v < Tile::kVectors; ++v) store_any(sums + v * Tile::kEach, all[v]);
+        }
+    }
+
+    static void widen(const uint16_t* sums, int64_t at, int64_t, EightSums& low, EightSums& high) {
+        typedef int16_t Eight __attribute__((vector_size(16)));
+        low = __builtin_convertvector(load_any<Eight>(sums + at), EightSums);
+        high = __builtin_convertvector(load_any<Eight>(sums + at + 8), EightSums);
+    }
+};
+
+template <class Sums>
 class SharedTables {
    public:
     SharedTables(const Layer& layer, int threads)
@@ -139,7 +195,7 @@ class SharedTables {
           taps_(1, layer.taps * sizeof(int64_t)),
           zeros_(1, layer.outputs),
           offsets_(blocks_, part_channels_ * layer.taps * kBlockQuads * sizeof(uint16_t)),
-          tables_(threads, kBlockQuads * 16 * length_),
+          tables_(threads, kBlockQuads * 16 * length_ * sizeof(Element)),
           shorts_(threads, line_.phases() * part_channels_ * kBandStep * sizeof(uint16_t)),
           sums_(threads, (line_.phases() * part_channels_ + 7) * kBandStep * sizeof(int32_t)) {
         for (int64_t phase = 0; phase < line_.phases(); ++phase) {
@@ -156,7 +212,7 @@ class SharedTables {
         const Window& window = layer.window;
         const Line line(window);
         const int64_t pixels = window.size[0] * window.size[1], positions = line.of_image() * line.phases();
-        return layer.groups == 1 && layer.taps > 1 && layer.taps * kBlockQuads / 2 <= kMostPairs &&
+        return layer.groups == 1 && layer.taps > 1 && layer.taps * kBlockQuads <= Sums::kMostQuads &&
                line.phases() <= kMostPhases && kBand + line.reach() <= kMostLength - 32 &&
                layer.group_channels * positions <= 100 * pixels && window.images * pixels >= 2 * kBand;
     }
@@ -175,6 +231,8 @@ class SharedTables {
     }
 
    private:
+    using Element = typename Sums::Element;
+
     // An even number, so that they make pairs.
     int64_t quads_of(int64_t block) const {
         return minimum(kBlockQuads, divide_up(layer_.outputs - block * kBlockOutputs, 8) * 2);
@@ -209,7 +267,7 @@ class SharedTables {
 
     // The sums of a band's positions, sums[phase][channel][kBandStep].
     void add_up(const int8_t* grad, int64_t begin, int64_t count, int64_t channels, int thread) const {
-        uint8_t* tables = tables_.part<uint8_t>(thread);
+        Element* tables = tables_.template part<Element>(thread);
         const int64_t first = begin + line_.least(), length = round_up(count + line_.reach(), 32);
         const int8_t* pixels[kMostLength];
         for (int64_t i = 0; i < length; ++i) pixels[i] = zeros_.part<int8_t>(0);
@@ -219,33 +277,33 @@ class SharedTables {
             const int8_t* from = grad + ((image * size[0] + row) * size[1] + column) * layer_.outputs;
             for (int64_t i = 0; i < run; ++i) pixels[index + i] = from + i * layer_.outputs;
         });
-        int64_t pairs = 0;  // of quads, of each tap
+        int64_t added = 0;  // quads of each tap
         bool is_first = true;
         for (int64_t block = 0; block < blocks_; ++block) {
             make_band(pixels, length, block, tables);
             const uint16_t* offsets = offsets_.part<uint16_t>(block);
             const int64_t quads = quads_of(block);
-            const auto add = pairs ? add_shared<false> : add_shared<true>;
+            const auto add = added ? Sums::template add<false> : Sums::template add<true>;
             for (int64_t phase = 0; phase < line_.phases(); ++phase) {
                 uint16_t* shorts = shorts_.part<uint16_t>(thread) + phase * channels * kBandStep;
                 for (int64_t tile = 0; tile < count; tile += kTile) {
-                    add(tables + tile, offsets, taps_of(phase) * quads / 2, channels, shorts + tile);
+                    add(tables + tile, offsets, taps_of(phase) * quads, channels, shorts + tile);
                 }
                 offsets += channels * taps_of(phase) * quads;
             }
-            pairs += quads / 2;
-            if (block + 1 == blocks_ || layer_.taps * (pairs + kBlockQuads / 2) > kMostPairs) {
+            added += quads;
+            if (block + 1 == blocks_ || layer_.taps * (added + kBlockQuads) > Sums::kMostQuads) {
                 for (int64_t phase = 0; phase < line_.phases(); ++phase) {
-                    flush(phase, pairs * taps_of(phase), is_first, round_up(count, kTile), channels, thread);
+                    flush(phase, added * taps_of(phase), is_first, round_up(count, kTile), channels, thread);
                 }
-                pairs = 0;
+                added = 0;
                 is_first = false;
             }
         }
     }
 
     // tables[quad][16][length_] of a block.
-    void make_band(const int8_t* const* pixels, int64_t count, int64_t block, uint8_t* tables) const {
+    void make_band(const int8_t* const* pixels, int64_t count, int64_t block, Element* tables) const {
         const int64_t output = block * kBlockOutputs, some = minimum(kBlockOutputs, layer_.outputs - output);
         const int64_t quads = quads_of(block);
         alignas(64) int8_t copies[32][kBlockOutputs] = {}, rows[kBlockOutputs * 32];
@@ -258,23 +316,18 @@ class SharedTables {
                 for (int64_t i = 0; i < 32; ++i) std::memcpy(copies[i], pixels[at + i] + output, some);
                 transpose_sixteen(of_copies, 0, rows);
             }
-            make_tables<ByteRow<32>>(rows, 32, quads, tables + at, length_);
+            make_tables<typename Sums::template Row<32>>(rows, 32, quads, tables + at, length_);
         }
     }
 
-    // Adds the shorts of a phase, of `pairs` pairs, to its sums.
-    void flush(int64_t phase, int64_t pairs, bool is_first, int64_t count, int64_t channels, int thread) const {
-        using Row = ByteRow<kTile>;
-        typedef int32_t EightSums __attribute__((vector_size(32)));
-        const EightSums offset = EightSums{} + static_cast<int32_t>(2 * kQuadOffset * pairs);
+    // Adds the shorts of a phase, of `quads` quads, to its sums.
+    void flush(int64_t phase, int64_t quads, bool is_first, int64_t count, int64_t channels, int thread) const {
         const uint16_t* shorts = shorts_.part<uint16_t>(thread) + phase * channels * kBandStep;
         int32_t* sums = sums_.part<int32_t>(thread) + phase * channels * kBandStep;
         for (int64_t channel = 0; channel < channels; ++channel, shorts += kBandStep, sums += kBandStep) {
             for (int64_t at = 0; at < count; at += 16) {
-                const uint16_t* from = shorts + at / Row::kBytes * Row::kBytes + at % Row::kBytes / 2;
-                const Pairs odd = load_any<Pairs>(from + Row::kBytes / 2), even = load_any<Pairs>(from) - (odd << 8);
-                EightSums low = __builtin_convertvector(lower_halves(even, odd), EightSums) - offset;
-                EightSums high = __builtin_convertvector(upper_halves(even, odd), EightSums) - offset;
+                EightSums low, high;
+                Sums::widen(shorts, at, quads, low, high);
                 if (!is_first) {
                     low += load_any<EightSums>(sums + at);
                     high += load_any<EightSums>(sums + at + 8);

@@ -307,8 +307,10 @@ class TestNativeProducts:
             (1, 3, 4, (30, 260), (5, 2), Window.of(padding=2)),
         ],
     )
-    def test_gradients_of_5_bits_by_tables_that_taps_share(
+    @pytest.mark.parametrize("largest", [15, 127])
+    def test_gradients_by_tables_that_taps_share(
         self,
+        largest: int,
         images: int,
         channels: int,
         outputs: int,
@@ -317,14 +319,14 @@ class TestNativeProducts:
         window: Window,
     ) -> None:
         x_shape, weight_shape = [images, channels, *size], [outputs, channels, *kernel]
-        q = random_integers(*window.output_shape(x_shape, weight_shape), seed=0, largest=15)
+        q = random_integers(*window.output_shape(x_shape, weight_shape), seed=0, largest=largest)
         weight, scale = random_bits(outputs, math.prod(weight_shape[1:]), 1), torch.tensor(0.37)
         ones = pack(torch.ones(outputs, math.prod(weight_shape[1:])))
         base = torch.randn(x_shape, generator=generator(2)).bfloat16()
         codes = random_codes(2, images, math.prod(x_shape[1:]), 3)
         args = (weight_shape, x_shape, window)
         check("conv2d_backward_input", q, scale, weight, *args, torch.float32)
-        for sign in (-15, 15):
+        for sign in (-largest, largest):
             check("conv2d_backward_input", torch.full_like(q, sign), scale, ones, *args, torch.float32)
         for outside in (None, codes[1]):
             more = (codes, SLOPES[1], base, torch.bfloat16, outside)
