@@ -57,7 +57,7 @@ _GAIN = 4.0
 # ends as well. A perceptron does worse by them, and so does ResNet-8, whose input's gradients are sums over few outputs
 # (benchmarks/records/accuracy.md).
 _WIDE_BITS = 5
-_WIDE_OUTPUTS = 64
+_WIDE_OUTPUTS = 128
 
 Build = Callable[[], nn.Module]
 """Makes a network of `bnn.layers` and torch's own; a class of yours, or `lambda: network` of one that is ready.
@@ -155,7 +155,7 @@ def edge(
     After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits.
     Norms, scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer
     inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice. The
-    gradients of products are integers, of 5 bits behind convolutions of 64 outputs and more and of 8 behind others,
+    gradients of products are integers, of 5 bits behind convolutions of 128 outputs and more and of 8 behind others,
     rounded at random so that they are right on average.
 
     Args:
