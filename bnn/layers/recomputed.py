@@ -145,8 +145,6 @@ class Recomputed(torch.autograd.Function):
         plan, passes, (grad, of_input) = ctx.plan, ctx.plan.passes, grads
         if grad is None:  # of the two results only the input was used
             return of_input, *[None] * 8
-        if grad.dim() == 4:  # as all passes take it
-            grad = grad.contiguous(memory_format=torch.channels_last)
         operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
         slopes = plan.output_slopes

@@ -5,23 +5,23 @@ Fresh memory has to be cleared by the system, page by page, which takes longer t
 
 from __future__ import annotations
 
+import ctypes
 import math
-import mmap
 import sys
 from collections.abc import Sequence
 from threading import Lock
 
 import torch
 from torch import Tensor
-from torch._C._autograd import _profiler_enabled
 
 LARGE_BYTES = 1 << 18
 """Results of this size and more take each other's place."""
 MOST_TIMES = 1.5
 """How many times as large as a result the memory may be that it takes."""
 _CPU = torch.device("cpu")
+_PAGE_BYTES = 4096
 _HUGE_PAGE_BYTES = 1 << 21
-_PRIVATE = 0 if sys.platform == "win32" else mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_MADV_HUGEPAGE = 14  # of sys/mman.h of Linux
 
 
 class ResultMemory:
@@ -69,27 +69,19 @@ class ResultMemory:
         given_back = {piece._cdata for piece in free}
         self._pieces = [piece for piece in self._pieces if piece._cdata not in given_back]
         del free
-        self._pieces.append(_fresh(size))
+        self._pieces.append(torch.UntypedStorage(size))  # type: ignore[no-untyped-call]
+        _ask_for_huge_pages(self._pieces[-1])
         return self._pieces[-1]
 
 
-def _fresh(size: int) -> torch.UntypedStorage:
-    """Memory from the system. Linux is asked to clear it 2 MiB at a time, where so many lie within it, which takes a
-    tenth of the time. That is a wish: without such pages the memory has ordinary ones."""
-    # A profiler of memory sees what comes from torch's allocator.
-    if sys.platform == "linux" and size >= _HUGE_PAGE_BYTES and not _profiler_enabled():
-        try:
-            # Linux, from 6.7 on, puts a multiple of a huge page where such a page begins.
-            mapping = mmap.mmap(-1, -(-size // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES, flags=_PRIVATE)
-            mapping.resize(size)
-        except OSError:  # too little memory: torch's error says so, or less is enough
-            return torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
-        memory = torch.frombuffer(mapping, dtype=torch.uint8)
-        begin = -memory.data_ptr() % _HUGE_PAGE_BYTES
-        if size - begin >= _HUGE_PAGE_BYTES:
-            mapping.madvise(mmap.MADV_HUGEPAGE, begin, (size - begin) // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES)
-        return memory.untyped_storage()
-    return torch.UntypedStorage(size)  # type: ignore[no-untyped-call]
+def _ask_for_huge_pages(piece: torch.UntypedStorage) -> None:
+    """Lets the system clear fresh memory 2 MiB at a time, where so many lie within the piece, which takes a fifth of
+    the time. It is a wish: without such pages the piece has ordinary ones."""
+    if sys.platform != "linux" or piece.nbytes() < 2 * _HUGE_PAGE_BYTES:
+        return
+    begin = -(-piece.data_ptr() // _PAGE_BYTES) * _PAGE_BYTES
+    size = piece.data_ptr() + piece.nbytes() - begin
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _MADV_HUGEPAGE)
 
 
 RESULTS = ResultMemory()
