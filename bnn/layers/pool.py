@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor
 from bnn.ops import functions
 from bnn.ops.geometry import PoolWindow
-from bnn.ops.memory import empty, empty_channels_last
+from bnn.ops.memory import empty_channels_last
 
 
 class MaxPool2d(nn.Module):
@@ -107,13 +107,7 @@ class _AvgPool2d(torch.autograd.Function):
             x = grad.new_empty(()).expand(ctx.shape)
             of_x = torch.ops.aten.avg_pool2d_backward(grad, x, kernel, step, border, *rest)
         else:
-            # First the pixels of a row, then the rows: long copies, where those of pixels are short.
-            row = empty((images, *grad.shape[2:], kernel[1], channels), grad.dtype, grad.device)
-            first, *others = row.unbind(3)
-            torch.div(grad.movedim(1, -1), math.prod(kernel), out=first)
-            for other in others:
-                other.copy_(first)
             of_x = empty_channels_last(ctx.shape, grad.dtype, grad.device)
-            rows = of_x.movedim(1, -1).view(images, grad.shape[2], kernel[0], width * channels)
-            rows.copy_(row.view(images, grad.shape[2], 1, width * channels))
+            tiled = of_x.movedim(1, -1).view(images, grad.shape[2], kernel[0], grad.shape[3], kernel[1], channels)
+            tiled.copy_((grad / math.prod(kernel)).movedim(1, -1)[:, :, None, :, None])
         return of_x, *[None] * len(ctx.options)
