@@ -13,6 +13,7 @@
 #include "quantize.h"
 #include "real.h"
 #include "sign.h"
+#include "sign_codes.h"
 #include "step.h"
 #include "ternary.h"
 
