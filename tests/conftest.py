@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from bnn.ops.memory import OF_EXCHANGES, RESULTS
+from bnn.ops.memory import RESULTS
 
 # Small tensors: one thread is faster than the hand-over to several, and sums come out the same on every machine.
 torch.set_num_threads(1)
@@ -40,6 +40,5 @@ def same_weights_in_any_order() -> None:
 @pytest.fixture(autouse=True)
 def no_memory_of_other_tests() -> None:
     """Gives back what presets in earlier tests have kept for results, which would count in later ones."""
-    for memory in (RESULTS, OF_EXCHANGES):
-        memory.is_kept = False
-        memory.give_back()
+    RESULTS.is_kept = False
+    RESULTS.give_back()

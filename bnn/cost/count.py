@@ -106,14 +106,14 @@ class _Pass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if module not in self._leaves:
             return
         name, trained_before = self._names[module], self._trained()
+        result = output[0] if isinstance(output, tuple) else output  # without the input, where that is returned, too
         if isinstance(module, BinaryBlock):
             shortcut = inputs[1] if len(inputs) > 1 else None
-            result = output[0] if isinstance(output, tuple) else output
             parts, sums = count_block(name, module, inputs[0], shortcut, result, trained_before=trained_before)
             self.layers += parts
             self.operations += sums
             return
-        self.layers.append(count_layer(name, module, inputs[0], output, trained_before=trained_before))
+        self.layers.append(count_layer(name, module, inputs[0], result, trained_before=trained_before))
         if not _is_known(module):
             self.uncounted.append(f"{self._names[module] or 'the network'} ({type(module).__name__})")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from bnn.distributed.exchange import Exchange, Mode, Part, cut
 from bnn.distributed.sums import of_examples
 from bnn.errors import DistributedError, NonFiniteError
-from bnn.ops.memory import OF_EXCHANGES
+from bnn.ops.memory import empty
 
 
 def shares_slices(exchange: Exchange | None) -> TypeGuard[Exact]:
@@ -106,7 +106,7 @@ class Exact(Exchange):
         size, most = self.ranks.size, self._sizes()[0]
         last = _with_rows(q.movedim(1, -1), most)
         each = -(-last.shape[-1] // size)
-        shares = OF_EXCHANGES.empty((size, *last.shape[:-1], each), q.dtype, q.device)
+        shares = empty((size, *last.shape[:-1], each), q.dtype, q.device)
         if last.shape[-1] < size * each:
             shares.zero_()
         for share, outputs in zip(shares, torch.split(last, each, dim=-1), strict=False):

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
-from bnn.ops.memory import OF_EXCHANGES
+from bnn.ops.memory import empty
 
 _HALF_BYTES = 1 << 20
 _RANK = struct.Struct("<I")
@@ -53,8 +53,8 @@ class HostMemory:
             OSError: a rank has ended or does not answer.
         """
         rank, size, half = self._rank, len(self._pieces), self._pieces[0].shape[1]
-        found = [OF_EXCHANGES.empty(x.shape, x.dtype) for x in rows]
-        found += [OF_EXCHANGES.empty((size, *x.shape), x.dtype) for x in wholes]
+        found = [empty(x.shape, x.dtype) for x in rows]
+        found += [empty((size, *x.shape), x.dtype) for x in wholes]
         for own, of_all in zip((*(x[rank] for x in rows), *wholes), found, strict=True):
             of_all[rank] = own
         # Parts one behind the other: what is for the next rank, then for that after it, at last what is for all.

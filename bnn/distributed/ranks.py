@@ -16,7 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from bnn.distributed.host import HostMemory, share_memory
 from bnn.errors import DistributedError, NonFiniteError
-from bnn.ops.memory import OF_EXCHANGES
+from bnn.ops.memory import empty
 
 Result = TypeVar("Result")
 
@@ -135,9 +135,7 @@ class Ranks:
         if host is not None:
             return self._call(lambda: host.send(rows, wholes))
         of_ranks = [x.unbind() for x in rows] + [[x] * self.size for x in wholes]
-        found = [
-            OF_EXCHANGES.empty((self.size, *of_rank[0].shape), of_rank[0].dtype, self.device) for of_rank in of_ranks
-        ]
+        found = [empty((self.size, *of_rank[0].shape), of_rank[0].dtype, self.device) for of_rank in of_ranks]
         messages = []
         for to, of_all in zip(of_ranks, found, strict=True):
             of_all[self.rank] = to[self.rank]

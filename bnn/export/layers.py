@@ -263,12 +263,14 @@ def _max_pool(pool: nn.Module, values: Values, result: Tensor, x: Value) -> Valu
     return values.pooled(x, pool, MaxPool, (result.shape[2], result.shape[3]))
 
 
-def _average_pool(pool: nn.AvgPool2d, values: Values, result: Tensor, x: Value) -> Value:
+def _average_pool(pool: nn.AvgPool2d, values: Values, result: Any, x: Value, *, with_input: bool = False) -> Any:
+    size = (result[0] if with_input else result).shape[2:]
     if x.kind == "bits":
         raise Unsupported("its input are bits")
     if pool_window(pool).padding != (0, 0) or pool.divisor_override is not None:
         raise Unsupported("it has padding, or a divisor of its own")
-    return values.pooled(x, pool, AveragePool, (result.shape[2], result.shape[3]))
+    pooled = values.pooled(x, pool, AveragePool, (size[0], size[1]))
+    return (pooled, x) if with_input else pooled
 
 
 def _global_average(pool: nn.AdaptiveAvgPool2d, values: Values, result: Tensor, x: Value) -> Value:

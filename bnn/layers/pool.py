@@ -1,7 +1,6 @@
 """Poolings that save little: the position of each maximum in a few bits, or nothing."""
 
-import math
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor
 from bnn.ops import functions
 from bnn.ops.geometry import PoolWindow
-from bnn.ops.memory import empty_channels_last
 
 
 class MaxPool2d(nn.Module):
@@ -80,34 +78,59 @@ class _MaxPool2d(torch.autograd.Function):
 class AvgPool2d(nn.AvgPool2d):
     """`torch.nn.AvgPool2d` that saves nothing for backward; torch saves the input, for the sake of its shape."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, H, W] to [N, C, H', W']; or one image without N."""
+    @overload
+    def forward(self, x: Tensor, *, with_input: Literal[False] = False) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, *, with_input: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(self, x: Tensor, *, with_input: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """[N, C, H, W] to [N, C, H', W']; or one image without N.
+
+        Args:
+            x: the images.
+            with_input: whether to return them, too, for another use: its gradient is then added in the pass that forms
+                the pooling's, without a tensor of its own.
+        """
         if x.dim() == 3:
-            return self(x.unsqueeze(0)).squeeze(0)  # type: ignore[no-any-return]
+            pooled = self(x.unsqueeze(0), with_input=with_input)
+            return (pooled[0].squeeze(0), pooled[1].squeeze(0)) if with_input else pooled.squeeze(0)
         options = (self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
-        return _AvgPool2d.apply(x, *options, self.divisor_override)  # type: ignore[no-any-return, no-untyped-call]
+        pooled, same = _AvgPool2d.apply(x, with_input, *options, self.divisor_override)  # type: ignore[no-untyped-call]
+        return (pooled, same) if with_input else pooled
 
 
 class _AvgPool2d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *options: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, with_input: bool, *options: Any) -> tuple[Tensor, Tensor | None]:
         ctx.shape, ctx.options = x.shape, options
-        return F.avg_pool2d(x, *options)
+        ctx.kernel = _dividing_kernel(x.shape, *options)
+        ctx.set_materialize_grads(False)
+        pooled = F.avg_pool2d(x, *options) if ctx.kernel is None else functions.window_means(x, ctx.kernel)
+        return pooled, x.view_as(x) if with_input else None
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        grad, (kernel_size, stride, padding, *rest) = grads[0], ctx.options
-        kernel, step, border = (
-            [size] * 2 if isinstance(size, int) else list(size) for size in (kernel_size, stride, padding)
-        )
-        images, channels, height, width = ctx.shape
-        tiles = [grad.shape[2] * kernel[0], grad.shape[3] * kernel[1]]
-        if kernel != step or any(border) or tiles != [height, width] or rest[-1] is not None:
+        (grad, of_x), (kernel_size, stride, padding, *rest) = grads, ctx.options
+        if grad is not None and ctx.kernel is not None:
+            of_x = functions.window_means_backward(grad, ctx.kernel, of_x)
+        elif grad is not None:
             # Of the input, backward reads the shape only.
             x = grad.new_empty(()).expand(ctx.shape)
-            of_x = torch.ops.aten.avg_pool2d_backward(grad, x, kernel, step, border, *rest)
-        else:
-            of_x = empty_channels_last(ctx.shape, grad.dtype, grad.device)
-            tiled = of_x.movedim(1, -1).view(images, grad.shape[2], kernel[0], grad.shape[3], kernel[1], channels)
-            tiled.copy_((grad / math.prod(kernel)).movedim(1, -1)[:, :, None, :, None])
-        return of_x, *[None] * len(ctx.options)
+            window = (_pair(kernel_size), _pair(stride), _pair(padding))
+            of_pooled = torch.ops.aten.avg_pool2d_backward(grad, x, *window, *rest)
+            of_x = of_pooled if of_x is None else of_x + of_pooled
+        return of_x, *[None] * (1 + len(ctx.options))
+
+
+def _dividing_kernel(
+    shape: torch.Size, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_padding: bool, divisor: Any
+) -> list[int] | None:
+    """Height and width of windows that an image divides into; None where it does not."""
+    kernel = _pair(kernel_size)
+    divide = all(size % of == 0 for size, of in zip(shape[2:], kernel, strict=True))
+    return kernel if divide and kernel == _pair(stride) and not any(_pair(padding)) and divisor is None else None
+
+
+def _pair(size: Any) -> list[int]:
+    return [size] * 2 if isinstance(size, int) else list(size)

@@ -145,17 +145,17 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.double_skip:
-            out: Tensor = self.first(x, self.shortcut(x))
-            shortcut = out
+            shortcut, x = self.shortcut(x)
+            out = shortcut = self.first(x, shortcut)
         else:
             out, x = self.first(x, with_input=True)
-            shortcut = self.shortcut(x)
-        out = self.second(out, shortcut)
-        return out
+            shortcut, _ = self.shortcut(x)
+        return self.second(out, shortcut)  # type: ignore[no-any-return]
 
-    def shortcut(self, x: Tensor) -> Tensor:
-        """`x` at the size and width of the block's output: averaged, and padded with channels of zeros."""
+    def shortcut(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` at the size and width of the block's output, averaged and padded with channels of zeros; and `x`."""
+        shortcut = x
         if self.pool is not None:
-            x = self.pool(x)
+            shortcut, x = self.pool(x, with_input=True)
         missing = self.missing_channels
-        return F.pad(x, (0, 0, 0, 0, missing // 2, missing - missing // 2)) if missing else x
+        return F.pad(shortcut, (0, 0, 0, 0, missing // 2, missing - missing // 2)) if missing else shortcut, x

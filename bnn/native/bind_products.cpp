@@ -165,6 +165,22 @@ void bind_products(nb::module_& module) {
         },
         unlocked);
     module.def(
+        "window_means",
+        [](const std::string& isa, int threads, uintptr_t x, uintptr_t out, int64_t rows, int64_t columns,
+           int64_t channels, int64_t height, int64_t width, int dtype) {
+            kernels(isa).window_means(pointer<const void>(x), pointer<void>(out), rows, columns, channels, height,
+                                      width, dtype, threads);
+        },
+        unlocked);
+    module.def(
+        "window_means_backward",
+        [](const std::string& isa, int threads, uintptr_t grad, uintptr_t base, uintptr_t out, int64_t rows,
+           int64_t columns, int64_t channels, int64_t height, int64_t width, int dtype) {
+            kernels(isa).window_means_backward(pointer<const void>(grad), pointer<const void>(base), pointer<void>(out),
+                                               rows, columns, channels, height, width, dtype, threads);
+        },
+        unlocked);
+    module.def(
         "conv2d_max_pool2d",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t values, uintptr_t choices,
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, Shape pool_shape,

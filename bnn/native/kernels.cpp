@@ -3,6 +3,7 @@
 #include "kernels.h"
 
 #include "adam.h"
+#include "average.h"
 #include "batch_norm.h"
 #include "choice.h"
 #include "conv.h"
@@ -25,7 +26,7 @@ const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_
                          largest_magnitude, quantize_integers, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_ternary, conv2d_backward_weight_sign,
                          norm_sign, norm_sign_backward, max_pool2d_choices,
-                         max_pool2d_scatter, conv2d_max_pool2d, sign_window, mask, step_by_signs, row_squares,
+                         max_pool2d_scatter, window_means, window_means_backward, conv2d_max_pool2d, sign_window, mask, step_by_signs, row_squares,
                          step_by_values, adam_by_signs, adam_by_values,
                          batch_statistics, row_moments, norm_clamp, sign_codes, norm_gradient_terms,
                          row_norm_gradients, norm_gradient, norm_gradient_integers, pass_slopes, pulse_pairs};

@@ -82,7 +82,13 @@ struct Kernels {
                                int dtype, int threads);
     void (*max_pool2d_scatter)(const void* grad, const uint8_t* choices, void* out, const Window& window, int planes,
                                int dtype, int threads);
-    // The two in one: the pooling `pool` of the float16 result of the convolution.
+    // Means of windows of [height][width] elements, `rows` of them in all images and `columns` in each row; any dtype but int8.
+    void (*window_means)(const void* x, void* out, int64_t rows, int64_t columns, int64_t channels, int64_t height,
+                         int64_t width, int dtype, int threads);
+    // `base`, to which it is added, may be null.
+    void (*window_means_backward)(const void* grad, const void* base, void* out, int64_t rows, int64_t columns,
+                                  int64_t channels, int64_t height, int64_t width, int dtype, int threads);
+    // A convolution and its pooling `pool` in one, of the float16 result of the convolution.
     void (*conv2d_max_pool2d)(const uint8_t* x, const uint8_t* weight, void* values, uint8_t* choices,
                               const Window& window, const Window& pool, int planes, int64_t outputs, int64_t groups,
                               int threads);

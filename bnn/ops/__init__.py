@@ -1,15 +1,16 @@
 """The operations on packed bits, `torch.ops.bnn.<name>`; the package itself calls them by `functions`.
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
-torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `batch_norm`, `row_sums`,
-`norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one kind of
-device; `bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the memory of large
-results.
+torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `averages`, `batch_norm`,
+`row_sums`, `norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one
+kind of device; `bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the memory of
+large results.
 
 `bnn.bits.BitTensor` gives packed rows their shape back and is what most code should use.
 """
 
 from bnn.ops import (  # declares the operations and registers the CPU's kernels
+    averages,
     batch_norm,
     cpu,
     norms,
@@ -30,6 +31,7 @@ __all__ = [
     "Backend",
     "PoolWindow",
     "Window",
+    "averages",
     "batch_norm",
     "cpu",
     "functions",

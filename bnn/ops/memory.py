@@ -5,89 +5,72 @@ Fresh memory has to be cleared by the system, page by page, which takes longer t
 
 from __future__ import annotations
 
-import ctypes
+import importlib
 import math
-import sys
 from collections.abc import Sequence
-from threading import Lock
+from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 LARGE_BYTES = 1 << 18
 """Results of this size and more take each other's place."""
-MOST_TIMES = 1.5
-"""How many times as large as a result the memory may be that it takes."""
 _CPU = torch.device("cpu")
-_PAGE_BYTES = 4096
-_HUGE_PAGE_BYTES = 1 << 21
-_MADV_HUGEPAGE = 14  # of sys/mman.h of Linux
+# Type codes of DLPack.
+_CODES = {
+    torch.int8: 0,
+    torch.int32: 0,
+    torch.int64: 0,
+    torch.uint8: 1,
+    torch.float16: 2,
+    torch.float32: 2,
+    torch.float64: 2,
+    torch.bfloat16: 4,
+}
+
+
+def _load_arena() -> ModuleType | None:
+    try:
+        arena: ModuleType = importlib.import_module("bnn._native").arena
+    except (ImportError, AttributeError):  # not built, or by an earlier release
+        return None
+    return arena if arena.is_there() else None
 
 
 class ResultMemory:
-    """Memory for tensors of 256 KiB and more, which is theirs for as long as one of them, or a view of it, lives.
+    """Memory for tensors of 256 KiB and more on the CPU, from one range of addresses.
 
-    A tensor takes a free piece of its size, or of up to half as much again, since slices of a batch differ by an
-    example. Where there is none, all that is free goes back to the system before it gives a new one: a network whose
-    stages have ever smaller results does not hold the memory of the first to the end.
-
-    Args:
-        most_times: how many times as large as a tensor the piece may be that it takes.
+    A tensor takes the lowest free part of the range that holds it, and has it for as long as it lives, or a view of it;
+    so the range grows to little more than was ever in use at once. Where there is no such range (without the native
+    kernels, beside Linux, or where the system limits the process's addresses), tensors have memory of their own.
     """
 
-    def __init__(self, *, most_times: float = MOST_TIMES) -> None:
-        self.most_times = most_times
+    def __init__(self) -> None:
         self.is_kept = False
-        """Whether freed memory is kept for later results; set by `bnn.training.allocator`."""
-        self._pieces: list[torch.UntypedStorage] = []
-        self._lock = Lock()
+        """Whether tensors lie in the range; set by `bnn.training.allocator`."""
+        self._arena = _load_arena()
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are held, in use or free."""
-        return sum(piece.nbytes() for piece in self._pieces)
+        """Bytes of the range up to the highest that has been in use since the last `give_back`."""
+        return 0 if self._arena is None else int(self._arena.held_bytes())
 
     def give_back(self) -> None:
-        """Gives back what no tensor uses any more."""
-        with self._lock:
-            self._pieces = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) > 1]
+        """Gives the system back what no tensor uses any more."""
+        if self._arena is not None:
+            self._arena.trim()
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
         """A contiguous tensor, not yet written; on other devices than the CPU of their own memory."""
-        size = math.prod(shape) * dtype.itemsize
-        if not self.is_kept or size < LARGE_BYTES or device.type != "cpu":
+        is_large = math.prod(shape) * dtype.itemsize >= LARGE_BYTES
+        if not self.is_kept or not is_large or device.type != "cpu" or dtype not in _CODES or self._arena is None:
             return torch.empty(shape, dtype=dtype, device=device)
-        with self._lock:
-            return torch.empty(0, dtype=dtype).set_(self._piece(size), 0, tuple(shape))  # type: ignore[call-overload, no-any-return]
-
-    def _piece(self, size: int) -> torch.UntypedStorage:
-        """The smallest free piece that fits, or a new one."""
-        free = [piece for piece in self._pieces if torch._C._storage_Use_Count(piece._cdata) == 1]
-        fitting = [piece for piece in free if size <= piece.nbytes() <= self.most_times * size]
-        if fitting:
-            return min(fitting, key=torch.UntypedStorage.nbytes)
-        given_back = {piece._cdata for piece in free}
-        self._pieces = [piece for piece in self._pieces if piece._cdata not in given_back]
-        del free
-        self._pieces.append(torch.UntypedStorage(size))  # type: ignore[no-untyped-call]
-        _ask_for_huge_pages(self._pieces[-1])
-        return self._pieces[-1]
-
-
-def _ask_for_huge_pages(piece: torch.UntypedStorage) -> None:
-    """Lets the system clear fresh memory 2 MiB at a time, where so many lie within the piece, which takes a fifth of
-    the time. It is a wish: without such pages the piece has ordinary ones."""
-    if sys.platform != "linux" or piece.nbytes() < 2 * _HUGE_PAGE_BYTES:
-        return
-    begin = -(-piece.data_ptr() // _PAGE_BYTES) * _PAGE_BYTES
-    size = piece.data_ptr() + piece.nbytes() - begin
-    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size), _MADV_HUGEPAGE)
+        return from_dlpack(self._arena.take(shape, _CODES[dtype], 8 * dtype.itemsize))
 
 
 RESULTS = ResultMemory()
-"""Of all results of the CPU's operations."""
-OF_EXCHANGES = ResultMemory(most_times=math.inf)
-"""Of what comes from other ranks, so many sizes in turn that they would take the results' pieces away."""
+"""Of all results of the CPU's operations, and of what comes from other ranks."""
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:

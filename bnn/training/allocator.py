@@ -4,7 +4,7 @@ import ctypes
 import resource
 import sys
 
-from bnn.ops.memory import LARGE_BYTES, OF_EXCHANGES, RESULTS
+from bnn.ops.memory import LARGE_BYTES, RESULTS
 
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 
@@ -12,7 +12,7 @@ _M_MMAP_THRESHOLD = -3  # of malloc.h
 def hold_little_memory() -> None:
     """From now on, large results of this package's operations take each other's place, and other tensors of 256 KiB
     and more go back to the system as soon as they are freed; for the whole process."""
-    RESULTS.is_kept = OF_EXCHANGES.is_kept = True
+    RESULTS.is_kept = True
     give_back_freed_memory()
 
 

@@ -21,9 +21,12 @@ def test_layers_equal_the_shapes_of_a_real_forward_pass():
     seen = []
     for name, module in model.named_modules():
         if name in {layer.name for layer in counted}:
-            module.register_forward_hook(
-                lambda _, inputs, output, name=name: seen.append((name, inputs[0].numel(), output.numel()))
-            )
+
+            def see(_: nn.Module, inputs: tuple, output: torch.Tensor | tuple, name: str = name) -> None:
+                output = output[0] if isinstance(output, tuple) else output
+                seen.append((name, inputs[0].numel(), output.numel()))
+
+            module.register_forward_hook(see)
     model(torch.randn(BATCH, 1, 12, 8))
     assert [(layer.name, layer.input_elements, layer.output_elements) for layer in counted] == seen
 

@@ -120,3 +120,18 @@ def test_average_is_torch_s_and_saves_nothing(shape, options):
 def test_one_image_is_a_batch_of_one(pool, generator):
     x = torch.randn((3, 6, 6), generator=generator)
     assert torch.equal(pool(x), pool(x[None])[0])
+
+
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("uses", [("pooled", "same"), ("pooled",), ("same",)])
+def test_average_with_its_input_adds_that_one_s_gradient(kernel, uses):
+    gradients = []
+    for with_input in (True, False):
+        x = randn(2, 3, 4, 6).requires_grad_()
+        pool = AvgPool2d(kernel)
+        pooled, same = pool(x, with_input=True) if with_input else (pool(x), x)
+        assert torch.equal(same, x)
+        results = {"pooled": pooled.square().sum(), "same": same.pow(3).sum()}
+        sum(results[name] for name in uses).backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)

@@ -44,6 +44,8 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "max_pool2d_backward": (randn(2, 4, 3, 4), X, X_SHAPE, POOL),
     "max_pool2d_choices": (Y, CHOICE_POOL),
     "max_pool2d_scatter": (randn(2, 5, 2, 2), torch.zeros(3, 2, 3, dtype=torch.uint8), [2, 5, 3, 3], CHOICE_POOL),
+    "window_means": (IMAGE, [1, 3]),
+    "window_means_backward": (IMAGE, [1, 3], None),
     "conv2d_max_pool2d": (BITS, [2, 5, 3, 3], BITS[:1, :3], [1, 5, 2, 2], Window.of(padding=1), CHOICE_POOL),
     "norm_sign": (Y, randn(5), 1e-5),
     "norm_sign_backward": (Y, BITS, BITS, torch.ones(5), torch.ones(4, 5)),

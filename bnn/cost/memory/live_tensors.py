@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import weakref
+from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from bnn.bits import BitTensor
 from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
-from bnn.ops.memory import LARGE_BYTES, MOST_TIMES, RESULTS
+from bnn.ops.memory import LARGE_BYTES, RESULTS
 
 # Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
 # tensor takes none at all.
@@ -24,14 +26,17 @@ _UNWRITTEN = ("aten::empty", "aten::new_empty")
 _PACKS = ("bnn::", "aten::new_empty")
 # Elementwise operations whose truth values stay as they are.
 _TAKES_MASK = ("aten::where", "aten::masked_fill")
+_PAGE_BYTES = 4096
 _FEW_CHANNELS = 4
 _FEW_IMAGES = 16  # fewer of them have no code for a kernel of 1x1
-# Operations whose first result takes the place of earlier ones on the CPU, if it is large; and `bnn.ops.memory.empty`.
+# Operations whose results take the place of earlier ones on the CPU, if they are large; and `bnn.ops.memory.empty`.
 _REUSES_MEMORY = {
     "aten::empty",
-    "bnn::unpack",
+    *(f"bnn::{name}" for name in ("pack", "unpack", "sign_window", "norm_sign", "sign_codes", "norm_clamp_")),
+    "bnn::max_pool2d",
     *(f"bnn::{name}" for name in ("conv2d", "real_conv2d", "float_conv2d", "conv2d_max_pool2d")),
     *(f"bnn::{name}" for name in ("max_pool2d_backward", "max_pool2d_choices", "max_pool2d_scatter")),
+    *(f"bnn::{name}" for name in ("window_means", "window_means_backward")),
     *(f"bnn::{name}" for name in ("norm_gradient", "norm_gradient_integers", "pass_slopes")),
     *(f"bnn::{kind}_backward_{of}" for kind in ("conv2d", "linear") for of in ("input", "input_slopes", "weight")),
     "bnn::conv2d_backward_weight_ternary",
@@ -87,7 +92,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         makes code for each of them, thrice as much for an input's gradient where the kernel strides, and none
         for outputs of single channels that lie last."""
         self._log: list[tuple[Memory, int]] = []
-        self._pieces = _Pieces() if device.type == "meta" and RESULTS.is_kept else None
+        self._range = _Range() if device.type == "meta" and RESULTS.is_kept else None
         self._of_storage: dict[int, Memory] = {}
         self._unwritten: set[int] = set()
 
@@ -185,8 +190,8 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._unwritten:
             self._unwritten.remove(key)
             memory = self._of_storage[key]
-            if self._pieces is not None and _is_large_result(memory):
-                self._log += self._pieces.take(memory)
+            if self._range is not None and _is_large_result(memory):
+                self._log += self._range.take(memory)
             self._log.append((memory, memory.nbytes))
 
     def _forget(self, key: int) -> None:
@@ -195,35 +200,34 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._unwritten.remove(key)
         else:
             self._log.append((memory, -memory.nbytes))
-            if self._pieces is not None and _is_large_result(memory):
-                self._log += self._pieces.give_back(memory)
+            if self._range is not None and _is_large_result(memory):
+                self._log += self._range.give_back(memory)
 
 
-class _Pieces:
+class _Range:
     """Follows `bnn.ops.memory.ResultMemory`, of which it is a copy without memory."""
 
     def __init__(self) -> None:
-        self._free: list[Memory] = []
-        self._used: dict[Memory, Memory] = {}
+        self._parts: list[tuple[int, int, Memory]] = []  # where each begins and ends, ascending
+        self._end = 0  # of the highest so far
+        self._free = Memory(LARGE_BYTES, 1, False, 1, KEPT, False)
 
     def take(self, result: Memory) -> list[tuple[Memory, int]]:
-        """What changes where a result takes memory; pieces count what no result holds of them."""
-        most = MOST_TIMES * result.nbytes
-        piece = min((piece for piece in self._free if result.nbytes <= piece.nbytes <= most), key=_size, default=None)
-        if piece is None:
-            changes = [(free, -free.nbytes) for free in self._free]
-            self._used[result] = Memory(result.nbytes, 1, False, 1, KEPT, False)
-            self._free = []
-            return changes
-        self._free.remove(piece)
-        self._used[result] = piece
-        return [(piece, -result.nbytes)]
+        """What changes where a result takes memory, in that which no result holds."""
+        size, begin = -(-result.nbytes // _PAGE_BYTES) * _PAGE_BYTES, 0
+        for first, end, _ in self._parts:
+            if first - begin >= size:
+                break
+            begin = end
+        insort(self._parts, (begin, begin + size, result), key=itemgetter(0))
+        grown = max(0, begin + size - self._end)
+        self._end += grown
+        return [(self._free, grown - result.nbytes)]
 
     def give_back(self, result: Memory) -> list[tuple[Memory, int]]:
         """What changes where a result is freed."""
-        piece = self._used.pop(result)
-        self._free.append(piece)
-        return [(piece, result.nbytes)]
+        self._parts = [part for part in self._parts if part[2] is not result]
+        return [(self._free, result.nbytes)]
 
 
 def _computing(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> str:
@@ -235,14 +239,10 @@ def _computing(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> str:
     return name if has_kernel else _OF_FLOATS[name]
 
 
-def _size(memory: Memory) -> int:
-    return memory.nbytes
-
-
 def _is_large_result(memory: Memory) -> bool:
     """Whether it is a result that takes the place of earlier ones on the CPU."""
-    operation, number = memory.source
-    return operation in _REUSES_MEMORY and number == 0 and memory.nbytes >= LARGE_BYTES
+    operation, _ = memory.source
+    return operation in _REUSES_MEMORY and memory.nbytes >= LARGE_BYTES
 
 
 def workspace_bytes(func: Any, inputs: list[Tensor], *, stride: int = 1) -> int:

@@ -4,10 +4,22 @@ Every result equals the specification's bit for bit, but for sums of real number
 no result depends on the number of threads. Dtypes that the kernels do not have go to the specification.
 """
 
-from bnn.ops.cpu import batch_norm, norms, packing, pooling, product_gradients, products, rounding, row_sums, steps
+from bnn.ops.cpu import (
+    averages,
+    batch_norm,
+    norms,
+    packing,
+    pooling,
+    product_gradients,
+    products,
+    rounding,
+    row_sums,
+    steps,
+)
 from bnn.ops.cpu.native import instruction_set
 
 __all__ = [
+    "averages",
     "batch_norm",
     "instruction_set",
     "norms",

@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from bnn.ops import memory
 from bnn.ops.geometry import Pair, PoolWindow, Shape, Window
 from bnn.ops.packing import packed_bytes
 
@@ -52,6 +53,16 @@ def per_channel(name: str, x: Tensor, channels: int) -> Tensor:
 def optional_per_channel(name: str, x: Tensor | None, channels: int) -> Tensor | int:
     """`per_channel`, or a null pointer where there is no `x`."""
     return 0 if x is None else per_channel(name, x, channels)
+
+
+def empty_rows(rows: int, n: int) -> Tensor:
+    """Packed rows of `n` elements, not yet written."""
+    return memory.empty((rows, packed_bytes(n)), torch.uint8)
+
+
+def empty_planes(planes: int, rows: int, n: int) -> Tensor:
+    """Planes of packed rows of `n` elements, not yet written."""
+    return memory.empty((planes, rows, packed_bytes(n)), torch.uint8)
 
 
 def channels_last(x: Tensor) -> Tensor:

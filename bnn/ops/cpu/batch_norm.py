@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 from bnn.ops import batch_norm as specification
-from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_place, check_slopes, empty_codes
-from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, optional_per_channel, per_channel
+from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_place, check_slopes
+from bnn.ops.cpu.arguments import (
+    DTYPE_CODES,
+    channels_last,
+    empty_planes,
+    empty_rows,
+    optional_per_channel,
+    per_channel,
+)
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.memory import empty_channels_last
-from bnn.ops.packing import empty_rows, nan_error, packed_bytes
+from bnn.ops.packing import nan_error, packed_bytes
 from bnn.ops.rounding import check_finite, check_largest
 from bnn.random.lowbias32 import hash_key
 
@@ -66,7 +73,7 @@ def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | No
         return specification.norm_clamp_(y, factor, offset, shortcut, low, high)
     if shortcut is not None and shortcut.shape != y.shape:
         raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
-    channels, codes = y.shape[1], empty_codes(y, 1)
+    channels, codes = y.shape[1], empty_planes(1, len(y), y[0].numel())
     out_dtype = torch.float32 if y.dtype is torch.float32 else torch.bfloat16
     call(
         "norm_clamp",
@@ -93,8 +100,8 @@ def sign_codes(
     check_edges(edges)
     channels = y.shape[1]
     affine = (optional_per_channel(name, x, channels) for name, x in (("factor", factor), ("offset", offset)))
-    rows, *row = y.shape
-    bits, codes = empty_rows(y, rows, math.prod(row)), empty_codes(y, EDGE_COUNTS[len(edges)])
+    rows, n = len(y), y[0].numel()
+    bits, codes = empty_rows(rows, n), empty_planes(EDGE_COUNTS[len(edges)], rows, n)
     if call("sign_codes", channels_last(y), *affine, edges, bits, codes, *rows_of(y), DTYPE_CODES[y.dtype]):
         raise nan_error()
     return bits, codes

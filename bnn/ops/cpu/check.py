@@ -110,6 +110,8 @@ def pooling_calls() -> dict[str, Arguments]:
         "max_pool2d_backward": (grad, x, out, *_POOL, 4),
         "max_pool2d_choices": (image, pooled, torch.stack((bits, bits)), *_POOL, 2, 0),
         "max_pool2d_scatter": (grad, some_bits(6, 240), out, *_POOL, 2, 0),
+        "window_means": (image, pooled, 3, 6, _CHANNELS, 1, 5, 0),
+        "window_means_backward": (grad, image, out, 3, 6, _CHANNELS, 1, 5, 0),
     }
 
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from bnn.ops import norms as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, packed_rows, per_channel
+from bnn.ops.cpu.arguments import DTYPE_CODES, empty_rows, packed_rows, per_channel
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.norms import check_normalised
-from bnn.ops.packing import empty_rows
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -24,7 +23,7 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
     channels = y.shape[1]
     bias = per_channel("bias", bias, channels)
     y = y.movedim(1, -1).contiguous()
-    bits, inside = (empty_rows(y, len(y), y[0].numel()) for _ in range(2))
+    bits, inside = (empty_rows(len(y), y[0].numel()) for _ in range(2))
     mean, deviation = (y.new_empty(channels, dtype=torch.float32) for _ in range(2))
     call("norm_sign", y, bias, eps, bits, inside, mean, deviation, *_rows(y), DTYPE_CODES[y.dtype])
     check_normalised(deviation, bias, eps)

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from bnn.ops import packing as specification
-from bnn.ops.cpu.arguments import matrix, packed_rows
+from bnn.ops.cpu.arguments import empty_rows, matrix, packed_rows
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.memory import empty
-from bnn.ops.packing import empty_rows, nan_error
+from bnn.ops.packing import nan_error
 
 _INFINITY_BITS = {
     torch.float16: 0x7C00,
@@ -31,7 +31,7 @@ def pack(x: Tensor) -> Tensor:
     if x.dtype not in _INFINITY_BITS and x.dtype not in _PACK_ITEMSIZES:
         return specification.pack(x)
     x = matrix("x", x)
-    out = empty_rows(x, *x.shape)
+    out = empty_rows(*x.shape)
     itemsize = _PACK_ITEMSIZES.get(x.dtype, x.itemsize)
     if call("pack", x, out, *x.shape, itemsize, _INFINITY_BITS.get(x.dtype, 0)):
         raise nan_error()
@@ -53,7 +53,7 @@ def sign_window(x: Tensor, window: float) -> tuple[Tensor, Tensor]:
     if x.dtype not in _INFINITY_BITS:
         return specification.sign_window(x, window)
     x = matrix("x", x)
-    bits, inside = empty_rows(x, *x.shape), empty_rows(x, *x.shape)
+    bits, inside = empty_rows(*x.shape), empty_rows(*x.shape)
     limit = torch.tensor(window, dtype=x.dtype).view(_INTEGERS[x.itemsize]).item()
     if call("sign_window", x, bits, inside, *x.shape, x.itemsize, _INFINITY_BITS[x.dtype], limit):
         raise nan_error()

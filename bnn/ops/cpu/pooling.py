@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnn.ops import memory
 from bnn.ops import pooling as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, packed_images, pooling
+from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, empty_rows, packed_images, pooling
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
 from bnn.ops.memory import empty_channels_last
-from bnn.ops.packing import empty_rows
 from bnn.ops.pooling import check_choices, choices_shape, pooled_shape
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -22,7 +22,7 @@ _GRADIENT_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 def max_pool2d(x: Tensor, x_shape: Sequence[int], pool: Sequence[int]) -> Tensor:
     x = packed_images("x", x, x_shape)
     shape, geometry = pooling(x_shape, pool)
-    out = empty_rows(x, shape[0], math.prod(shape[1:]))
+    out = empty_rows(shape[0], math.prod(shape[1:]))
     call("max_pool2d", x, out, *geometry)
     return out
 
@@ -47,7 +47,7 @@ def max_pool2d_choices(x: Tensor, pool: Sequence[int]) -> tuple[Tensor, Tensor]:
         return specification.max_pool2d_choices(x, pool)
     shape = pooled_shape(x.shape, pool)
     _, geometry = pooling(x.shape, pool)
-    values, choices = empty_channels_last(shape, x.dtype), x.new_empty(choices_shape(shape, pool), dtype=torch.uint8)
+    values, choices = empty_channels_last(shape, x.dtype), _empty_choices(shape, pool)
     x = channels_last(x)
     call("max_pool2d_choices", x, values, choices, *geometry, len(choices), DTYPE_CODES[x.dtype])
     return values, choices
@@ -79,7 +79,11 @@ def conv2d_max_pool2d(
     x, weight = packed_images("x", x, x_shape), packed_images("weight", weight, weight_shape)
     shape = pooled_shape(products, pool)
     _, pool_geometry = pooling(products, pool)
-    values, choices = empty_channels_last(shape, torch.float16), x.new_empty(choices_shape(shape, pool))
+    values, choices = empty_channels_last(shape, torch.float16), _empty_choices(shape, pool)
     groups = Window(*window).groups
     call("conv2d_max_pool2d", x, weight, values, choices, *geometry, *pool_geometry, groups, len(choices))
     return values, choices
+
+
+def _empty_choices(pooled: Sequence[int], pool: Sequence[int]) -> Tensor:
+    return memory.empty(choices_shape(pooled, pool), torch.uint8)

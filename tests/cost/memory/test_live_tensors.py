@@ -9,6 +9,7 @@ from bnn.ops.memory import RESULTS
 
 aten = torch.ops.aten
 DEVICES = ["cpu", "meta"]
+PAGE = 4096
 
 
 def watched(device: str) -> LiveTensors:
@@ -194,7 +195,7 @@ def test_convolutions_of_floats_that_have_no_kernel_are_those_of_torch(monkeypat
         del y
         z = q.double()
     kept = [nbytes for memory, nbytes in live.at_peak().items() if memory.source == KEPT]
-    assert kept == ([] if is_torchs else [size])
+    assert kept == ([] if is_torchs else [-(-size // PAGE) * PAGE])
     assert len(live.convolutions) == (2 if is_torchs else 0)
     del gradient, z
 
@@ -224,25 +225,20 @@ def test_workspace_belongs_to_the_peak():
 
 
 def test_large_results_take_the_place_of_freed_ones(monkeypatch):
-    """As in `ResultMemory`: what fits is taken, and all else that is free is given back before a new piece is taken."""
+    """As in `ResultMemory`: the lowest free part that holds one is taken, or what lies behind all."""
     monkeypatch.setattr(RESULTS, "is_kept", True)
     live, mib = watched("meta"), 1 << 20
 
     def result(size: int) -> torch.Tensor:
-        gradient = torch.empty(1, size, dtype=torch.bfloat16, device="meta")
+        gradient = torch.zeros(1, size, dtype=torch.bfloat16, device="meta")
         live.hold([gradient])
         return torch.ops.bnn.pass_slopes(gradient, torch.empty(0, 1, 1, dtype=torch.uint8, device="meta"), [1.0])
 
     with live:
-        freed = result(mib // 4), result(2 * mib), result(3 * mib)
-        kept = live.memory_of(freed[2])
-        del freed
-        smaller = result(2 * mib + mib // 2)
-        larger = result(8 * mib)
+        first, second = result(3 * mib), result(mib // 2)
+        del first
+        smaller, larger = result(mib + 1), result(3 * mib)
     held = live.at_peak()
-    assert kept.nbytes == 6 * mib
-    # The first lies in the piece of 6 MiB, a sixth of which no result holds; the other is a piece of its own, for which
-    # the two that are free are given back.
-    assert held[live.memory_of(smaller)] == 5 * mib
-    assert held[live.memory_of(larger)] == 16 * mib
-    assert [nbytes for memory, nbytes in held.items() if memory.source == KEPT] == [mib]
+    # A page more than 2 MiB is taken from the first 6, which are then too small for the last.
+    assert [held[live.memory_of(x)] for x in (second, smaller, larger)] == [mib, 2 * mib + 2, 6 * mib]
+    assert [nbytes for memory, nbytes in held.items() if memory.source == KEPT] == [4 * mib - 2]
