@@ -227,7 +227,8 @@ class Turned(torch.autograd.Function):
 def _turned(x: Tensor, which: Tensor) -> Tensor:
     """`x` [O, ...], negative where `which` [O] says so."""
     if not isinstance(x, BitTensor):
-        return torch.where(which.view(-1, *[1] * (x.dim() - 1)), -x, x)
+        signs = torch.where(which, -1, 1).to(x.dtype).view(-1, *[1] * (x.dim() - 1))
+        return torch.mul(x, signs, out=empty_channels_last(x.shape, x.dtype, x.device))
     bits = _bnn.pack(which[:, None].expand(-1, x.shape[1:].numel()))
     return BitTensor(x.packed ^ bits, x.shape, x.stride(), x.dtype)
 

@@ -47,52 +47,84 @@ Arena::Arena() {
 
 void* Arena::take(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const size_t size = (bytes + page_bytes() - 1) / page_bytes() * page_bytes();
-    size_t at = 0;
-    for (const auto& [begin, length] : used_) {
-        if (begin - at >= size) break;
-        at = begin + length;
-    }
-    make_writable(at + size);
-    used_[at] = size;
-    held_ = std::max(held_, at + size);
-    return begin_ + at;
+    const size_t pages = bytes / page_bytes() + (bytes % page_bytes() != 0);
+    const size_t first = lowest(pages), end = first + pages;
+    make_writable(end);
+    used_[first] = pages;
+    used_count_ += pages;
+    most_used_ = std::max(most_used_, used_count_);
+    held_.resize(std::max(held_.size(), end));
+    held_count_ += std::count(held_.begin() + first, held_.begin() + end, false);
+    std::fill(held_.begin() + first, held_.begin() + end, true);
+    if (held_count_ > most_used_) release(held_count_ - most_used_);
+    return begin_ + first * page_bytes();
 }
 
 void Arena::give_back(void* memory) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    used_.erase(static_cast<size_t>(static_cast<char*>(memory) - begin_));
+    const auto part = used_.find(static_cast<size_t>(static_cast<char*>(memory) - begin_) / page_bytes());
+    used_count_ -= part->second;
+    used_.erase(part);
+}
+
+size_t Arena::lowest(size_t pages) const {
+    size_t at = 0;
+    for (const auto& [first, count] : used_) {
+        if (first - at >= pages) break;
+        at = first + count;
+    }
+    return at;
 }
 
 void Arena::make_writable([[maybe_unused]] size_t end) {
 #ifdef __linux__
     if (end <= writable_) return;
-    if (end > kReserved - kHugePage || mprotect(begin_ + writable_, end - writable_, PROT_READ | PROT_WRITE) != 0) {
+    const size_t bytes = (end - writable_) * page_bytes();
+    if (end > (kReserved - kHugePage) / page_bytes() ||
+        mprotect(begin_ + writable_ * page_bytes(), bytes, PROT_READ | PROT_WRITE) != 0) {
         throw std::bad_alloc();
     }
     writable_ = end;
 #endif
 }
 
+// The highest of the free ones: a part takes the lowest that it can.
+void Arena::release([[maybe_unused]] size_t pages) {
+#ifdef __linux__
+    size_t end = held_.size();
+    for (auto part = used_.rbegin(); pages > 0 && end > 0; ++part) {
+        const size_t begin = part == used_.rend() ? 0 : part->first + part->second;
+        while (pages > 0 && end > begin) {
+            size_t last = end;
+            while (last > begin && !held_[last - 1]) --last;
+            size_t first = last;
+            while (first > begin && held_[first - 1] && last - first < pages) held_[--first] = false;
+            if (first < last) madvise(begin_ + first * page_bytes(), (last - first) * page_bytes(), MADV_DONTNEED);
+            held_count_ -= last - first;
+            pages -= last - first;
+            end = first;
+        }
+        if (part == used_.rend()) break;
+        end = part->first;
+    }
+#endif
+}
+
 void Arena::trim() {
 #ifdef __linux__
     const std::lock_guard<std::mutex> lock(mutex_);
-    size_t at = 0;
-    for (const auto& [begin, length] : used_) {
-        if (begin > at) madvise(begin_ + at, begin - at, MADV_DONTNEED);
-        at = begin + length;
-    }
-    if (writable_ > at) {
-        madvise(begin_ + at, writable_ - at, MADV_DONTNEED);
-        mprotect(begin_ + at, writable_ - at, PROT_NONE);
-    }
-    writable_ = held_ = at;
+    release(held_count_);
+    const size_t end = used_.empty() ? 0 : used_.rbegin()->first + used_.rbegin()->second;
+    if (writable_ > end) mprotect(begin_ + end * page_bytes(), (writable_ - end) * page_bytes(), PROT_NONE);
+    writable_ = end;
+    held_.resize(end);
+    most_used_ = used_count_;
 #endif
 }
 
 size_t Arena::held() const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return held_;
+    return held_count_ * page_bytes();
 }
 
 }  // namespace bnn

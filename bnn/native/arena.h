@@ -1,10 +1,12 @@
 // Memory of large results: one range of addresses, of which each result takes the lowest free part that holds it. So what
-// one has freed serves others of any size, and the system does not clear its pages again.
+// one has freed serves others of any size, and the system rarely clears its pages again. Of the pages that are free, it gets
+// back so many that those it has given are no more than were ever in use at once.
 #pragma once
 
 #include <cstddef>
 #include <map>
 #include <mutex>
+#include <vector>
 
 namespace bnn {
 
@@ -18,19 +20,23 @@ class Arena {
     // Whole pages, not cleared. Throws std::bad_alloc.
     void* take(size_t bytes);
     void give_back(void* memory);
-    // Lets the system have what no result holds.
+    // Lets the system have all that is free, and forgets how much was in use.
     void trim();
-    // Bytes up to the end of the highest part that has been taken since the last trim.
+    // Bytes of pages that the system has given, once they are written to.
     size_t held() const;
 
    private:
     Arena();
+    size_t lowest(size_t pages) const;
     void make_writable(size_t end);
+    void release(size_t pages);
 
+    // In pages, from the beginning on.
     mutable std::mutex mutex_;
     char* begin_ = nullptr;
-    size_t writable_ = 0, held_ = 0;
-    std::map<size_t, size_t> used_;  // sizes of parts by their distance from the beginning
+    std::map<size_t, size_t> used_;  // sizes of parts by their first page
+    std::vector<bool> held_;
+    size_t writable_ = 0, held_count_ = 0, used_count_ = 0, most_used_ = 0;
 };
 
 }  // namespace bnn

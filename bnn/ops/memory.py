@@ -41,9 +41,10 @@ def _load_arena() -> ModuleType | None:
 class ResultMemory:
     """Memory for tensors of 256 KiB and more on the CPU, from one range of addresses.
 
-    A tensor takes the lowest free part of the range that holds it, and has it for as long as it lives, or a view of it;
-    so the range grows to little more than was ever in use at once. Where there is no such range (without the native
-    kernels, beside Linux, or where the system limits the process's addresses), tensors have memory of their own.
+    A tensor takes the lowest free part of the range that holds it, and has it for as long as it lives, or a view of it.
+    What is free stays for later tensors, as far as all that is held is no more than was ever in use at once. Where
+    there is no such range (without the native kernels, beside Linux, or where the addresses of a process are limited),
+    tensors have memory of their own.
     """
 
     def __init__(self) -> None:
@@ -53,11 +54,11 @@ class ResultMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the range up to the highest that has been in use since the last `give_back`."""
+        """Bytes that are held, in use or free: the most that have been in use at once since the last `give_back`."""
         return 0 if self._arena is None else int(self._arena.held_bytes())
 
     def give_back(self) -> None:
-        """Gives the system back what no tensor uses any more."""
+        """Gives the system back what no tensor uses any more, and forgets how much was in use."""
         if self._arena is not None:
             self._arena.trim()
 

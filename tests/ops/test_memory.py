@@ -83,19 +83,34 @@ def test_small_results_and_those_of_memory_that_is_not_kept_are_ordinary_tensors
 
 
 def test_what_is_free_goes_back_to_the_system(memory):
-    memory.give_back()
     before = memory.nbytes
     kept = memory.empty((LARGE_BYTES,), torch.uint8).fill_(5)
     high = memory.empty((16 * LARGE_BYTES,), torch.uint8).fill_(1)
-    grown, resident = memory.nbytes, resident_bytes()
-    assert grown >= before + 17 * LARGE_BYTES or before  # other tests' results may lie there
+    resident = resident_bytes()
     del high
-    assert memory.nbytes == grown
+    assert memory.nbytes == before + 17 * LARGE_BYTES
     memory.give_back()
-    assert memory.nbytes == grown - 16 * LARGE_BYTES
+    assert memory.nbytes == before + LARGE_BYTES
     assert resident - resident_bytes() > 15 * LARGE_BYTES
     assert (kept == 5).all()
     assert (memory.empty((16 * LARGE_BYTES,), torch.uint8).fill_(7) == 7).all()
+
+
+def test_no_more_is_held_than_was_in_use_at_once(memory):
+    first, second, third = (memory.empty((4 * LARGE_BYTES,), torch.uint8).fill_(i) for i in range(3))
+    most = memory.nbytes
+    del second
+    large = memory.empty((6 * LARGE_BYTES,), torch.uint8).fill_(4)  # behind the third
+    # What the second has freed is needed no more, but for the half that the large one is larger.
+    assert memory.nbytes == most + 2 * LARGE_BYTES
+    again = memory.empty((4 * LARGE_BYTES,), torch.uint8)  # there
+    assert address(again) == address(first) + 4 * LARGE_BYTES
+    again.fill_(5)
+    assert [bool((x == of).all()) for x, of in ((first, 0), (third, 2), (large, 4), (again, 5))] == [True] * 4
+    grown, resident = memory.nbytes, resident_bytes()
+    del first, third, again
+    assert memory.nbytes == grown == most + 6 * LARGE_BYTES
+    assert abs(resident_bytes() - resident) < LARGE_BYTES
 
 
 def resident_bytes() -> int:

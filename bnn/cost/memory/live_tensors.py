@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from bisect import insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -26,7 +24,6 @@ _UNWRITTEN = ("aten::empty", "aten::new_empty")
 _PACKS = ("bnn::", "aten::new_empty")
 # Elementwise operations whose truth values stay as they are.
 _TAKES_MASK = ("aten::where", "aten::masked_fill")
-_PAGE_BYTES = 4096
 _FEW_CHANNELS = 4
 _FEW_IMAGES = 16  # fewer of them have no code for a kernel of 1x1
 # Operations whose results take the place of earlier ones on the CPU, if they are large; and `bnn.ops.memory.empty`.
@@ -191,7 +188,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._unwritten.remove(key)
             memory = self._of_storage[key]
             if self._range is not None and _is_large_result(memory):
-                self._log += self._range.take(memory)
+                self._log.append(self._range.take(memory))
             self._log.append((memory, memory.nbytes))
 
     def _forget(self, key: int) -> None:
@@ -201,33 +198,27 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self._log.append((memory, -memory.nbytes))
             if self._range is not None and _is_large_result(memory):
-                self._log += self._range.give_back(memory)
+                self._log.append(self._range.give_back(memory))
 
 
 class _Range:
     """Follows `bnn.ops.memory.ResultMemory`, of which it is a copy without memory."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[int, int, Memory]] = []  # where each begins and ends, ascending
-        self._end = 0  # of the highest so far
+        self._used = self._held = 0
         self._free = Memory(LARGE_BYTES, 1, False, 1, KEPT, False)
 
-    def take(self, result: Memory) -> list[tuple[Memory, int]]:
+    def take(self, result: Memory) -> tuple[Memory, int]:
         """What changes where a result takes memory, in that which no result holds."""
-        size, begin = -(-result.nbytes // _PAGE_BYTES) * _PAGE_BYTES, 0
-        for first, end, _ in self._parts:
-            if first - begin >= size:
-                break
-            begin = end
-        insort(self._parts, (begin, begin + size, result), key=itemgetter(0))
-        grown = max(0, begin + size - self._end)
-        self._end += grown
-        return [(self._free, grown - result.nbytes)]
+        self._used += result.nbytes
+        grown = max(0, self._used - self._held)
+        self._held += grown
+        return self._free, grown - result.nbytes
 
-    def give_back(self, result: Memory) -> list[tuple[Memory, int]]:
+    def give_back(self, result: Memory) -> tuple[Memory, int]:
         """What changes where a result is freed."""
-        self._parts = [part for part in self._parts if part[2] is not result]
-        return [(self._free, result.nbytes)]
+        self._used -= result.nbytes
+        return self._free, result.nbytes
 
 
 def _computing(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> str:
