@@ -252,7 +252,7 @@ def _index_select(bits: BitTensor, dim: int, index: Tensor) -> Any:
 
 
 def _is_row_dim(bits: BitTensor, dim: int) -> bool:
-    return bits.dim() > 1 and _memory_order(bits.shape, bits.stride())[0] == dim % bits.dim()
+    return len(bits.shape) > 1 and _memory_order(bits.shape, bits.stride())[0] == dim % len(bits.shape)
 
 
 def _with_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:

@@ -38,7 +38,7 @@ def count_block(
     y = torch.empty(block.product_shape(x), dtype=dtype, device="meta")
     pooled = torch.empty(output.shape, dtype=dtype, device="meta")
     bits, inner_bits, outer_bits = 8 * dtype.itemsize, _product_gradient_bits(block), 8 * output.dtype.itemsize
-    pool, activation, keeps = block.pool, block.activation, block.keeps_product
+    pool, activation, keeps = block.pool, block.activation, block.keeps_product(x)
 
     product = replace(
         count_layer(f"{prefix}product", block.product, x, y, trained_before=trained_before),

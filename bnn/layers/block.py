@@ -110,10 +110,12 @@ class BinaryBlock(nn.Module):
         """Whether the block is trained as one node that recomputes its product."""
         return self.recompute and self.obstacle is None
 
-    @property
-    def keeps_product(self) -> bool:
-        """Whether a fused block keeps what enters the norm, instead of forming it again."""
+    def keeps_product(self, x: Tensor) -> bool:
+        """Whether a fused block keeps what enters the norm, instead of forming it again: where that takes long for the
+        memory that it saves, as a product of floats does of a linear layer, with a value for each output."""
         weight = self.product.store if isinstance(self.product, BinaryLayer) else self.product.weight
+        if self.window is None and self.input_steps is None and not isinstance(x, BitTensor):
+            return True
         windows = 1 if self.pool is None else math.prod(self.pool.window.kernel)
         return windows * math.prod(weight.shape[1:]) >= _KEPT_FROM
 
@@ -152,7 +154,7 @@ class BinaryBlock(nn.Module):
             groups=product.groups,
         )
 
-    def _plan(self) -> Plan:
+    def _plan(self, x: Tensor) -> Plan:
         pool, product = self.pool, self.product if isinstance(self.product, BinaryLayer) else None
         return Plan(
             window=self.window,
@@ -164,7 +166,7 @@ class BinaryBlock(nn.Module):
             output_steps=self.output_steps,
             grad_quantizer=None if product is None else product.grad_quantizer,
             weight_quantizer=None if product is None else product.store.gradient_quantizer,
-            keeps_product=self.keeps_product,
+            keeps_product=self.keeps_product(x),
             passes=passes_in_use(),
         )
 
@@ -197,7 +199,7 @@ class BinaryBlock(nn.Module):
         if not self.is_fused or as_parts or (shortcut is not None and self.output_steps is not None):
             out, same = self._parts(x, shortcut), x
         else:
-            plan = self._plan()
+            plan = self._plan(x)
             takes = "[N, K]" if plan.window is None else "[N, C, H, W]"
             if x.dim() != takes.count(",") + 1:
                 raise ValueError(f"a block with this product takes {takes}, got a tensor of {tuple(x.shape)}")

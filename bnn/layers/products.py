@@ -74,7 +74,7 @@ def _as_wide(x: Tensor, weight: Tensor) -> Tensor:
 
 def in_rows(bits: BitTensor) -> BitTensor:
     """The same batch with one packed row a sample, as the operations on bits take it."""
-    return channels_last(bits) if bits.dim() == 4 else rows_first(bits)
+    return channels_last(bits) if len(bits.shape) == 4 else rows_first(bits)
 
 
 def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.dtype = torch.float32) -> Tensor:

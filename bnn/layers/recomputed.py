@@ -146,6 +146,8 @@ class Recomputed(torch.autograd.Function):
         if grad is None:  # of the two results only the input was used
             return of_input, *[None] * 8
         operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
+        if grad.dim() == 4:  # once for all passes
+            grad = grad.contiguous(memory_format=torch.channels_last)
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
         slopes = plan.output_slopes
         if plan.keeps_product:

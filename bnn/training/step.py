@@ -131,7 +131,7 @@ class TrainingStep:
         if shares_slices(self.exchange) and self.training_loss is not None:
             raise DistributedError("the exchange `exact` knows no loss of the input: take --exchange count")
         # Such as running statistics, which a forward pass changes.
-        trained = [module for module in self.model.modules() if module.training]
+        trained = [module for module in self.model.modules() if module.training and module._buffers]
         buffers = [(x, x.clone()) for module in trained for x in module.buffers(recurse=False)]
         with exchanging(self.exchange):
             if self.exchange is None:
