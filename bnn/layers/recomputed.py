@@ -15,7 +15,7 @@ from bnn.layers import products
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import clamped
 from bnn.ops.geometry import PoolWindow, Window
-from bnn.ops.memory import empty_channels_last
+from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
 from bnn.quantizers.base import SlopeSteps
 from bnn.quantizers.gradients import GradientQuantizer
@@ -134,7 +134,7 @@ class Recomputed(torch.autograd.Function):
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         kept = (y, choices) if plan.keeps_product else (None, None)
         if plan.keeps_product and plan.output_steps is None:  # else a real activation would take its place
-            y = y.clone()
+            y = empty_channels_last(y.shape, y.dtype, y.device).copy_(y)
         out, codes = finish(y, affine[0], affine[1], x if adds_input else shortcut, plan)
         ctx.save_for_backward(operand, input_codes, weight, scale, gamma, moments, codes, *kept)
         ctx.set_materialize_grads(False)
@@ -146,8 +146,7 @@ class Recomputed(torch.autograd.Function):
         if grad is None:  # of the two results only the input was used
             return of_input, *[None] * 8
         operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
-        if grad.dim() == 4:  # once for all passes
-            grad = grad.contiguous(memory_format=torch.channels_last)
+        grad = channels_last(grad)  # once for all passes
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
         slopes = plan.output_slopes
         if plan.keeps_product:
@@ -310,7 +309,7 @@ def quantized(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
     if isinstance(x, BitTensor):
         return products.in_rows(x), x.packed.new_empty((0, 0, 0))
     if plan.input_steps is None:
-        x = x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+        x = channels_last(x)
         return x, x.new_empty((0, 0, 0), dtype=torch.uint8)
     bits, codes = _bnn.sign_codes(x, None, None, plan.input_steps.edges)
     return _in_rows(bits, x.shape), codes

@@ -86,3 +86,9 @@ def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.
     rows, channels, *size = shape
     x = empty((rows, *size, channels), dtype, device)
     return x.movedim(-1, 1) if size else x
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """[N, C, ...] with its memory in (N, ..., C) order: itself, or a copy as a result."""
+    last = x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.movedim(1, -1).is_contiguous()
+    return x if last else empty_channels_last(x.shape, x.dtype, x.device).copy_(x)

@@ -65,13 +65,6 @@ def empty_planes(planes: int, rows: int, n: int) -> Tensor:
     return memory.empty((planes, rows, packed_bytes(n)), torch.uint8)
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """[N, C, ...] with its memory in (N, ..., C) order, which may take a copy."""
-    if x.dim() == 4:
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.contiguous() if x.dim() == 2 else x.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
 def convolution(x_shape: Sequence[int], weight_shape: Sequence[int], window: Sequence[int]) -> tuple[Shape, Geometry]:
     """The shape of a convolution's result, and its geometry."""
     return _convolution(tuple(x_shape), tuple(weight_shape), tuple(window))

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from bnn.ops import averages as specification
 from bnn.ops.averages import averaged_shape, check_base, spread_shape
-from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last
+from bnn.ops.cpu.arguments import DTYPE_CODES
 from bnn.ops.cpu.native import call, kernel
-from bnn.ops.memory import empty_channels_last
+from bnn.ops.memory import channels_last, empty_channels_last
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 

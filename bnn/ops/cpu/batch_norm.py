@@ -13,14 +13,13 @@ from bnn.ops import batch_norm as specification
 from bnn.ops.batch_norm import EDGE_COUNTS, check_edges, check_place, check_slopes
 from bnn.ops.cpu.arguments import (
     DTYPE_CODES,
-    channels_last,
     empty_planes,
     empty_rows,
     optional_per_channel,
     per_channel,
 )
 from bnn.ops.cpu.native import call, kernel
-from bnn.ops.memory import empty_channels_last
+from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.packing import nan_error, packed_bytes
 from bnn.ops.rounding import check_finite, check_largest
 from bnn.random.lowbias32 import hash_key

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from bnn.ops import memory
 from bnn.ops import pooling as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, empty_rows, packed_images, pooling
+from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, empty_rows, packed_images, pooling
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_channels_last
+from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.pooling import check_choices, choices_shape, pooled_shape
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from bnn.ops import product_gradients as specification
-from bnn.ops.cpu.arguments import Geometry, channels_last, convolution, packed_images
+from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_channels_last
+from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.packing import packed_bytes
 from bnn.random.lowbias32 import hash_key
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from bnn.ops import products as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, convolution, packed_images, packed_rows
+from bnn.ops.cpu.arguments import DTYPE_CODES, convolution, packed_images, packed_rows
 from bnn.ops.cpu.native import call, instruction_set, kernel
 from bnn.ops.geometry import Window
-from bnn.ops.memory import empty_channels_last
+from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.products import check_exact
 
 _RESULT_DTYPES = (torch.float32, torch.float16)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from bnn.ops import row_sums as specification
-from bnn.ops.cpu.arguments import DTYPE_CODES, channels_last, per_channel
+from bnn.ops.cpu.arguments import DTYPE_CODES, per_channel
 from bnn.ops.cpu.batch_norm import PRODUCTS, STREAMS, gradient_operands, has_kernel, rows_of
 from bnn.ops.cpu.native import call, kernel
+from bnn.ops.memory import channels_last
 
 
 @kernel
