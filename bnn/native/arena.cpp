@@ -5,6 +5,7 @@
 #include <new>
 
 #ifdef __linux__
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -14,7 +15,6 @@ namespace bnn {
 
 namespace {
 
-constexpr size_t kReserved = sizeof(void*) == 8 ? size_t{1} << 40 : size_t{1} << 29;  // addresses, which cost nothing
 constexpr size_t kHugePage = size_t{1} << 21;
 
 size_t page_bytes() {
@@ -26,6 +26,14 @@ size_t page_bytes() {
 #endif
 }
 
+#ifdef __linux__
+// As much as the machine has memory; where addresses have 32 bits, a part of them.
+size_t addresses() {
+    const auto memory = static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
+    return sizeof(void*) == 8 ? memory * page_bytes() : size_t{1} << 29;
+}
+#endif
+
 }  // namespace
 
 Arena& Arena::of_process() {
@@ -35,13 +43,18 @@ Arena& Arena::of_process() {
 
 Arena::Arena() {
 #ifdef __linux__
-    rlimit addresses;
-    if (getrlimit(RLIMIT_AS, &addresses) != 0 || addresses.rlim_cur != RLIM_INFINITY) return;
-    void* const range = mmap(nullptr, kReserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur != RLIM_INFINITY) return;
+    const size_t size = addresses();
+    void* const range = mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (range == MAP_FAILED) return;
     const auto first = (reinterpret_cast<uintptr_t>(range) + kHugePage - 1) / kHugePage * kHugePage;
     begin_ = reinterpret_cast<char*>(first);
-    madvise(begin_, kReserved - kHugePage, MADV_HUGEPAGE);  // a wish: pages that are cleared, and found, 2 MiB at a time
+    pages_ = size / page_bytes();
+    madvise(begin_, size, MADV_HUGEPAGE);  // a wish: pages that are cleared, and found, 2 MiB at a time
+    // A copy of the process must not find it locked by a thread that it does not have.
+    pthread_atfork([] { of_process().mutex_.lock(); }, [] { of_process().mutex_.unlock(); },
+                   [] { of_process().mutex_.unlock(); });
 #endif
 }
 
@@ -49,14 +62,18 @@ void* Arena::take(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const size_t pages = bytes / page_bytes() + (bytes % page_bytes() != 0);
     const size_t first = lowest(pages), end = first + pages;
-    make_writable(end);
+    if (end > pages_) throw std::bad_alloc();
     used_[first] = pages;
-    used_count_ += pages;
-    most_used_ = std::max(most_used_, used_count_);
     held_.resize(std::max(held_.size(), end));
-    held_count_ += std::count(held_.begin() + first, held_.begin() + end, false);
-    std::fill(held_.begin() + first, held_.begin() + end, true);
-    if (held_count_ > most_used_) release(held_count_ - most_used_);
+    const size_t fresh = std::count(held_.begin() + first, held_.begin() + end, false);
+    const size_t most = std::max(most_used_, used_count_ + pages);
+    if (held_count_ + fresh > most) release(held_count_ + fresh - most);
+    if (!hold(first, end)) {
+        used_.erase(first);
+        throw std::bad_alloc();
+    }
+    used_count_ += pages;
+    most_used_ = most;
     return begin_ + first * page_bytes();
 }
 
@@ -76,19 +93,23 @@ size_t Arena::lowest(size_t pages) const {
     return at;
 }
 
-void Arena::make_writable([[maybe_unused]] size_t end) {
+// Those from `first` on, as far as they are not held yet. Returns whether the system gives them.
+bool Arena::hold([[maybe_unused]] size_t first, [[maybe_unused]] size_t end) {
 #ifdef __linux__
-    if (end <= writable_) return;
-    const size_t bytes = (end - writable_) * page_bytes();
-    if (end > (kReserved - kHugePage) / page_bytes() ||
-        mprotect(begin_ + writable_ * page_bytes(), bytes, PROT_READ | PROT_WRITE) != 0) {
-        throw std::bad_alloc();
+    for (size_t next; first < end; first = next) {
+        next = first;
+        while (next < end && held_[next] == held_[first]) ++next;
+        if (held_[first]) continue;
+        void* const fresh = begin_ + first * page_bytes();
+        if (mprotect(fresh, (next - first) * page_bytes(), PROT_READ | PROT_WRITE) != 0) return false;
+        std::fill(held_.begin() + first, held_.begin() + next, true);
+        held_count_ += next - first;
     }
-    writable_ = end;
 #endif
+    return true;
 }
 
-// The highest of the free ones: a part takes the lowest that it can.
+// The highest of the free ones: a part takes the lowest that it can. What is not held counts towards no limit.
 void Arena::release([[maybe_unused]] size_t pages) {
 #ifdef __linux__
     size_t end = held_.size();
@@ -99,7 +120,10 @@ void Arena::release([[maybe_unused]] size_t pages) {
             while (last > begin && !held_[last - 1]) --last;
             size_t first = last;
             while (first > begin && held_[first - 1] && last - first < pages) held_[--first] = false;
-            if (first < last) madvise(begin_ + first * page_bytes(), (last - first) * page_bytes(), MADV_DONTNEED);
+            if (first < last) {
+                madvise(begin_ + first * page_bytes(), (last - first) * page_bytes(), MADV_DONTNEED);
+                mprotect(begin_ + first * page_bytes(), (last - first) * page_bytes(), PROT_NONE);
+            }
             held_count_ -= last - first;
             pages -= last - first;
             end = first;
@@ -111,15 +135,10 @@ void Arena::release([[maybe_unused]] size_t pages) {
 }
 
 void Arena::trim() {
-#ifdef __linux__
     const std::lock_guard<std::mutex> lock(mutex_);
     release(held_count_);
-    const size_t end = used_.empty() ? 0 : used_.rbegin()->first + used_.rbegin()->second;
-    if (writable_ > end) mprotect(begin_ + end * page_bytes(), (writable_ - end) * page_bytes(), PROT_NONE);
-    writable_ = end;
-    held_.resize(end);
+    held_.resize(used_.empty() ? 0 : used_.rbegin()->first + used_.rbegin()->second);
     most_used_ = used_count_;
-#endif
 }
 
 size_t Arena::held() const {

@@ -28,7 +28,7 @@ class Arena {
    private:
     Arena();
     size_t lowest(size_t pages) const;
-    void make_writable(size_t end);
+    bool hold(size_t first, size_t end);
     void release(size_t pages);
 
     // In pages, from the beginning on.
@@ -36,7 +36,7 @@ class Arena {
     char* begin_ = nullptr;
     std::map<size_t, size_t> used_;  // sizes of parts by their first page
     std::vector<bool> held_;
-    size_t writable_ = 0, held_count_ = 0, used_count_ = 0, most_used_ = 0;
+    size_t pages_ = 0, held_count_ = 0, used_count_ = 0, most_used_ = 0;
 };
 
 }  // namespace bnn

@@ -210,6 +210,37 @@ void check_steps(const std::vector<Set>& sets, int64_t rows, int64_t n, float bo
     }
 }
 
+void check_means(const std::vector<Set>& sets, int64_t rows, int64_t columns, int64_t channels, int64_t height, int64_t width) {
+    const int64_t pitch = columns * width * channels, size = rows * height * pitch;
+    std::vector<float> x(size), base(size), means, spread(size);
+    for (int64_t i = 0; i < size; ++i) x[i] = static_cast<float>(below(2001)) - 1000, base[i] = static_cast<float>(below(99));
+    const auto values = static_cast<float>(height * width);
+    for (int64_t window = 0; window < rows * columns; ++window) {
+        for (int64_t c = 0; c < channels; ++c) {
+            const int64_t first = window / columns * height * pitch + window % columns * width * channels + c;
+            float sum = 0;
+            for (int64_t i = 0; i < height; ++i) {
+                for (int64_t j = 0; j < width; ++j) sum += x[first + i * pitch + j * channels];
+            }
+            means.push_back(sum / values);
+            for (int64_t i = 0; i < height; ++i) {
+                for (int64_t j = 0; j < width; ++j) {
+                    const int64_t at = first + i * pitch + j * channels;
+                    spread[at] = base[at] + means.back() / values;
+                }
+            }
+        }
+    }
+    for (const Set& set : sets) {
+        std::vector<float> found(means.size()), of_x(size);
+        set.kernels->window_means(x.data(), found.data(), rows, columns, channels, height, width, bnn::kFloat32, 1);
+        require_equal("window_means", set, found, means);
+        set.kernels->window_means_backward(means.data(), base.data(), of_x.data(), rows, columns, channels, height, width,
+                                           bnn::kFloat32, 1);
+        require_equal("window_means_backward", set, of_x, spread);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -219,6 +250,7 @@ int main() {
         const int64_t groups = i % 3 ? 1 : 1 + below(2), outputs = groups * (1 + below(50));
         check_convolution(sets, some_window(groups * (1 + below(i % 5 ? 40 : 90))), outputs, groups, i % 2 ? 15 : 127);
     }
+    for (int i = 0; i < 30; ++i) check_means(sets, 1 + below(4), 1 + below(5), 1 + below(40), 1 + below(4), 1 + below(4));
     for (int i = 0; i < 60; ++i) {
         const auto bound = static_cast<float>(i % 4 ? below(300) : 256);
         check_steps(sets, 1 + below(6), 1 + below(i % 3 ? 40 : 700), bound, static_cast<int32_t>(below(128)));

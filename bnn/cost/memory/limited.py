@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bnn.cost.memory.measured import random_batch
+from bnn.ops.memory import RESULTS
 from bnn.training import TrainingStep
 
 # Python collects what refers to itself every few steps, and holds most shortly before.
@@ -83,9 +84,9 @@ def _grown_bytes(make: Callable[[], TrainingStep], input_shape: tuple[int, ...],
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         unreached = _UNREACHED_BYTES if hard == resource.RLIM_INFINITY else hard
         resource.setrlimit(resource.RLIMIT_DATA, (unreached, hard))
-        before = _status_bytes("VmSize")
+        before, held = _status_bytes("VmSize"), RESULTS.nbytes
         _take_steps(make(), input_shape, batch_size)
-        return _status_bytes("VmPeak") - before
+        return _status_bytes("VmPeak") - before + RESULTS.nbytes - held  # whose addresses are there from the beginning
 
     grown = in_a_copy(work)
     if not isinstance(grown, int):
@@ -141,6 +142,7 @@ def _end_with(parent: int) -> None:
 def _give_back_memory() -> None:
     """Gives back what the process has left over, which would serve the work and differs from process to process."""
     gc.collect()
+    RESULTS.give_back()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
