@@ -39,12 +39,11 @@ def main(model: str, preset: str, batch_size: int) -> int:
     step = task(model, preset, batch_size)
     measured = measure_needed(step.network, step.configuration)
     assert measured is not None
+    if not step.fits(step.predicted().process_bytes):
+        return 3
     if not step.fits(measured):
         return 4
-    if step.fits(measured - max(0.05 * measured, 3 * 2**20)):
-        return 5
-    # Last: what a prediction leaves free in this process would serve the steps.
-    return 0 if step.fits(step.predicted().process_bytes) else 3
+    return 5 if step.fits(measured - max(0.05 * measured, 3 * 2**20)) else 0
 
 
 KINDS = (
