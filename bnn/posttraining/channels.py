@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bnn.layers import BinaryBlock, Graph
+from bnn.layers import AvgPool2d, BinaryBlock, Graph
 from bnn.layers.graph import INPUT, Call, values_of
 from bnn.posttraining.products import products_of_network, window_of
 from bnn.quantizers import Quantizer
@@ -152,14 +152,16 @@ def _of_part(found: Channels, name: str, part: Any, x: Tensor, made: Any, taken:
         return _of_product(found, name, part, taken[0])
     if isinstance(part, nn.Flatten) and part.start_dim == 1 and part.end_dim == -1:
         return np.repeat(taken[0], made.shape[1] // x.shape[1])
+    with_input = isinstance(part, AvgPool2d) and isinstance(made, tuple)
+    result = made[0] if with_input else made
     if (
-        isinstance(made, Tensor)
+        isinstance(result, Tensor)
         and _is_channelwise(part, len(taken[0]))
-        and made.dim() == x.dim()
-        and made.shape[1] == x.shape[1] == len(taken[0])
+        and result.dim() == x.dim()
+        and result.shape[1] == x.shape[1] == len(taken[0])
     ):
         found.outputs[name] = taken[0]
-        return taken[0]
+        return (taken[0], taken[0]) if with_input else taken[0]
     return None
 
 
