@@ -161,3 +161,15 @@ def test_a_kept_product_gives_the_same_bits_as_one_formed_again(monkeypatch, rec
         results.append((out, x.grad, weight.grad, block.norm.weight.grad, block.norm.running_var))
     for kept, again in zip(*results, strict=True):
         assert torch.equal(dense(kept), dense(again))
+
+
+@pytest.mark.parametrize(("quantizer", "keeps"), [(None, True), (ApproxSign(), False)])
+def test_a_linear_layer_keeps_its_product_where_its_input_is_real(quantizer, keeps):
+    """A float of each output; of an input that is quantized, and of bits, the product is formed again."""
+    block = block_of(linear(40, 16, input_quantizer=quantizer), activation=nn.Hardtanh())
+    assert block.keeps_product(randn(8, 40)) is keeps
+    assert not block.keeps_product(bits_of(8, 40))
+    x = randn(8, 40).requires_grad_()
+    with saved_bytes() as saved:
+        block(x)
+    assert (4 * 8 * 16 in saved.values()) is keeps

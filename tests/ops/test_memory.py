@@ -1,6 +1,7 @@
 """Memory of large results is used again, but not while anything looks at it."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from bnn.ops import memory as of_results
 from bnn.ops.memory import LARGE_BYTES, ResultMemory, empty_channels_last
+from tests.cli.command_line import ROOT
 
 LARGE = (1 << 20,)
 PAGE = 4096
@@ -128,6 +130,36 @@ def test_a_part_that_no_tensor_takes_over_is_free_again(memory):
 def test_more_than_there_is_is_refused(memory):
     with pytest.raises(MemoryError):
         memory.empty((1 << 50,), torch.uint8)
+
+
+UNDER_A_LIMIT = """
+import resource
+from pathlib import Path
+from bnn.ops.memory import RESULTS
+import torch
+RESULTS.is_kept, mib = True, 1 << 20
+def data_bytes():
+    return int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]) << 10
+low, high = (RESULTS.empty((size * mib,), torch.uint8).fill_(1) for size in (4, 32))
+del high
+resource.setrlimit(resource.RLIMIT_DATA, (data_bytes() + 8 * mib,) * 2)
+del low
+again = RESULTS.empty((36 * mib,), torch.uint8)  # what is held
+try:
+    RESULTS.empty((16 * mib,), torch.uint8)
+except MemoryError:
+    pass
+else:
+    raise AssertionError("there was more memory than allowed")
+del again
+RESULTS.give_back()
+print(torch.ones(32 * mib, dtype=torch.uint8)[-1].item())  # in the memory that was given back
+"""
+
+
+def test_what_is_held_counts_towards_a_limit_and_what_is_given_back_does_not(memory):
+    ran = subprocess.run([sys.executable, "-c", UNDER_A_LIMIT], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("1\n", "", 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked for huge pages")
