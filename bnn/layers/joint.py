@@ -124,15 +124,14 @@ class JointPasses(Passes):
 
     def real_gradients(self, *arguments: Any) -> tuple[Tensor | None, Tensor | None]:
         """An example at a time."""
-        (grad, codes, slopes, y, terms), x, weight, choices, shape, plan, needs = arguments
+        (grad, codes, slopes, y, terms), x, weight, choices, shape, plan, needs, base = arguments
         of_x, of_weight = [], []
         for i in range(len(x)):
             one = slice(i, i + 1)
             of_norm = (grad[one], codes[:, one], slopes, y[one], terms)
             own_choices = None if choices is None else choices[:, one]
-            of_input, of_weights = real_gradients(
-                of_norm, x[one], weight, own_choices, torch.Size((1, *shape[1:])), plan, needs
-            )
+            of_product = (x[one], weight, own_choices, torch.Size((1, *shape[1:])), plan)
+            of_input, of_weights = real_gradients(of_norm, *of_product, needs, None if base is None else base[one])
             of_x.append(of_input)
             of_weight.append(of_weights)
         return (

@@ -15,7 +15,7 @@ from bnn.layers import products
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import clamped
 from bnn.ops.geometry import PoolWindow, Window
-from bnn.ops.memory import channels_last, empty_channels_last
+from bnn.ops.memory import channels_last, converted, empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
 from bnn.quantizers.base import SlopeSteps
 from bnn.quantizers.gradients import GradientQuantizer
@@ -184,9 +184,7 @@ class Recomputed(torch.autograd.Function):
                 )
         else:
             needs, of_product = (needs_x, needs_weight), (operand, weight, choices, shape, plan)
-            grad_x, grad_weight = passes.real_gradients((*of_norm, terms), *of_product, needs)
-            if grad_x is not None and base is not None:
-                grad_x = grad_x + base
+            grad_x, grad_weight = passes.real_gradients((*of_norm, terms), *of_product, needs, base)
         if grad_x is not None:
             if adds_input and of_input is not None:
                 grad_x = grad_x + of_input
@@ -332,21 +330,29 @@ def real_gradients(
     shape: torch.Size,
     plan: Plan,
     needs: tuple[bool, bool],
+    base: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of input and real weight, where they are needed, a few rows at a time.
 
-    `of_norm`: the arguments of `norm_gradient`.
+    `of_norm`: the arguments of `norm_gradient`; `base`: another gradient of the input, which is added.
     """
     grad, codes, slopes, y, terms = of_norm
     needs_x, needs_weight = needs
-    of_inputs, of_weight = [], torch.zeros_like(weight)
+    of_x = empty_channels_last(x.shape, x.dtype, x.device) if needs_x else None
+    of_weight = torch.zeros_like(weight)
+
+    def take(part: Tensor, rows: slice) -> None:
+        if of_x is not None:
+            of_x[rows] = part if base is None else part.add_(base[rows])
+
     for rows in row_slices(x, shape):
-        input_part = x[rows].to(weight.dtype)
+        input_part = converted(x[rows], weight.dtype)
         grad_y = _bnn.norm_gradient(grad[rows], codes[:, rows], slopes, y[rows], terms)
         if plan.rectifies:
             grad_y = grad_y * (y[rows] > 0)
         if plan.window is None:
-            of_inputs.append(grad_y @ weight if needs_x else grad_y)
+            if needs_x:
+                take(grad_y @ weight, rows)
             of_weight.addmm_(grad_y.t(), input_part)
             continue
         if choices is not None:
@@ -357,5 +363,5 @@ def real_gradients(
         if needs_x:
             stride, padding, dilation, groups = plan.window.for_torch
             options = (None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))
-            of_inputs.append(torch.ops.aten.convolution_backward(grad_y, input_part, weight, *options)[0])
-    return torch.cat(of_inputs) if needs_x else None, of_weight if needs_weight else None
+            take(torch.ops.aten.convolution_backward(grad_y, input_part, weight, *options)[0], rows)
+    return of_x, of_weight if needs_weight else None

@@ -87,9 +87,11 @@ struct RealConvolution {
 // `value(output, place in the patch)` gives the weights.
 template <class Value, class Float>
 void real_products(const float* x, const Value& value, Float* out, const RealConvolution& conv, int threads) {
-    const Buffer weights(1, conv.patch * conv.lanes * 4);  // [patch][lanes], 0 past the outputs
+    // Of each tile's outputs together, which else would share few sets of a cache: [outputs of a tile], 0 past the outputs.
+    const Buffer weights(conv.lanes / kRealOutputs, conv.patch * kRealOutputs * 4);
     for (int64_t o = 0; o < conv.outputs; ++o) {
-        for (int64_t k = 0; k < conv.patch; ++k) weights.part<float>(0)[k * conv.lanes + o] = value(o, k);
+        float* panel = weights.part<float>(o / kRealOutputs) + o % kRealOutputs;
+        for (int64_t k = 0; k < conv.patch; ++k) panel[k * kRealOutputs] = value(o, k);
     }
     const int64_t pixels = round_up(conv.row_pixels, kRealPixels), patch = conv.patch, lanes = conv.lanes;
     const int64_t step = conv.pixel_step, *places = conv.places();
@@ -98,10 +100,11 @@ void real_products(const float* x, const Value& value, Float* out, const RealCon
         float *band = bands.part<float>(thread), *sums = sum_parts.part<float>(thread);
         conv.load_band(x, row, band);
         for (int64_t o = 0; o < lanes; o += kRealOutputs) {
+            const float* panel = weights.part<float>(o / kRealOutputs);
             for (int64_t i = 0; i < pixels; i += kRealPixels) {
                 RealLanes low[kRealPixels] = {}, high[kRealPixels] = {};
                 for (int64_t k = 0; k < patch; ++k) {
-                    const float *from = weights.part<float>(0) + k * lanes + o, *values = band + i * step + places[k];
+                    const float *from = panel + k * kRealOutputs, *values = band + i * step + places[k];
                     const RealLanes first = load_lanes(from), second = load_lanes(from + kVectorLanes);
 #pragma GCC unroll 4
                     for (int64_t j = 0; j < kRealPixels; ++j) {
@@ -169,16 +172,17 @@ void real_weight_sums(const Grad* grad, const float* x, float* out, const Window
         float* grads = grad_parts.part<float>(thread);
         for (int64_t row = part * part_rows; row < minimum((part + 1) * part_rows, conv.rows); ++row) {
             conv.load_band(x, row, band);
-            for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                load_reals(grads + i * lanes, grad + (row * conv.row_pixels + i) * outputs, outputs);
-            }
             for (int64_t o = 0; o < lanes; o += kRealOutputs) {
+                for (int64_t i = 0; i < conv.row_pixels; ++i) {
+                    load_reals(grads + o * conv.row_pixels + i * kRealOutputs, grad + (row * conv.row_pixels + i) * outputs + o,
+                               minimum(outputs - o, kRealOutputs));
+                }
                 for (int64_t k = 0; k < conv.stride; k += kRealTaps) {
                     RealLanes low[kRealTaps] = {}, high[kRealTaps] = {};
                     const float* values[kRealTaps];
                     for (int64_t j = 0; j < kRealTaps; ++j) values[j] = band + conv.places()[k + j];
                     for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                        const float* from = grads + i * lanes + o;
+                        const float* from = grads + o * conv.row_pixels + i * kRealOutputs;
                         const RealLanes left = load_lanes(from), right = load_lanes(from + kVectorLanes);
 #pragma GCC unroll 8
                         for (int64_t j = 0; j < kRealTaps; ++j) {

@@ -92,3 +92,8 @@ def channels_last(x: Tensor) -> Tensor:
     """[N, C, ...] with its memory in (N, ..., C) order: itself, or a copy as a result."""
     last = x.is_contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.movedim(1, -1).is_contiguous()
     return x if last else empty_channels_last(x.shape, x.dtype, x.device).copy_(x)
+
+
+def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """[N, C, ...] in a dtype: itself, or a copy as a result, whose memory is in (N, ..., C) order."""
+    return x if x.dtype is dtype else empty_channels_last(x.shape, dtype, x.device).copy_(x)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnn.ops.geometry import Window
+from bnn.ops.memory import converted
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_images, unpack, unpack_images
 
@@ -122,7 +123,7 @@ def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.
     out = empty_images(x, Window(*window).output_shape(x.shape, weight.shape), dtype)
     images = part_images(max(x[:1].numel(), out[:1].numel()))
     for part, of_part in zip(torch.split(x, images), torch.split(out, images), strict=True):
-        of_part.copy_(F.conv2d(part.to(weight.dtype), weight, None, *Window(*window).for_torch))
+        of_part.copy_(F.conv2d(converted(part, weight.dtype), weight, None, *Window(*window).for_torch))
     return out
 
 

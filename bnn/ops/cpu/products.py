@@ -14,8 +14,8 @@ from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.products import check_exact
 
 _RESULT_DTYPES = (torch.float32, torch.float16)
-MAX_FLOAT_WEIGHTS = 1 << 12
-"""Of a stem of few channels. Torch's convolution is faster with more, but loads 8 MiB of code."""
+MAX_FLOAT_WEIGHTS = 1 << 14
+"""Of a stem of few channels, such as one of 7x7 with 64 outputs. Torch is faster with more, but loads 8 MiB of code."""
 
 
 @kernel

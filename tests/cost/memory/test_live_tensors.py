@@ -180,7 +180,7 @@ def test_convolutions_that_onednn_makes_code_for():
     assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8, last=True) == 4, "a channel each: gradients"
 
 
-@pytest.mark.parametrize(("side", "is_torchs"), [(4, False), (6, True)])
+@pytest.mark.parametrize(("side", "is_torchs"), [(9, False), (10, True)])
 def test_convolutions_of_floats_that_have_no_kernel_are_those_of_torch(monkeypatch, side, is_torchs):
     """Their results are no pieces that are kept, as on the CPU, and they have code."""
     monkeypatch.setattr(RESULTS, "is_kept", True)
