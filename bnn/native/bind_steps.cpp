@@ -1,4 +1,8 @@
 // Rounding to integers, steps of optimizers, and pulses on simulated junctions.
+#include <cmath>
+#include <limits>
+#include <vector>
+
 #include "bindings.h"
 
 namespace bnn {
@@ -29,17 +33,24 @@ void bind_steps(nb::module_& module) {
         },
         unlocked);
     module.def(
-        "row_squares",
-        [](const std::string& isa, int threads, uintptr_t gradient, uintptr_t squares, int64_t rows, int64_t n) {
-            kernels(isa).row_squares(pointer<const void>(gradient), pointer<double>(squares), rows, n, threads);
-        },
-        unlocked);
-    module.def(
-        "step_by_values",
-        [](const std::string& isa, int threads, uintptr_t codes, uintptr_t gradient, uintptr_t rates, int64_t rows,
-           int64_t n, float bound, int32_t beyond, uint32_t key) {
-            kernels(isa).step_by_values(pointer<int8_t>(codes), pointer<const void>(gradient),
-                                        pointer<const float>(rates), rows, n, bound, beyond, key, threads);
+        "adam_by_rows",
+        [](const std::string& isa, int threads, uintptr_t codes, uintptr_t squares, uintptr_t gradient, int64_t rows,
+           int64_t n, double step, double decay, double correction, double eps, float bound, int32_t beyond,
+           uint32_t key) {
+            auto* const kept = pointer<float>(squares);
+            std::vector<double> means(rows);
+            kernels(isa).row_squares(pointer<const void>(gradient), means.data(), rows, n, threads);
+            for (const double mean : means) {
+                if (!(mean <= std::numeric_limits<float>::max())) return false;
+            }
+            std::vector<float> rates(rows);
+            for (int64_t row = 0; row < rows; ++row) {
+                kept[row] = static_cast<float>(kept[row] * decay + means[row] * (1 - decay));
+                rates[row] = static_cast<float>(step / (std::sqrt(kept[row] / correction) + eps));
+            }
+            kernels(isa).step_by_values(pointer<int8_t>(codes), pointer<const void>(gradient), rates.data(), rows, n,
+                                        bound, beyond, key, threads);
+            return true;
         },
         unlocked);
     module.def(

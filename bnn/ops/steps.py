@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bnn.errors import NonFiniteError
 from bnn.ops.operation import operation
 from bnn.ops.packing import packed_bytes, unpack
 from bnn.random.lowbias32 import random_bits
@@ -49,22 +50,66 @@ def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_co
 
 
 @operation(
-    "(Tensor gradient) -> Tensor",
-    shape=lambda gradient: gradient.new_empty(len(gradient), dtype=torch.float64),
+    "(Tensor(a!) codes, Tensor(b!) squares, Tensor gradient, float step_codes, float decay, float eps,"
+    " float limit_steps, float hysteresis_codes, int step, int seed) -> ()",
+    shape=lambda codes, squares, gradient, step_codes, decay, eps, limit_steps, hysteresis_codes, step, seed: None,
 )
+def adam_by_rows(
+    codes: Tensor,
+    squares: Tensor,
+    gradient: Tensor,
+    step_codes: float,
+    decay: float,
+    eps: float,
+    limit_steps: float,
+    hysteresis_codes: float,
+    step: int,
+    seed: int,
+) -> None:
+    """A step of Adam without a mean, whose mean square v is one of a whole row.
+
+        v = decay v + (1 - decay) mean of gradient^2
+        codes = clamp(codes - clamp(step_codes gradient / (sqrt(v / (1 - decay^step)) + eps), +-limit_steps step_codes))
+
+    The mean is that of `row_squares`, v is formed in float64 and kept in float32, and the codes move as `step_by_values`
+    says. Source: Zhang et al. 2024, arXiv 2406.16793, of which this is the second moment.
+
+    Args:
+        codes: int8 [rows, n], contiguous; changed in place and kept within -128..127.
+        squares: float32 [rows], at least 0; changed in place.
+        gradient: bfloat16 [rows, n], contiguous; n at most 2^23.
+        step_codes: the learning rate, in codes, at least 0.
+        decay: in [0, 1).
+        eps: added to the root, above 0.
+        limit_steps: the largest step, in learning rates, finite and at least 0.
+        hysteresis_codes: in codes, in 0..127.
+        step: counts the steps, from 1.
+        seed: a new one for every step.
+
+    Raises:
+        NonFiniteError: a gradient is not finite, or the mean square of a row is beyond float32; nothing is changed.
+    """
+    check_rows(codes, squares, gradient, step_codes, decay, eps, limit_steps, hysteresis_codes, step)
+    means = row_squares(gradient)
+    if not (means <= torch.finfo(torch.float32).max).all():
+        raise not_finite()
+    squares.copy_(squares.double() * decay + means * (1 - decay))
+    roots = (squares.double() / (1 - decay**step)).sqrt()
+    rates = (step_codes / (roots + eps)).float()
+    step_by_values(codes, gradient, rates, limit_steps * step_codes, hysteresis_codes, seed)
+
+
+def not_finite() -> NonFiniteError:
+    """The error of a gradient without a mean square."""
+    return NonFiniteError("a row of the gradient has no finite mean square")
+
+
 def row_squares(gradient: Tensor) -> Tensor:
-    """The mean square of each row, the same bits in any order of the work.
+    """The mean square of each row, the same bits in any order of the work: float64 [rows]; NaN where it is not finite.
 
     With 2^e the least power of two above the largest magnitude of a row, and e at least -100, magnitudes are rounded
     to whole multiples of 2^(e - 15), half ones up, whose squares add up exactly.
-
-    Args:
-        gradient: bfloat16 [rows, n], contiguous; n at most 2^23.
-
-    Returns:
-        float64 [rows]; NaN where an element is not finite.
     """
-    check_gradient(gradient, gradient)
     if not gradient.numel():
         return gradient.new_zeros(len(gradient), dtype=torch.float64)
     sizes = gradient.float().abs()
@@ -76,10 +121,6 @@ def row_squares(gradient: Tensor) -> Tensor:
     return torch.where(largest.isfinite(), sums / gradient.shape[1], math.nan)
 
 
-@operation(
-    "(Tensor(a!) codes, Tensor gradient, Tensor rates, float bound_codes, float hysteresis_codes, int seed) -> ()",
-    shape=lambda codes, gradient, rates, bound_codes, hysteresis_codes, seed: None,
-)
 def step_by_values(
     codes: Tensor, gradient: Tensor, rates: Tensor, bound_codes: float, hysteresis_codes: float, seed: int
 ) -> None:
@@ -88,17 +129,10 @@ def step_by_values(
     A code whose sign changes, from negative to not or back, goes at least `hysteresis_codes`, rounded up, away from 0.
 
     The step is floor(clamp(rate gradient, -bound, bound) + (u + 1/2) 2^-16), in float32, where u is the random number
-    of 16 bits that `step_by_signs` has for the element.
-
-    Args:
-        codes: int8 [rows, n], contiguous; changed in place and kept within -128..127.
-        gradient: bfloat16, likewise; finite.
-        rates: float32 [rows], finite: codes for a gradient of 1.
-        bound_codes: the largest step, in codes, at least 0; what is beyond 256 counts 256.
-        hysteresis_codes: in codes, in 0..127.
-        seed: a new one for every step.
+    of 16 bits that `step_by_signs` has for the element. `rates`: float32 [rows], codes for a gradient of 1. A bound
+    beyond 256 counts 256.
     """
-    bound, beyond = value_factors(codes, gradient, rates, bound_codes, hysteresis_codes)
+    bound, beyond = min(bound_codes, _MOST_CODES), math.ceil(hysteresis_codes)
     moves = (gradient.float() * rates[:, None]).clamp_(-bound, bound)
     shifts = (_half_words(codes, seed).float() + 0.5) * 2.0**-16
     _move_(codes, (moves + shifts).floor_().int(), beyond)
@@ -234,29 +268,36 @@ def code_factors(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_cod
     return whole, math.ceil((step_codes - math.floor(step_codes)) * 65536), math.ceil(hysteresis_codes)
 
 
-def value_factors(
-    codes: Tensor, gradient: Tensor, rates: Tensor, bound_codes: float, hysteresis_codes: float
+def check_rows(
+    codes: Tensor,
+    squares: Tensor,
+    gradient: Tensor,
+    step_codes: float,
+    decay: float,
+    eps: float,
+    limit_steps: float,
+    hysteresis_codes: float,
+    step: int,
 ) -> tuple[float, int]:
-    """The bound of a step and the hysteresis, in codes, of checked arguments."""
+    """The bound of a step and the hysteresis, in codes, of checked arguments of `adam_by_rows`."""
     _check_codes(codes, hysteresis_codes)
-    check_gradient(codes, gradient)
-    if rates.dtype is not torch.float32 or rates.shape != codes.shape[:1] or not rates.is_contiguous():
-        raise ValueError(
-            f"rates of codes {list(codes.shape)} are float32, one a row, got {rates.dtype} {list(rates.shape)}"
-        )
-    if not bound_codes >= 0:
-        raise ValueError(f"a step's bound is at least 0 codes, got {bound_codes}")
-    return min(bound_codes, _MOST_CODES), math.ceil(hysteresis_codes)
-
-
-def check_gradient(of: Tensor, gradient: Tensor) -> None:
-    """Refuses what is no contiguous bfloat16 gradient of a matrix."""
     is_matrix = gradient.dtype is torch.bfloat16 and gradient.dim() == 2 and gradient.is_contiguous()
-    if not is_matrix or gradient.shape != of.shape:
+    if not is_matrix or gradient.shape != codes.shape:
         raise ValueError(
-            f"a gradient of rows {list(of.shape)} is a contiguous bfloat16 matrix, got {gradient.dtype}"
+            f"a gradient of rows {list(codes.shape)} is a contiguous bfloat16 matrix, got {gradient.dtype}"
             f" {list(gradient.shape)}"
         )
+    if squares.dtype is not torch.float32 or squares.shape != codes.shape[:1] or not squares.is_contiguous():
+        raise ValueError(
+            f"mean squares of codes {list(codes.shape)} are float32, one a row, got {squares.dtype}"
+            f" {list(squares.shape)}"
+        )
+    if not (0 <= step_codes < math.inf and 0 <= limit_steps < math.inf and 0 <= decay < 1 and eps > 0 and step >= 1):
+        raise ValueError(
+            "a step and its limit are finite and at least 0, the decay lies in [0, 1), eps is above 0, and steps count from 1,"
+            f" got {step_codes}, {limit_steps}, {decay}, {eps} and {step}"
+        )
+    return min(limit_steps * step_codes, _MOST_CODES), math.ceil(hysteresis_codes)
 
 
 def _check_codes(codes: Tensor, hysteresis_codes: float) -> None:

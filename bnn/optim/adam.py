@@ -83,21 +83,21 @@ class Adam(LowBitOptimizer):
             if (squares < 0).any():
                 raise ValueError(f"{_ROW_SQUARES} has a mean square below 0")
 
-    def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], seed: int) -> bool:
+    def checks_gradient(self, group: dict[str, Any]) -> bool:
+        """With `row_squares`, since the mean squares are there before anything is changed."""
+        return _has_row_squares(group)
+
+    def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], step: int, seed: int) -> bool:
         """v = b2 v + (1 - b2) mean g^2 of each row; w = w - clamp(lr g / (sqrt(v') + eps), +-limit_steps lr)."""
         if not _has_row_squares(group):
             return False
-        state, beta2, size = self.state[codes], group["betas"][1], CODES_PER_UNIT * float(group["lr"])
+        state, size = self.state[codes], CODES_PER_UNIT * float(group["lr"])
         rows = in_memory_order(in_order_of(codes, gradient, torch.bfloat16))[1]
         if _ROW_SQUARES not in state:
             state[_ROW_SQUARES] = torch.zeros(len(rows), device=codes.device)
-        kept = state[_ROW_SQUARES]
-        kept.copy_(kept.double() * beta2 + functions.row_squares(rows) * (1 - beta2))
-        roots = (kept.double() / (1 - beta2 ** state["step"])).sqrt()
-        rates = (size / (roots + group["eps"])).float()
         least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
-        bound = group["limit_steps"] * size
-        functions.step_by_values(in_memory_order(codes.detach())[1], rows, rates, bound, least, seed)
+        numbers = (size, group["betas"][1], group["eps"], group["limit_steps"], least, step, seed)
+        functions.adam_by_rows(in_memory_order(codes.detach())[1], state[_ROW_SQUARES], rows, *numbers)
         return True
 
     def moments(self, group: dict[str, Any]) -> dict[str, bool]:

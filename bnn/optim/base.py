@@ -139,13 +139,18 @@ class LowBitOptimizer(torch.optim.Optimizer):
         for weight, gradient, *values in zip(weights, gradients, *moments, strict=True):
             self.update(rows_of(weight), rows_of(gradient), [rows_of(value) for value in values], group, step)
 
-    def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], seed: int) -> bool:
+    def checks_gradient(self, group: dict[str, Any]) -> bool:
+        """Whether `step_codes` refuses a gradient that is not finite, and then has changed nothing."""
+        return False
+
+    def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], step: int, seed: int) -> bool:
         """Steps an int8 Accumulator by the values of its gradient in kernels, if the optimizer has some for it.
 
         Args:
-            codes: the accumulator, whose state counts this step already.
+            codes: the accumulator.
             gradient: of its shape.
             group: the options.
+            step: counts the steps of this parameter, from 1.
             seed: of the rounding.
 
         Returns:
@@ -222,7 +227,8 @@ class LowBitOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             if index < first + len(group["params"]):
                 parameter = group["params"][index - first]
-                _check_finite([(index, parameter.grad)])
+                if not self.checks_gradient(group):
+                    _check_finite([(index, parameter.grad)])
                 self._check_accumulator(index, parameter)
                 return self._step_parameter(index, group, parameter, parameter.grad)
             first += len(group["params"])
@@ -270,14 +276,20 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if self._needs_no_rounding(group, parameter):
             return self._step_whole(group, [parameter], [gradient])
         state = self.state[parameter]
-        state["step"] = step = state.get("step", 0) + 1
+        before = state.get("step")
+        state["step"] = step = (before or 0) + 1
         seed = rounding_seed(seed=group["seed"], index=index, step=step)
         moments = [
             Moment(state, name, parameter, self.state_dtype, squared=squared)
             for name, squared in self.moments(group).items()
         ]
         accumulates = is_accumulator(parameter)
-        if accumulates and self._step_at_once(group, parameter, gradient, seed):
+        try:
+            is_taken = accumulates and self._step_at_once(group, parameter, gradient, step, seed)
+        except NonFiniteError:
+            state.update(step=before) if before else state.pop("step")
+            raise _non_finite_gradient(index, gradient) from None
+        if is_taken:
             return None
         generator = generator_like(parameter, seed)
         weights, gradients = rows_of(parameter), rows_of(gradient)
@@ -295,7 +307,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 moment.write(rows, value, generator)
         return None
 
-    def _step_at_once(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, seed: int) -> bool:
+    def _step_at_once(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor, step: int, seed: int) -> bool:
         """Steps an accumulator in one pass of the kernels, if they have one for it and its gradient."""
         fits, is_signs = gradient.stride() == parameter.stride(), isinstance(gradient, BitTensor)
         is_votes = not gradient.is_floating_point() and self.ignores_scale(group)
@@ -303,14 +315,14 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if size is not None and parameter.dtype is torch.int8 and fits and (is_signs or is_votes):
             _, codes = in_memory_order(parameter.detach())
             least = min(CODES_PER_UNIT * self.hysteresis(group), CODES_PER_UNIT - 1)
-            step = (CODES_PER_UNIT * size, least, seed)
+            numbers = (CODES_PER_UNIT * size, least, seed)
             if isinstance(gradient, BitTensor):
-                functions.step_by_signs(codes, gradient.packed, *step)
+                functions.step_by_signs(codes, gradient.packed, *numbers)
             else:
-                _step_by_votes(codes, in_memory_order(gradient)[1], *step)
+                _step_by_votes(codes, in_memory_order(gradient)[1], *numbers)
             return True
         if parameter.dtype is torch.int8:
-            return self.step_codes(parameter, gradient, group, seed)
+            return self.step_codes(parameter, gradient, group, step, seed)
         tensors = [parameter.detach(), *(state[name] for name in self.moments(group))]
         if any(tensor.dtype is not torch.float16 for tensor in tensors):
             return False
@@ -319,7 +331,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             rows = gradient.packed
         else:
             rows = in_memory_order(in_order_of(parameter, gradient, torch.float32))[1]
-        return self.update_at_once(weight, rows, stored, group, state["step"], seed)
+        return self.update_at_once(weight, rows, stored, group, step, seed)
 
 
 def in_order_of(parameter: Tensor, gradient: Tensor, dtype: torch.dtype) -> Tensor:
@@ -353,8 +365,11 @@ def _check_finite(numbered: Iterable[tuple[int, Tensor]]) -> None:
     dense = [(index, gradient) for index, gradient in numbered if not isinstance(gradient, BitTensor)]
     if all_finite(gradient for _, gradient in dense):
         return
-    index, gradient = next((index, gradient) for index, gradient in dense if not all_finite([gradient]))
-    raise NonFiniteError(
+    raise _non_finite_gradient(*next((index, gradient) for index, gradient in dense if not all_finite([gradient])))
+
+
+def _non_finite_gradient(index: int, gradient: Tensor) -> NonFiniteError:
+    return NonFiniteError(
         f"the gradient of the optimizer's parameter {index}, of shape {list(gradient.shape)}, is not finite:"
         " skip this step or lower the learning rate"
     )
@@ -368,7 +383,8 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     filled = [x for x in tensors if x.numel() and x.is_floating_point()]
     narrow = [in_memory_order(x)[1] for x in filled if x.dtype is torch.bfloat16]  # a norm would copy them
     # One pass, and no tensor of truth values.
-    norms = [torch.linalg.vector_norm(x, dtype=torch.float32) for x in filled if x.dtype is not torch.bfloat16]
+    others = [x for x in filled if x.dtype is not torch.bfloat16]
+    norms = torch._foreach_norm(others, dtype=torch.float32) if others else []
     small = all(-_LARGEST < float(end) < _LARGEST for x in narrow for end in torch.aminmax(x))
     return small and (not norms or bool(torch.isfinite(torch.stack(norms)).all()))
 

@@ -60,8 +60,10 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "pass_slopes": (Y, CODES, SLOPES),
     "quantize_integers": (randn(3, 2, 4, 5).transpose(1, 2), 127, 5),
     "step_by_signs": (random_integers(3, 13, seed=0), random_bits(3, 13, 1), 1.5, 2.0, 3),
-    "row_squares": (randn(3, 13).bfloat16(),),
-    "step_by_values": (random_integers(3, 13, seed=0), randn(3, 13).bfloat16(), OF_CHANNELS[:3], 9.5, 2.0, 3),
+    "adam_by_rows": (
+        *(random_integers(3, 13, seed=0), OF_CHANNELS[:3].abs(), randn(3, 13).bfloat16()),
+        *(2.5, 0.9, 1e-8, 4.0, 2.0, 2, 3),
+    ),
     "adam_by_signs": (HALVES[0], HALVES[1], HALVES[2].abs(), random_bits(3, 13, 1), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
     "adam_by_values": (HALVES[0], HALVES[1], HALVES[2].abs(), randn(3, 13), 0.1, [0.9, 0.99], 0.0, 0.1, 2, 3),
 }

@@ -97,6 +97,21 @@ def test_a_gradient_that_is_not_finite_leaves_no_trace(value):
     assert all(torch.equal(torch.as_tensor(x), before[1][name]) for name, x in optimizer.state[codes].items())
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_in_backward_too_and_the_step_does_not_count(steps):
+    codes, optimizer = made()
+    for _ in range(steps):
+        codes.grad = torch.ones((3, 50)).bfloat16()
+        optimizer.step_one(0)
+    before = codes.detach().clone()
+    codes.grad = torch.full((3, 50), math.inf).bfloat16()
+    with pytest.raises(NonFiniteError, match="the gradient of the optimizer's parameter 0"):
+        optimizer.step_one(0)
+    assert torch.equal(codes.detach(), before)
+    assert optimizer.state[codes].get("step", 0) == steps
+    assert not steps or optimizer.state[codes]["row_avg_sq"].isfinite().all()
+
+
 def test_its_state_comes_back_and_others_are_refused():
     gradient = torch.ones((3, 50)).bfloat16()
     codes, optimizer = made()

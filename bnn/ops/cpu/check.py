@@ -132,8 +132,10 @@ def element_calls() -> dict[str, Arguments]:
         "largest_magnitude": (x, rows * n, 4),
         "quantize_integers": (x, torch.zeros(rows * n, dtype=torch.int8), rows * n, 4, 20.0, 127, _KEY),
         "step_by_signs": (_bytes(rows, n), signs, rows, n, 1, 20_000, 3, _KEY),
-        "row_squares": (x.bfloat16(), torch.zeros(rows, dtype=torch.float64), rows, n),
-        "step_by_values": (_bytes(rows, n), x.bfloat16(), _reals(rows).abs(), rows, n, 20.0, 3, _KEY),
+        "adam_by_rows": (
+            *(_bytes(rows, n), _reals(rows).abs(), x.bfloat16(), rows, n),
+            *(5.0, 0.9, 0.19, 1e-8, 20.0, 3, _KEY),
+        ),
         "adam_by_signs": (*of_adam, signs, *adam),
         "adam_by_values": (*of_adam, x, *adam),
         "pulse_pairs": (

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnn.ops.cpu.native import call, kernel
-from bnn.ops.steps import adam_factors, check_gradient, code_factors, value_factors
+from bnn.ops.steps import adam_factors, check_rows, code_factors, not_finite
 from bnn.random.lowbias32 import hash_key
 
 
@@ -17,19 +17,12 @@ def step_by_signs(codes: Tensor, signs: Tensor, step_codes: float, hysteresis_co
 
 
 @kernel
-def row_squares(gradient: Tensor) -> Tensor:
-    check_gradient(gradient, gradient)
-    squares = gradient.new_empty(len(gradient), dtype=torch.float64)
-    call("row_squares", gradient, squares, *gradient.shape)
-    return squares
-
-
-@kernel
-def step_by_values(
-    codes: Tensor, gradient: Tensor, rates: Tensor, bound_codes: float, hysteresis_codes: float, seed: int
-) -> None:
-    factors = value_factors(codes, gradient, rates, bound_codes, hysteresis_codes)
-    call("step_by_values", codes, gradient, rates, *codes.shape, *factors, hash_key(seed))
+def adam_by_rows(codes: Tensor, squares: Tensor, gradient: Tensor, *options: Any) -> None:
+    *numbers, seed = options
+    step_codes, decay, eps, _, _, step = numbers
+    factors = (step_codes, decay, 1 - decay**step, eps, *check_rows(codes, squares, gradient, *numbers))
+    if not call("adam_by_rows", codes, squares, gradient, *codes.shape, *factors, hash_key(seed)):
+        raise not_finite()
 
 
 @kernel
