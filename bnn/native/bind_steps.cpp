@@ -1,4 +1,5 @@
 // Rounding to integers, steps of optimizers, and pulses on simulated junctions.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -40,8 +41,9 @@ void bind_steps(nb::module_& module) {
             auto* const kept = pointer<float>(squares);
             std::vector<double> means(rows);
             kernels(isa).row_squares(pointer<const void>(gradient), means.data(), rows, n, threads);
-            for (const double mean : means) {
-                if (!(mean <= std::numeric_limits<float>::max())) return false;
+            const auto is_finite = [](double mean) { return mean <= std::numeric_limits<float>::max(); };
+            if (!std::all_of(means.begin(), means.end(), is_finite) || !std::all_of(kept, kept + rows, is_finite)) {
+                return false;
             }
             std::vector<float> rates(rows);
             for (int64_t row = 0; row < rows; ++row) {

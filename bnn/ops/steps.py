@@ -87,11 +87,12 @@ def adam_by_rows(
         seed: a new one for every step.
 
     Raises:
-        NonFiniteError: a gradient is not finite, or the mean square of a row is beyond float32; nothing is changed.
+        NonFiniteError: a gradient is not finite, or the mean square of a row is beyond float32, that of the steps before
+            or the gradient's; nothing is changed.
     """
     check_rows(codes, squares, gradient, step_codes, decay, eps, limit_steps, hysteresis_codes, step)
     means = row_squares(gradient)
-    if not (means <= torch.finfo(torch.float32).max).all():
+    if not (means <= torch.finfo(torch.float32).max).all() or not squares.isfinite().all():
         raise not_finite()
     squares.copy_(squares.double() * decay + means * (1 - decay))
     roots = (squares.double() / (1 - decay**step)).sqrt()
@@ -100,8 +101,8 @@ def adam_by_rows(
 
 
 def not_finite() -> NonFiniteError:
-    """The error of a gradient without a mean square."""
-    return NonFiniteError("a row of the gradient has no finite mean square")
+    """The error of a row without a mean square."""
+    return NonFiniteError("a row has no finite mean square")
 
 
 def row_squares(gradient: Tensor) -> Tensor:

@@ -140,7 +140,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             self.update(rows_of(weight), rows_of(gradient), [rows_of(value) for value in values], group, step)
 
     def checks_gradient(self, group: dict[str, Any]) -> bool:
-        """Whether `step_codes` refuses a gradient that is not finite, and then has changed nothing."""
+        """Whether `step_codes` refuses a gradient or a state that is not finite, and then has changed nothing."""
         return False
 
     def step_codes(self, codes: Tensor, gradient: Tensor, group: dict[str, Any], step: int, seed: int) -> bool:
@@ -229,7 +229,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
                 parameter = group["params"][index - first]
                 if not self.checks_gradient(group):
                     _check_finite([(index, parameter.grad)])
-                self._check_accumulator(index, parameter)
+                    self._check_accumulator(index, parameter)
                 return self._step_parameter(index, group, parameter, parameter.grad)
             first += len(group["params"])
         raise IndexError(f"the optimizer has {first} parameters, there is none with index {index}")
@@ -288,6 +288,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             is_taken = accumulates and self._step_at_once(group, parameter, gradient, step, seed)
         except NonFiniteError:
             state.update(step=before) if before else state.pop("step")
+            self._check_accumulator(index, parameter)
             raise _non_finite_gradient(index, gradient) from None
         if is_taken:
             return None

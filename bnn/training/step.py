@@ -132,7 +132,7 @@ class TrainingStep:
             raise DistributedError("the exchange `exact` knows no loss of the input: take --exchange count")
         # Such as running statistics, which a forward pass changes.
         trained = [module for module in self.model.modules() if module.training and module._buffers]
-        buffers = [(x, x.clone()) for module in trained for x in module.buffers(recurse=False)]
+        buffers = [(x, x.clone()) for module in trained for x in module._buffers.values() if x is not None]
         with exchanging(self.exchange):
             if self.exchange is None:
                 result = self._accumulate(x, labels, slices, prepare, before_backward)

@@ -74,6 +74,17 @@ def test_a_row_without_a_finite_mean_square_is_refused_and_nothing_changed(value
     assert squares.tolist() == [1, 1, 1]
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("adam_by_rows", [torch.ops.bnn.adam_by_rows, steps.adam_by_rows])
+def test_a_mean_square_of_earlier_steps_that_is_not_finite_is_refused(value, adam_by_rows):
+    codes, squares = torch.full((2, 9), 5, dtype=torch.int8), torch.tensor([1.0, value])
+    with pytest.raises(NonFiniteError, match="no finite mean square"):
+        adam_by_rows(codes, squares, torch.ones((2, 9)).bfloat16(), 8.0, 0.9, 1e-8, 4.0, 0.0, 1, 0)
+    assert set(codes.flatten().tolist()) == {5}
+    assert squares[0] == 1
+
+
 @pytest.mark.parametrize("move", [0.0, 0.3, -1.0, 2.75, -9.0])
 def test_moves_against_the_gradient_on_average(move):
     codes = torch.zeros((4, 50_000), dtype=torch.int8)

@@ -112,6 +112,16 @@ def test_in_backward_too_and_the_step_does_not_count(steps):
     assert not steps or optimizer.state[codes]["row_avg_sq"].isfinite().all()
 
 
+def test_a_state_that_is_not_finite_is_named_in_backward_too():
+    codes, optimizer = made()
+    codes.grad = torch.ones((3, 50)).bfloat16()
+    optimizer.step_one(0)
+    optimizer.state[codes]["row_avg_sq"][1] = math.nan
+    codes.grad = torch.ones((3, 50)).bfloat16()
+    with pytest.raises(NonFiniteError, match="or its state is not finite: go on from an earlier checkpoint"):
+        optimizer.step_one(0)
+
+
 def test_its_state_comes_back_and_others_are_refused():
     gradient = torch.ones((3, 50)).bfloat16()
     codes, optimizer = made()

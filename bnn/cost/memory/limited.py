@@ -32,7 +32,7 @@ def least_private_bytes(
 ) -> float | None:
     """The private memory by which a process has to be able to grow from before a network is made, to take steps of it.
 
-    With 5 % less, and with 3 MiB less where that is more, they could not be taken.
+    With 5 % less, and with 4 MiB less where that is more, they could not be taken.
 
     Pages of files, such as the libraries' code, are not in it. What is tried are copies of this process, which has
     loaded what libraries load at first use, and computes on one thread (`torch.set_num_threads(1)`): others are not

@@ -72,7 +72,7 @@ def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | No
         return specification.norm_clamp_(y, factor, offset, shortcut, low, high)
     if shortcut is not None and shortcut.shape != y.shape:
         raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
-    channels, codes = y.shape[1], empty_planes(1, len(y), y[0].numel())
+    channels, codes = y.shape[1], empty_planes(1, len(y), y.shape[1:].numel())
     out_dtype = torch.float32 if y.dtype is torch.float32 else torch.bfloat16
     call(
         "norm_clamp",
@@ -99,7 +99,7 @@ def sign_codes(
     check_edges(edges)
     channels = y.shape[1]
     affine = (optional_per_channel(name, x, channels) for name, x in (("factor", factor), ("offset", offset)))
-    rows, n = len(y), y[0].numel()
+    rows, n = len(y), y.shape[1:].numel()
     bits, codes = empty_rows(rows, n), empty_planes(EDGE_COUNTS[len(edges)], rows, n)
     if call("sign_codes", channels_last(y), *affine, edges, bits, codes, *rows_of(y), DTYPE_CODES[y.dtype]):
         raise nan_error()

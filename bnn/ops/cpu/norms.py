@@ -23,7 +23,7 @@ def norm_sign(y: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tens
     channels = y.shape[1]
     bias = per_channel("bias", bias, channels)
     y = y.movedim(1, -1).contiguous()
-    bits, inside = (empty_rows(len(y), y[0].numel()) for _ in range(2))
+    bits, inside = (empty_rows(len(y), y.shape[1:].numel()) for _ in range(2))
     mean, deviation = (y.new_empty(channels, dtype=torch.float32) for _ in range(2))
     call("norm_sign", y, bias, eps, bits, inside, mean, deviation, *_rows(y), DTYPE_CODES[y.dtype])
     check_normalised(deviation, bias, eps)

@@ -17,7 +17,7 @@ from benchmarks.memory_limit import task
 for model, preset, batch in (word.split(",") for word in sys.argv[1:]):
     step = task(model, preset, int(batch))
     memory, least = step.predicted(), step.least_bytes()
-    less = least - max(0.05 * least, 3 * 2**20)
+    less = least - max(0.05 * least, 4 * 2**20)
     more = memory.process_bytes - least
     tight = -max(0.05 * least, 3 * 2**20) < more < max(0.05 * least, 5 * 2**20)
     print(tight, step.fits(memory.process_bytes), step.fits(least), step.fits(less))
