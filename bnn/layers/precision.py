@@ -13,6 +13,9 @@ from bnn.weights import WeightStore
 
 Precision = Literal["float32", "bfloat16"]
 
+# Devices on which torch's batch norm of images takes bfloat16 with statistics of float32.
+_NARROW_NORMS = ("cpu", "cuda", "meta")
+
 
 @contextmanager
 def products_of(precision: Precision, device: torch.device) -> Iterator[None]:
@@ -24,13 +27,21 @@ def products_of(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def widen_inputs(model: nn.Module) -> None:
-    """Lets real layers outside of blocks take what blocks that recompute hand on in bfloat16."""
+    """Lets real layers outside of blocks take what blocks that recompute hand on in bfloat16.
+
+    Torch's norms of images take it as it is, with statistics of float32, and hand bfloat16 on.
+    """
     inside = {part for block in model.modules() if isinstance(block, BinaryBlock) for part in block.modules()}
     for module in model.modules():
         parameters = list(module.parameters(recurse=False))
         if module not in inside and parameters and not isinstance(module, BinaryLayer | WeightStore):
-            module.register_forward_pre_hook(_widened)
+            is_norm = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
+            module.register_forward_pre_hook(_widened_for_norm if is_norm else _widened)
 
 
 def _widened(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
     return tuple(x.float() if isinstance(x, torch.Tensor) and x.dtype is torch.bfloat16 else x for x in inputs)
+
+
+def _widened_for_norm(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[object, ...]:
+    return inputs if inputs[0].device.type in _NARROW_NORMS else _widened(module, inputs)

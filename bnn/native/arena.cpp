@@ -1,4 +1,5 @@
 #include "arena.h"
+#include "workspace.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -79,9 +80,38 @@ void* Arena::take(size_t bytes) {
 
 void Arena::give_back(void* memory) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto part = used_.find(static_cast<size_t>(static_cast<char*>(memory) - begin_) / page_bytes());
+    const auto part = used_.find(page_of(memory));
     used_count_ -= part->second;
     used_.erase(part);
+}
+
+void* Arena::borrow(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const size_t pages = bytes / page_bytes() + (bytes % page_bytes() != 0);
+    if (held_count_ < used_count_ + pages) return nullptr;
+    auto part = used_.begin();
+    for (size_t at = 0, first = 0; at < held_.size(); ++at) {
+        if (part != used_.end() && at == part->first) {
+            at += part->second - 1;
+            first = at + 1;
+            ++part;
+        } else if (!held_[at]) {
+            first = at + 1;
+        } else if (at + 1 - first == pages) {
+            used_[first] = pages;
+            return begin_ + first * page_bytes();
+        }
+    }
+    return nullptr;
+}
+
+void Arena::return_borrowed(void* memory) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    used_.erase(page_of(memory));
+}
+
+size_t Arena::page_of(const void* memory) const {
+    return static_cast<size_t>(static_cast<const char*>(memory) - begin_) / page_bytes();
 }
 
 size_t Arena::lowest(size_t pages) const {
@@ -145,5 +175,8 @@ size_t Arena::held() const {
     const std::lock_guard<std::mutex> lock(mutex_);
     return held_count_ * page_bytes();
 }
+
+void* take_workspace(size_t bytes) { return Arena::of_process().borrow(bytes); }
+void give_back_workspace(void* memory) { Arena::of_process().return_borrowed(memory); }
 
 }  // namespace bnn

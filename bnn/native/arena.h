@@ -20,6 +20,10 @@ class Arena {
     // Whole pages, not cleared. Throws std::bad_alloc.
     void* take(size_t bytes);
     void give_back(void* memory);
+    // Free pages that the system has given already, for as long as a kernel runs, or null where there are not so many in a
+    // row. They do not count as in use: a result that comes in between takes others.
+    void* borrow(size_t bytes);
+    void return_borrowed(void* memory);
     // Lets the system have all that is free, and forgets how much was in use.
     void trim();
     // Bytes of pages that the system has given, once they are written to.
@@ -28,6 +32,7 @@ class Arena {
    private:
     Arena();
     size_t lowest(size_t pages) const;
+    size_t page_of(const void* memory) const;
     bool hold(size_t first, size_t end);
     void release(size_t pages);
 

@@ -11,6 +11,8 @@
 #include <omp.h>
 #endif
 
+#include "workspace.h"
+
 namespace {
 
 // Reading and writing past a row's end by less than this keeps the copying loops free of special cases.
@@ -28,17 +30,28 @@ inline uint64_t popcount_of_word(uint64_t word) {
     return ((word + (word >> 4)) & 0x0F0F0F0F0F0F0F0F) * 0x0101010101010101 >> 56;
 }
 
-// Zeroed memory that is freed with its scope, in equal parts, each on cache lines of its own. If it is large, calloc
-// takes fresh pages, which are cleared where they are first touched: by several threads at a time.
+// From so many bytes on a buffer lies in the arena, if that has free memory: fresh pages take longer than the work in them.
+constexpr int64_t kWorkspaceBytes = 1 << 16;
+
+// Zeroed memory that is freed with its scope, in equal parts, each on cache lines of its own.
 class Buffer {
    public:
-    Buffer(int64_t parts, int64_t part_bytes)
-        : part_bytes_(round_up(maximum(part_bytes, 1), 64)),
-          memory_(std::calloc(parts * part_bytes_ + 64, 1)),
-          data_(reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(memory_) + 63) / 64 * 64)) {
-        if (!memory_) throw std::bad_alloc();
+    Buffer(int64_t parts, int64_t part_bytes) : part_bytes_(round_up(maximum(part_bytes, 1), 64)) {
+        const int64_t bytes = parts * part_bytes_;
+        borrowed_ = bytes < kWorkspaceBytes ? nullptr : bnn::take_workspace(bytes);
+        if (borrowed_) {
+            std::memset(borrowed_, 0, bytes);
+            data_ = static_cast<uint8_t*>(borrowed_);
+            return;
+        }
+        own_ = std::calloc(bytes + 64, 1);
+        if (!own_) throw std::bad_alloc();
+        data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(own_) + 63) / 64 * 64);
     }
-    ~Buffer() { std::free(memory_); }
+    ~Buffer() {
+        if (borrowed_) bnn::give_back_workspace(borrowed_);
+        std::free(own_);
+    }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 
@@ -49,7 +62,7 @@ class Buffer {
 
    private:
     int64_t part_bytes_;
-    void* memory_;
+    void *borrowed_, *own_ = nullptr;
     uint8_t* data_;
 };
 
