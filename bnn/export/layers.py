@@ -36,7 +36,7 @@ from bnn.export.values import Unsupported, Values, pool_window
 from bnn.layers.base import BinaryLayer
 from bnn.ops import geometry
 from bnn.ops.batch_norm import affine
-from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
+from bnn.ops.cpu.products import sums_floats
 
 
 def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None, fused: bool = False) -> Value:
@@ -49,7 +49,7 @@ def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | Non
     if x.kind == "bits" and weight.dtype is not torch.bool:
         raise Unsupported("a real weight and an input of bits")
     # This package has a kernel for products of float32 with few weights, and leaves all others to torch.
-    fuses = isinstance(layer, nn.Conv2d) and not (fused and x.kind == "float32" and _has_few_weights(layer))
+    fuses = isinstance(layer, nn.Conv2d) and not (fused and x.kind == "float32" and _has_kernel(layer))
     if x.kind == "bfloat16":
         out = values.new("float32", x.height, x.width, x.channels)
         values.steps.append(Map(x, out, ()))
@@ -62,9 +62,10 @@ def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | Non
     return out
 
 
-def _has_few_weights(layer: nn.Conv2d) -> bool:
+def _has_kernel(layer: nn.Conv2d) -> bool:
     """Whether this package has a kernel for a real layer, where its block is evaluated as one."""
-    return layer.groups == 1 and layer.weight.numel() <= MAX_FLOAT_WEIGHTS
+    window = _geometry(layer)
+    return window is not None and sums_floats(layer.weight.shape, window)
 
 
 def _weight_and_window(layer: nn.Module, x: Value) -> tuple[Tensor, Window]:

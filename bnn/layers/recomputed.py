@@ -17,6 +17,7 @@ from bnn.ops.batch_norm import clamped
 from bnn.ops.geometry import PoolWindow, Window
 from bnn.ops.memory import channels_last, converted, empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
+from bnn.ops.product_gradients import float_conv2d_backward_input
 from bnn.quantizers.base import SlopeSteps
 from bnn.quantizers.gradients import GradientQuantizer
 
@@ -361,7 +362,5 @@ def real_gradients(
         if needs_weight:
             of_weight += _bnn.real_conv2d_backward_weight(grad_y, input_part, weight.shape, plan.window)
         if needs_x:
-            stride, padding, dilation, groups = plan.window.for_torch
-            options = (None, stride, padding, dilation, False, (0, 0), groups, (True, False, False))
-            take(torch.ops.aten.convolution_backward(grad_y, input_part, weight, *options)[0], rows)
+            take(float_conv2d_backward_input(grad_y, input_part, weight, plan.window), rows)
     return of_x, of_weight if needs_weight else None

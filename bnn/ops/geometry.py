@@ -41,6 +41,10 @@ class Window(NamedTuple):
         stride, padding, dilation = zip(height, width, strict=True)
         return stride, padding, dilation, self.groups
 
+    def is_of_pixels(self, weight_shape: Sequence[int]) -> bool:
+        """Whether an output is of the pixel at its own place alone, so that the convolution is a product of matrices."""
+        return self == Window.of() and tuple(weight_shape[2:]) == (1, 1)
+
     def outputs(self, size: Sequence[int], kernel: Sequence[int]) -> Pair:
         """Height and width of the output for an image's and a kernel's.
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from bnn.ops.geometry import Window
+from bnn.ops.memory import empty, empty_channels_last
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_images, empty_rows, pack, unpack, unpack_images
-from bnn.ops.products import part_images
+from bnn.ops.products import part_images, pixels_of
 from bnn.random.lowbias32 import random_bits, random_bits_at
 
 
@@ -250,11 +251,34 @@ def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int
 
     `x` are real images, float [N, C, H, W]. With `q` of `x.dtype` it is that of `float_conv2d`.
     """
-    weight, total = x.new_empty(()).expand(weight_shape), x.new_zeros(weight_shape)
+    weight, total = x.new_empty(()).expand(weight_shape), empty_channels_last(weight_shape, x.dtype, x.device).zero_()
     images = part_images(max(q[:1].numel(), x[:1].numel()))
     for q_part, x_part in zip(torch.split(q, images), torch.split(x, images), strict=True):
-        total += _convolution_backward(q_part.to(x.dtype), x_part, weight, window, of_input=False)
-    return total.contiguous(memory_format=torch.channels_last)
+        total += _weight_gradient(q_part.to(x.dtype), x_part, weight, Window(*window))
+    return total
+
+
+def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """By torch; as a product of matrices where the convolution is one."""
+    if window.is_of_pixels(weight.shape):
+        return (pixels_of(grad).t() @ pixels_of(x)).view(weight.shape)
+    return _convolution_backward(grad, x, weight, window, of_input=False)
+
+
+def float_conv2d_backward_input(grad: Tensor, x: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """Gradient of the input of `float_conv2d` by torch, [N, C, H, W] of `grad`'s dtype, which is the weight's.
+
+    Args:
+        grad: [N, O, H', W'].
+        x: the input, of which the shape is read.
+        weight: float [O, C / groups, kh, kw].
+        window: of the convolution.
+    """
+    if not window.is_of_pixels(weight.shape):
+        return _convolution_backward(grad, x, weight, window, of_input=True)
+    out = empty((len(x), *x.shape[2:], x.shape[1]), grad.dtype, grad.device)
+    torch.mm(pixels_of(grad), weight.flatten(1), out=out.flatten(0, 2))
+    return out.movedim(-1, 1)
 
 
 def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, window: Sequence[int], *, of_input: bool) -> Tensor:

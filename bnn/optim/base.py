@@ -385,7 +385,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     narrow = [in_memory_order(x)[1] for x in filled if x.dtype is torch.bfloat16]  # a norm would copy them
     # One pass, and no tensor of truth values.
     others = [x for x in filled if x.dtype is not torch.bfloat16]
-    norms = torch._foreach_norm(others, dtype=torch.float32) if others else []
+    norms = list(torch._foreach_norm(others, dtype=torch.float32)) if others else []
     small = all(-_LARGEST < float(end) < _LARGEST for x in narrow for end in torch.aminmax(x))
     return small and (not norms or bool(torch.isfinite(torch.stack(norms)).all()))
 

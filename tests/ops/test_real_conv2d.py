@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bnn.ops import Window, packed_bytes
 from bnn.ops.packing import pack
-from bnn.ops.product_gradients import real_conv2d_backward_weight
+from bnn.ops.product_gradients import float_conv2d_backward_input, real_conv2d_backward_weight
 from bnn.ops.products import float_conv2d, real_conv2d
 from tests.contracts import randn
 
@@ -108,6 +108,26 @@ def test_a_weight_too_large_for_the_native_sums_is_worked_off_all_the_same() -> 
     window = Window.of()
     got = bnn.real_conv2d_backward_weight(q, x, shape, window)
     torch.testing.assert_close(got, real_conv2d_backward_weight(q, x, shape, window))
+
+
+@pytest.mark.parametrize(("channels", "window"), [(80, Window.of()), (60, Window.of(padding=1)), (80, Window.of(stride=2))])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_kernel_of_one_pixel_is_a_product_of_matrices(channels: int, window: Window, last: bool) -> None:
+    """With more weights than the native sums take, and in front of them."""
+    x, weight = randn(3, channels, 7, 5), randn(64, channels, 1, 1, seed=1)
+    if last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    wide, of = (tensor.double().requires_grad_() for tensor in (x, weight))
+    expected = F.conv2d(wide, of, None, *window.for_torch)
+    out = bnn.float_conv2d(x, weight, window, torch.float32)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out.double(), expected.detach(), rtol=1e-5, atol=1e-4)
+    grad = randn(*out.shape, seed=2)
+    of_x, of_weight = torch.autograd.grad(expected, (wide, of), grad.double())
+    got = bnn.real_conv2d_backward_weight(grad, x, weight.shape, window)
+    torch.testing.assert_close(got.double(), of_weight, rtol=1e-4, atol=1e-3)
+    got = float_conv2d_backward_input(grad, x, weight, window)
+    torch.testing.assert_close(got.double(), of_x, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from bnn.bits import BitTensor
-from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
+from bnn.ops.cpu.products import sums_floats
+from bnn.ops.geometry import Window
 from bnn.ops.memory import LARGE_BYTES, RESULTS
 
 # Memory that has been asked for and not been written to is none yet; code that only asks for the strides of such a
@@ -44,7 +45,7 @@ _BACKWARD = "aten::convolution_backward"
 _CONVOLUTIONS = ("aten::convolution", _BACKWARD)
 # Which argument has the strides, as its first two numbers at least.
 _STRIDES = {"aten::convolution": 3, _BACKWARD: 4, "bnn::float_conv2d": 2, "bnn::real_conv2d_backward_weight": 3}
-# Those of real numbers for which there are kernels up to a size, and torch's own above it.
+# Those of real numbers for which there are kernels up to a size, and torch's own above it, with their window.
 _OF_FLOATS = {"bnn::float_conv2d": "aten::convolution", "bnn::real_conv2d_backward_weight": _BACKWARD}
 
 KEPT = ("freed", 0)
@@ -141,15 +142,15 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "aten::convolution" and any(_channels_lie_last(x) for x in inputs[:2]):
             results = results.contiguous(memory_format=torch.channels_last)  # as it is on the CPU
         outputs = [leaf for leaf in tree_leaves(results) if isinstance(leaf, Tensor)]
-        computing = _computing(name, inputs, outputs)
+        convolution = _convolution(name, args)
         stride = max(args[4]) if name == _BACKWARD and args[-1][0] else 1
-        if computing in _CONVOLUTIONS:
-            self._note_convolution(computing, inputs, outputs, max(args[_STRIDES[name]][:2]))
+        if convolution is not None:
+            self._note_convolution(convolution, inputs, outputs, max(args[_STRIDES[name]][:2]))
         inputs, outputs = ([x for x in xs if x.device == self.device] for xs in (inputs, outputs))
         is_written = not name.startswith(_UNWRITTEN)
         holds_weights = is_written and bool(inputs) and all(self.memory_of(x).holds_weights for x in inputs)
         for number, x in enumerate(outputs):
-            self._note(x, (computing, number), holds_weights=holds_weights)
+            self._note(x, (name, number), holds_weights=holds_weights)
         if not _only_views(func):
             for x in inputs + outputs if is_written else inputs:
                 self._use(x)
@@ -221,13 +222,16 @@ class _Range:
         return self._free, result.nbytes
 
 
-def _computing(name: str, inputs: list[Tensor], outputs: list[Tensor]) -> str:
-    """The operation that computes another's result on the CPU: itself, or one of torch where there is no kernel."""
-    if name not in _OF_FLOATS or inputs[0].dtype is not torch.float32:
-        return name
-    x, weight = inputs if name == "bnn::float_conv2d" else (inputs[1], outputs[0])
-    has_kernel = weight.numel() <= MAX_FLOAT_WEIGHTS and weight.shape[1] == x.shape[1]
-    return name if has_kernel else _OF_FLOATS[name]
+def _convolution(name: str, args: tuple[Any, ...]) -> str | None:
+    """The operation of torch's own by which another's result is formed on the CPU, if that is a convolution."""
+    if name not in _OF_FLOATS:
+        return name if name in _CONVOLUTIONS else None
+    x, second, *rest = args
+    if x.dtype is not torch.float32:  # integers, as the kernels take them
+        return None
+    window, weight_shape = Window(*args[_STRIDES[name]]), second.shape if name == "bnn::float_conv2d" else rest[0]
+    has_no_code = sums_floats(weight_shape, window) or window.is_of_pixels(weight_shape)
+    return None if has_no_code else _OF_FLOATS[name]
 
 
 def _is_large_result(memory: Memory) -> bool:

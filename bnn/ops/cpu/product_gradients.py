@@ -13,7 +13,7 @@ from torch import Tensor
 from bnn.ops import product_gradients as specification
 from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
 from bnn.ops.cpu.native import call, kernel
-from bnn.ops.cpu.products import MAX_FLOAT_WEIGHTS
+from bnn.ops.cpu.products import sums_floats
 from bnn.ops.geometry import Window
 from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.packing import packed_bytes
@@ -176,9 +176,9 @@ def conv2d_backward_weight_sign(
 
 @kernel
 def real_conv2d_backward_weight(q: Tensor, x: Tensor, weight_shape: Sequence[int], window: Sequence[int]) -> Tensor:
-    is_real = q.dtype is torch.float32
-    most = MAX_FLOAT_WEIGHTS if is_real else _MAX_REAL_WEIGHTS
-    if x.dtype is not torch.float32 or Window(*window).groups != 1 or math.prod(weight_shape) > most:
+    is_real, of = q.dtype is torch.float32, Window(*window)
+    few = math.prod(weight_shape) <= _MAX_REAL_WEIGHTS and of.groups == 1
+    if x.dtype is not torch.float32 or not (sums_floats(weight_shape, of) if is_real else few):
         return specification.real_conv2d_backward_weight(q, x, weight_shape, window)
     q, geometry = _gradient(q, x.shape, weight_shape, window, torch.float32 if is_real else torch.int8)
     out = empty_channels_last(weight_shape, x.dtype)

@@ -14,8 +14,8 @@ from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.products import check_exact
 
 _RESULT_DTYPES = (torch.float32, torch.float16)
-MAX_FLOAT_WEIGHTS = 1 << 14
-"""Of a stem of few channels, such as one of 7x7 with 64 outputs. Torch is faster with more, but loads 8 MiB of code."""
+_MOST_FLOAT_WEIGHTS = 1 << 14
+_MOST_OF_PIXELS = 1 << 12
 
 
 @kernel
@@ -68,11 +68,20 @@ def sums_pixels_alone(x: Tensor, window: Sequence[int]) -> bool:
 
 @kernel
 def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.dtype) -> Tensor:
-    is_small = weight.numel() <= MAX_FLOAT_WEIGHTS and Window(*window).groups == 1
-    if not is_small or any(of.dtype is not torch.float32 for of in (x, weight)) or dtype not in _RESULT_DTYPES:
+    if not sums_floats(weight.shape, Window(*window)) or any(of.dtype is not torch.float32 for of in (x, weight)) or dtype not in _RESULT_DTYPES:
         return specification.float_conv2d(x, weight, window, dtype)
     shape, geometry = convolution(x.shape, weight.shape, window)
     out = empty_channels_last(shape, dtype)
     operands = (channels_last(x), channels_last(weight))
     call("float_conv2d", *operands, out, *geometry, shape[1], DTYPE_CODES[dtype])
     return out
+
+
+def sums_floats(weight_shape: Sequence[int], window: Window) -> bool:
+    """Whether there is a kernel for real images and weights: of few, as in a stem of 7x7 with 64 outputs.
+
+    Torch is as fast with more, and faster where a convolution is a product of matrices, but loads 8 MiB of code for the
+    one and 10 MiB for the other.
+    """
+    most = _MOST_OF_PIXELS if window.is_of_pixels(weight_shape) else _MOST_FLOAT_WEIGHTS
+    return window.groups == 1 and math.prod(weight_shape) <= most

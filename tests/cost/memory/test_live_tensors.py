@@ -180,12 +180,16 @@ def test_convolutions_that_onednn_makes_code_for():
     assert convolutions_of((2, 8, 9, 9), (8, 1, 3, 3), stride=2, groups=8, last=True) == 4, "a channel each: gradients"
 
 
-@pytest.mark.parametrize(("side", "is_torchs"), [(9, False), (10, True)])
-def test_convolutions_of_floats_that_have_no_kernel_are_those_of_torch(monkeypatch, side, is_torchs):
-    """Their results are no pieces that are kept, as on the CPU, and they have code."""
+@pytest.mark.parametrize(
+    ("channels", "side", "has_code"), [(3, 9, False), (3, 10, True), (64, 1, False), (65, 1, False)]
+)
+def test_convolutions_of_floats_have_code_where_neither_kernels_nor_products_of_matrices_form_them(
+    monkeypatch, channels, side, has_code
+):
     monkeypatch.setattr(RESULTS, "is_kept", True)
     live, window = watched("meta"), [1, 1, 0, 0, 1, 1, 1]
-    x, weight = torch.empty(4, 3, 50, 50, device="meta"), torch.empty(64, 3, side, side, device="meta")
+    x = torch.empty(4, channels, 50, 50, device="meta")
+    weight = torch.empty(64, channels, side, side, device="meta")
     with live:
         y = torch.ops.bnn.float_conv2d(x, weight, window, torch.float32)
         q = torch.empty_like(y)
@@ -193,9 +197,8 @@ def test_convolutions_of_floats_that_have_no_kernel_are_those_of_torch(monkeypat
         size = y.nbytes
         del y
         z = q.double()
-    kept = [nbytes for memory, nbytes in live.at_peak().items() if memory.source == KEPT]
-    assert kept == ([] if is_torchs else [size])
-    assert len(live.convolutions) == (2 if is_torchs else 0)
+    assert [nbytes for memory, nbytes in live.at_peak().items() if memory.source == KEPT] == [size]
+    assert len(live.convolutions) == (2 if has_code else 0)
     del gradient, z
 
 
