@@ -42,7 +42,7 @@ class Window(NamedTuple):
         return stride, padding, dilation, self.groups
 
     def is_of_pixels(self, weight_shape: Sequence[int]) -> bool:
-        """Whether an output is of the pixel at its own place alone, so that the convolution is a product of matrices."""
+        """Whether an output is of the pixel at its place alone, so that the convolution is a product of matrices."""
         return self == Window.of() and tuple(weight_shape[2:]) == (1, 1)
 
     def outputs(self, size: Sequence[int], kernel: Sequence[int]) -> Pair:

@@ -71,8 +71,8 @@ def adam_by_rows(
         v = decay v + (1 - decay) mean of gradient^2
         codes = clamp(codes - clamp(step_codes gradient / (sqrt(v / (1 - decay^step)) + eps), +-limit_steps step_codes))
 
-    The mean is that of `row_squares`, v is formed in float64 and kept in float32, and the codes move as `step_by_values`
-    says. Source: Zhang et al. 2024, arXiv 2406.16793, of which this is the second moment.
+    The mean is that of `row_squares`, v is formed in float64 and kept in float32, and the codes move as
+    `step_by_values` says. Source: Zhang et al. 2024, arXiv 2406.16793, of which this is the second moment.
 
     Args:
         codes: int8 [rows, n], contiguous; changed in place and kept within -128..127.
@@ -87,8 +87,8 @@ def adam_by_rows(
         seed: a new one for every step.
 
     Raises:
-        NonFiniteError: a gradient is not finite, or the mean square of a row is beyond float32, that of the steps before
-            or the gradient's; nothing is changed.
+        NonFiniteError: a gradient is not finite, or the mean square of a row is beyond float32, the gradient's or that
+            of the steps before; nothing is changed.
     """
     check_rows(codes, squares, gradient, step_codes, decay, eps, limit_steps, hysteresis_codes, step)
     means = row_squares(gradient)
@@ -295,8 +295,8 @@ def check_rows(
         )
     if not (0 <= step_codes < math.inf and 0 <= limit_steps < math.inf and 0 <= decay < 1 and eps > 0 and step >= 1):
         raise ValueError(
-            "a step and its limit are finite and at least 0, the decay lies in [0, 1), eps is above 0, and steps count from 1,"
-            f" got {step_codes}, {limit_steps}, {decay}, {eps} and {step}"
+            "a step and its limit are finite and at least 0, the decay lies in [0, 1), eps is above 0, and steps count"
+            f" from 1, got {step_codes}, {limit_steps}, {decay}, {eps} and {step}"
         )
     return min(limit_steps * step_codes, _MOST_CODES), math.ceil(hysteresis_codes)
 

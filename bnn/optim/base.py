@@ -11,14 +11,13 @@ from bnn.bits import BitTensor, in_memory_order
 from bnn.errors import NonFiniteError
 from bnn.ops import functions
 from bnn.ops.without_compiler import without_compiler
+from bnn.optim.finite import check_finite, few_rows, is_finite, non_finite_gradient
 from bnn.optim.moments import STATE_DTYPES, Moment, check_moment, whole_moment
 from bnn.optim.rows import float_rows, is_small, row_chunks, rows_of
 from bnn.random.rounding import round_to_dtype_
 from bnn.random.streams import generator_like, rounding_seed
 from bnn.weights.accumulator import CODES_PER_UNIT, decode, encode, is_accumulator
 
-_ROWS_LOOKED_AT = 4
-_LARGEST = 2.0**63.5  # whose square float32 holds
 _PARAMETER_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int8)
 
 
@@ -200,7 +199,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             for index, (group, parameter) in numbered
             if parameter.grad is not None
         ]
-        _check_finite((index, gradient) for index, _, _, gradient in pending)
+        check_finite((index, gradient) for index, _, _, gradient in pending)
         for index, _, parameter, _ in pending:
             self._check_accumulator(index, parameter)
         whole: dict[tuple[int, int], tuple[dict[str, Any], list[Tensor], list[Tensor]]] = {}
@@ -228,7 +227,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
             if index < first + len(group["params"]):
                 parameter = group["params"][index - first]
                 if not self.checks_gradient(group):
-                    _check_finite([(index, parameter.grad)])
+                    check_finite([(index, parameter.grad)])
                     self._check_accumulator(index, parameter)
                 return self._step_parameter(index, group, parameter, parameter.grad)
             first += len(group["params"])
@@ -243,7 +242,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if not is_accumulator(parameter):
             return
         for tensor in (parameter.detach(), *self.state[parameter].values()):
-            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_finite(_few_rows(tensor)):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_finite(few_rows(tensor)):
                 raise NonFiniteError(
                     f"the optimizer's parameter {index}, of shape {list(parameter.shape)}, or its state is not finite:"
                     " go on from an earlier checkpoint"
@@ -289,7 +288,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         except NonFiniteError:
             state.update(step=before) if before else state.pop("step")
             self._check_accumulator(index, parameter)
-            raise _non_finite_gradient(index, gradient) from None
+            raise non_finite_gradient(index, gradient) from None
         if is_taken:
             return None
         generator = generator_like(parameter, seed)
@@ -359,45 +358,6 @@ def require(condition: bool, rule: str, value: object) -> None:
     """Raises a ValueError that states the rule and the value that breaks it."""
     if not condition:
         raise ValueError(f"{rule}, got {value}")
-
-
-def _check_finite(numbered: Iterable[tuple[int, Tensor]]) -> None:
-    """Refuses gradients that are not finite; each with the number of its parameter."""
-    dense = [(index, gradient) for index, gradient in numbered if not isinstance(gradient, BitTensor)]
-    if all_finite(gradient for _, gradient in dense):
-        return
-    raise _non_finite_gradient(*next((index, gradient) for index, gradient in dense if not all_finite([gradient])))
-
-
-def _non_finite_gradient(index: int, gradient: Tensor) -> NonFiniteError:
-    return NonFiniteError(
-        f"the gradient of the optimizer's parameter {index}, of shape {list(gradient.shape)}, is not finite:"
-        " skip this step or lower the learning rate"
-    )
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every element of some tensors is finite, and so small that a sum of their squares is.
-
-    A larger one, above 1.8e19, would leave a mean square infinite for good. Whole numbers always are.
-    """
-    filled = [x for x in tensors if x.numel() and x.is_floating_point()]
-    narrow = [in_memory_order(x)[1] for x in filled if x.dtype is torch.bfloat16]  # a norm would copy them
-    # One pass, and no tensor of truth values.
-    others = [x for x in filled if x.dtype is not torch.bfloat16]
-    norms = list(torch._foreach_norm(others, dtype=torch.float32)) if others else []
-    small = all(-_LARGEST < float(end) < _LARGEST for x in narrow for end in torch.aminmax(x))
-    return small and (not norms or bool(torch.isfinite(torch.stack(norms)).all()))
-
-
-def _few_rows(x: Tensor) -> Tensor:
-    rows = rows_of(x)
-    return rows[:: max(1, len(rows) // _ROWS_LOOKED_AT)]
-
-
-def is_finite(x: Tensor) -> bool:
-    """Whether every element of a floating tensor is finite; in one pass, without a tensor of truth values."""
-    return not x.numel() or all(math.isfinite(end) for end in torch.aminmax(x))
 
 
 def _apply_hysteresis_(weight: Tensor, was_negative: Tensor, hysteresis: float) -> None:

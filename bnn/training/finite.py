@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from bnn.optim.base import is_finite
+from bnn.optim.finite import is_finite
 
 
 def first_not_finite(tensors: Mapping[str, Tensor], *, but: Collection[str] = ()) -> str | None:

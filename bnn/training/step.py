@@ -21,7 +21,7 @@ from bnn.distributed import Exchange, Part, exchanging, shares_slices
 from bnn.errors import DistributedError, NonFiniteError, RecipeError, first_line
 from bnn.layers.precision import Precision, products_of
 from bnn.layers.sharing import obstacle_to_sharing, on_all_rows
-from bnn.optim.base import all_finite
+from bnn.optim.finite import all_finite
 from bnn.random.streams import draw_seed, slice_seed
 from bnn.training.replay import Replay
 from bnn.weights import WeightStore, is_accumulator

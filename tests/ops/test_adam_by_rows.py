@@ -120,7 +120,7 @@ NUMBERS = {"step_codes": 1.0, "decay": 0.9, "eps": 1e-8, "limit": 4.0, "hysteres
         ((CODES, SQUARES, GRADIENT), {"eps": 0.0}, "above 0"),
         ((CODES, SQUARES, GRADIENT), {"limit": math.inf}, "at least 0"),
         ((CODES, SQUARES, GRADIENT), {"hysteresis": 128.0}, "hysteresis"),
-        ((CODES, SQUARES, GRADIENT), {"step": 0}, "count from 1"),
+        ((CODES, SQUARES, GRADIENT), {"step": 0}, "from 1, got"),
     ],
 )
 def test_refuses_what_does_not_fit(tensors, change, message):

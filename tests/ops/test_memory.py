@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bnn.ops import cpu
 from bnn.ops import memory as of_results
 from bnn.ops.memory import LARGE_BYTES, ResultMemory, empty_channels_last
 from tests.cli.command_line import ROOT
@@ -125,6 +126,46 @@ def test_a_part_that_no_tensor_takes_over_is_free_again(memory):
     del part
     memory._arena.take((LARGE_BYTES,), 1, 8)
     assert address(memory.empty((LARGE_BYTES,), torch.uint8)) == place
+
+
+BORROWING = """
+import resource
+import torch
+from bnn.ops import functions, memory
+from bnn.ops.geometry import Window
+from bnn.training.allocator import give_back_freed_memory
+
+torch.set_num_threads(1)
+give_back_freed_memory()
+memory.RESULTS.is_kept = KEPT
+shape, weight = (20, 64, 16, 16), (256, 64, 3, 3)
+q = memory.empty((20, 16, 16, 256), torch.int8).random_(-100, 100).movedim(-1, 1)
+x = torch.randint(256, (20, 64 * 16 * 16 // 8), dtype=torch.uint8)
+spare = memory.empty((8 << 20,), torch.uint8).fill_(255)
+del spare
+
+def gradient():
+    return functions.conv2d_backward_weight(q, torch.tensor(1.0), x, shape, weight, Window.of(padding=1))
+
+first, held = gradient(), memory.RESULTS.nbytes
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+same = all(torch.equal(gradient(), first) for _ in range(20))
+print(same, memory.RESULTS.nbytes - held, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+
+
+@pytest.mark.skipif(cpu.instruction_set() == "reference", reason="there are no kernels")
+def test_kernels_work_in_free_memory_and_do_not_hold_more(memory):
+    """What they work in was full of ones before."""
+    same, grown, faults = run_alone(BORROWING.replace("KEPT", "True"))
+    assert (same, grown) == ("True", "0")
+    *_, of_their_own = run_alone(BORROWING.replace("KEPT", "False"))
+    assert int(faults) < 200 < int(of_their_own), "as soon as it is freed, it goes back to the system"
+
+
+def run_alone(program: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout.split()
 
 
 def test_more_than_there_is_is_refused(memory):

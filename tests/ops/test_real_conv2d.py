@@ -110,7 +110,9 @@ def test_a_weight_too_large_for_the_native_sums_is_worked_off_all_the_same() -> 
     torch.testing.assert_close(got, real_conv2d_backward_weight(q, x, shape, window))
 
 
-@pytest.mark.parametrize(("channels", "window"), [(80, Window.of()), (60, Window.of(padding=1)), (80, Window.of(stride=2))])
+@pytest.mark.parametrize(
+    ("channels", "window"), [(80, Window.of()), (60, Window.of(padding=1)), (80, Window.of(stride=2))]
+)
 @pytest.mark.parametrize("last", [False, True])
 def test_a_kernel_of_one_pixel_is_a_product_of_matrices(channels: int, window: Window, last: bool) -> None:
     """With more weights than the native sums take, and in front of them."""

@@ -68,7 +68,11 @@ def sums_pixels_alone(x: Tensor, window: Sequence[int]) -> bool:
 
 @kernel
 def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.dtype) -> Tensor:
-    if not sums_floats(weight.shape, Window(*window)) or any(of.dtype is not torch.float32 for of in (x, weight)) or dtype not in _RESULT_DTYPES:
+    if (
+        not sums_floats(weight.shape, Window(*window))
+        or any(of.dtype is not torch.float32 for of in (x, weight))
+        or dtype not in _RESULT_DTYPES
+    ):
         return specification.float_conv2d(x, weight, window, dtype)
     shape, geometry = convolution(x.shape, weight.shape, window)
     out = empty_channels_last(shape, dtype)
