@@ -16,7 +16,7 @@ compile -DBNN_ISA=neon -DBNN_USE_NEON -c bnn/native/kernels.cpp -o "$out/neon.o"
 wait $generic
 wait $neon
 compile -DBNN_ISA=neon_dot -DBNN_USE_NEON_DOT -march=armv8.2-a+dotprod -c bnn/native/kernels.cpp -o "$out/neon_dot.o"
-compile -static tests/native/parity.cpp "$out/generic.o" "$out/neon.o" "$out/neon_dot.o" -o "$out/parity"
+compile -static tests/native/parity.cpp bnn/native/arena.cpp "$out/generic.o" "$out/neon.o" "$out/neon_dot.o" -o "$out/parity"
 for core in cortex-a72 cortex-a76; do
     printf '%s: ' "$core"
     qemu-aarch64 -cpu "$core" "$out/parity"
