@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bnn.ops.geometry import Window
-from bnn.ops.memory import converted, empty, empty_channels_last
+from bnn.ops.memory import converted, empty_channels_last
 from bnn.ops.operation import operation
 from bnn.ops.packing import empty_images, unpack, unpack_images
 
@@ -123,17 +123,8 @@ def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.
     out = empty_channels_last(Window(*window).output_shape(x.shape, weight.shape), dtype, x.device)
     images = part_images(max(x[:1].numel(), out[:1].numel()))
     for part, of_part in zip(torch.split(x, images), torch.split(out, images), strict=True):
-        of_part.copy_(_convolved(converted(part, weight.dtype), weight, Window(*window)))
+        of_part.copy_(F.conv2d(converted(part, weight.dtype), weight, None, *Window(*window).for_torch))
     return out
-
-
-def _convolved(x: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """By torch; as a product of matrices, in results' memory, where it is one."""
-    if not window.is_of_pixels(weight.shape):
-        return F.conv2d(x, weight, None, *window.for_torch)
-    out = empty((x.shape[0], *x.shape[2:], len(weight)), x.dtype, x.device)
-    torch.mm(pixels_of(x), weight.flatten(1).t(), out=out.flatten(0, 2))
-    return out.movedim(-1, 1)
 
 
 def pixels_of(x: Tensor) -> Tensor:

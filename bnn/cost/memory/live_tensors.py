@@ -230,8 +230,8 @@ def _convolution(name: str, args: tuple[Any, ...]) -> str | None:
     if x.dtype is not torch.float32:  # integers, as the kernels take them
         return None
     window, weight_shape = Window(*args[_STRIDES[name]]), second.shape if name == "bnn::float_conv2d" else rest[0]
-    has_no_code = sums_floats(weight_shape, window) or window.is_of_pixels(weight_shape)
-    return None if has_no_code else _OF_FLOATS[name]
+    is_product = _OF_FLOATS[name] == _BACKWARD and window.is_of_pixels(weight_shape)
+    return None if sums_floats(weight_shape, window) or is_product else _OF_FLOATS[name]
 
 
 def _is_large_result(memory: Memory) -> bool:

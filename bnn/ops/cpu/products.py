@@ -84,8 +84,7 @@ def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.
 def sums_floats(weight_shape: Sequence[int], window: Window) -> bool:
     """Whether there is a kernel for real images and weights: of few, as in a stem of 7x7 with 64 outputs.
 
-    Torch is as fast with more, and faster where a convolution is a product of matrices, but loads 8 MiB of code for the
-    one and 10 MiB for the other.
+    Torch is as fast with more, and faster where a convolution is a product of matrices, but loads 8 MiB of code for it.
     """
     most = _MOST_OF_PIXELS if window.is_of_pixels(weight_shape) else _MOST_FLOAT_WEIGHTS
     return window.groups == 1 and math.prod(weight_shape) <= most
