@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from bnn.codec import Model
 from bnn.export import c_source, commands, program_of
 from bnn.export.program import AveragePool, Map, Product, Program, Signs, Thresholds, Value
+from bnn.layers import BinaryBlock, MaxPool2d
 from bnn.models import binarynet, cnv, mlp, resnet8, resnet18, resnet20, vgg_small
+from bnn.models.resnet_imagenet import ResidualUnit
 from bnn.models.zoo import quicknet_small
 from bnn.presets import prepare
+from bnn.quantizers import Sign
 from tests.export.networks import (
     SANITIZED,
     compiled,
@@ -62,6 +66,39 @@ def test_a_network_of_the_zoo(preset, tmp_path):
     model = network(narrow_quicknet, (3, 32, 32), preset=preset)
     given, logits = examples(model, (3, 32, 32), 20)
     torch.testing.assert_close(logits_of(compiled(model, tmp_path / "c"), given), logits, rtol=0, atol=1e-5)
+
+
+def norms_outside() -> nn.Sequential:
+    """Norms of images behind blocks, which hand 16 bits on under the presets; the kinds of ResNetE-18 in little."""
+    return nn.Sequential(
+        nn.BatchNorm2d(3),
+        BinaryBlock(nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(8), activation=nn.ReLU()),
+        MaxPool2d(3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        ResidualUnit(8, 8, stride=1, store=None, input_quantizer=Sign()),
+        ResidualUnit(8, 16, stride=2, store=None, input_quantizer=Sign()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.BatchNorm1d(16),
+        nn.Linear(16, 5),
+    )
+
+
+@pytest.mark.parametrize("preset", ["edge", "edge-min"])
+def test_norms_outside_of_blocks_take_and_give_16_bits(preset, tmp_path):
+    model = network(norms_outside, (3, 32, 32), preset=preset)
+    given, logits = examples(model, (3, 32, 32), 200)
+    found = logits_of(compiled(model, tmp_path / "c"), given)
+    torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+    narrow = []
+    handles = [
+        m.register_forward_hook(lambda _, x, y: narrow.append((x[0].dtype, y.dtype))) for m in model.network[3:9:5]
+    ]
+    with torch.no_grad():
+        model.network(torch.zeros(2, 3, 32, 32))
+    for handle in handles:
+        handle.remove()
+    assert narrow == [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32)], "of images alone"
 
 
 def test_layers_outside_of_blocks(tmp_path):
