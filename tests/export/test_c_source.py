@@ -150,7 +150,8 @@ def test_networks_of_the_package(build, shape, count, preset, tmp_path):
     found = logits_of(compiled(model, tmp_path / "c", "-O2", *POPCOUNT), given)
     if build in (mlp, cnv, binarynet):
         assert torch.equal(found, logits)
-    torch.testing.assert_close(found, logits, rtol=0, atol=1e-5)
+    # Under `standard` real stems are torch's, whose sums may have another order.
+    torch.testing.assert_close(found, logits, rtol=1e-5 if preset == "standard" else 0, atol=1e-5)
 
 
 def test_only_the_stem_of_float32_is_summed_as_by_this_packages_kernel():
@@ -181,4 +182,8 @@ def test_a_network_of_the_zoo_at_its_size(preset, tmp_path, monkeypatch):
     found = logits_of(compiled(model, tmp_path / "image", "-O2", *POPCOUNT), given)
     with torch.no_grad():
         image = model.network[:-3](model.preprocessing.normalized(given))
-    assert torch.equal(found, image.float().permute(0, 2, 3, 1).flatten(1))
+    expected = image.float().permute(0, 2, 3, 1).flatten(1)
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert torch.equal(found, expected)
+    else:  # torch sums some shapes in another order, and a last bit of bfloat16 may hang on it
+        torch.testing.assert_close(found, expected, rtol=2**-6 if preset == "edge-min" else 1e-4, atol=2e-5)
