@@ -91,6 +91,8 @@ def test_networks_of_the_package(build, shape, whole_file, preset):
     program = program_of(model)
     exported = onnx_model(program)
     given, logits = examples(model, shape, 20)
-    torch.testing.assert_close(run(exported, given), logits, rtol=0, atol=1e-5)
+    # Without AVX-512 torch sums some shapes of real convolutions in another order.
+    is_torchs = build is quicknet_small and torch.backends.cpu.get_cpu_capability() != "AVX512"
+    torch.testing.assert_close(run(exported, given), logits, rtol=0, atol=1e-4 if is_torchs else 1e-5)
     assert bits_a_weight(exported, program) < 1.001
     assert 8 * len(exported.SerializeToString()) / binary_weights(program) < whole_file
