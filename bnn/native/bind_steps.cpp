@@ -41,7 +41,7 @@ void bind_steps(nb::module_& module) {
             auto* const kept = pointer<float>(squares);
             std::vector<double> means(rows);
             kernels(isa).row_squares(pointer<const void>(gradient), means.data(), rows, n, threads);
-            const auto is_finite = [](double mean) { return mean <= std::numeric_limits<float>::max(); };
+            const auto is_finite = [](double mean) { return std::abs(mean) <= std::numeric_limits<float>::max(); };
             if (!std::all_of(means.begin(), means.end(), is_finite) || !std::all_of(kept, kept + rows, is_finite)) {
                 return false;
             }

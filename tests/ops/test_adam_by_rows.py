@@ -75,7 +75,7 @@ def test_a_row_without_a_finite_mean_square_is_refused_and_nothing_changed(value
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("adam_by_rows", [torch.ops.bnn.adam_by_rows, steps.adam_by_rows])
 def test_a_mean_square_of_earlier_steps_that_is_not_finite_is_refused(value, adam_by_rows):
     codes, squares = torch.full((2, 9), 5, dtype=torch.int8), torch.tensor([1.0, value])
