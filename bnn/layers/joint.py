@@ -35,6 +35,8 @@ def passes_in_use() -> Passes:
 class JointPasses(Passes):
     """See `Passes`."""
 
+    are_of_whole_slices = False
+
     def __init__(self, exchange: Exact) -> None:
         self.exchange = exchange
 
@@ -55,14 +57,14 @@ class JointPasses(Passes):
         y = torch.cat([part.movedim(1, -1) for part in parts]).movedim(-1, 1)
         return y, all_choices, torch.Size((len(x), *shapes[0][1:]))
 
-    def values_a_channel(self, y: Tensor) -> int:
+    def values_a_channel(self, shape: torch.Size) -> int:
         """On all ranks."""
-        return self.exchange.part.examples * y[0, 0].numel()
+        return self.exchange.part.examples * shape[2:].numel()
 
     def batch_statistics(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         """By the examples' own sums."""
         y, scale, gamma, beta, eps, *running = arguments
-        count = self.values_a_channel(y)
+        count = self.values_a_channel(y.shape)
         (sum_, of_squares), _ = self.exchange.channel_sums(_bnn.row_moments(y))
         mean, square = sum_ / count, of_squares / count
         return statistics_of(mean, square - mean.square(), count, scale, gamma, beta, eps, *running)
@@ -72,7 +74,7 @@ class JointPasses(Passes):
         grad, codes, slopes, y, moments, scale, gamma, eps = arguments
         of_rows = _bnn.row_norm_gradients(grad, codes, slopes, y, moments[0])
         (sum_, along), sizes = self.exchange.channel_sums(*of_rows)
-        count = self.values_a_channel(y)
+        count = self.values_a_channel(y.shape)
         terms, centre, of_parameters = gradient_terms_of(sum_, along, count, moments, scale, gamma, eps)
         return terms, bound_of(terms, centre, *sizes.unbind(1)), of_parameters
 

@@ -14,6 +14,7 @@ from bnn.bits import BitTensor
 from bnn.layers import products
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import clamped
+from bnn.ops.cpu import blocks
 from bnn.ops.geometry import PoolWindow, Window
 from bnn.ops.memory import channels_last, converted, empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
@@ -61,6 +62,17 @@ class Plan(NamedTuple):
         return math.isfinite(low) or math.isfinite(high)
 
     @property
+    def is_of_bits(self) -> bool:
+        """Whether nothing is between a product of bits, which is formed again in backward, and the norm of a whole slice."""
+        kept = self.keeps_product or self.rectifies or self.pool is not None
+        return self.passes.are_of_whole_slices and self.grad_quantizer is not None and not kept
+
+    def normed_shape(self, x_shape: torch.Size, weight_shape: Sequence[int]) -> torch.Size:
+        """Shape of what enters the norm."""
+        shape = product_shape(x_shape, weight_shape, self.window)
+        return shape if self.pool is None else torch.Size(pooled_shape(shape, self.pool))
+
+    @property
     def output_slopes(self) -> tuple[float, ...]:
         """The slope of each code of the block's output."""
         if self.output_steps is not None:
@@ -75,15 +87,17 @@ class Passes:
     arguments are those of the operations and functions of the same names.
     """
 
+    are_of_whole_slices = True
+
     def quantized(self, x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:  # noqa: D102
         return quantized(x, plan)
 
     def product(self, x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, torch.Size]:  # noqa: D102
         return product(x, weight, plan)
 
-    def values_a_channel(self, y: Tensor) -> int:
-        """How many values the statistics of a channel are of."""
-        return y.numel() // max(1, y.shape[1])
+    def values_a_channel(self, shape: torch.Size) -> int:
+        """How many values the statistics of a channel are of, where what enters the norm has a shape."""
+        return shape.numel() // max(1, shape[1])
 
     def batch_statistics(self, *arguments: Any) -> tuple[Tensor, Tensor]:  # noqa: D102
         return _bnn.batch_statistics(*arguments)  # type: ignore[no-any-return]
@@ -122,21 +136,25 @@ class Recomputed(torch.autograd.Function):
         with_input: bool,
     ) -> tuple[Tensor, Tensor | None]:
         ctx.plan, ctx.adds_input, ctx.x_dtype = plan, adds_input, x.dtype
-        passes = plan.passes
-        operand, input_codes = passes.quantized(x, plan)
+        passes, norm = plan.passes, plan.norm
         if isinstance(weight, BitTensor):
             weight = products.in_rows(weight)
-        y, choices, _ = passes.product(operand, weight, plan)
-        if passes.values_a_channel(y) < 2:
-            raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(y.shape)}")
-        norm = plan.norm
-        running = (norm.running_mean, norm.running_var, norm.momentum)
-        moments, affine = passes.batch_statistics(y, scale, gamma, beta, norm.eps, *running)
+        if passes.values_a_channel(shape := plan.normed_shape(x.shape, weight.shape)) < 2:
+            raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(shape)}")
+        of_norm = (scale, gamma, beta, norm.eps, norm.running_mean, norm.running_var, norm.momentum)
+        added, kept = x if adds_input else shortcut, (None, None)
+        if (made := _in_one_call(x, weight, of_norm, added, plan)) is not None:
+            operand, input_codes, out, codes, moments = made
+        else:
+            operand, input_codes = passes.quantized(x, plan)
+            y, choices, _ = passes.product(operand, weight, plan)
+            moments, affine = passes.batch_statistics(y, *of_norm)
+            if plan.keeps_product:
+                kept = (y, choices)
+                if plan.output_steps is None:  # else a real activation would take its place
+                    y = empty_channels_last(y.shape, y.dtype, y.device).copy_(y)
+            out, codes = finish(y, affine[0], affine[1], added, plan)
         norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        kept = (y, choices) if plan.keeps_product else (None, None)
-        if plan.keeps_product and plan.output_steps is None:  # else a real activation would take its place
-            y = empty_channels_last(y.shape, y.dtype, y.device).copy_(y)
-        out, codes = finish(y, affine[0], affine[1], x if adds_input else shortcut, plan)
         ctx.save_for_backward(operand, input_codes, weight, scale, gamma, moments, codes, *kept)
         ctx.set_materialize_grads(False)
         return out, x.view_as(x) if with_input else None
@@ -149,13 +167,21 @@ class Recomputed(torch.autograd.Function):
         operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
         grad = channels_last(grad)  # once for all passes
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
-        slopes = plan.output_slopes
-        if plan.keeps_product:
-            shape = product_shape(operand.shape, weight.shape, plan.window)
+        slopes, of_moments = plan.output_slopes, (moments, scale, gamma, plan.norm.eps)
+        in_one_call = _integers_in_one_call((grad, codes, slopes), operand, weight, of_moments, plan)
+        if in_one_call is not None:
+            *for_x, of_parameters = in_one_call
+            for_weight = for_x
         else:
-            y, choices, shape = passes.product(operand, weight, plan)
-        of_norm = (grad, codes, slopes, y)
-        terms, bound, of_parameters = passes.norm_gradient_terms(*of_norm, moments, scale, gamma, plan.norm.eps)
+            if plan.keeps_product:
+                shape = product_shape(operand.shape, weight.shape, plan.window)
+            else:
+                y, choices, shape = passes.product(operand, weight, plan)
+            of_norm = (grad, codes, slopes, y)
+            terms, bound, of_parameters = passes.norm_gradient_terms(*of_norm, *of_moments)
+            if isinstance(weight, BitTensor):
+                for_x, for_weight = _integers((*of_norm, terms, bound), choices, shape, plan, needs_weight)
+                del y, of_norm
         adds_input = ctx.adds_input and needs_x
         passed = None
         if needs_shortcut or (adds_input and not len(input_codes)):
@@ -165,8 +191,6 @@ class Recomputed(torch.autograd.Function):
         if adds_input:
             base, outside = (passed, None) if passed is not None else (grad, codes[0] if len(codes) else None)
         if isinstance(weight, BitTensor):
-            for_x, for_weight = _integers((*of_norm, terms, bound), choices, shape, plan, needs_weight)
-            del y, of_norm
             grad_x = grad_weight = None
             if needs_weight:
                 quantizers = (plan.weight_quantizer, plan.grad_quantizer)
@@ -192,6 +216,46 @@ class Recomputed(torch.autograd.Function):
             grad_x = grad_x.to(ctx.x_dtype)
         of_channels = (x if needed else None for x, needed in zip(of_parameters, needs_parameters, strict=True))
         return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, None, None, None
+
+
+def _in_one_call(
+    x: Tensor, weight: Tensor, of_norm: tuple[Any, ...], shortcut: Tensor | None, plan: Plan
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
+    """The operand and the codes of its gradient, the result and the codes of its own, and the moments of the product.
+
+    None where no kernel forms them in one call.
+    """
+    of_bits, norm = isinstance(x, BitTensor), blocks.BatchNorm(*of_norm)
+    x = products.in_rows(x) if isinstance(x, BitTensor) else x
+    given = x.packed if isinstance(x, BitTensor) else x
+    is_quantized = of_bits or plan.input_steps is not None
+    if not (plan.is_of_bits and is_quantized and isinstance(weight, BitTensor) and blocks.serves(given, norm, shortcut)):
+        return None
+    edges = () if plan.input_steps is None else plan.input_steps.edges
+    output_edges = () if plan.output_steps is None else plan.output_steps.edges
+    operands = (given, x.shape, edges, weight.packed, weight.shape, plan.window)
+    bits, input_codes, out, codes, moments = blocks.forward(*operands, norm, shortcut, plan.clamp_range, output_edges)
+    shape = plan.normed_shape(x.shape, weight.shape)
+    result = _in_rows(out, shape) if output_edges else clamped(out)
+    codes = codes if output_edges or plan.clamps else codes.new_empty((0, *codes.shape[1:]))
+    return x if of_bits else _in_rows(bits, x.shape), input_codes, result, codes, moments
+
+
+def _integers_in_one_call(
+    of_result: tuple[Tensor, Tensor, Sequence[float]],
+    x: Tensor,
+    weight: Tensor,
+    of_moments: tuple[Any, ...],
+    plan: Plan,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The gradient of the product as integers with their scale, and those of scale, gamma and beta; or None."""
+    quantizer = plan.grad_quantizer
+    if not (plan.is_of_bits and isinstance(x, BitTensor) and isinstance(weight, BitTensor) and blocks.serves_gradient(of_result[0])):
+        return None
+    if quantizer is None or quantizer.weight_largest not in (None, quantizer.largest):
+        return None
+    operands = (x.packed, x.shape, weight.packed, weight.shape, plan.window)
+    return blocks.integers(*of_result, *operands, *of_moments, quantizer.largest, quantizer.seed())
 
 
 def _integers(

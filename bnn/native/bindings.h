@@ -27,6 +27,7 @@ const Kernels& kernels(const std::string& isa);
 void bind_products(nb::module_& module);
 void bind_norms(nb::module_& module);
 void bind_steps(nb::module_& module);
+void bind_blocks(nb::module_& module);
 void bind_memory(nb::module_& module);
 
 template <class T>

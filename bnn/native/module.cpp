@@ -88,5 +88,6 @@ NB_MODULE(_native, module) {
     bnn::bind_products(module);
     bnn::bind_norms(module);
     bnn::bind_steps(module);
+    bnn::bind_blocks(module);
     bnn::bind_memory(module);
 }

@@ -1,0 +1,101 @@
+// What a block of bits does each way, in one call: the kernels of bind_products.cpp and bind_norms.cpp behind each other.
+#include "bindings.h"
+
+namespace bnn {
+
+namespace {
+
+// A product of bits: that of matrices as float, of images [images, channels] of one pixel; that of images as float16.
+struct Product {
+    const uint8_t *x, *weight;
+    void* y;
+    Window window;
+    int64_t outputs, groups;
+    bool is_linear;
+
+    int64_t pixels() const { return window.out_size[0] * window.out_size[1]; }
+    int dtype() const { return is_linear ? kFloat32 : kFloat16; }
+    void form(const Kernels& of, int threads) const {
+        if (is_linear) {
+            of.linear(x, weight, static_cast<float*>(y), window.images, outputs, window.channels, threads);
+        } else {
+            of.conv2d(x, weight, y, window, outputs, groups, kFloat16, threads);
+        }
+    }
+};
+
+}  // namespace
+
+void bind_blocks(nb::module_& module) {
+    const Unlocked unlocked;
+
+    // `x` is real unless it has no dtype (-1): then `bits` are given. The result is real, in place of `y`, unless there are
+    // edges: then it is `out_bits`. Returns whether a value is a NaN.
+    module.def(
+        "block",
+        [](const std::string& isa, int threads, uintptr_t x, int x_dtype, const std::vector<float>& input_edges,
+           uintptr_t bits, uintptr_t input_codes, uintptr_t weight, uintptr_t y, Shape shape, Pair kernel, Pair stride,
+           Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, bool is_linear,
+           uintptr_t scale, uintptr_t gamma, uintptr_t beta, double eps, uintptr_t running_mean,
+           uintptr_t running_variance, double momentum, uintptr_t moments, uintptr_t affine, uintptr_t shortcut,
+           int shortcut_dtype, float low, float high, const std::vector<float>& output_edges, uintptr_t out_bits,
+           uintptr_t codes) {
+            const Kernels& of = kernels(isa);
+            if (x_dtype >= 0 &&
+                of.sign_codes(pointer<const void>(x), nullptr, nullptr, input_edges.data(),
+                              static_cast<int>(input_edges.size()), pointer<uint8_t>(bits),
+                              pointer<uint8_t>(input_codes), shape[0], shape[2] * shape[3], shape[1], x_dtype,
+                              threads)) {
+                return true;
+            }
+            const Product product{pointer<const uint8_t>(bits), pointer<const uint8_t>(weight), pointer<void>(y),
+                                  make_window(shape, kernel, stride, padding, dilation, out_size), outputs, groups,
+                                  is_linear};
+            const int dtype = product.dtype();
+            product.form(of, threads);
+            of.batch_statistics(pointer<const void>(y), pointer<const float>(scale), pointer<const float>(gamma),
+                                pointer<const float>(beta), eps, pointer<float>(running_mean),
+                                pointer<float>(running_variance), momentum, pointer<float>(moments),
+                                pointer<float>(affine), shape[0], product.pixels(), outputs, dtype, threads);
+            const float *factor = pointer<const float>(affine), *offset = factor + outputs;
+            if (output_edges.size()) {
+                return of.sign_codes(pointer<const void>(y), factor, offset, output_edges.data(),
+                                     static_cast<int>(output_edges.size()), pointer<uint8_t>(out_bits),
+                                     pointer<uint8_t>(codes), shape[0], product.pixels(), outputs, dtype, threads);
+            }
+            const int out_dtype = is_linear ? kFloat32 : kBFloat16;
+            of.norm_clamp(pointer<const void>(y), factor, offset, pointer<const void>(shortcut), pointer<void>(y),
+                          pointer<uint8_t>(codes), low, high, shape[0], product.pixels(), outputs, dtype,
+                          shortcut ? shortcut_dtype : out_dtype, out_dtype, threads);
+            return false;
+        },
+        unlocked);
+
+    // Returns whether `bound` is finite; only then `out` and `out_scale` are written.
+    module.def(
+        "block_integers",
+        [](const std::string& isa, int threads, uintptr_t grad, int grad_dtype, uintptr_t codes,
+           const std::vector<float>& slopes, uintptr_t bits, uintptr_t weight, uintptr_t y, Shape shape, Pair kernel,
+           Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, bool is_linear,
+           uintptr_t moments, uintptr_t scale, uintptr_t gamma, double eps, uintptr_t terms, uintptr_t bound,
+           uintptr_t of_parameters, uintptr_t out, uintptr_t out_scale, int32_t largest, uint32_t key) {
+            const Kernels& of = kernels(isa);
+            const Product product{pointer<const uint8_t>(bits), pointer<const uint8_t>(weight), pointer<void>(y),
+                                  make_window(shape, kernel, stride, padding, dilation, out_size), outputs, groups,
+                                  is_linear};
+            product.form(of, threads);
+            of.norm_gradient_terms(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                   planes_of(slopes), product.y, pointer<const float>(moments),
+                                   pointer<const float>(scale), pointer<const float>(gamma), eps,
+                                   pointer<float>(terms), pointer<float>(bound), pointer<float>(of_parameters),
+                                   shape[0], product.pixels(), outputs, grad_dtype, product.dtype(), threads);
+            return of.norm_gradient_integers(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                             planes_of(slopes), product.y, pointer<const float>(terms),
+                                             *pointer<const float>(bound), pointer<int8_t>(out),
+                                             pointer<float>(out_scale), shape[0], product.pixels(), outputs,
+                                             grad_dtype, product.dtype(), largest, key, 0, threads);
+        },
+        unlocked);
+}
+
+}  // namespace bnn
