@@ -143,7 +143,7 @@ class Recomputed(torch.autograd.Function):
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(shape)}")
         of_norm = (scale, gamma, beta, norm.eps, norm.running_mean, norm.running_var, norm.momentum)
         added, kept = x if adds_input else shortcut, (None, None)
-        if (made := _in_one_call(x, weight, of_norm, added, plan)) is not None:
+        if (made := _forward_in_one_call(x, weight, of_norm, added, plan)) is not None:
             operand, input_codes, out, codes, moments = made
         else:
             operand, input_codes = passes.quantized(x, plan)
@@ -167,21 +167,7 @@ class Recomputed(torch.autograd.Function):
         operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
         grad = channels_last(grad)  # once for all passes
         needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
-        slopes, of_moments = plan.output_slopes, (moments, scale, gamma, plan.norm.eps)
-        in_one_call = _integers_in_one_call((grad, codes, slopes), operand, weight, of_moments, plan)
-        if in_one_call is not None:
-            *for_x, of_parameters = in_one_call
-            for_weight = for_x
-        else:
-            if plan.keeps_product:
-                shape = product_shape(operand.shape, weight.shape, plan.window)
-            else:
-                y, choices, shape = passes.product(operand, weight, plan)
-            of_norm = (grad, codes, slopes, y)
-            terms, bound, of_parameters = passes.norm_gradient_terms(*of_norm, *of_moments)
-            if isinstance(weight, BitTensor):
-                for_x, for_weight = _integers((*of_norm, terms, bound), choices, shape, plan, needs_weight)
-                del y, of_norm
+        slopes = plan.output_slopes
         adds_input = ctx.adds_input and needs_x
         passed = None
         if needs_shortcut or (adds_input and not len(input_codes)):
@@ -190,26 +176,32 @@ class Recomputed(torch.autograd.Function):
         base, outside = of_input, None
         if adds_input:
             base, outside = (passed, None) if passed is not None else (grad, codes[0] if len(codes) else None)
-        if isinstance(weight, BitTensor):
-            grad_x = grad_weight = None
-            if needs_weight:
-                quantizers = (plan.weight_quantizer, plan.grad_quantizer)
-                grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, *quantizers)
-            del for_weight
-            if needs_x:
-                grad_x = products.input_gradient(
-                    *for_x,
-                    operand,
-                    weight,
-                    plan.window,
-                    codes=input_codes,
-                    slopes=plan.input_steps.slopes if plan.input_steps else (),
-                    base=base,
-                    outside=outside,
-                )
+        of_result, of_norm = (grad, codes, slopes), (moments, scale, gamma, plan.norm.eps)
+        of_x = input_codes, plan.input_steps.slopes if plan.input_steps else (), base, outside
+        grad_x = grad_weight = None
+        needs = needs_x, needs_weight
+        if (made := _backward_in_one_call(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
+            grad_x, grad_weight, of_parameters = made
         else:
-            needs, of_product = (needs_x, needs_weight), (operand, weight, choices, shape, plan)
-            grad_x, grad_weight = passes.real_gradients((*of_norm, terms), *of_product, needs, base)
+            if plan.keeps_product:
+                shape = product_shape(operand.shape, weight.shape, plan.window)
+            else:
+                y, choices, shape = passes.product(operand, weight, plan)
+            terms, bound, of_parameters = passes.norm_gradient_terms(*of_result, y, *of_norm)
+            of_normed = (*of_result, y, terms)
+            if isinstance(weight, BitTensor):
+                for_x, for_weight = _integers((*of_normed, bound), choices, shape, plan, needs_weight)
+                del y, of_normed
+                if needs_weight:
+                    quantizers = (plan.weight_quantizer, plan.grad_quantizer)
+                    grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, *quantizers)
+                del for_weight
+                if needs_x:
+                    of_codes = dict(zip(("codes", "slopes", "base", "outside"), of_x, strict=True))
+                    grad_x = products.input_gradient(*for_x, operand, weight, plan.window, **of_codes)
+            else:
+                of_product = (operand, weight, choices, shape, plan)
+                grad_x, grad_weight = passes.real_gradients(of_normed, *of_product, needs, base)
         if grad_x is not None:
             if adds_input and of_input is not None:
                 grad_x = grad_x + of_input
@@ -218,44 +210,69 @@ class Recomputed(torch.autograd.Function):
         return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, None, None, None
 
 
-def _in_one_call(
+def _forward_in_one_call(
     x: Tensor, weight: Tensor, of_norm: tuple[Any, ...], shortcut: Tensor | None, plan: Plan
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
     """The operand and the codes of its gradient, the result and the codes of its own, and the moments of the product.
 
     None where no kernel forms them in one call.
     """
-    of_bits, norm = isinstance(x, BitTensor), blocks.BatchNorm(*of_norm)
-    x = products.in_rows(x) if isinstance(x, BitTensor) else x
-    given = x.packed if isinstance(x, BitTensor) else x
-    is_quantized = of_bits or plan.input_steps is not None
-    if not (plan.is_of_bits and is_quantized and isinstance(weight, BitTensor) and blocks.serves(given, norm, shortcut)):
+    if not (plan.is_of_bits and isinstance(weight, BitTensor)) or (
+        plan.input_steps is None and not isinstance(x, BitTensor)
+    ):
         return None
-    edges = () if plan.input_steps is None else plan.input_steps.edges
-    output_edges = () if plan.output_steps is None else plan.output_steps.edges
-    operands = (given, x.shape, edges, weight.packed, weight.shape, plan.window)
-    bits, input_codes, out, codes, moments = blocks.forward(*operands, norm, shortcut, plan.clamp_range, output_edges)
-    shape = plan.normed_shape(x.shape, weight.shape)
-    result = _in_rows(out, shape) if output_edges else clamped(out)
-    codes = codes if output_edges or plan.clamps else codes.new_empty((0, *codes.shape[1:]))
-    return x if of_bits else _in_rows(bits, x.shape), input_codes, result, codes, moments
+    bits = products.in_rows(x) if isinstance(x, BitTensor) else None
+    given, norm = x if bits is None else bits.packed, blocks.BatchNorm(*of_norm)
+    if not blocks.serves(given, norm, shortcut):
+        return None
+    edges, output_edges = (() if of is None else of.edges for of in (plan.input_steps, plan.output_steps))
+    operands = blocks.Operands(given, x.shape, weight.packed, weight.shape, plan.window)
+    packed, input_codes, out, codes, moments = blocks.forward(
+        operands, edges, norm, shortcut, plan.clamp_range, output_edges
+    )
+    if output_edges:
+        result: Tensor = _in_rows(out, plan.normed_shape(x.shape, weight.shape))
+    else:
+        result, codes = clamped(out), codes if plan.clamps else codes.new_empty((0, *codes.shape[1:]))
+    return _in_rows(packed, x.shape) if bits is None else bits, input_codes, result, codes, moments
 
 
-def _integers_in_one_call(
+def _backward_in_one_call(
     of_result: tuple[Tensor, Tensor, Sequence[float]],
     x: Tensor,
     weight: Tensor,
-    of_moments: tuple[Any, ...],
+    of_norm: tuple[Tensor, Tensor | None, Tensor | None, float],
+    of_x: tuple[Tensor, Sequence[float], Tensor | None, Tensor | None],
     plan: Plan,
+    needs: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The gradient of the product as integers with their scale, and those of scale, gamma and beta; or None."""
-    quantizer = plan.grad_quantizer
-    if not (plan.is_of_bits and isinstance(x, BitTensor) and isinstance(weight, BitTensor) and blocks.serves_gradient(of_result[0])):
+    """The gradients of input and weight, and those of scale, gamma and beta; None where no kernel forms them in one call.
+
+    Args:
+        of_result: the gradient of the result, its codes and their slopes.
+        x: the operand, with the weight.
+        weight: see above.
+        of_norm: moments, scale, gamma and eps.
+        of_x: codes of the input and their slopes, another gradient of it, and the elements of that which count 0.
+        plan: what the block asks of its parts.
+        needs: whether gradients of input and weight are needed.
+    """
+    quantizer, of_weight = plan.grad_quantizer, plan.weight_quantizer
+    if (
+        not (all(needs) and plan.is_of_bits and isinstance(x, BitTensor) and isinstance(weight, BitTensor))
+        or quantizer is None
+        or quantizer.weight_largest not in (None, quantizer.largest)
+        or (of_weight is not None and of_weight.storage_bits == 1)
+        or (of_x[2] is not None and not len(of_x[0]))
+        or x.dtype not in (torch.bfloat16, torch.float32)
+        or not blocks.serves_gradient(of_result[0], x.shape, x.dtype)
+    ):
         return None
-    if quantizer is None or quantizer.weight_largest not in (None, quantizer.largest):
-        return None
-    operands = (x.packed, x.shape, weight.packed, weight.shape, plan.window)
-    return blocks.integers(*of_result, *operands, *of_moments, quantizer.largest, quantizer.seed())
+    operands = blocks.Operands(x.packed, x.shape, weight.packed, weight.shape, plan.window)
+    rounding = blocks.Rounding(quantizer.largest, quantizer.seed())
+    weight_dtype = torch.float32 if of_weight is None else of_weight.dtype or torch.float32
+    of_w = blocks.WeightGradient(weight_dtype, None if plan.window is None else quantizer.ternary_seed())
+    return blocks.backward(*of_result, operands, *of_norm, rounding, blocks.InputGradient(x.dtype, *of_x), of_w)
 
 
 def _integers(

@@ -71,29 +71,47 @@ void bind_blocks(nb::module_& module) {
         },
         unlocked);
 
-    // Returns whether `bound` is finite; only then `out` and `out_scale` are written.
+    // The gradients of input and weight: `of_x` may lie where the product does, and `of_weight` is formed of gradients that
+    // are drawn to be -1, 0 or 1 where `is_ternary`. Returns whether the bound of the product's gradient is finite; only then
+    // they are written.
     module.def(
-        "block_integers",
+        "block_backward",
         [](const std::string& isa, int threads, uintptr_t grad, int grad_dtype, uintptr_t codes,
            const std::vector<float>& slopes, uintptr_t bits, uintptr_t weight, uintptr_t y, Shape shape, Pair kernel,
            Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, bool is_linear,
-           uintptr_t moments, uintptr_t scale, uintptr_t gamma, double eps, uintptr_t terms, uintptr_t bound,
-           uintptr_t of_parameters, uintptr_t out, uintptr_t out_scale, int32_t largest, uint32_t key) {
+           uintptr_t moments, uintptr_t scale, uintptr_t gamma, double eps, uintptr_t terms, uintptr_t of_parameters,
+           uintptr_t q, int32_t largest, uint32_t key, uintptr_t of_x, int x_itemsize, uintptr_t input_codes,
+           const std::vector<float>& input_slopes, uintptr_t base, uintptr_t outside, uintptr_t of_weight,
+           int weight_itemsize, bool is_ternary, uint32_t ternary_key) {
             const Kernels& of = kernels(isa);
             const Product product{pointer<const uint8_t>(bits), pointer<const uint8_t>(weight), pointer<void>(y),
                                   make_window(shape, kernel, stride, padding, dilation, out_size), outputs, groups,
                                   is_linear};
+            float bound, q_scale;
             product.form(of, threads);
             of.norm_gradient_terms(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
                                    planes_of(slopes), product.y, pointer<const float>(moments),
                                    pointer<const float>(scale), pointer<const float>(gamma), eps,
-                                   pointer<float>(terms), pointer<float>(bound), pointer<float>(of_parameters),
-                                   shape[0], product.pixels(), outputs, grad_dtype, product.dtype(), threads);
-            return of.norm_gradient_integers(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
-                                             planes_of(slopes), product.y, pointer<const float>(terms),
-                                             *pointer<const float>(bound), pointer<int8_t>(out),
-                                             pointer<float>(out_scale), shape[0], product.pixels(), outputs,
-                                             grad_dtype, product.dtype(), largest, key, 0, threads);
+                                   pointer<float>(terms), &bound, pointer<float>(of_parameters), shape[0],
+                                   product.pixels(), outputs, grad_dtype, product.dtype(), threads);
+            if (!of.norm_gradient_integers(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
+                                           planes_of(slopes), product.y, pointer<const float>(terms), bound,
+                                           pointer<int8_t>(q), &q_scale, shape[0], product.pixels(), outputs,
+                                           grad_dtype, product.dtype(), largest, key, 0, threads)) {
+                return false;
+            }
+            if (is_ternary) {
+                of.conv2d_backward_weight_ternary(pointer<const int8_t>(q), q_scale, product.x,
+                                                  pointer<void>(of_weight), product.window, outputs, groups,
+                                                  weight_itemsize, ternary_key, threads);
+            } else {
+                of.conv2d_backward_weight(pointer<const int8_t>(q), q_scale, product.x, pointer<void>(of_weight),
+                                          product.window, outputs, groups, weight_itemsize, threads);
+            }
+            of.conv2d_backward_input(pointer<const int8_t>(q), q_scale, product.weight, pointer<void>(of_x),
+                                     product.window, outputs, groups, x_itemsize,
+                                     make_slopes(input_codes, input_slopes, base, outside), threads);
+            return true;
         },
         unlocked);
 }

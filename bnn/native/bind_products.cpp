@@ -1,6 +1,4 @@
 // Packed rows, their products and these products' gradients, and pooling.
-#include <algorithm>
-
 #include "bindings.h"
 
 namespace bnn {
@@ -84,14 +82,11 @@ void bind_products(nb::module_& module) {
            Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs,
            int64_t groups, int itemsize, uintptr_t codes, const std::vector<float>& slopes, uintptr_t base,
            uintptr_t outside) {
-            const int planes = planes_of(slopes);
-            Slopes of_codes{planes, pointer<const uint8_t>(codes), {}, pointer<const void>(base),
-                                 pointer<const uint8_t>(outside)};
-            std::copy_n(slopes.begin(), planes ? slopes.size() : 0, of_codes.values);
             kernels(isa).conv2d_backward_input(pointer<const int8_t>(grad), scale, pointer<const uint8_t>(weight),
                                                pointer<void>(out),
                                                make_window(shape, kernel, stride, padding, dilation, out_size),
-                                               outputs, groups, itemsize, of_codes, threads);
+                                               outputs, groups, itemsize, make_slopes(codes, slopes, base, outside),
+                                               threads);
         },
         unlocked);
     module.def(

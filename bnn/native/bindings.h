@@ -6,6 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -37,6 +38,13 @@ T* pointer(uintptr_t address) {
 
 // Planes of bits that make codes of so many slopes.
 inline int planes_of(const std::vector<float>& slopes) { return slopes.size() == 4 ? 2 : slopes.size() == 2 ? 1 : 0; }
+
+inline Slopes make_slopes(uintptr_t codes, const std::vector<float>& slopes, uintptr_t base, uintptr_t outside) {
+    const int planes = planes_of(slopes);
+    Slopes of{planes, pointer<const uint8_t>(codes), {}, pointer<const void>(base), pointer<const uint8_t>(outside)};
+    std::copy_n(slopes.begin(), planes ? slopes.size() : 0, of.values);
+    return of;
+}
 
 inline Window make_window(Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size) {
     Window window{shape[0], shape[1], {shape[2], shape[3]}, {}, {}, {}, {}, {}};

@@ -87,9 +87,14 @@ def check_largest(largest: int) -> None:
 def check_finite(bound: Tensor) -> None:
     """Refuses a gradient whose largest magnitude, or the scale made of it, is NaN or infinite."""
     if not torch.isfinite(bound):
-        raise NonFiniteError(
-            "cannot round the gradient to integers: it has NaN or infinite values; lower the learning rate"
-        )
+        raise not_finite()
+
+
+def not_finite() -> NonFiniteError:
+    """The error of a gradient that cannot be rounded."""
+    return NonFiniteError(
+        "cannot round the gradient to integers: it has NaN or infinite values; lower the learning rate"
+    )
 
 
 def dense(grad: Tensor) -> tuple[Tensor, Tensor]:

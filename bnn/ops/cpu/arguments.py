@@ -36,11 +36,18 @@ def packed_rows(name: str, x: Tensor, n: int) -> Tensor:
     return x
 
 
-def packed_images(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
-    """`x`, contiguous, if it has the packed rows of images, or of kernels, of a shape."""
-    if len(shape) != 4 or x.dim() != 2 or x.shape[0] != shape[0]:
+def packed_batch(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """`x`, contiguous, if it has the packed rows of a tensor of a shape."""
+    if x.dim() != 2 or x.shape[0] != shape[0]:
         raise ValueError(f"{name} of the shape {list(shape)} cannot be packed as {tuple(x.shape)}")
     return packed_rows(name, x, math.prod(shape[1:]))
+
+
+def packed_images(name: str, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """`packed_batch` of images, or of kernels."""
+    if len(shape) != 4:
+        raise ValueError(f"{name} of the shape {list(shape)} is none of images")
+    return packed_batch(name, x, shape)
 
 
 def per_channel(name: str, x: Tensor, channels: int) -> Tensor:

@@ -123,7 +123,7 @@ def norm_gradient_terms(
     channels = y.shape[1]
     of_norm = (optional_per_channel(name, x, channels) for name, x in (("scale", scale), ("gamma", gamma)))
     terms, bound, of_parameters = torch.empty((3, channels)), torch.empty(()), torch.empty((3, channels))
-    moments = _of_channels("moments", moments, 2, channels)
+    moments = of_channels("moments", moments, 2, channels)
     call("norm_gradient_terms", *operands, moments, *of_norm, eps, terms, bound, of_parameters, *shape)
     return terms, bound, of_parameters
 
@@ -134,7 +134,7 @@ def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tenso
         return specification.norm_gradient(grad, codes, slopes, y, terms)
     operands, shape = gradient_operands(grad, codes, slopes, y)
     out = empty_channels_last(y.shape, torch.float32)
-    call("norm_gradient", *operands, _of_channels("terms", terms, 3, y.shape[1]), out, *shape)
+    call("norm_gradient", *operands, of_channels("terms", terms, 3, y.shape[1]), out, *shape)
     return out
 
 
@@ -154,7 +154,7 @@ def norm_gradient_integers(
         return specification.norm_gradient_integers(grad, codes, slopes, y, terms, bound, largest, seed, first_row)
     check_largest(largest)
     operands, shape = gradient_operands(grad, codes, slopes, y)
-    terms = _of_channels("terms", terms, 3, y.shape[1])
+    terms = of_channels("terms", terms, 3, y.shape[1])
     q, scale = empty_channels_last(y.shape, torch.int8), torch.empty(())
     key = hash_key(seed)
     if not call("norm_gradient_integers", *operands, terms, bound.item(), q, scale, *shape, largest, key, first_row):
@@ -166,7 +166,7 @@ def norm_gradient_integers(
 def pass_slopes(grad: Tensor, codes: Tensor, slopes: Sequence[float]) -> Tensor:
     if not has_kernel(grad, STREAMS):
         return specification.pass_slopes(grad, codes, slopes)
-    _check_codes(codes, slopes, grad)
+    check_codes(codes, slopes, grad)
     out = empty_channels_last(grad.shape, grad.dtype)
     call("pass_slopes", channels_last(grad), codes, slopes, out, *rows_of(grad), DTYPE_CODES[grad.dtype])
     return out
@@ -183,12 +183,13 @@ def gradient_operands(
     """The arguments of a gradient, checked, with the channels last; rows, pixels, channels and the dtypes."""
     if grad.shape != y.shape:
         raise ValueError(f"the gradient must be {tuple(y.shape)} as the product, is {tuple(grad.shape)}")
-    _check_codes(codes, slopes, y)
+    check_codes(codes, slopes, y)
     operands = (channels_last(grad), codes.contiguous(), slopes, channels_last(y))
     return operands, (*rows_of(y), DTYPE_CODES[grad.dtype], DTYPE_CODES[y.dtype])
 
 
-def _check_codes(codes: Tensor, slopes: Sequence[float], x: Tensor) -> None:
+def check_codes(codes: Tensor, slopes: Sequence[float], x: Tensor) -> None:
+    """Refuses codes that are not those of the elements of `x`."""
     check_slopes(codes, slopes)
     rows, *row = x.shape
     expected = rows, packed_bytes(math.prod(row))
@@ -196,7 +197,8 @@ def _check_codes(codes: Tensor, slopes: Sequence[float], x: Tensor) -> None:
         raise ValueError(f"planes of codes must be {expected}, are {tuple(codes.shape[1:])}")
 
 
-def _of_channels(name: str, x: Tensor, count: int, channels: int) -> Tensor:
+def of_channels(name: str, x: Tensor, count: int, channels: int) -> Tensor:
+    """`x`, contiguous, if it is float32 with `count` values a channel."""
     if x.dtype is not torch.float32 or x.shape != (count, channels):
         kind = str(x.dtype).removeprefix("torch.")
         raise ValueError(f"{name} must be float32 {(count, channels)}, are {kind} {tuple(x.shape)}")

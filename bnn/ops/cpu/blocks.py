@@ -21,21 +21,37 @@ from bnn.ops.cpu.arguments import (
     empty_planes,
     empty_rows,
     optional_per_channel,
+    packed_batch,
     packed_images,
-    packed_rows,
     per_channel,
 )
-from bnn.ops.cpu.batch_norm import STREAMS, gradient_operands
+from bnn.ops.cpu.batch_norm import STREAMS, check_codes, of_channels
 from bnn.ops.cpu.native import call, instruction_set
-from bnn.ops.geometry import Shape, Window
-from bnn.ops.memory import channels_last, empty_channels_last
+from bnn.ops.cpu.product_gradients import slope_arguments
+from bnn.ops.geometry import Window
+from bnn.ops.memory import LARGE_BYTES, channels_last, empty_channels_last
 from bnn.ops.operation import is_plain
 from bnn.ops.packing import nan_error
 from bnn.ops.products import check_exact
-from bnn.ops.rounding import check_finite, check_largest
+from bnn.ops.rounding import check_largest, not_finite
 from bnn.random.lowbias32 import hash_key
 
 _ONE_PIXEL = Window.of()
+
+
+class Operands(NamedTuple):
+    """Of the product of a block."""
+
+    x: Tensor
+    """Packed bits; forward takes real values, too."""
+    x_shape: Sequence[int]
+    """[N, C, H, W], or [N, K] of a linear layer."""
+    weight: Tensor
+    """Packed bits."""
+    weight_shape: Sequence[int]
+    """[O, C / groups, kh, kw] or [O, K]."""
+    window: Window | None
+    """Of the convolution; None of a linear layer."""
 
 
 class BatchNorm(NamedTuple):
@@ -50,6 +66,34 @@ class BatchNorm(NamedTuple):
     momentum: float
 
 
+class Rounding(NamedTuple):
+    """Of the product's gradient to integers; see `bnn.ops.batch_norm.norm_gradient_integers`."""
+
+    largest: int
+    seed: int
+
+
+class InputGradient(NamedTuple):
+    """How the gradient of the input is formed: see `bnn.ops.product_gradients.conv2d_backward_input_slopes`."""
+
+    dtype: torch.dtype
+    """bfloat16 or float32."""
+    codes: Tensor
+    """Of the input; none of an input of bits, to whose gradient nothing is added."""
+    slopes: Sequence[float]
+    base: Tensor | None
+    outside: Tensor | None
+
+
+class WeightGradient(NamedTuple):
+    """How the gradient of the weight is formed."""
+
+    dtype: torch.dtype
+    """bfloat16 or float32."""
+    ternary_seed: int | None
+    """Of `bnn.ops.product_gradients.conv2d_backward_weight_ternary`; None for a gradient of the integers."""
+
+
 def serves(x: Tensor, norm: BatchNorm, shortcut: Tensor | None) -> bool:
     """Whether there is a call for a block of this input, real or packed bits, and of these dtypes."""
     return (
@@ -62,18 +106,24 @@ def serves(x: Tensor, norm: BatchNorm, shortcut: Tensor | None) -> bool:
     )
 
 
-def serves_gradient(grad: Tensor) -> bool:
-    """Whether there is a call for the gradient of a block's result."""
-    return is_plain(grad) and instruction_set() != "reference" and grad.dtype in STREAMS and grad.numel() > 0
+def serves_gradient(grad: Tensor, x_shape: Sequence[int], dtype: torch.dtype) -> bool:
+    """Whether there is a call for the gradients of a block, which takes no more memory than its parts do.
+
+    The product lies where the gradient of the input, of `dtype`, will be, unless it is small.
+    """
+    product_bytes = _product_bytes(grad.shape)
+    return (
+        is_plain(grad)
+        and instruction_set() != "reference"
+        and grad.dtype in STREAMS
+        and grad.numel() > 0
+        and (product_bytes < LARGE_BYTES or product_bytes <= dtype.itemsize * math.prod(x_shape))
+    )
 
 
 def forward(
-    x: Tensor,
-    x_shape: Sequence[int],
+    operands: Operands,
     input_edges: Sequence[float],
-    weight: Tensor,
-    weight_shape: Sequence[int],
-    window: Window | None,
     norm: BatchNorm,
     shortcut: Tensor | None,
     clamp_range: tuple[float, float],
@@ -82,138 +132,143 @@ def forward(
     """The signs of the input, their product, its norm by the statistics of the batch, and what follows it.
 
     Args:
-        x: real, of `x_shape`; or packed bits.
-        x_shape: [N, C, H, W], or [N, K] of a linear layer.
+        operands: of the product.
         input_edges: of the codes of a real input.
-        weight: packed bits.
-        weight_shape: [O, C / groups, kh, kw] or [O, K].
-        window: of the convolution; None of a linear layer.
         norm: its running statistics take those of the batch in.
         shortcut: what is added to the norm, or None.
         clamp_range: of a real result.
         output_edges: of the codes of a result of bits; empty where it is real.
 
     Returns:
-        What `sign_codes` gives of the input, empty where that is of bits; the product of shape [N, O, ...] in whose place
-        `norm_clamp_` has left the result, or packed bits; its codes; and the moments of `batch_statistics`.
+        What `sign_codes` gives of the input, empty where that is of bits; the product in whose place `norm_clamp_` has
+        left the result, or packed bits; its codes; and the moments of `batch_statistics`.
 
     Raises:
         NonFiniteError: an input or a result is not a number.
         ValueError: shapes do not fit each other.
     """
-    of_product, shape, y = _product(x_shape, weight, weight_shape, window)
-    rows, features, channels = shape[0], math.prod(x_shape[1:]), shape[1]
+    x, features = operands.x, math.prod(operands.x_shape[1:])
+    shape, product = _product(operands)
+    y = empty_channels_last(shape, product.dtype)
+    rows, channels, *size = shape
     if x.dtype is torch.uint8:
-        bits, codes, x_dtype = packed_rows("x", x, features), x, -1
+        bits, codes, x_dtype = packed_batch("x", x, operands.x_shape), x, -1
         made = (x.new_empty((0, 0)), x.new_empty((0, 0, 0)))
     else:
         check_edges(input_edges)
+        if tuple(x.shape) != tuple(operands.x_shape):
+            raise ValueError(f"x must be {tuple(operands.x_shape)}, is {tuple(x.shape)}")
         x, x_dtype = channels_last(x), DTYPE_CODES[x.dtype]
         made = bits, codes = empty_rows(rows, features), empty_planes(EDGE_COUNTS[len(input_edges)], rows, features)
     if shortcut is not None:
-        if shortcut.shape != y.shape:
-            raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
+        if shortcut.shape != shape:
+            raise ValueError(f"the shortcut must be {tuple(shape)} as the norm, is {tuple(shortcut.shape)}")
         shortcut = channels_last(shortcut)
     of_norm = [optional_per_channel("the norm", of, channels) for of in norm[:3]]
     for running in (norm.running_mean, norm.running_var):
         per_channel("running statistics", running, channels)
         increment_version(running)
     moments, affine = torch.empty((2, channels)), torch.empty((2, channels))
-    planes = EDGE_COUNTS[len(output_edges)] if output_edges else 1
-    out_codes = empty_planes(planes, rows, y.shape[1:].numel())
-    out = empty_rows(rows, y.shape[1:].numel()) if output_edges else y
+    n = channels * math.prod(size)
+    out_codes = empty_planes(EDGE_COUNTS[len(output_edges)] if output_edges else 1, rows, n)
+    out = empty_rows(rows, n) if output_edges else y
     has_nan = call(
         "block",
-        x,
-        x_dtype,
-        input_edges,
-        bits,
-        codes,
-        of_product[0],
-        y,
-        *of_product[1:],
-        *of_norm,
-        *norm[3:],
-        moments,
-        affine,
-        0 if shortcut is None else shortcut,
-        0 if shortcut is None else DTYPE_CODES[shortcut.dtype],
-        *clamp_range,
-        output_edges,
-        out,
-        out_codes,
+        *(x, x_dtype, input_edges, bits, codes),
+        *(product.weight, y, *product.geometry),
+        *(*of_norm, *norm[3:], moments, affine),
+        *((0, 0) if shortcut is None else (shortcut, DTYPE_CODES[shortcut.dtype])),
+        *(*clamp_range, output_edges, out, out_codes),
     )
     if has_nan:
         raise nan_error()
     return *made, out, out_codes, moments
 
 
-def integers(
+def backward(
     grad: Tensor,
     codes: Tensor,
     slopes: Sequence[float],
-    x: Tensor,
-    x_shape: Sequence[int],
-    weight: Tensor,
-    weight_shape: Sequence[int],
-    window: Window | None,
+    operands: Operands,
     moments: Tensor,
     scale: Tensor | None,
     gamma: Tensor | None,
     eps: float,
-    largest: int,
-    seed: int,
+    rounding: Rounding,
+    of_input: InputGradient,
+    of_weight: WeightGradient,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient of the product as integers with their scale, and the terms of the norm's parameters.
+    """The gradients of a block's input, weight and norm, for which the product is formed again.
 
-    The product is formed again. See `bnn.ops.batch_norm.norm_gradient_terms` and `norm_gradient_integers`.
+    Args:
+        grad: of the result.
+        codes: of the result.
+        slopes: of its codes.
+        operands: of the product, which is that of forward.
+        moments: of the product.
+        scale: of the norm, as its other arguments.
+        gamma: see `scale`.
+        eps: see `scale`.
+        rounding: of the gradient of the product.
+        of_input: how that of the input is formed.
+        of_weight: how that of the weight is formed.
+
+    Returns:
+        Of the input's shape, of the weight's shape, and float32 [3, O] of scale, gamma and beta.
 
     Raises:
         NonFiniteError: the gradient is not finite.
         ValueError: shapes do not fit each other.
     """
-    check_largest(largest)
-    of_product, _, y = _product(x_shape, weight, weight_shape, window)
-    operands, of_grad = gradient_operands(grad, codes, slopes, y)
-    channels = y.shape[1]
+    check_largest(rounding.largest)
+    shape, product = _product(operands)
+    if grad.shape != shape:
+        raise ValueError(f"the gradient must be {tuple(shape)} as the product, is {tuple(grad.shape)}")
+    check_codes(codes, slopes, grad)
+    x_shape, channels, dtype = operands.x_shape, shape[1], of_input.dtype
     of_norm = [optional_per_channel("the norm", of, channels) for of in (scale, gamma)]
-    terms, bound, of_parameters = torch.empty((3, channels)), torch.empty(()), torch.empty((3, channels))
-    q, q_scale = empty_channels_last(y.shape, torch.int8), torch.empty(())
+    terms, of_parameters = torch.empty((3, channels)), torch.empty((3, channels))
+    q, of_x = empty_channels_last(shape, torch.int8), empty_channels_last(x_shape, dtype)
+    y = of_x if _product_bytes(shape) <= of_x.nbytes else empty_channels_last(shape, product.dtype)
+    of_w = empty_channels_last(operands.weight_shape, of_weight.dtype)
+    has_codes = len(of_input.codes) > 0
+    of_slopes = slope_arguments(*of_input[1:], x_shape, dtype) if has_codes else (0, [], 0, 0)
+    is_ternary, seed_of_ternary = of_weight.ternary_seed is not None, of_weight.ternary_seed or 0
     is_finite = call(
-        "block_integers",
-        operands[0],
-        of_grad[3],
-        *operands[1:3],
-        packed_rows("x", x, math.prod(x_shape[1:])),
-        of_product[0],
-        y,
-        *of_product[1:],
-        moments,
-        *of_norm,
-        eps,
-        terms,
-        bound,
-        of_parameters,
-        q,
-        q_scale,
-        largest,
-        hash_key(seed),
+        "block_backward",
+        *(channels_last(grad), DTYPE_CODES[grad.dtype], codes.contiguous(), slopes),
+        *(packed_batch("x", operands.x, x_shape), product.weight, y, *product.geometry),
+        *(of_channels("moments", moments, 2, channels), *of_norm, eps, terms, of_parameters),
+        *(q, rounding.largest, hash_key(rounding.seed)),
+        *(of_x, of_x.itemsize, *of_slopes),
+        *(of_w, of_w.itemsize, is_ternary, hash_key(seed_of_ternary)),
     )
     if not is_finite:
-        check_finite(bound)
-    return q, q_scale, of_parameters
+        raise not_finite()
+    return of_x, of_w, of_parameters
 
 
-def _product(
-    x_shape: Sequence[int], weight: Tensor, weight_shape: Sequence[int], window: Window | None
-) -> tuple[tuple[Any, ...], Shape, Tensor]:
-    """The weight and the geometry as calls take them, the shape of the product as one of images, and memory for it."""
-    is_linear = window is None
+def _product_bytes(shape: Sequence[int]) -> int:
+    return math.prod(shape) * (2 if len(shape) == 4 else 4)
+
+
+class _Product(NamedTuple):
+    """As calls take it."""
+
+    dtype: torch.dtype
+    weight: Tensor
+    geometry: tuple[Any, ...]
+
+
+def _product(operands: Operands) -> tuple[torch.Size, _Product]:
+    """The shape of a product, checked, and what calls take of it."""
+    _, x_shape, weight, weight_shape, window = operands
+    is_linear, at = window is None, _ONE_PIXEL if window is None else window
     if is_linear:
         x_shape, weight_shape = (*x_shape, 1, 1), (*weight_shape, 1, 1)
-    at = _ONE_PIXEL if window is None else window
     shape, geometry = convolution(x_shape, weight_shape, at)
     check_exact(math.prod(weight_shape[1:]))
     weight = packed_images("weight", weight, weight_shape)
-    y = empty_channels_last(shape[:2] if is_linear else shape, torch.float32 if is_linear else torch.float16)
-    return (weight, *geometry, shape[1], at.groups, is_linear), shape, y
+    of_calls = (*geometry, shape[1], at.groups, is_linear)
+    dtype = torch.float32 if is_linear else torch.float16
+    return torch.Size(shape[:2] if is_linear else shape), _Product(dtype, weight, of_calls)

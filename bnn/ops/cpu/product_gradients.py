@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bnn.ops import product_gradients as specification
-from bnn.ops.cpu.arguments import Geometry, convolution, packed_images
+from bnn.ops.cpu.arguments import Geometry, convolution, packed_batch, packed_images
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.cpu.products import sums_floats
 from bnn.ops.geometry import Window
@@ -91,30 +91,8 @@ def conv2d_backward_input_slopes(
     dtype: torch.dtype,
     outside: Tensor | None = None,
 ) -> Tensor:
-    planes = {2: 1, 4: 2}.get(len(slopes))
-    if codes.dtype is not torch.uint8 or codes.shape != (planes, x_shape[0], packed_bytes(math.prod(x_shape[1:]))):
-        raise ValueError(
-            f"codes must be one or two planes of packed rows for {list(x_shape)}, with 2 or 4 slopes;"
-            f" are {str(codes.dtype).removeprefix('torch.')} {tuple(codes.shape)} with {len(slopes)}"
-        )
-    if base is not None:
-        if base.dtype is not dtype or list(base.shape) != list(x_shape):
-            raise ValueError(f"base must be {dtype} {list(x_shape)}, is {base.dtype} {list(base.shape)}")
-        base = channels_last(base)
-    codes = codes.contiguous()
-    return _backward_input(
-        q,
-        scale,
-        weight,
-        weight_shape,
-        x_shape,
-        window,
-        dtype,
-        codes,
-        slopes,
-        0 if base is None else base,
-        0 if outside is None else packed_images("outside", outside, x_shape),
-    )
+    of_slopes = slope_arguments(codes, slopes, base, outside, x_shape, dtype)
+    return _backward_input(q, scale, weight, weight_shape, x_shape, window, dtype, *of_slopes)
 
 
 @kernel
@@ -204,6 +182,29 @@ def _backward_input(
     outputs, groups = weight_shape[0], Window(*window).groups
     call("conv2d_backward_input", q, scale.item(), weight, out, *geometry, outputs, groups, out.itemsize, *slopes)
     return out
+
+
+def slope_arguments(
+    codes: Tensor,
+    slopes: Sequence[float],
+    base: Tensor | None,
+    outside: Tensor | None,
+    x_shape: Sequence[int],
+    dtype: torch.dtype,
+) -> tuple[Tensor, Sequence[float], Tensor | int, Tensor | int]:
+    """What a call takes of the slopes of an input's codes, and of what is added to its gradient, checked."""
+    planes = {2: 1, 4: 2}.get(len(slopes))
+    if codes.dtype is not torch.uint8 or codes.shape != (planes, x_shape[0], packed_bytes(math.prod(x_shape[1:]))):
+        raise ValueError(
+            f"codes must be one or two planes of packed rows for {list(x_shape)}, with 2 or 4 slopes;"
+            f" are {str(codes.dtype).removeprefix('torch.')} {tuple(codes.shape)} with {len(slopes)}"
+        )
+    if base is not None:
+        if base.dtype is not dtype or list(base.shape) != list(x_shape):
+            raise ValueError(f"base must be {dtype} {list(x_shape)}, is {base.dtype} {list(base.shape)}")
+        base = channels_last(base)
+    at_outside = 0 if outside is None else packed_batch("outside", outside, x_shape)
+    return codes.contiguous(), slopes, 0 if base is None else base, at_outside
 
 
 def _check_dtype(dtype: torch.dtype) -> None:
