@@ -11,7 +11,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from bnn.distributed.ranks import Ranks
+from bnn.distributed.ranks import Ranks, process_count
 from bnn.errors import DistributedError
 from bnn.random.streams import coin_seed
 
@@ -155,7 +155,7 @@ def exchange(gradient: Tensor, take: Callable[[Tensor], None]) -> None:
     if _exchange is not None:
         _exchange.of_accumulator(gradient, take)
         return
-    size = Ranks().size
+    size = process_count()
     if size > 1 and not gradient.is_meta:  # on shapes alone nothing is trained
         raise DistributedError(
             f"this is one of {size} processes, and nothing exchanges the gradients of accumulators, which wrappers such"

@@ -25,6 +25,12 @@ PATIENCE_S = 20.0
 _TIMES_TO_MEET = 10
 
 
+def process_count() -> int:
+    """How many processes there are in the group that this one is of."""
+    joined = torch_distributed.is_available() and torch_distributed.is_initialized()
+    return torch_distributed.get_world_size() if joined else 1
+
+
 class Ranks:
     """The processes of a training, of which this is number `rank` of `size`; a single process has itself alone.
 
@@ -42,9 +48,8 @@ class Ranks:
     """
 
     def __init__(self, *, device: torch.device | str = "cpu") -> None:
-        joined = torch_distributed.is_available() and torch_distributed.is_initialized()
-        self.rank = torch_distributed.get_rank() if joined else 0
-        self.size = torch_distributed.get_world_size() if joined else 1
+        self.size = process_count()
+        self.rank = torch_distributed.get_rank() if self.size > 1 else 0
         self.device = torch.device(device)
         self.sent_bytes = 0
         self._has_left = False

@@ -28,6 +28,8 @@ _CLAMPS = {
     nn.Hardtanh.forward: lambda activation: (float(activation.min_val), float(activation.max_val)),
     nn.ReLU.forward: lambda activation: (0.0, math.inf),
 }
+# What a node of autograd depends on if it hands the gradient of its weight over by itself.
+_LEAF = torch.zeros((), requires_grad=True)
 # Products that an element of what enters the norm takes; they cost more time than two bytes of memory are worth.
 _KEPT_FROM = 4096
 
@@ -224,12 +226,18 @@ class BinaryBlock(nn.Module):
 
     def _recomputed(self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool) -> tuple[Tensor, Tensor]:
         """The result by the statistics of the batch, and the input where it is asked for."""
-        weight, scale = self._operand_and_scale()
+        store = self.product.store if isinstance(self.product, BinaryLayer) and self.pool is None else None
+        apart = None if store is None else store.read_apart()
+        if apart is None:
+            weight, scale = self._operand_and_scale()
+            leaf = take = None
+        else:
+            (weight, take), leaf, scale = apart, _LEAF, self.product.scale()
         adds_input = shortcut is x and not isinstance(x, BitTensor)
         given = None if adds_input else shortcut
         norm = plan.norm
         return Recomputed.apply(  # type: ignore[no-any-return, no-untyped-call]
-            x, weight, scale, norm.weight, norm.bias, given, plan, adds_input, with_input
+            x, weight, scale, norm.weight, norm.bias, given, leaf, take, plan, adds_input, with_input
         )
 
     def _evaluated(self, x: Tensor, shortcut: Tensor | None, plan: Plan) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -131,11 +131,13 @@ class Recomputed(torch.autograd.Function):
         gamma: Tensor | None,
         beta: Tensor | None,
         shortcut: Tensor | None,
+        leaf: Tensor | None,
+        take: Callable[[Tensor], None] | None,
         plan: Plan,
         adds_input: bool,
         with_input: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        ctx.plan, ctx.adds_input, ctx.x_dtype = plan, adds_input, x.dtype
+        ctx.plan, ctx.adds_input, ctx.x_dtype, ctx.take = plan, adds_input, x.dtype, take
         passes, norm = plan.passes, plan.norm
         if isinstance(weight, BitTensor):
             weight = products.in_rows(weight)
@@ -149,12 +151,12 @@ class Recomputed(torch.autograd.Function):
             operand, input_codes = passes.quantized(x, plan)
             y, choices, _ = passes.product(operand, weight, plan)
             moments, affine = passes.batch_statistics(y, *of_norm)
+            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
             if plan.keeps_product:
                 kept = (y, choices)
                 if plan.output_steps is None:  # else a real activation would take its place
                     y = empty_channels_last(y.shape, y.dtype, y.device).copy_(y)
             out, codes = finish(y, affine[0], affine[1], added, plan)
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         ctx.save_for_backward(operand, input_codes, weight, scale, gamma, moments, codes, *kept)
         ctx.set_materialize_grads(False)
         return out, x.view_as(x) if with_input else None
@@ -163,10 +165,11 @@ class Recomputed(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:  # noqa: D102
         plan, passes, (grad, of_input) = ctx.plan, ctx.plan.passes, grads
         if grad is None:  # of the two results only the input was used
-            return of_input, *[None] * 8
+            return of_input, *[None] * 10
         operand, input_codes, weight, scale, gamma, moments, codes, y, choices = ctx.saved_tensors
         grad = channels_last(grad)  # once for all passes
-        needs_x, needs_weight, *needs_parameters, needs_shortcut = ctx.needs_input_grad[:6]
+        needs_x, needs_weight, *needs_parameters, needs_shortcut, _ = ctx.needs_input_grad[:7]
+        needs_weight = needs_weight or ctx.take is not None
         slopes = plan.output_slopes
         adds_input = ctx.adds_input and needs_x
         passed = None
@@ -182,6 +185,7 @@ class Recomputed(torch.autograd.Function):
         needs = needs_x, needs_weight
         if (made := _backward_in_one_call(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
             grad_x, grad_weight, of_parameters = made
+            grad_weight = _handed_over(grad_weight, ctx.take)
         else:
             if plan.keeps_product:
                 shape = product_shape(operand.shape, weight.shape, plan.window)
@@ -195,6 +199,7 @@ class Recomputed(torch.autograd.Function):
                 if needs_weight:
                     quantizers = (plan.weight_quantizer, plan.grad_quantizer)
                     grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, *quantizers)
+                    grad_weight = _handed_over(grad_weight, ctx.take)
                 del for_weight
                 if needs_x:
                     of_codes = dict(zip(("codes", "slopes", "base", "outside"), of_x, strict=True))
@@ -207,7 +212,15 @@ class Recomputed(torch.autograd.Function):
                 grad_x = grad_x + of_input
             grad_x = grad_x.to(ctx.x_dtype)
         of_channels = (x if needed else None for x, needed in zip(of_parameters, needs_parameters, strict=True))
-        return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, None, None, None
+        return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, *[None] * 5
+
+
+def _handed_over(grad_weight: Tensor, take: Callable[[Tensor], None] | None) -> Tensor | None:
+    """What is left of a weight's gradient for autograd, where `take` is given it."""
+    if take is None:
+        return grad_weight
+    take(grad_weight)
+    return None
 
 
 def _forward_in_one_call(
@@ -222,7 +235,7 @@ def _forward_in_one_call(
     ):
         return None
     bits = products.in_rows(x) if isinstance(x, BitTensor) else None
-    given, norm = x if bits is None else bits.packed, blocks.BatchNorm(*of_norm)
+    given, norm = x if bits is None else bits.packed, blocks.BatchNorm(*of_norm, plan.norm.num_batches_tracked)
     if not blocks.serves(given, norm, shortcut):
         return None
     edges, output_edges = (() if of is None else of.edges for of in (plan.input_steps, plan.output_steps))

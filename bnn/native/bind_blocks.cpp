@@ -37,7 +37,7 @@ void bind_blocks(nb::module_& module) {
            uintptr_t bits, uintptr_t input_codes, uintptr_t weight, uintptr_t y, Shape shape, Pair kernel, Pair stride,
            Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, bool is_linear,
            uintptr_t scale, uintptr_t gamma, uintptr_t beta, double eps, uintptr_t running_mean,
-           uintptr_t running_variance, double momentum, uintptr_t moments, uintptr_t affine, uintptr_t shortcut,
+           uintptr_t running_variance, double momentum, uintptr_t batches, uintptr_t moments, uintptr_t affine, uintptr_t shortcut,
            int shortcut_dtype, float low, float high, const std::vector<float>& output_edges, uintptr_t out_bits,
            uintptr_t codes) {
             const Kernels& of = kernels(isa);
@@ -57,6 +57,7 @@ void bind_blocks(nb::module_& module) {
                                 pointer<const float>(beta), eps, pointer<float>(running_mean),
                                 pointer<float>(running_variance), momentum, pointer<float>(moments),
                                 pointer<float>(affine), shape[0], product.pixels(), outputs, dtype, threads);
+            ++*pointer<int64_t>(batches);
             const float *factor = pointer<const float>(affine), *offset = factor + outputs;
             if (output_edges.size()) {
                 return of.sign_codes(pointer<const void>(y), factor, offset, output_edges.data(),

@@ -131,8 +131,10 @@ class TrainingStep:
         if shares_slices(self.exchange) and self.training_loss is not None:
             raise DistributedError("the exchange `exact` knows no loss of the input: take --exchange count")
         # Such as running statistics, which a forward pass changes.
-        trained = [module for module in self.model.modules() if module.training and module._buffers]
-        buffers = [(x, x.clone()) for module in trained for x in module._buffers.values() if x is not None]
+        modules = list(self.model.modules())
+        trained = [module for module in modules if module.training and module._buffers]
+        buffers = [x for module in trained for x in module._buffers.values() if x is not None]
+        before = [x.clone() for x in buffers]
         with exchanging(self.exchange):
             if self.exchange is None:
                 result = self._accumulate(x, labels, slices, prepare, before_backward)
@@ -140,11 +142,11 @@ class TrainingStep:
                 result = self._accumulate_shared(self.exchange, x, labels, prepare, before_backward)
         if result is not None and not _finite_gradients(self.optimizer):
             result = None
-        if result is not None and not self._update(before_update):
+        if result is not None and not self._update(before_update, modules):
             result = None
         self.optimizer.zero_grad(set_to_none=True)
         if result is None:
-            _restore([buffer for buffer, _ in buffers], [before for _, before in buffers])
+            _restore(buffers, before)
         return result
 
     def forward(self, x: Tensor, labels: Tensor, replayed: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -328,14 +330,14 @@ class TrainingStep:
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
 
-    def _update(self, before_update: Callable[[], None]) -> bool:
+    def _update(self, before_update: Callable[[], None], modules: Sequence[nn.Module]) -> bool:
         """Steps the optimizer; False where it, or what comes before it, refuses a gradient that is not finite."""
         try:
             before_update()
             self._step_optimizer()
         except NonFiniteError:
             return False
-        for module in self.model.modules():
+        for module in modules:
             if isinstance(module, WeightStore):
                 module.project_()
         return True

@@ -154,15 +154,28 @@ class AccumulatorStore(WeightStore):
         Raises:
             RecipeError: a wrapper has put another parameter in the accumulators' place, as `fully_shard` does.
         """
+        self._check()
+        # The leaf that autograd needs in place of the accumulators, which cannot have a gradient of their own.
+        leaf = torch.zeros((), device=self.weight.device, requires_grad=True)
+        return _Signs.apply(leaf, self.weight, self.gradient_quantizer)  # type: ignore[no-any-return, no-untyped-call]
+
+    def read_apart(self) -> tuple[BitTensor, Callable[[Tensor], None]] | None:
+        """See `WeightStore`."""
+        if type(self).read is not AccumulatorStore.read:
+            return None
+        self._check()
+        weight, quantizer = self.weight, self.gradient_quantizer
+        with torch.no_grad():
+            signs = _signs(weight, quantizer)
+        return signs, lambda gradient: _hand_over(gradient, weight, quantizer)
+
+    def _check(self) -> None:
         if not is_accumulator(self.weight) and not self.weight.is_meta:  # as where shapes alone are counted
             raise RecipeError(
                 f"the accumulators of a weight of {list(self.shape)} have become a {type(self.weight).__name__}, which"
                 " takes no gradient of signs: leave fully_shard and other wrappers that replace parameters out, and"
                 " start several processes by `torchrun --nproc-per-node N -m bnn train RECIPE`"
             )
-        # The leaf that autograd needs in place of the accumulators, which cannot have a gradient of their own.
-        leaf = torch.zeros((), device=self.weight.device, requires_grad=True)
-        return _Signs.apply(leaf, self.weight, self.gradient_quantizer)  # type: ignore[no-any-return, no-untyped-call]
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
         """Draws from a normal distribution of standard deviation gain / sqrt(fan-in)."""
@@ -247,16 +260,24 @@ def _move_(part: Tensor, mean: Tensor, reach: Tensor) -> None:
         part.copy_((part - mean).clamp_(-reach, reach))
 
 
+def _signs(weight: Accumulator, quantizer: GradientQuantizer | None) -> BitTensor:
+    stored, rows = in_memory_order(weight.detach())
+    # autograd converts a gradient to the dtype of what it is of.
+    dtype = torch.get_default_dtype() if quantizer is None else quantizer.dtype or torch.get_default_dtype()
+    return BitTensor(functions.pack(rows), stored.shape, stored.stride(), dtype)
+
+
+def _hand_over(gradient: Tensor, weight: Accumulator, quantizer: GradientQuantizer | None) -> None:
+    weight.accumulate(gradient if quantizer is None else quantizer(gradient))
+
+
 class _Signs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, leaf: Tensor, weight: Accumulator, quantizer: GradientQuantizer | None) -> Tensor:
         ctx.weight, ctx.quantizer = weight, quantizer
-        stored, rows = in_memory_order(weight.detach())
-        # autograd converts a gradient to the dtype of what it is of.
-        dtype = torch.get_default_dtype() if quantizer is None else quantizer.dtype or torch.get_default_dtype()
-        return BitTensor(functions.pack(rows), stored.shape, stored.stride(), dtype)
+        return _signs(weight, quantizer)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        ctx.weight.accumulate(grads[0] if ctx.quantizer is None else ctx.quantizer(grads[0]))
+        _hand_over(grads[0], ctx.weight, ctx.quantizer)
         return None, None, None

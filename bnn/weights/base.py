@@ -1,7 +1,7 @@
 """`WeightStore`: what holds the weight of a binary layer, and what every store provides."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -63,6 +63,13 @@ class WeightStore(nn.Module):
     def read(self) -> Tensor:
         """The weight as levels, with a gradient to what is trained; a `BitTensor` where they are -1 and +1."""
         raise NotImplementedError
+
+    def read_apart(self) -> tuple[BitTensor, Callable[[Tensor], None]] | None:
+        """What `read` gives without its gradient, and what that is handed to, for a node of autograd to do so itself.
+
+        None where the gradient goes to what is trained by autograd alone.
+        """
+        return None
 
     def scale(self) -> Tensor | None:
         """Factor of each output channel, [out], or None."""

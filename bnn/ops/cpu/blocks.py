@@ -55,7 +55,7 @@ class Operands(NamedTuple):
 
 
 class BatchNorm(NamedTuple):
-    """What `bnn.ops.batch_norm.batch_statistics` takes besides the product."""
+    """What `bnn.ops.batch_norm.batch_statistics` takes besides the product, and a count of batches."""
 
     scale: Tensor | None
     gamma: Tensor | None
@@ -64,6 +64,8 @@ class BatchNorm(NamedTuple):
     running_mean: Tensor
     running_var: Tensor
     momentum: float
+    batches: Tensor
+    """int64 [], which counts."""
 
 
 class Rounding(NamedTuple):
@@ -103,6 +105,7 @@ def serves(x: Tensor, norm: BatchNorm, shortcut: Tensor | None) -> bool:
         and x.numel() > 0
         and (shortcut is None or shortcut.dtype in STREAMS)
         and all(of.dtype is torch.float32 and of.is_contiguous() for of in (norm.running_mean, norm.running_var))
+        and norm.batches.dtype is torch.int64
     )
 
 
@@ -167,7 +170,7 @@ def forward(
     of_norm = [optional_per_channel("the norm", of, channels) for of in norm[:3]]
     for running in (norm.running_mean, norm.running_var):
         per_channel("running statistics", running, channels)
-        increment_version(running)
+    increment_version((norm.running_mean, norm.running_var, norm.batches))
     moments, affine = torch.empty((2, channels)), torch.empty((2, channels))
     n = channels * math.prod(size)
     out_codes = empty_planes(EDGE_COUNTS[len(output_edges)] if output_edges else 1, rows, n)
