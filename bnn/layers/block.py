@@ -14,8 +14,9 @@ from bnn.layers.base import BinaryLayer
 from bnn.layers.conv import BinaryConv2d
 from bnn.layers.joint import passes_in_use
 from bnn.layers.linear import BinaryLinear
+from bnn.layers.plan import Plan, product_shape
 from bnn.layers.pool import MaxPool2d
-from bnn.layers.recomputed import Plan, Recomputed, Turned, finish, product, product_shape, quantized, row_slices
+from bnn.layers.recomputed import Recomputed, Turned, finish, product, quantized, row_slices
 from bnn.ops.batch_norm import affine
 from bnn.ops.geometry import Window
 from bnn.quantizers import Quantizer
@@ -226,13 +227,10 @@ class BinaryBlock(nn.Module):
 
     def _recomputed(self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool) -> tuple[Tensor, Tensor]:
         """The result by the statistics of the batch, and the input where it is asked for."""
-        store = self.product.store if isinstance(self.product, BinaryLayer) and self.pool is None else None
-        apart = None if store is None else store.read_apart()
-        if apart is None:
-            weight, scale = self._operand_and_scale()
-            leaf = take = None
-        else:
-            (weight, take), leaf, scale = apart, _LEAF, self.product.scale()
+        layer = self.product if isinstance(self.product, BinaryLayer) and self.pool is None else None
+        apart = None if layer is None else layer.store.read_apart()
+        weight, scale = self._operand_and_scale(None if apart is None else apart[0])
+        leaf, take = (None, None) if apart is None else (_LEAF, apart[1])
         adds_input = shortcut is x and not isinstance(x, BitTensor)
         given = None if adds_input else shortcut
         norm = plan.norm
@@ -258,11 +256,11 @@ class BinaryBlock(nn.Module):
             parts.append(finish(y, factor, offset, None if shortcut is None else shortcut[rows], plan)[0])
         return cat_rows(cast(list[BitTensor], parts)) if plan.output_steps is not None else torch.cat(parts)
 
-    def _operand_and_scale(self) -> tuple[Tensor, Tensor | None]:
-        """The weight as the product takes it, and the factor of each channel of the product."""
+    def _operand_and_scale(self, read: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The weight as the product takes it, of what has been read, and the factor of each channel of the product."""
         if not isinstance(self.product, BinaryLayer):
             return self.product.weight, None
-        weight, scale = self.product.store.read(), self.product.scale()
+        weight, scale = self.product.store.read() if read is None else read, self.product.scale()
         if self.pool is None or scale is None:
             return weight, scale
         # The factor comes before the pooling: by a negative one, the smallest product is the largest.

@@ -15,7 +15,8 @@ from torch import Tensor
 from bnn.bits import BitTensor, slice_rows
 from bnn.distributed import Exact, current_exchange, shares_slices
 from bnn.layers import products
-from bnn.layers.recomputed import Integers, Passes, Plan, product, quantized, real_gradients
+from bnn.layers.plan import Plan
+from bnn.layers.recomputed import Integers, Passes, product, quantized, real_gradients
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import bound_of, gradient_terms_of, statistics_of
 from bnn.ops.cpu.products import sums_pixels_alone

@@ -77,6 +77,15 @@ def in_rows(bits: BitTensor) -> BitTensor:
     return channels_last(bits) if len(bits.shape) == 4 else rows_first(bits)
 
 
+def of_rows(bits: Tensor, shape: torch.Size) -> BitTensor:
+    """Packed rows in (..., C) order as a tensor of a shape [N, C, ...]."""
+    strides = [1]
+    for size in (shape[1], *reversed(shape[2:])):
+        strides.insert(0, strides[0] * max(size, 1))
+    rows, *pixels, channels = strides
+    return BitTensor(bits, shape, (rows, channels, *pixels), torch.bfloat16)
+
+
 def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.dtype = torch.float32) -> Tensor:
     """The product of an input, real or of bits, and of a weight of bits; without gradient.
 

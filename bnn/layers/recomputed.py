@@ -2,82 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from bnn.bits import BitTensor
-from bnn.layers import products
+from bnn.layers import one_call, products
+from bnn.layers.plan import Plan, product_shape
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import clamped
-from bnn.ops.cpu import blocks
-from bnn.ops.geometry import PoolWindow, Window
+from bnn.ops.geometry import Window
 from bnn.ops.memory import channels_last, converted, empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
 from bnn.ops.product_gradients import float_conv2d_backward_input
-from bnn.quantizers.base import SlopeSteps
-from bnn.quantizers.gradients import GradientQuantizer
 
 # Products that exist at a time where they are worked off in parts: 1 MiB of float32.
 _CHUNK_ELEMENTS = 1 << 18
-_PASSES_ALL = (1.0,)
-_PASSES_INSIDE = (1.0, 0.0)
 
 Integers = tuple[Tensor, Tensor]
 """A gradient of a product as int8, and its scale."""
-
-
-class Plan(NamedTuple):
-    """What the operations of a block ask of its parts."""
-
-    window: Window | None
-    """Of the convolution; None of a linear layer."""
-    pool: PoolWindow | None
-    rectifies: bool
-    """Whether the norm takes max(0, product)."""
-    norm: nn.BatchNorm2d
-    clamp_range: tuple[float, float]
-    """Of a real activation."""
-    input_steps: SlopeSteps | None
-    """Of the gradient of the product's input quantizer; None where there is none."""
-    output_steps: SlopeSteps | None
-    """Of the gradient of the activation; None where that is real."""
-    grad_quantizer: GradientQuantizer | None
-    """Of the gradient of a binary product."""
-    weight_quantizer: GradientQuantizer | None
-    """Of the gradient of a binary weight."""
-    keeps_product: bool
-    """Whether what enters the norm is kept for backward, in place of being formed again."""
-    passes: Passes
-    """Over the slice of the batch that goes through the block."""
-
-    @property
-    def clamps(self) -> bool:
-        """Whether the activation is real and does something."""
-        low, high = self.clamp_range
-        return math.isfinite(low) or math.isfinite(high)
-
-    @property
-    def is_of_bits(self) -> bool:
-        """Whether nothing is between a product of bits, which is formed again in backward, and the norm of a whole slice."""
-        kept = self.keeps_product or self.rectifies or self.pool is not None
-        return self.passes.are_of_whole_slices and self.grad_quantizer is not None and not kept
-
-    def normed_shape(self, x_shape: torch.Size, weight_shape: Sequence[int]) -> torch.Size:
-        """Shape of what enters the norm."""
-        shape = product_shape(x_shape, weight_shape, self.window)
-        return shape if self.pool is None else torch.Size(pooled_shape(shape, self.pool))
-
-    @property
-    def output_slopes(self) -> tuple[float, ...]:
-        """The slope of each code of the block's output."""
-        if self.output_steps is not None:
-            return self.output_steps.slopes
-        return _PASSES_INSIDE if self.clamps else _PASSES_ALL
 
 
 class Passes:
@@ -144,8 +90,9 @@ class Recomputed(torch.autograd.Function):
         if passes.values_a_channel(shape := plan.normed_shape(x.shape, weight.shape)) < 2:
             raise ValueError(f"batch statistics need two values a channel, got a tensor of {tuple(shape)}")
         of_norm = (scale, gamma, beta, norm.eps, norm.running_mean, norm.running_var, norm.momentum)
-        added, kept = x if adds_input else shortcut, (None, None)
-        if (made := _forward_in_one_call(x, weight, of_norm, added, plan)) is not None:
+        added = x if adds_input else shortcut
+        kept: tuple[Tensor | None, Tensor | None] = (None, None)
+        if (made := one_call.forward(x, weight, of_norm, added, plan)) is not None:
             operand, input_codes, out, codes, moments = made
         else:
             operand, input_codes = passes.quantized(x, plan)
@@ -183,7 +130,7 @@ class Recomputed(torch.autograd.Function):
         of_x = input_codes, plan.input_steps.slopes if plan.input_steps else (), base, outside
         grad_x = grad_weight = None
         needs = needs_x, needs_weight
-        if (made := _backward_in_one_call(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
+        if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
             grad_x, grad_weight, of_parameters = made
             grad_weight = _handed_over(grad_weight, ctx.take)
         else:
@@ -221,71 +168,6 @@ def _handed_over(grad_weight: Tensor, take: Callable[[Tensor], None] | None) -> 
         return grad_weight
     take(grad_weight)
     return None
-
-
-def _forward_in_one_call(
-    x: Tensor, weight: Tensor, of_norm: tuple[Any, ...], shortcut: Tensor | None, plan: Plan
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor] | None:
-    """The operand and the codes of its gradient, the result and the codes of its own, and the moments of the product.
-
-    None where no kernel forms them in one call.
-    """
-    if not (plan.is_of_bits and isinstance(weight, BitTensor)) or (
-        plan.input_steps is None and not isinstance(x, BitTensor)
-    ):
-        return None
-    bits = products.in_rows(x) if isinstance(x, BitTensor) else None
-    given, norm = x if bits is None else bits.packed, blocks.BatchNorm(*of_norm, plan.norm.num_batches_tracked)
-    if not blocks.serves(given, norm, shortcut):
-        return None
-    edges, output_edges = (() if of is None else of.edges for of in (plan.input_steps, plan.output_steps))
-    operands = blocks.Operands(given, x.shape, weight.packed, weight.shape, plan.window)
-    packed, input_codes, out, codes, moments = blocks.forward(
-        operands, edges, norm, shortcut, plan.clamp_range, output_edges
-    )
-    if output_edges:
-        result: Tensor = _in_rows(out, plan.normed_shape(x.shape, weight.shape))
-    else:
-        result, codes = clamped(out), codes if plan.clamps else codes.new_empty((0, *codes.shape[1:]))
-    return _in_rows(packed, x.shape) if bits is None else bits, input_codes, result, codes, moments
-
-
-def _backward_in_one_call(
-    of_result: tuple[Tensor, Tensor, Sequence[float]],
-    x: Tensor,
-    weight: Tensor,
-    of_norm: tuple[Tensor, Tensor | None, Tensor | None, float],
-    of_x: tuple[Tensor, Sequence[float], Tensor | None, Tensor | None],
-    plan: Plan,
-    needs: tuple[bool, bool],
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """The gradients of input and weight, and those of scale, gamma and beta; None where no kernel forms them in one call.
-
-    Args:
-        of_result: the gradient of the result, its codes and their slopes.
-        x: the operand, with the weight.
-        weight: see above.
-        of_norm: moments, scale, gamma and eps.
-        of_x: codes of the input and their slopes, another gradient of it, and the elements of that which count 0.
-        plan: what the block asks of its parts.
-        needs: whether gradients of input and weight are needed.
-    """
-    quantizer, of_weight = plan.grad_quantizer, plan.weight_quantizer
-    if (
-        not (all(needs) and plan.is_of_bits and isinstance(x, BitTensor) and isinstance(weight, BitTensor))
-        or quantizer is None
-        or quantizer.weight_largest not in (None, quantizer.largest)
-        or (of_weight is not None and of_weight.storage_bits == 1)
-        or (of_x[2] is not None and not len(of_x[0]))
-        or x.dtype not in (torch.bfloat16, torch.float32)
-        or not blocks.serves_gradient(of_result[0], x.shape, x.dtype)
-    ):
-        return None
-    operands = blocks.Operands(x.packed, x.shape, weight.packed, weight.shape, plan.window)
-    rounding = blocks.Rounding(quantizer.largest, quantizer.seed())
-    weight_dtype = torch.float32 if of_weight is None else of_weight.dtype or torch.float32
-    of_w = blocks.WeightGradient(weight_dtype, None if plan.window is None else quantizer.ternary_seed())
-    return blocks.backward(*of_result, operands, *of_norm, rounding, blocks.InputGradient(x.dtype, *of_x), of_w)
 
 
 def _integers(
@@ -334,17 +216,10 @@ def finish(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, p
     """
     if plan.output_steps is not None:
         bits, codes = _bnn.sign_codes(y, factor, offset, plan.output_steps.edges)
-        return _in_rows(bits, y.shape), codes
+        return products.of_rows(bits, y.shape), codes
     codes = _bnn.norm_clamp_(y, factor, offset, shortcut, *plan.clamp_range)
     # A slice would keep the memory of all codes.
     return clamped(y), codes if plan.clamps else codes.new_empty((0, *codes.shape[1:]))
-
-
-def product_shape(x_shape: torch.Size, weight_shape: Sequence[int], window: Window | None) -> torch.Size:
-    """Shape of a product, before its pooling."""
-    if window is None:
-        return torch.Size((x_shape[0], weight_shape[0]))
-    return torch.Size(window.output_shape(x_shape, weight_shape))
 
 
 def product(x: Tensor, weight: Tensor, plan: Plan) -> tuple[Tensor, Tensor | None, torch.Size]:
@@ -405,16 +280,7 @@ def quantized(x: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         x = channels_last(x)
         return x, x.new_empty((0, 0, 0), dtype=torch.uint8)
     bits, codes = _bnn.sign_codes(x, None, None, plan.input_steps.edges)
-    return _in_rows(bits, x.shape), codes
-
-
-def _in_rows(bits: Tensor, shape: torch.Size) -> BitTensor:
-    """Packed rows in (..., C) order as a tensor of a shape [N, C, ...]."""
-    strides = [1]
-    for size in (shape[1], *reversed(shape[2:])):
-        strides.insert(0, strides[0] * max(size, 1))
-    rows, *pixels, channels = strides
-    return BitTensor(bits, shape, (rows, channels, *pixels), torch.bfloat16)
+    return products.of_rows(bits, x.shape), codes
 
 
 def real_gradients(

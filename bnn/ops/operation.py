@@ -17,8 +17,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {}
 class _Functions:
     """The operations as functions, by their names, whose arguments go by position.
 
-    They are those of `torch.ops.bnn`, whose way through torch takes longer than many a kernel does. It is left out where
-    nothing but the CPU's kernel would come of it: for plain tensors outside of autograd, and of torch's compiler,
+    They are those of `torch.ops.bnn`, whose way through torch takes longer than many a kernel does. It is left out
+    where nothing but the CPU's kernel would come of it: for plain tensors outside of autograd, and of torch's compiler,
     profiler and modes.
     """
 
@@ -43,7 +43,7 @@ _backends: dict[int, dict[str, Callable[..., Any]]] = {}
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether nothing of torch, and no other backend, lies between an operation on a tensor and its kernel for the CPU."""
+    """Whether nothing of torch, and no other backend, is between an operation on a tensor and a kernel of the CPU."""
     return (
         type(x) is Tensor
         and x.is_cpu

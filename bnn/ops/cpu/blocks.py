@@ -55,7 +55,7 @@ class Operands(NamedTuple):
 
 
 class BatchNorm(NamedTuple):
-    """What `bnn.ops.batch_norm.batch_statistics` takes besides the product, and a count of batches."""
+    """What `bnn.ops.batch_norm.batch_statistics` takes besides the product."""
 
     scale: Tensor | None
     gamma: Tensor | None
@@ -64,8 +64,6 @@ class BatchNorm(NamedTuple):
     running_mean: Tensor
     running_var: Tensor
     momentum: float
-    batches: Tensor
-    """int64 [], which counts."""
 
 
 class Rounding(NamedTuple):
@@ -105,7 +103,6 @@ def serves(x: Tensor, norm: BatchNorm, shortcut: Tensor | None) -> bool:
         and x.numel() > 0
         and (shortcut is None or shortcut.dtype in STREAMS)
         and all(of.dtype is torch.float32 and of.is_contiguous() for of in (norm.running_mean, norm.running_var))
-        and norm.batches.dtype is torch.int64
     )
 
 
@@ -128,6 +125,7 @@ def forward(
     operands: Operands,
     input_edges: Sequence[float],
     norm: BatchNorm,
+    batches: Tensor,
     shortcut: Tensor | None,
     clamp_range: tuple[float, float],
     output_edges: Sequence[float],
@@ -138,6 +136,7 @@ def forward(
         operands: of the product.
         input_edges: of the codes of a real input.
         norm: its running statistics take those of the batch in.
+        batches: int64 [], to which 1 is added.
         shortcut: what is added to the norm, or None.
         clamp_range: of a real result.
         output_edges: of the codes of a result of bits; empty where it is real.
@@ -170,7 +169,9 @@ def forward(
     of_norm = [optional_per_channel("the norm", of, channels) for of in norm[:3]]
     for running in (norm.running_mean, norm.running_var):
         per_channel("running statistics", running, channels)
-    increment_version((norm.running_mean, norm.running_var, norm.batches))
+    if batches.dtype is not torch.int64 or batches.numel() != 1:
+        raise ValueError(f"the count of batches must be one int64, is {batches.dtype} {tuple(batches.shape)}")
+    increment_version((norm.running_mean, norm.running_var, batches))
     moments, affine = torch.empty((2, channels)), torch.empty((2, channels))
     n = channels * math.prod(size)
     out_codes = empty_planes(EDGE_COUNTS[len(output_edges)] if output_edges else 1, rows, n)
@@ -179,7 +180,7 @@ def forward(
         "block",
         *(x, x_dtype, input_edges, bits, codes),
         *(product.weight, y, *product.geometry),
-        *(*of_norm, *norm[3:], moments, affine),
+        *(*of_norm, *norm[3:], batches, moments, affine),
         *((0, 0) if shortcut is None else (shortcut, DTYPE_CODES[shortcut.dtype])),
         *(*clamp_range, output_edges, out, out_codes),
     )
@@ -193,10 +194,7 @@ def backward(
     codes: Tensor,
     slopes: Sequence[float],
     operands: Operands,
-    moments: Tensor,
-    scale: Tensor | None,
-    gamma: Tensor | None,
-    eps: float,
+    of_norm: tuple[Tensor, Tensor | None, Tensor | None, float],
     rounding: Rounding,
     of_input: InputGradient,
     of_weight: WeightGradient,
@@ -208,10 +206,7 @@ def backward(
         codes: of the result.
         slopes: of its codes.
         operands: of the product, which is that of forward.
-        moments: of the product.
-        scale: of the norm, as its other arguments.
-        gamma: see `scale`.
-        eps: see `scale`.
+        of_norm: moments of the product, and scale, gamma and eps of `BatchNorm`.
         rounding: of the gradient of the product.
         of_input: how that of the input is formed.
         of_weight: how that of the weight is formed.
@@ -229,7 +224,7 @@ def backward(
         raise ValueError(f"the gradient must be {tuple(shape)} as the product, is {tuple(grad.shape)}")
     check_codes(codes, slopes, grad)
     x_shape, channels, dtype = operands.x_shape, shape[1], of_input.dtype
-    of_norm = [optional_per_channel("the norm", of, channels) for of in (scale, gamma)]
+    moments, *factors, eps = of_norm
     terms, of_parameters = torch.empty((3, channels)), torch.empty((3, channels))
     q, of_x = empty_channels_last(shape, torch.int8), empty_channels_last(x_shape, dtype)
     y = of_x if _product_bytes(shape) <= of_x.nbytes else empty_channels_last(shape, product.dtype)
@@ -241,7 +236,9 @@ def backward(
         "block_backward",
         *(channels_last(grad), DTYPE_CODES[grad.dtype], codes.contiguous(), slopes),
         *(packed_batch("x", operands.x, x_shape), product.weight, y, *product.geometry),
-        *(of_channels("moments", moments, 2, channels), *of_norm, eps, terms, of_parameters),
+        of_channels("moments", moments, 2, channels),
+        *(optional_per_channel("the norm", of, channels) for of in factors),
+        *(eps, terms, of_parameters),
         *(q, rounding.largest, hash_key(rounding.seed)),
         *(of_x, of_x.itemsize, *of_slopes),
         *(of_w, of_w.itemsize, is_ternary, hash_key(seed_of_ternary)),
