@@ -77,7 +77,11 @@ def backward(
     ):
         return None
     operands = blocks.Operands(x.packed, x.shape, weight.packed, weight.shape, plan.window)
+    input_codes, input_slopes, base, outside = of_x
+    of_input = blocks.InputGradient(
+        x.dtype, input_codes, input_slopes, None if base is None else base.to(x.dtype), outside
+    )
     rounding = blocks.Rounding(quantizer.largest, quantizer.seed())
     weight_dtype = torch.float32 if of_weight is None else of_weight.dtype or torch.float32
     of_w = blocks.WeightGradient(weight_dtype, None if plan.window is None else quantizer.ternary_seed())
-    return blocks.backward(*of_result, operands, of_norm, rounding, blocks.InputGradient(x.dtype, *of_x), of_w)
+    return blocks.backward(*of_result, operands, of_norm, rounding, of_input, of_w)

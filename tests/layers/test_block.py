@@ -27,7 +27,7 @@ from tests.layers.blocks import (
 
 
 @pytest.fixture
-def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+def spy(monkeypatch: pytest.MonkeyPatch, one_by_one: None) -> Spy:
     spy = Spy()
     monkeypatch.setattr(recomputed, "_bnn", spy)
     return spy
@@ -141,7 +141,7 @@ def test_gradients_follow_the_formula(case, spy):
 
 
 @cases
-def test_backward_forms_the_same_product_again(case, monkeypatch):
+def test_backward_forms_the_same_product_again(case, monkeypatch, one_by_one):
     block, x = case.make(), case.x()
     shortcut = shortcut_of(case, block, x)
     formed = []

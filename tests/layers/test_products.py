@@ -230,7 +230,7 @@ def test_a_format_of_another_width_multiplies_integers(make, shape):
         (partial(BinaryConv2d, 5, 12, 3, padding=1), MaxPool2d(2), (7, 5, 6, 6)),
     ],
 )
-def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape, monkeypatch):
+def test_a_block_rounds_straight_to_a_format_of_another_width(make, pool, shape, monkeypatch, one_by_one):
     store = partial(AccumulatorStore, gradient_quantizer=None)
     product = make(store=store, grad_quantizer=Int4Gradient(generator=generator()))
     product.store.initialize(generator())

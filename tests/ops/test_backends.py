@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from bnn.ops import OPERATIONS, Backend
-from tests.contracts import randn
-from tests.ops.comparison import random_bits
+from bnn.ops import OPERATIONS, Backend, functions
+from bnn.ops.operation import is_plain
+from tests.contracts import bits_of, randn
+from tests.ops.comparison import needs_native, random_bits
 
 bnn = torch.ops.bnn
 
@@ -68,3 +69,48 @@ def test_a_kernel_of_no_operation_is_refused() -> None:
 
     with pytest.raises(ValueError, match="no operation 'transform'"):
         Backend("CPU").kernel(transform)
+
+
+# --- the package's own calls, which leave torch out where nothing of it would see them
+
+
+def seen_by_the_profiler(run: Callable[[], Any]) -> set[str]:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    return {event.key for event in profile.key_averages()}
+
+
+def test_other_backends_and_the_profiler_see_calls_of_the_package():
+    x, calls = randn(3, 20), Counter[str]()
+    with torch.no_grad():
+        expected = functions.pack(x)
+        backend = counting(calls)
+        assert not is_plain(x)
+        assert torch.equal(functions.pack(x), expected)
+        assert calls == {"pack": 1}
+        del backend
+        gc.collect()
+        assert is_plain(x)
+        assert "bnn::pack" in seen_by_the_profiler(lambda: functions.pack(x))
+        assert torch.equal(functions.pack(x), bnn.pack(x))
+
+
+def test_plain_tensors_are_those_of_the_cpu_outside_of_autograd():
+    x = randn(3, 20)
+    assert not is_plain(x)
+    with torch.no_grad():
+        assert is_plain(x)
+        assert not is_plain(x.to("meta"))
+        assert not is_plain(bits_of(3, 20))
+        assert not is_plain(torch.nn.Parameter(x))
+        assert functions.pack(x.to("meta")).is_meta
+
+
+@needs_native
+@torch.no_grad()
+def test_what_a_call_writes_is_known_to_have_changed():
+    y, vector = randn(2, 5, 3, 3).contiguous(memory_format=torch.channels_last), torch.ones(5)
+    version = y._version
+    functions.norm_clamp_(y, vector, vector, None, -1.0, 1.0)
+    assert y._version == version + 1
+    assert vector._version == 0

@@ -16,7 +16,7 @@ from bnn.quantizers import ReCU, ScaledSign, Sign, Ternary
 from bnn.quantizers.gradients import SignGradient
 from bnn.weights import Accumulator, AccumulatorStore, LatentStore, is_accumulator
 from bnn.weights.accumulator import decode, encode
-from tests.contracts import saved_bytes, signs
+from tests.contracts import dense, saved_bytes, signs
 
 CODES = torch.arange(-128, 128, dtype=torch.int8)
 
@@ -55,6 +55,30 @@ def test_optimizers_step_it_by_signs_and_keep_it_within_one(dtype, optimizer):
 def test_other_parameters_are_no_accumulators():
     assert not is_accumulator(nn.Parameter(torch.zeros(2)))
     assert not is_accumulator(torch.zeros(2, dtype=torch.int8))
+
+
+@pytest.mark.parametrize("quantizer", [None, SignGradient(), SignGradient(scale="none", packed=True)])
+def test_reading_apart_gives_what_reading_gives_and_hands_the_gradient_over(quantizer):
+    store = AccumulatorStore((3, 5), gradient_quantizer=quantizer)
+    signs_apart, take = store.read_apart()
+    read = store.read()
+    assert torch.equal(signs_apart.dense(), read.detach().dense())
+    assert (signs_apart.dtype, signs_apart.requires_grad) == (read.dtype, False)
+    gradient = torch.randn(3, 5)
+    read.backward(gradient)
+    expected, store.weight.grad = store.weight.grad, None
+    take(gradient)
+    assert type(store.weight.grad) is type(expected)
+    assert torch.equal(dense(store.weight.grad), dense(expected))
+
+
+def test_a_store_that_reads_in_its_own_way_is_not_read_apart():
+    class Halved(AccumulatorStore):
+        def read(self) -> Tensor:
+            return super().read() / 2
+
+    assert Halved((3, 5)).read_apart() is None
+    assert LatentStore((3, 5)).read_apart() is None
 
 
 class TestAccumulatorInAModule:

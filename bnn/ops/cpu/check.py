@@ -31,7 +31,7 @@ def invoke(extension: ModuleType, isa: str, threads: int, name: str, *arguments:
 
 def wrong_function(extension: ModuleType, isa: str) -> str | None:
     """The first function of a set whose results are not those of `generic`; None where all are the same."""
-    calls = {**product_calls(), **pooling_calls(), **element_calls(), **norm_calls()}
+    calls = {**product_calls(), **pooling_calls(), **element_calls(), **norm_calls(), **block_calls()}
     return next((name for name, arguments in calls.items() if _differs(extension, isa, name, arguments)), None)
 
 
@@ -188,4 +188,28 @@ def norm_calls() -> dict[str, Arguments]:
             2,
         ),
         "pass_slopes": (grad, codes, slopes, out, *_PASS, 0),
+    }
+
+
+def block_calls() -> dict[str, Arguments]:
+    """Of blocks: real inputs, a shortcut, and the gradient of signs."""
+    image, bits = _reals(3, _PIXELS, _CHANNELS), torch.zeros(3, 150, dtype=torch.uint8)
+    codes, weight = torch.zeros_like(bits), some_bits(_OUTPUTS, 6 * _CHANNELS)
+    of_product = (_SHAPE, *_WINDOW, _OUTPUTS, 1, False)
+    shape = (3, 21, _OUTPUTS)
+    y, grad = torch.zeros(shape, dtype=torch.bfloat16), _reals(*shape)  # the memory of float16 ends as bfloat16
+    one, zeros = _reals(_OUTPUTS).abs() + 0.5, torch.zeros(3, _OUTPUTS)
+    q, of_weight = torch.zeros(shape, dtype=torch.int8), torch.zeros(_OUTPUTS, 240)
+    return {
+        "block": (
+            *(image, 0, [1.0], bits, codes, weight, y, *of_product),
+            *(0, one, one, 1e-5, one, one, 0.1, torch.zeros(1, dtype=torch.int64), zeros[:2], zeros[:2]),
+            *(grad, 0, -1.0, 1.0, [], y, torch.zeros(3, 50, dtype=torch.uint8)),
+        ),
+        "block_backward": (
+            *(grad, 0, some_bits(3, 400), [1.0, 0.0], some_bits(3, _PIXELS * _CHANNELS), weight, y, *of_product),
+            *(torch.stack((one, one)), 0, one, 1e-5, zeros, zeros, q, 127, _KEY),
+            *(torch.zeros_like(image), 4, codes, [0.25, 1.0], image, 0),
+            *(of_weight, 4, False, 0),
+        ),
     }

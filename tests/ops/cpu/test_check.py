@@ -7,7 +7,13 @@ import pytest
 from bnn.ops.cpu import check
 
 extension = pytest.importorskip("bnn._native", reason="the native kernels are not built")
-CALLS = {**check.product_calls(), **check.pooling_calls(), **check.element_calls(), **check.norm_calls()}
+CALLS = {
+    **check.product_calls(),
+    **check.pooling_calls(),
+    **check.element_calls(),
+    **check.norm_calls(),
+    **check.block_calls(),
+}
 FUNCTIONS = {name for name in dir(extension) if not name.startswith("_")} - {"instruction_sets", "arena"}
 
 
