@@ -132,7 +132,6 @@ class Recomputed(torch.autograd.Function):
         needs = needs_x, needs_weight
         if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
             grad_x, grad_weight, of_parameters = made
-            grad_weight = _handed_over(grad_weight, ctx.take)
         else:
             if plan.keeps_product:
                 shape = product_shape(operand.shape, weight.shape, plan.window)
@@ -146,7 +145,6 @@ class Recomputed(torch.autograd.Function):
                 if needs_weight:
                     quantizers = (plan.weight_quantizer, plan.grad_quantizer)
                     grad_weight = passes.weight_gradient(*for_weight, operand, weight, plan.window, *quantizers)
-                    grad_weight = _handed_over(grad_weight, ctx.take)
                 del for_weight
                 if needs_x:
                     of_codes = dict(zip(("codes", "slopes", "base", "outside"), of_x, strict=True))
@@ -154,20 +152,15 @@ class Recomputed(torch.autograd.Function):
             else:
                 of_product = (operand, weight, choices, shape, plan)
                 grad_x, grad_weight = passes.real_gradients(of_normed, *of_product, needs, base)
+        if grad_weight is not None and ctx.take is not None:
+            ctx.take(grad_weight)
+            grad_weight = None
         if grad_x is not None:
             if adds_input and of_input is not None:
                 grad_x = grad_x + of_input
             grad_x = grad_x.to(ctx.x_dtype)
         of_channels = (x if needed else None for x, needed in zip(of_parameters, needs_parameters, strict=True))
         return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, *[None] * 5
-
-
-def _handed_over(grad_weight: Tensor, take: Callable[[Tensor], None] | None) -> Tensor | None:
-    """What is left of a weight's gradient for autograd, where `take` is given it."""
-    if take is None:
-        return grad_weight
-    take(grad_weight)
-    return None
 
 
 def _integers(
