@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from bnn.bits import BitTensor
 from bnn.ops import functions
 from bnn.ops.geometry import PoolWindow
+from bnn.ops.memory import empty_channels_last
 
 
 class MaxPool2d(nn.Module):
@@ -121,6 +122,27 @@ class _AvgPool2d(torch.autograd.Function):
             of_pooled = torch.ops.aten.avg_pool2d_backward(grad, x, *window, *rest)
             of_x = of_pooled if of_x is None else of_x + of_pooled
         return of_x, *[None] * (1 + len(ctx.options))
+
+
+def pad_channels(x: Tensor, before: int, after: int) -> Tensor:
+    """`F.pad` of [N, C, H, W] by channels of zeros on either side; the result is memory of large results."""
+    if type(x) is not Tensor:  # such as what `torch.fx` traces by
+        return F.pad(x, (0, 0, 0, 0, before, after))
+    return _PadChannels.apply(x, before, after)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _PadChannels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, before: int, after: int) -> Tensor:
+        images, channels, *size = x.shape
+        ctx.place = before, channels
+        out = empty_channels_last((images, before + channels + after, *size), x.dtype, x.device).zero_()
+        out.narrow(1, *ctx.place).copy_(x)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return grads[0].narrow(1, *ctx.place), None, None
 
 
 def _dividing_kernel(

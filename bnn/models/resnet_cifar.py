@@ -1,9 +1,9 @@
 """Residual networks for 32x32 images, as ReCU builds them."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d
+from bnn.layers.pool import pad_channels
 from bnn.quantizers import ApproxSign, Quantizer
 from bnn.weights import StoreFactory
 
@@ -158,4 +158,4 @@ class _Block(nn.Module):
         if self.pool is not None:
             shortcut, x = self.pool(x, with_input=True)
         missing = self.missing_channels
-        return F.pad(shortcut, (0, 0, 0, 0, missing // 2, missing - missing // 2)) if missing else shortcut, x
+        return pad_channels(shortcut, missing // 2, missing - missing // 2) if missing else shortcut, x

@@ -262,12 +262,17 @@ def _move_(part: Tensor, mean: Tensor, reach: Tensor) -> None:
 
 def _signs(weight: Accumulator, quantizer: GradientQuantizer | None) -> BitTensor:
     stored, rows = in_memory_order(weight.detach())
-    # autograd converts a gradient to the dtype of what it is of.
-    dtype = torch.get_default_dtype() if quantizer is None else quantizer.dtype or torch.get_default_dtype()
-    return BitTensor(functions.pack(rows), stored.shape, stored.stride(), dtype)
+    return BitTensor(functions.pack(rows), stored.shape, stored.stride(), _dtype_of(quantizer))
+
+
+def _dtype_of(quantizer: GradientQuantizer | None) -> torch.dtype:
+    """Of a gradient, to which autograd converts it: that of what it is of."""
+    return torch.get_default_dtype() if quantizer is None else quantizer.dtype or torch.get_default_dtype()
 
 
 def _hand_over(gradient: Tensor, weight: Accumulator, quantizer: GradientQuantizer | None) -> None:
+    if gradient.dtype is not (dtype := _dtype_of(quantizer)):
+        gradient = gradient.to(dtype)
     weight.accumulate(gradient if quantizer is None else quantizer(gradient))
 
 
