@@ -44,6 +44,7 @@ _SLICE_TOTAL = 36_000_000
 # However a batch is cut, slices of 3 leave none of 1, which has no batch statistics.
 _SMALLEST_SLICE = 3
 _NORM_RATE = 1e-2
+_NARROW_FROM = 4096  # elements of a parameter whose state is worth rounding
 # Of Adam with moments of float16: its smallest number above 0, so that a gradient below it makes no large step.
 _SMALLEST_FLOAT16 = 2.0**-24
 _HYSTERESIS = 20.0  # in learning rates
@@ -153,10 +154,10 @@ def edge(
     """Blocks that keep bits, 16-bit latent weights and Adam state, and weight gradients that exist a layer at a time.
 
     After Wang et al., arXiv 2102.04270, with the gradient of an ordinary batch norm, which blocks form from bits.
-    Norms, scales and real weights have their own learning rate. Each slice of a batch steps the weights of a layer
-    inside backward, as soon as their gradient is known, as `edge_min` does; by itself a batch is one slice. The
-    gradients of products are integers, of 5 bits behind convolutions of 128 outputs and more and of 8 behind others,
-    rounded at random so that they are right on average.
+    Norms, scales and real weights have their own learning rate, and the small ones of them float32 state. Each slice of
+    a batch steps the weights of a layer inside backward, as soon as their gradient is known, as `edge_min` does; by
+    itself a batch is one slice. The gradients of products are integers, of 5 bits behind convolutions of 128 outputs
+    and more and of 8 behind others, rounded at random so that they are right on average.
 
     Args:
         build: as of `prepare`, like the other arguments.
@@ -177,7 +178,7 @@ def edge(
     groups = [{"params": others, "lr": _NORM_RATE}]
     if accumulators:
         groups.insert(0, {"params": accumulators, "eps": _SMALLEST_FLOAT16})
-    optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, seed=seed)
+    optimizer = bnn.optim.Adam(groups, lr=learning_rate, state_dtype=torch.float16, narrow_from=_NARROW_FROM, seed=seed)
     if not sign_gradients:
         bnn.optim.step_in_backward(optimizer, parameters=accumulators)
     return TrainingStep(model=model, optimizer=optimizer, generators={"rounding": rounding})

@@ -402,3 +402,13 @@ def test_no_float_of_a_weight_is_made_that_accumulators_replace(monkeypatch):
     step = prepare("edge-min", build, input_shape=(8,))
     assert [is_accumulator(store.trained) for _, store in named_stores(step.model)] == [True, True, False]
     assert drawn == [(8, 8), (8, 8)]  # the ternary one, as it is made and as it is drawn anew
+
+
+def test_edge_keeps_the_state_of_norms_in_float32():
+    optimizer = edge(mlp, (1, 28, 28)).optimizer
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    dtypes = {state["exp_avg"].dtype: is_accumulator(parameter) for parameter, state in optimizer.state.items()}
+    assert dtypes == {torch.float16: True, torch.float32: False}

@@ -125,8 +125,11 @@ class _AvgPool2d(torch.autograd.Function):
 
 
 def pad_channels(x: Tensor, before: int, after: int) -> Tensor:
-    """`F.pad` of [N, C, H, W] by channels of zeros on either side; the result is memory of large results."""
-    if type(x) is not Tensor:  # such as what `torch.fx` traces by
+    """`F.pad` of [N, C, H, W] by channels of zeros on either side, in the memory of large results.
+
+    Whatever traces or counts operations sees `F.pad` itself.
+    """
+    if type(x) is not Tensor or x.is_meta:
         return F.pad(x, (0, 0, 0, 0, before, after))
     return _PadChannels.apply(x, before, after)  # type: ignore[no-any-return, no-untyped-call]
 

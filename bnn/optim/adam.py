@@ -30,6 +30,7 @@ class Adam(LowBitOptimizer):
             its own, there is no state, and a weight moves by `lr` against the sign of its gradient.
         eps: added to the root, above 0.
         state_dtype: of both moments: float32, bfloat16, float16 or int8, that is 8, 4, 4 or 2 bytes a weight.
+        narrow_from: parameters of fewer elements that are no accumulators have moments of float32.
         hysteresis_steps: in learning rates, at least 0: an `Accumulator` that changes its sign is set at least this far
             beyond 0, but not beyond 1. Without it, noisy signs carry the accumulator to and fro across 0, and flip its
             weight.
@@ -49,6 +50,7 @@ class Adam(LowBitOptimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         state_dtype: torch.dtype = torch.float32,
+        narrow_from: int = 0,
         hysteresis_steps: float = 0.0,
         seed: int = 0,
     ) -> None:
@@ -56,6 +58,7 @@ class Adam(LowBitOptimizer):
             params,
             {"lr": lr, "betas": betas, "eps": eps, "hysteresis_steps": hysteresis_steps, "seed": seed},
             state_dtype=state_dtype,
+            narrow_from=narrow_from,
         )
 
     def check_group(self, group: dict[str, Any]) -> None:

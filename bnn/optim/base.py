@@ -36,16 +36,23 @@ class LowBitOptimizer(torch.optim.Optimizer):
     Args:
         params: parameters or groups of them, as of every torch optimizer.
         defaults: options of the groups; `lr`, `seed` and `state_dtype` among them.
+        state_dtype: of the moments.
+        narrow_from: parameters of fewer elements have moments of float32, which takes less time than to round them; not
+            accumulators.
 
     Raises:
         ValueError: an option is out of its range.
     """
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], *, state_dtype: torch.dtype) -> None:
+    def __init__(
+        self, params: Iterable[Any], defaults: dict[str, Any], *, state_dtype: torch.dtype, narrow_from: int = 0
+    ) -> None:
         if state_dtype not in STATE_DTYPES:
             names = ", ".join(str(dtype) for dtype in STATE_DTYPES)
             raise ValueError(f"the dtype of an optimizer's state is one of {names}, got {state_dtype}")
+        require(narrow_from >= 0, "narrow_from is at least 0", narrow_from)
         self.state_dtype = state_dtype
+        self.narrow_from = narrow_from
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -253,8 +260,14 @@ class LowBitOptimizer(torch.optim.Optimizer):
         if parameter.dtype is not torch.float32 or is_accumulator(parameter):
             return False
         state = self.state[parameter]
-        kept = [state[name].dtype if name in state else self.state_dtype for name in self.moments(group)]
+        made = self._dtype_of_state(parameter)
+        kept = [state[name].dtype if name in state else made for name in self.moments(group)]
         return all(dtype is torch.float32 for dtype in kept)
+
+    def _dtype_of_state(self, parameter: Tensor) -> torch.dtype:
+        """Of moments that are made."""
+        is_small = parameter.numel() < self.narrow_from and not is_accumulator(parameter)
+        return torch.float32 if is_small else self.state_dtype
 
     def _step_whole(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """Steps parameters that need no rounding, and have taken equally many steps."""
@@ -279,7 +292,7 @@ class LowBitOptimizer(torch.optim.Optimizer):
         state["step"] = step = (before or 0) + 1
         seed = rounding_seed(seed=group["seed"], index=index, step=step)
         moments = [
-            Moment(state, name, parameter, self.state_dtype, squared=squared)
+            Moment(state, name, parameter, self._dtype_of_state(parameter), squared=squared)
             for name, squared in self.moments(group).items()
         ]
         accumulates = is_accumulator(parameter)

@@ -41,7 +41,8 @@ class DST(LowBitOptimizer):
     def __init__(self, base: Adam | SGD, *, m: float | None = 3.0) -> None:
         require(isinstance(base, (Adam, SGD)), "the base of DST is Adam or SGD of bnn.optim", type(base).__name__)
         self._base = base
-        super().__init__(base.param_groups, {**base.defaults, "m": m}, state_dtype=base.state_dtype)
+        defaults = {**base.defaults, "m": m}
+        super().__init__(base.param_groups, defaults, state_dtype=base.state_dtype, narrow_from=base.narrow_from)
 
     def check_group(self, group: dict[str, Any]) -> None:
         """Refuses options that are out of their range."""

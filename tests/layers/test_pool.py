@@ -9,7 +9,8 @@ from torch import nn
 
 from bnn.bits import BitTensor
 from bnn.layers import AvgPool2d, MaxPool2d
-from tests.contracts import randn, saved_bytes
+from bnn.layers.pool import pad_channels
+from tests.contracts import CHANNELS_LAST, randn, saved_bytes
 
 
 @given(
@@ -135,3 +136,24 @@ def test_average_with_its_input_adds_that_one_s_gradient(kernel, uses):
         sum(results[name] for name in uses).backward()
         gradients.append(x.grad)
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("before", "after"), [(3, 4), (0, 5), (2, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_channels_of_zeros_are_those_of_torch(before, after, dtype):
+    x, padding = randn(2, 5, 4, 3).to(dtype), (0, 0, 0, 0, before, after)
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    outs = pad_channels(leaves[0], before, after), F.pad(leaves[1], padding)
+    assert torch.equal(*outs)
+    assert outs[0].is_contiguous(memory_format=CHANNELS_LAST)
+    for out in outs:
+        out.backward(randn(*out.shape, seed=1).to(dtype))
+    assert torch.equal(leaves[0].grad, leaves[1].grad)
+    assert pad_channels(x.to("meta"), before, after).shape == outs[0].shape
+    graph = torch.fx.symbolic_trace(PaddingChannels())
+    assert [node.target for node in graph.graph.nodes if node.op == "call_function"] == [F.pad]
+
+
+class PaddingChannels(nn.Module):
+    def forward(self, x):
+        return pad_channels(x, 1, 2)

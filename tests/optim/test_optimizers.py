@@ -333,3 +333,30 @@ def test_finds_the_minimum_of_a_quadratic(cls, dtype, weights):
         optimizer.step()
     error = (_values(parameter) - target).square().mean().sqrt().item()
     assert error < 0.02
+
+
+def test_small_parameters_may_keep_their_state_in_float32():
+    torch.manual_seed(0)
+    values = [torch.randn(100), torch.randn(40, 50), torch.randn(3, 4).clamp(-1, 1)]
+
+    def params():
+        return [*(nn.Parameter(x.clone()) for x in values[:2]), Accumulator(values[2].half())]
+
+    def stepped(**options):
+        parameters = params()
+        optimizer = Adam(parameters, lr=0.01, **options)
+        for step in range(3):
+            for parameter in parameters:
+                gradient = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+                parameter.grad = gradient.to(parameter.dtype)
+            optimizer.step()
+        return parameters, [optimizer.state[parameter]["exp_avg"].dtype for parameter in parameters]
+
+    narrow, dtypes = stepped(state_dtype=torch.float16, narrow_from=200)
+    assert dtypes == [torch.float32, torch.float16, torch.float16]
+    wide, _ = stepped()
+    assert torch.equal(narrow[0], wide[0])
+    assert not torch.equal(narrow[1], wide[1])
+    assert stepped(state_dtype=torch.float16)[1] == [torch.float16] * 3
+    with pytest.raises(ValueError, match="narrow_from is at least 0, got -1"):
+        Adam(params(), narrow_from=-1)
