@@ -50,6 +50,9 @@ def is_plain(x: Tensor) -> bool:
         and len(_backends) == 1
         and not torch.is_grad_enabled()
         and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+        and torch._C._get_tracing_state() is None
+        and torch._C._functorch.maybe_current_level() is None
         and not torch._C._autograd._profiler_enabled()
         and not torch.compiler.is_compiling()
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from bnn.ops import OPERATIONS, Backend, functions
 from bnn.ops.operation import is_plain
@@ -95,10 +96,25 @@ def test_other_backends_and_the_profiler_see_calls_of_the_package():
         assert torch.equal(functions.pack(x), bnn.pack(x))
 
 
-def test_plain_tensors_are_those_of_the_cpu_outside_of_autograd():
-    x = randn(3, 20)
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
+def test_plain_tensors_are_those_of_the_cpu_outside_of_autograd_and_of_modes():
+    x, seen = randn(3, 20), []
+
+    def see(x: torch.Tensor) -> torch.Tensor:
+        seen.append(is_plain(x))
+        return x
+
     assert not is_plain(x)
     with torch.no_grad():
+        assert is_plain(x)
+        torch.vmap(see)(x)
+        torch.jit.trace(see, x)
+        with torch.device("cpu"):  # a mode of torch's functions
+            see(x)
+        with FakeTensorMode():
+            see(torch.empty(3, 20))
+        assert not any(seen)
+        assert len(seen) >= 4
         assert is_plain(x)
         assert not is_plain(x.to("meta"))
         assert not is_plain(bits_of(3, 20))
