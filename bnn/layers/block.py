@@ -117,10 +117,10 @@ class BinaryBlock(nn.Module):
         """Whether a fused block keeps what enters the norm, instead of forming it again: where that takes long for the
         memory that it saves, as a product of floats does of a linear layer, with a value for each output."""
         weight = self.product.store if isinstance(self.product, BinaryLayer) else self.product.weight
-        if self.window is None and self.input_steps is None and not isinstance(x, BitTensor):
-            return True
         windows = 1 if self.pool is None else math.prod(self.pool.window.kernel)
-        return windows * math.prod(weight.shape[1:]) >= _KEPT_FROM
+        if windows * math.prod(weight.shape[1:]) >= _KEPT_FROM:
+            return True
+        return not isinstance(x, BitTensor) and self.input_steps is None and self.window is None
 
     @property
     def input_steps(self) -> SlopeSteps | None:

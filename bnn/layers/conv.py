@@ -1,5 +1,6 @@
 """The binary convolution."""
 
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -73,7 +74,7 @@ class BinaryConv2d(BinaryLayer):
     @property
     def window(self) -> Window:
         """Stride, padding, dilation and groups, as the products take them."""
-        return Window.of(stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups)
+        return _window(self.stride, self.padding, self.dilation, self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to float [N, out_channels, H', W']; or one image without N."""
@@ -91,6 +92,11 @@ class BinaryConv2d(BinaryLayer):
             f"{in_channels * self.groups}, {out_channels}, {kernel_size}, stride={self.stride},"
             f" padding={self.padding}, dilation={self.dilation}, groups={self.groups}"
         )
+
+
+@lru_cache(maxsize=256)  # layers ask at every step
+def _window(stride: int, padding: int, dilation: int, groups: int) -> Window:
+    return Window.of(stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def _padding(padding: int | Literal["same", "valid"], kernel_size: int, stride: int, dilation: int) -> int:
