@@ -37,9 +37,9 @@ void bind_blocks(nb::module_& module) {
            uintptr_t bits, uintptr_t input_codes, uintptr_t weight, uintptr_t y, Shape shape, Pair kernel, Pair stride,
            Pair padding, Pair dilation, Pair out_size, int64_t outputs, int64_t groups, bool is_linear,
            uintptr_t scale, uintptr_t gamma, uintptr_t beta, double eps, uintptr_t running_mean,
-           uintptr_t running_variance, double momentum, uintptr_t batches, uintptr_t moments, uintptr_t affine, uintptr_t shortcut,
-           int shortcut_dtype, float low, float high, const std::vector<float>& output_edges, uintptr_t out_bits,
-           uintptr_t codes) {
+           uintptr_t running_variance, double momentum, uintptr_t batches, uintptr_t moments, uintptr_t affine,
+           uintptr_t shortcut, int shortcut_dtype, float low, float high, const std::vector<float>& output_edges,
+           uintptr_t out_bits, uintptr_t codes) {
             const Kernels& of = kernels(isa);
             if (x_dtype >= 0 &&
                 of.sign_codes(pointer<const void>(x), nullptr, nullptr, input_edges.data(),

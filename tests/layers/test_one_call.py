@@ -201,6 +201,7 @@ def norm(**changed: Any) -> blocks.BatchNorm:
         ({"batches": torch.tensor(0.0)}, "one int64"),
         ({"shortcut": randn(3, 6, 5, 4)}, "the shortcut must be"),
         ({"operands": operands(x=randn(3, 8, 5, 5)), "input_edges": [1.0, 0.5, 2.0]}, "ascending edges"),
+        ({"output_edges": [1.0, 2.0]}, "ascending edges"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(changed, message):

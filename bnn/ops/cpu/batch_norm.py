@@ -26,7 +26,7 @@ from bnn.random.lowbias32 import hash_key
 
 PRODUCTS = (torch.float32, torch.float16)
 STREAMS = (torch.float32, torch.bfloat16)
-_FLOATS = (*PRODUCTS, torch.bfloat16)
+FLOATS = (*PRODUCTS, torch.bfloat16)
 
 
 @kernel
@@ -94,7 +94,7 @@ def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | No
 def sign_codes(
     y: Tensor, factor: Tensor | None, offset: Tensor | None, edges: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    if not has_kernel(y, _FLOATS) or (factor is None) != (offset is None):
+    if not has_kernel(y, FLOATS) or (factor is None) != (offset is None):
         return specification.sign_codes(y, factor, offset, edges)
     check_edges(edges)
     channels = y.shape[1]

@@ -25,7 +25,7 @@ from bnn.ops.cpu.arguments import (
     packed_images,
     per_channel,
 )
-from bnn.ops.cpu.batch_norm import STREAMS, check_codes, of_channels
+from bnn.ops.cpu.batch_norm import FLOATS, STREAMS, check_codes, of_channels
 from bnn.ops.cpu.native import call, instruction_set
 from bnn.ops.cpu.product_gradients import slope_arguments
 from bnn.ops.geometry import Window
@@ -99,7 +99,7 @@ def serves(x: Tensor, norm: BatchNorm, shortcut: Tensor | None) -> bool:
     return (
         is_plain(x)
         and instruction_set() != "reference"
-        and (x.dtype in DTYPE_CODES or x.dtype is torch.uint8)
+        and x.dtype in (*FLOATS, torch.uint8)
         and x.numel() > 0
         and (shortcut is None or shortcut.dtype in STREAMS)
         and all(of.dtype is torch.float32 and of.is_contiguous() for of in (norm.running_mean, norm.running_var))
@@ -166,6 +166,8 @@ def forward(
         if shortcut.shape != shape:
             raise ValueError(f"the shortcut must be {tuple(shape)} as the norm, is {tuple(shortcut.shape)}")
         shortcut = channels_last(shortcut)
+    if output_edges:
+        check_edges(output_edges)
     of_norm = [optional_per_channel("the norm", of, channels) for of in norm[:3]]
     for running in (norm.running_mean, norm.running_var):
         per_channel("running statistics", running, channels)
