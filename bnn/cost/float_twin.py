@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryNorm
-from bnn.layers.pool import AvgPool2d, MaxPool2d
+from bnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bnn.quantizers import Quantizer
 from bnn.training import TrainingStep
 
@@ -63,6 +63,8 @@ def _twin(module: nn.Module) -> nn.Module | None:
         return nn.MaxPool2d(module.kernel_size, module.stride, module.padding)
     if isinstance(module, AvgPool2d):
         return nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+    if isinstance(module, GlobalAvgPool2d):
+        return nn.AdaptiveAvgPool2d(1)
     return None
 
 

@@ -303,7 +303,7 @@ LAYERS: dict[type[nn.Module], Lower] = {
     **dict.fromkeys((bnn.quantizers.Sign, bnn.quantizers.ApproxSign), _quantizer),
     **dict.fromkeys((bnn.layers.MaxPool2d, nn.MaxPool2d), _max_pool),
     **dict.fromkeys((bnn.layers.AvgPool2d, nn.AvgPool2d), _average_pool),
-    nn.AdaptiveAvgPool2d: _global_average,
+    **dict.fromkeys((bnn.layers.GlobalAvgPool2d, nn.AdaptiveAvgPool2d), _global_average),
     nn.ZeroPad2d: zero_pad,
     bnn.layers.HalfTurn: half_turn,
     bnn.layers.BlurPool2d: blur,

@@ -16,7 +16,7 @@ from bnn.layers.half_turn import HalfTurn
 from bnn.layers.l1_batch_norm import L1BatchNorm
 from bnn.layers.linear import BinaryLinear
 from bnn.layers.offset_batch_norm import OffsetBatchNorm
-from bnn.layers.pool import AvgPool2d, MaxPool2d
+from bnn.layers.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bnn.layers.range_batch_norm import RangeBatchNorm
 from bnn.layers.top_k_batch_norm import TopKBatchNorm
 
@@ -31,6 +31,7 @@ __all__ = [
     "BinaryLinear",
     "BinaryNorm",
     "BlurPool2d",
+    "GlobalAvgPool2d",
     "Graph",
     "HadamardClassifier",
     "HalfTurn",

@@ -101,6 +101,24 @@ class AvgPool2d(nn.AvgPool2d):
         return (pooled, same) if with_input else pooled
 
 
+class GlobalAvgPool2d(nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d(1)`, in training by the kernels of `AvgPool2d`: sums are of float32 in either."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] to [N, C, 1, 1]; or one image without N."""
+        if x.dim() != 4 or not self.training:
+            return super().forward(x)
+        size = tuple(x.shape[2:])
+        pooled, _ = _AvgPool2d.apply(x, False, size, size, 0, False, True, None)  # type: ignore[no-untyped-call]
+        return pooled  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return ""
+
+
 class _AvgPool2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, with_input: bool, *options: Any) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d
+from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, GlobalAvgPool2d
 from bnn.layers.pool import pad_channels
 from bnn.quantizers import ApproxSign, Quantizer
 from bnn.weights import StoreFactory
@@ -105,7 +105,7 @@ def _resnet(
                 )
             )
             channels = width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
+    layers += [GlobalAvgPool2d(), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
     return nn.Sequential(*layers)
 
 

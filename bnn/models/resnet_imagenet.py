@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, MaxPool2d, NormFactory
+from bnn.layers import AvgPool2d, BinaryBlock, BinaryConv2d, GlobalAvgPool2d, MaxPool2d, NormFactory
 from bnn.quantizers import ApproxSign, Quantizer, ScaledSign, Sign
 from bnn.weights import LatentStore, StoreFactory
 
@@ -56,7 +56,7 @@ def resnete18(
                 )
             )
             channels = width
-    layers += [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    layers += [nn.ReLU(), GlobalAvgPool2d(), nn.Flatten(), nn.Linear(channels, classes)]
     return nn.Sequential(*layers)
 
 
@@ -128,7 +128,7 @@ def recu_resnet18(
             )
             layers.append(unit)
             channels = width
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
+    layers += [GlobalAvgPool2d(), nn.Flatten(), nn.BatchNorm1d(channels), nn.Linear(channels, classes)]
     network = nn.Sequential(*layers)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -95,6 +95,7 @@ SAMPLES = [
     bnn.layers.HadamardClassifier(8, 5),
     RPReLU(5),
     bnn.layers.AvgPool2d(2, ceil_mode=True),
+    bnn.layers.GlobalAvgPool2d(),
     bnn.layers.HalfTurn(),
     bnn.layers.BlurPool2d(5),
     BinaryBlock(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bnn.bits import BitTensor
-from bnn.layers import AvgPool2d, MaxPool2d
+from bnn.layers import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bnn.layers.pool import pad_channels
 from tests.contracts import CHANNELS_LAST, randn, saved_bytes
 
@@ -157,3 +157,19 @@ def test_channels_of_zeros_are_those_of_torch(before, after, dtype):
 class PaddingChannels(nn.Module):
     def forward(self, x):
         return pad_channels(x, 1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_global_average_is_that_of_torch(dtype):
+    x, pool = randn(3, 5, 4, 6).to(dtype).contiguous(memory_format=CHANNELS_LAST), GlobalAvgPool2d()
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    with saved_bytes() as saved:
+        out = pool(leaves[0])
+    expected = nn.AdaptiveAvgPool2d(1)(leaves[1])
+    assert not sum(saved.values())
+    torch.testing.assert_close(out, expected, rtol=2 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+    for mean in (out, expected):
+        mean.backward(randn(3, 5, 1, 1, seed=1).to(dtype))
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=torch.finfo(dtype).eps, atol=0)
+    assert torch.equal(pool.eval()(x), expected)
+    assert pool.train()(x[0]).shape == (5, 1, 1)

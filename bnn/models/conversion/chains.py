@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from bnn.layers import AvgPool2d, MaxPool2d
+from bnn.layers import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from bnn.models.conversion.layers import NORMS, is_product
 from bnn.models.conversion.report import Report
 from bnn.models.conversion.tracing import unused_name
@@ -188,3 +188,5 @@ def replace_activations(network: Network) -> None:
         pool: Any = network.part(node)
         options = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad)
         network.put(node, AvgPool2d(*options, pool.divisor_override))
+    for node in network.nodes(lambda part: type(part) is nn.AdaptiveAvgPool2d and part.output_size in (1, (1, 1))):
+        network.put(node, GlobalAvgPool2d())

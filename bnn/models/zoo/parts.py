@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import nn
 
-from bnn.layers import BinaryConv2d, NormFactory
+from bnn.layers import BinaryConv2d, GlobalAvgPool2d, NormFactory
 from bnn.quantizers import Quantizer, Sign
 from bnn.weights import LatentStore, StoreFactory
 
@@ -46,4 +46,4 @@ def check_shape(name: str, input_shape: InputShape) -> None:
 
 def classifier(channels: int, classes: int) -> list[nn.Module]:
     """The mean of each channel, and a linear layer."""
-    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+    return [GlobalAvgPool2d(), nn.Flatten(), nn.Linear(channels, classes)]

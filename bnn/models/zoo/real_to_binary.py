@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from bnn.layers import AvgPool2d, BinaryBlock, HalfTurn, MaxPool2d
+from bnn.layers import AvgPool2d, BinaryBlock, GlobalAvgPool2d, HalfTurn, MaxPool2d
 from bnn.models.zoo.parts import InputShape, check_shape, classifier, norms, sign_conv
 
 _REDUCTION = 8
@@ -44,7 +44,7 @@ class RealToBinaryUnit(nn.Module):
         self.norm = _norm(inputs)
         hidden = inputs // _REDUCTION
         self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
+            GlobalAvgPool2d(),
             nn.Flatten(),
             nn.Linear(inputs, hidden, bias=False),
             nn.ReLU(),
