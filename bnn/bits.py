@@ -187,11 +187,10 @@ def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
 def in_memory_order(x: Tensor) -> tuple[Tensor, Tensor]:
     """`x` without gaps in its memory, which may take a copy, and a view of its elements there: [rows, n]."""
     order = _memory_order(x.shape, x.stride())
-    ordered = x.permute(order)
-    if not ordered.is_contiguous():
-        ordered = x = x.contiguous()
-        order = list(range(x.dim()))
-    return x, ordered.view(_rows(x.shape, order))
+    if not (x.is_contiguous() or x.permute(order).is_contiguous()):
+        x, order = x.contiguous(), list(range(x.dim()))
+    rows, n = _rows(x.shape, order)
+    return x, x.as_strided((rows, n), (n, 1))  # in one call, which optimizers make for every weight
 
 
 def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:
