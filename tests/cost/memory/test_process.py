@@ -19,7 +19,7 @@ for model, preset, batch in (word.split(",") for word in sys.argv[1:]):
     memory, least = step.predicted(), step.least_bytes()
     less = least - max(0.05 * least, 4 * 2**20)
     more = memory.process_bytes - least
-    tight = -max(0.05 * least, 3 * 2**20) < more < max(0.05 * least, 5 * 2**20)
+    tight = -max(0.05 * least, 3 * 2**20) < more < max(0.05 * least, 6.5 * 2**20)
     print(tight, step.fits(memory.process_bytes), step.fits(least), step.fits(less))
 """
 
@@ -90,5 +90,5 @@ def test_memory_is_measured_where_the_system_limits_it_already():
 def test_modules_and_convolutions_take_memory_beside_tensors():
     assert process_bytes(0, modules=0, convolutions=0) == 3.75 * 2**20, "of the smallest a constant"
     assert process_bytes(80 << 20, modules=64, convolutions=0) == (80 + 2 + 3.75 + 1) * 2**20
-    assert process_bytes(0, modules=0, convolutions=2) == (3.75 + 1.25) * 2**20
+    assert process_bytes(0, modules=0, convolutions=2) == (3.75 + 1.5) * 2**20
     assert process_bytes(0, modules=0, convolutions=80) == (3.75 + 33) * 2**20, "many share code"
