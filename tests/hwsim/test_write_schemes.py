@@ -202,7 +202,8 @@ class TestGate:
         p = torch.tensor([0.009, 0.011, 0.5], dtype=torch.float64)
         gated, all_ = (s.switch_probability(JUNCTION, antiparallel, p) for s in (Pedestal(gate=0.01), Pedestal()))
         assert gated[0] < 1e-30 < 0.05 < all_[0]
-        assert torch.equal(gated[1:], all_[1:])
+        # Of a vector with a zero torch may form the others by another path.
+        torch.testing.assert_close(gated[1:], all_[1:], rtol=1e-12, atol=0)
 
 
 class TestAmplitudeCoded:
