@@ -37,6 +37,27 @@ struct Layer {
     int64_t outputs, groups, group_outputs, group_channels, taps, channel_panels, out_pixels;
 };
 
+// Whether all of a layer's gradient is within ±`most`.
+inline bool is_within(const int8_t* grad, const Layer& layer, uint8_t most, int threads) {
+    constexpr int64_t kChunk = 1 << 16;
+    const int64_t n = layer.window.images * layer.out_pixels * layer.outputs;
+    bool within = true;
+    parallel_for(divide_up(n, kChunk), threads, [&](int64_t index, int) {
+        const int8_t* from = grad + index * kChunk;
+        const int64_t count = minimum(kChunk, n - index * kChunk);
+        uint8_t beyond = 0;
+        for (int64_t i = 0; i < count; ++i) {
+            const uint8_t raised = static_cast<uint8_t>(from[i] + most);
+            beyond = raised > beyond ? raised : beyond;
+        }
+        if (beyond > 2 * most) {
+#pragma omp atomic write
+            within = false;
+        }
+    });
+    return within;
+}
+
 // At most 32 bits, from any bit on. Put together in a register: a word that is stored byte by byte is slow to read back.
 inline uint32_t load_bits(const uint8_t* from, int64_t first_bit, int64_t bits) {
     from += first_bit / 8;

@@ -2,15 +2,13 @@
 // weights or inputs choose from them.
 #pragma once
 
-#include "gradient.h"
 #include "byte_tables.h"
-#include "octet.h"
-#include "shifted_channels.h"
+#include "weight_tasks.h"
+#include "words.h"
 
 namespace {
 
 constexpr int64_t kMostPanels = 40;       // of a task, whose sums stay in its cache
-constexpr int64_t kTaskOutputs = 4 * kTableColumns;  // at most, for which words of the input are gathered once
 constexpr int64_t kWordsBytes = 1 << 20;  // of the weights' bits in columns
 
 // How many of `count` columns are formed at a time: few more than there are.
@@ -39,69 +37,6 @@ struct TableScratch {
     Buffer tables, shorts, sums;
 };
 
-// Whether all of a layer's gradient is within ±kSmallByte.
-inline bool is_small(const int8_t* grad, const Layer& layer, int threads) {
-    constexpr int64_t kChunk = 1 << 16;
-    const int64_t n = layer.window.images * layer.out_pixels * layer.outputs;
-    bool small = true;
-    parallel_for(divide_up(n, kChunk), threads, [&](int64_t index, int) {
-        const int8_t* from = grad + index * kChunk;
-        const int64_t count = minimum(kChunk, n - index * kChunk);
-        uint8_t beyond = 0;
-        for (int64_t i = 0; i < count; ++i) {
-            beyond |= static_cast<uint8_t>(from[i] + kSmallByte) > 2 * kSmallByte;
-        }
-        if (beyond) {
-#pragma omp atomic write
-            small = false;
-        }
-    });
-    return small;
-}
-
-// words[block * words_step + channel] of `channels` rows of a word of each block.
-inline void store_columns(const Blocks (&rows)[kColumns], int64_t channels, int64_t blocks, uint32_t* words,
-                          int64_t words_step) {
-    const int32_t* from = reinterpret_cast<const int32_t*>(rows);
-    for (int64_t c = 0; c < channels; c += 8) {
-        for (int64_t block = 0; block < blocks; block += 8) {
-            Mask some[8];
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; ++i) some[i] = load_mask(from + (c + i) * kBlocks + block);
-            transpose_words(some);
-            for (int64_t i = 0; i < minimum(8, blocks - block); ++i) {
-                uint32_t* to = words + (block + i) * words_step + c;
-                if (channels - c >= 8) {
-                    std::memcpy(to, some + i, sizeof(Mask));
-                } else {
-                    std::memcpy(to, some + i, (channels - c) * sizeof(uint32_t));
-                }
-            }
-        }
-    }
-}
-
-// Bits of the weights that lead back from (tap, output), a row, to the channels of one panel, as words of rows:
-// words[block][channel].
-inline void gather_weights(const Layer& layer, const Taps& taps, const uint8_t* weight, int64_t group,
-                           int64_t channel_panel, int64_t row_blocks, uint32_t* words, int64_t words_step) {
-    const int64_t row_bytes = packed_bytes(layer.row_elements()), channels = layer.panel_channels(channel_panel);
-    const int64_t depth = taps.count() * layer.group_outputs;
-    for (int64_t block = 0; block < row_blocks; block += kBlocks) {
-        Blocks blocks[kTableRows] = {};
-        uint32_t* bits = reinterpret_cast<uint32_t*>(blocks);  // lane b of row i: row 32 b + i
-        for (int64_t i = 0; i < minimum(kBlocks * kTableRows, depth - block * kTableRows); ++i) {
-            const int64_t row = block * kTableRows + i, output = row % layer.group_outputs;
-            const int64_t first_bit =
-                taps.of_kernel(row / layer.group_outputs) * layer.group_channels + channel_panel * kColumns;
-            bits[i % kTableRows * kBlocks + i / kTableRows] =
-                load_bits(weight + (group * layer.group_outputs + output) * row_bytes, first_bit, channels);
-        }
-        transpose_bits(blocks);
-        store_columns(blocks, channels, minimum(kBlocks, row_blocks - block), words + block * words_step, words_step);
-    }
-}
-
 // The gradients that reach each of `count` input pixels, of the (tap, output) rows from `row` on: to[pixel][kTableRows].
 inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t* grad, int64_t group, int64_t row,
                              int64_t rows, int64_t first, int64_t count, int8_t* to) {
@@ -114,8 +49,9 @@ inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t*
                                if (offset == kNowhere) {
                                    for (int64_t i = 0; i < pixels; ++i) std::memset(pixel + i * kTableRows, 0, bytes);
                                } else {
-                                   const int8_t* from = grad + offset + group * layer.group_outputs + output;
-                                   copy_strided(pixel, kTableRows, from, distance, pixels, bytes);
+                                   const int8_t* from =
+                                       grad + offset * layer.outputs + group * layer.group_outputs + output;
+                                   copy_strided(pixel, kTableRows, from, distance * layer.outputs, pixels, bytes);
                                }
                                pixel += pixels * kTableRows;
                            });
@@ -127,8 +63,8 @@ inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t*
 inline void find_gradients(const Layer& layer, const Taps& taps, const int8_t* grad, int64_t group, int64_t tap,
                            int64_t first, int64_t count, const int8_t** pixels) {
     taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t run) {
-        const int8_t* from = offset == kNowhere ? nullptr : grad + offset + group * layer.group_outputs;
-        for (int64_t i = 0; i < run; ++i) pixels[i] = from ? from + i * distance : nullptr;
+        const int8_t* from = offset == kNowhere ? nullptr : grad + offset * layer.outputs + group * layer.group_outputs;
+        for (int64_t i = 0; i < run; ++i) pixels[i] = from ? from + i * distance * layer.outputs : nullptr;
         pixels += run;
     });
 }
@@ -215,7 +151,8 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
             const int64_t panel = first_panel + index % part_panels;
             if (panel >= end_panel) return;
             const int64_t channels = minimum(end_panel * kColumns, layer.group_channels) - first_panel * kColumns;
-            gather_weights(layer, taps, weight, (first_part + index / part_panels) / group_parts, panel, row_blocks,
+            gather_weights(layer, taps, weight, (first_part + index / part_panels) / group_parts, panel,
+                           layer.group_outputs, row_blocks,
                            prepared.part<uint32_t>(index / part_panels) + index % part_panels * kColumns, channels);
         });
         parallel_for(pixel_blocks * some_parts, threads, [&](int64_t index, int thread) {
@@ -240,7 +177,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
 template <class Result>
 void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
                        const Result& result, int threads) {
-    const auto backward = is_small(grad, layer, threads) ? backward_input_by<ChosenByteSums, Result>
+    const auto backward = is_within(grad, layer, kSmallByte, threads) ? backward_input_by<ChosenByteSums, Result>
                                                          : backward_input_by<ChosenSums, Result>;
     backward(taps, grad, weight, layer, result, threads);
 }
@@ -265,133 +202,114 @@ void add_chunk(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t o
     chosen.flush();
 }
 
-// Calls finish(first output, outputs, first element, elements, sums[element][output], excess[output]) for parts of the
-// weight's gradient, which is sums - excess, of kColumns outputs and elements at most. A task owns some outputs and some
-// panels of a group's elements and goes through all pixels, a chunk at a time, so that its sums stay in its cache; or, where
-// there are fewer such tasks than threads, through a slice of the pixels. A pixel that a tap does not lead to counts as if
-// its bit were clear: the sum of what there is, less the sum of all, is twice the excess.
-template <template <int> class Chosen, class Finish>
-void backward_weight_by(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
-    const Window& window = layer.window;
-    const Taps taps(window, window.channels, image_bytes(window) * 8);
-    const int64_t pixels = window.images * layer.out_pixels, panels = layer.taps * layer.channel_panels;
-    const int64_t task_outputs = round_up(minimum(layer.group_outputs, kTaskOutputs), kTableColumns);
-    const int64_t output_blocks = divide_up(layer.group_outputs, task_outputs), blocks = layer.groups * output_blocks;
-    const int64_t needed = divide_up(panels, kMostPanels * kTableColumns / task_outputs);
-    const bool is_narrow = blocks * needed < threads;
-    const int64_t parts = is_narrow ? needed : minimum(panels, blocks % threads ? round_up(needed, threads) : needed);
-    const int64_t chunks = divide_up(pixels, kDepth), slices = is_narrow ? maximum(minimum(threads, chunks), 1) : 1;
-    const int64_t tasks = blocks * parts, rooms = is_narrow ? tasks * slices : threads;
-    const int64_t part_panels = divide_up(panels, parts);
-    const int64_t most_rows = part_panels * minimum(kColumns, layer.group_channels) + layer.taps + 1;
-    const bool shifts = parts == 1 && ShiftedChannels::serve(layer);
-    const ShiftedChannels channels_of(layer);
-    const Buffer word_parts(rooms, kBlocks * most_rows * sizeof(uint32_t)),
-        channel_parts(rooms, shifts ? ShiftedChannels::bytes(layer) : 0);
-    const TableScratch scratch(static_cast<int>(rooms), most_rows, task_outputs);
-
-    // What of the gradient a task has.
-    struct Task {
-        int64_t group, output, outputs, first_panel, end_panel, first_tap, elements, count;
-    };
-    const auto elements_before = [&](int64_t panel) {
-        return panel / layer.channel_panels * layer.group_channels + panel % layer.channel_panels * kColumns;
-    };
-    const auto task_of = [&](int64_t index) {
-        Task task{};
-        const int64_t part = index % parts;
-        task.group = index / parts / output_blocks;
-        task.output = index / parts % output_blocks * task_outputs;
-        task.outputs = minimum(task_outputs, layer.group_outputs - task.output);
-        task.first_panel = part * panels / parts;
-        task.end_panel = (part + 1) * panels / parts;
-        task.first_tap = task.first_panel / layer.channel_panels;
-        task.elements = elements_before(task.end_panel) - elements_before(task.first_panel);
-        task.count = task.elements + divide_up(task.end_panel, layer.channel_panels) - task.first_tap + 1;
-        return task;
-    };
-
-    const auto add_up = [&](const Task& task, int64_t first_pixel, int64_t end_pixel, int room) {
-        uint32_t* words = word_parts.part<uint32_t>(room);
-        uint8_t* channels = channel_parts.part<uint8_t>(room);
-        std::memset(scratch.sums.part<int32_t>(room), 0, scratch.parts * scratch.part_step() * sizeof(int32_t));
-        for (int64_t first = first_pixel; first < end_pixel; first += kDepth) {
-            const int64_t some = minimum(kDepth, end_pixel - first), some_blocks = divide_up(some, kTableRows);
-            if (shifts) channels_of.load(x, first, task.group, channels);
-            for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
-                const int64_t tap = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
-                Blocks channel_words[kColumns], present;
-                if (shifts) {
-                    present = present_bits(taps, tap, first, some);
-                    channels_of.read(channels, channel_panel, tap, present, channel_words);
-                } else {
-                    uint64_t present_words[kChunkWords];
-                    gather_channels(x, taps, tap, first, some,
-                                    task.group * layer.group_channels + channel_panel * kColumns,
-                                    layer.panel_channels(channel_panel), channel_words, present_words);
-                    static_assert(sizeof present_words == sizeof present);
-                    std::memcpy(&present, present_words, sizeof present);
-                    for (Blocks& words_of_channel : channel_words) words_of_channel &= present;
-                }
-                store_columns(channel_words, layer.panel_channels(channel_panel), some_blocks,
-                              words + elements_before(panel) - elements_before(task.first_panel), task.count);
-                for (int64_t block = 0; block < some_blocks; ++block) {
-                    words[block * task.count + task.elements + tap - task.first_tap] = present[block];
-                    words[block * task.count + task.count - 1] = ~uint32_t{0};
-                }
-            }
-            for (int64_t column = 0; column < task.outputs;) {
-                const int64_t columns = table_columns(task.outputs - column);
-                const int64_t there = minimum(columns, task.outputs - column);
-                const auto add = columns == 64   ? add_chunk<Chosen, 64>
-                                 : columns == 32 ? add_chunk<Chosen, 32>
-                                                 : add_chunk<Chosen, 16>;
-                add(grad + first * layer.outputs + task.group * layer.group_outputs + task.output + column,
-                    layer.outputs, some, there, column, words, task.count, scratch, room);
-                column += there;
-            }
-        }
-    };
-
-    const auto finish_task = [&](const Task& task, const int32_t* sums) {
-        for (int64_t column = 0; column < task.outputs; column += kColumns) {
-            const int32_t* of_outputs = sums + column / kColumns * scratch.part_step();
-            const int32_t* all = of_outputs + (task.count - 1) * kColumns;
-            for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
-                const int64_t tap = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
-                const int32_t* there = of_outputs + (task.elements + tap - task.first_tap) * kColumns;
-                alignas(64) int32_t excess[kColumns];
-                for (int64_t i = 0; i < kColumns; ++i) excess[i] = (there[i] - all[i]) / 2;
-                const int64_t row = elements_before(panel) - elements_before(task.first_panel);
-                finish(task.group * layer.group_outputs + task.output + column,
-                       minimum(kColumns, task.outputs - column),
-                       tap * layer.group_channels + channel_panel * kColumns, layer.panel_channels(channel_panel),
-                       of_outputs + row * kColumns, excess);
-            }
-        }
-    };
-
-    parallel_for(tasks * slices, threads, [&](int64_t index, int thread) {
-        const int64_t slice = index % slices;
-        const Task task = task_of(index / slices);
-        const int room = is_narrow ? static_cast<int>(index) : thread;
-        add_up(task, slice * chunks / slices * kDepth, minimum((slice + 1) * chunks / slices * kDepth, pixels), room);
-        if (!is_narrow) finish_task(task, scratch.sums.part<int32_t>(room));
-    });
-    for (int64_t index = 0; is_narrow && index < tasks; ++index) {
-        int32_t* sums = scratch.sums.part<int32_t>(index * slices);
-        for (int64_t slice = 1; slice < slices; ++slice) {
-            const int32_t* more = scratch.sums.part<int32_t>(index * slices + slice);
-            for (int64_t i = 0; i < scratch.parts * scratch.part_step(); ++i) sums[i] += more[i];
-        }
-        finish_task(task_of(index), sums);
+// The sums of tasks of weight_tasks.h: those of kPartColumns outputs lie together. A pixel that a tap does not lead to counts
+// as if its bit were clear: the sum of what there is, less the sum of all, is twice the excess. These two are rows behind those
+// of the elements.
+template <template <int> class Chosen>
+class TableSums {
+   public:
+    static constexpr int64_t kMostOutputs = 4 * kTableColumns;  // for which words of the input are gathered once
+    static int64_t most_panels(int64_t outputs) {
+        return kMostPanels * kTableColumns / round_up(outputs, kTableColumns);
     }
-}
+
+    TableSums(const int8_t* grad, const uint8_t* x, const Layer& layer, int rooms, int64_t panels, int64_t outputs,
+              int threads)
+        : grad_(grad),
+          x_(x),
+          layer_(layer),
+          taps_(layer.window, layer.window.channels, image_bytes(layer.window) * 8),
+          present_(taps_, layer, threads),
+          shifted_(layer),
+          shifts_(ShiftedChannels::serve(layer)),
+          most_rows_(panels * minimum(kColumns, layer.group_channels) + layer.taps + 1),
+          words_(rooms, kBlocks * most_rows_ * sizeof(uint32_t)),
+          channels_(rooms, shifts_ ? ShiftedChannels::bytes() : 0),
+          scratch_(rooms, most_rows_, round_up(outputs, kTableColumns)) {}
+
+    void clear(int room) const { std::memset(sums(room), 0, count() * sizeof(int32_t)); }
+
+    void add(int room, const WeightTask& task, int64_t first, int64_t pixels) const {
+        uint32_t* words = words_.part<uint32_t>(room);
+        uint8_t* channels = channels_.part<uint8_t>(room);
+        const int64_t blocks = divide_up(pixels, kWordRows), elements = elements_of(task), rows = elements + layer_.taps + 1;
+        for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
+            const int64_t channel_panel = panel / layer_.taps, tap = panel % layer_.taps;
+            const Blocks present = present_(first, tap);
+            Blocks channel_words[kColumns];
+            if (shifts_) {
+                if (tap == 0 || panel == task.first_panel) shifted_.load(x_, first, task.group, channel_panel, channels);
+                shifted_.read(channels, channel_panel, tap, present, channel_words);
+            } else {
+                uint64_t present_words[kChunkWords];
+                gather_channels(x_, taps_, tap, first, pixels,
+                                task.group * layer_.group_channels + channel_panel * kColumns,
+                                layer_.panel_channels(channel_panel), channel_words, present_words);
+                for (Blocks& words_of_channel : channel_words) words_of_channel &= present;
+            }
+            store_columns(channel_words, layer_.panel_channels(channel_panel), blocks, words + row_of(task, panel), rows);
+        }
+        for (int64_t block = 0; block < blocks; ++block) {
+            uint32_t* of_taps = words + block * rows + elements;
+            for (int64_t tap = 0; tap < layer_.taps; ++tap) of_taps[tap] = present_(first, tap)[block];
+            of_taps[layer_.taps] = ~uint32_t{0};
+        }
+        const int8_t* grad = grad_ + first * layer_.outputs + task.group * layer_.group_outputs + task.output;
+        for (int64_t column = 0; column < task.outputs;) {
+            const int64_t columns = table_columns(task.outputs - column);
+            const int64_t there = minimum(columns, task.outputs - column);
+            const auto add = columns == 64   ? add_chunk<Chosen, 64>
+                             : columns == 32 ? add_chunk<Chosen, 32>
+                                             : add_chunk<Chosen, 16>;
+            add(grad + column, layer_.outputs, pixels, there, column, words, rows, scratch_, room);
+            column += there;
+        }
+    }
+
+    const int32_t* read(int room, const WeightTask& task, int64_t column, int64_t panel, int32_t*, int32_t* excess) const {
+        const int32_t* of_outputs = sums(room) + column / kColumns * scratch_.part_step();
+        const int32_t* of_taps = of_outputs + elements_of(task) * kColumns;
+        const int32_t *there = of_taps + panel % layer_.taps * kColumns, *all = of_taps + layer_.taps * kColumns;
+        for (int64_t i = 0; i < kColumns; ++i) excess[i] = (there[i] - all[i]) / 2;
+        return of_outputs + row_of(task, panel) * kColumns;
+    }
+
+    void merge(int room, int other) const {
+        int32_t* to = sums(room);
+        const int32_t* more = sums(other);
+        for (int64_t i = 0; i < count(); ++i) to[i] += more[i];
+    }
+
+   private:
+    int64_t elements_before(int64_t panel) const {
+        const int64_t channel_panel = panel / layer_.taps;
+        if (channel_panel == layer_.channel_panels) return layer_.row_elements();
+        return channel_panel * kColumns * layer_.taps + panel % layer_.taps * layer_.panel_channels(channel_panel);
+    }
+    int64_t row_of(const WeightTask& task, int64_t panel) const {
+        return elements_before(panel) - elements_before(task.first_panel);
+    }
+    int64_t elements_of(const WeightTask& task) const { return row_of(task, task.end_panel); }
+
+    int32_t* sums(int room) const { return scratch_.sums.part<int32_t>(room); }
+    int64_t count() const { return scratch_.parts * scratch_.part_step(); }
+
+    const int8_t* grad_;
+    const uint8_t* x_;
+    const Layer& layer_;
+    Taps taps_;
+    PresentBits present_;
+    ShiftedChannels shifted_;
+    bool shifts_;
+    int64_t most_rows_;
+    Buffer words_, channels_;
+    TableScratch scratch_;
+};
 
 template <class Finish>
 void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, int threads, const Finish& finish) {
-    const auto backward = is_small(grad, layer, threads) ? backward_weight_by<ChosenByteSums, Finish>
-                                                         : backward_weight_by<ChosenSums, Finish>;
+    const auto backward = is_within(grad, layer, kSmallByte, threads) ? backward_weight_by<TableSums<ChosenByteSums>, Finish>
+                                                                      : backward_weight_by<TableSums<ChosenSums>, Finish>;
     backward(grad, x, layer, threads, finish);
 }
 

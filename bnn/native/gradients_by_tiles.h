@@ -78,7 +78,7 @@ inline void gather_gradients(const Layer& layer, const Taps& taps, const int8_t*
         uint8_t* to = rows + tap * bytes;
         taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
             if (offset != kNowhere) {
-                copy_offset(to, stride, grad + offset + group * bytes, distance, pixels, bytes);
+                copy_offset(to, stride, grad + offset * layer.outputs + group * bytes, distance * layer.outputs, pixels, bytes);
             } else {
                 for (int64_t i = 0; i < pixels; ++i) std::memset(to + i * stride, kOffset, bytes);
             }

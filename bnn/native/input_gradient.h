@@ -3,7 +3,9 @@
 #pragma once
 
 #include "vector.h"
-#ifdef BNN_HAS_DOT_PRODUCTS
+#if defined(BNN_HAS_LOOKUPS)
+#include "input_by_lookups.h"
+#elif defined(BNN_HAS_DOT_PRODUCTS)
 #include "gradients_by_tiles.h"
 #else
 #include "gradients_by_tables.h"
@@ -95,9 +97,9 @@ template <class Float>
 void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Float* out, const Layer& layer,
                     const bnn::Slopes& slopes, int threads) {
     const ScaledSums<Float> result(layer, scale, slopes, out);
-#ifndef BNN_HAS_DOT_PRODUCTS
+#if !defined(BNN_HAS_LOOKUPS) && !defined(BNN_HAS_DOT_PRODUCTS)
     if (SharedTables<SharedShorts>::serve(layer) || SharedTables<SharedBytes>::serve(layer)) {
-        if (is_small(grad, layer, threads)) {
+        if (is_within(grad, layer, kSmallByte, threads)) {
             return SharedTables<SharedBytes>(layer, threads).backward_input(grad, weight, result, threads);
         }
         if (SharedTables<SharedShorts>::serve(layer)) {
@@ -106,7 +108,7 @@ void backward_input(const int8_t* grad, float scale, const uint8_t* weight, Floa
     }
 #endif
     for (int64_t phase = 0; phase < Taps::phases(layer.window); ++phase) {
-        const Taps taps(layer.window, phase, layer.outputs, layer.out_pixels * layer.outputs);
+        const Taps taps(layer.window, phase, 1, layer.out_pixels);
         backward_input_of(taps, grad, weight, layer, result, threads);
     }
 }

@@ -47,7 +47,8 @@ std::vector<std::pair<std::string, const bnn::Kernels*>> available() {
 #ifdef BNN_BUILD_AVX512
     if (__builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl")) {
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vbmi") &&
+        __builtin_cpu_supports("gfni")) {
 #ifdef BNN_BUILD_AMX
         if (__builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") && tiles_are_permitted()) {
             found.emplace_back("amx", &bnn::amx::kernels);

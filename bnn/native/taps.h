@@ -45,11 +45,26 @@ class Taps {
 
     static int64_t phases(const Window& window) { return window.stride[0] * window.stride[1]; }
 
-    int64_t pixels() const { return window_.images * near_[0].count * near_[1].count; }
+    int64_t pixels() const { return window_.images * image_pixels(); }
+    int64_t image_pixels() const { return near_[0].count * near_[1].count; }
+    int64_t rows() const { return near_[0].count; }
+    int64_t row_pixels() const { return near_[1].count; }
     int64_t count() const { return counts_[0] * counts_[1]; }
     // Which one of the kernel's taps the `index`th of these is.
     int64_t of_kernel(int64_t index) const {
         return tap(0, index).number * window_.kernel[1] + tap(1, index).number;
+    }
+
+    // The rows [begin, end) of a far image that hold all that taps lead to from `rows` near ones, from the one at `row` on.
+    void far_rows(int64_t row, int64_t rows, int64_t& begin, int64_t& end) const {
+        begin = far_[0].size;
+        end = 0;
+        for (int64_t i = 0; i < counts_[0]; ++i) {
+            const int64_t first = taps_.part<Tap>(0)[i].first + row * far_[0].step;
+            begin = minimum(begin, maximum(first, 0));
+            end = maximum(end, minimum(first + (rows - 1) * far_[0].step + 1, far_[0].size));
+        }
+        begin = minimum(begin, end);
     }
 
     // Calls task(offset, distance, pixels) for each stretch of near pixels, of the `count` from `first` on, whose tap

@@ -5,7 +5,9 @@
 
 #include "common.h"
 
-#if defined(BNN_USE_AMX) || defined(BNN_USE_AVX512) || defined(BNN_USE_NEON_DOT)
+#if defined(BNN_USE_AVX512)
+#define BNN_HAS_LOOKUPS  // of bytes in registers
+#elif defined(BNN_USE_AMX) || defined(BNN_USE_NEON_DOT)
 #define BNN_HAS_DOT_PRODUCTS  // of bytes
 #endif
 

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "vector.h"
-#ifdef BNN_HAS_DOT_PRODUCTS
+#if defined(BNN_HAS_LOOKUPS)
+#include "weight_by_lookups.h"
+#elif defined(BNN_HAS_DOT_PRODUCTS)
 #include "gradients_by_tiles.h"
 #else
 #include "gradients_by_tables.h"
