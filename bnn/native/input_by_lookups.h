@@ -25,29 +25,35 @@ inline void gather_indices(const Layer& layer, const Taps& taps, const uint8_t* 
     }
 }
 
-// tables[pixel][steps] of the gradients of some of a group's pixels.
+// tables[pixel][steps] of the gradients of some of a group's pixels, and the sum of each pixel's magnitudes.
 template <bool wide>
 [[gnu::noinline]] void make_pixel_tables(const int8_t* pixel, int64_t pixel_step, int64_t pixels, int64_t outputs,
-                                         int64_t pixel_bytes, uint8_t* tables) {
+                                         int64_t pixel_bytes, uint8_t* tables, int32_t* magnitudes) {
     uint8_t last[2 * kTableStep<wide>];
-    for (; pixels > 0; --pixels, pixel += pixel_step, tables += pixel_bytes) {
+    for (int64_t i = 0; i < pixels; ++i, pixel += pixel_step, tables += pixel_bytes) {
         uint8_t* to = tables;
+        __m256i sums = _mm256_setzero_si256();
         int64_t output = 0;
         for (; output + 16 < outputs; output += 32, to += 2 * kTableStep<wide>) {
             const __mmask32 there = outputs - output >= 32 ? ~0u : (1u << (outputs - output)) - 1;
-            store_tables<wide>(_mm256_maskz_loadu_epi8(there, pixel + output), to);
+            const __m256i bytes = _mm256_maskz_loadu_epi8(there, pixel + output);
+            sums = _mm256_add_epi64(sums, store_tables<wide>(bytes, to));
         }
         if (output < outputs) {
-            store_tables<wide>(_mm256_maskz_loadu_epi8((1u << (outputs - output)) - 1, pixel + output), last);
+            const __m256i bytes = _mm256_maskz_loadu_epi8((1u << (outputs - output)) - 1, pixel + output);
+            sums = _mm256_add_epi64(sums, store_tables<wide>(bytes, last));
             std::memcpy(to, last, kTableStep<wide>);
         }
+        magnitudes[i] = added_up(sums);
     }
 }
 
-// of_tiles[tile][tap][kTileTables]: where the tables begin that `count` near pixels from `first` on are led to, of which
-// `tables` has those of the far pixels from `far` on.
-inline void find_tables(const Taps& taps, int64_t first, int64_t count, const uint8_t* tables, int64_t far,
-                        int64_t pixel_bytes, const uint8_t* zeros, const uint8_t** of_tiles) {
+// of_tiles[tile][tap][kTileTables]: where the tables begin that `count` near pixels from `first` on are led to; and what their
+// sums begin at, the magnitudes that these have, below 0. `tables` and `magnitudes` are of the far pixels from `far` on.
+inline void find_tables(const Taps& taps, int64_t first, int64_t count, const uint8_t* tables,
+                        const int32_t* magnitudes, int64_t far, int64_t pixel_bytes, const uint8_t* zeros,
+                        const uint8_t** of_tiles, int32_t* starts) {
+    std::memset(starts, 0, count * sizeof *starts);
     typedef uint64_t Addresses __attribute__((vector_size(kTileTables * sizeof(uint64_t))));
     const Addresses places = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t tile_step = taps.count() * kTileTables;
@@ -71,6 +77,7 @@ inline void find_tables(const Taps& taps, int64_t first, int64_t count, const ui
         };
         taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
             const bool there = offset != kNowhere;
+            for (int64_t i = 0; there && i < pixels; ++i) starts[pixel + i] -= magnitudes[offset - far + i * distance];
             fill(there ? tables + (offset - far) * pixel_bytes : zeros, there ? distance * pixel_bytes : 0,
                  pixel + pixels);
         });
@@ -138,6 +145,8 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
 
     const Buffer panel_words(threads, blocks * kColumns * sizeof(uint32_t)), prepared(step, panel_bytes),
         zeros(1, pixel_bytes), all_tables(threads, pixel_blocks.most_far() * pixel_bytes),
+        all_magnitudes(threads, pixel_blocks.most_far() * sizeof(int32_t)),
+        all_starts(threads, pixel_blocks.most_pixels() * sizeof(int32_t)),
         all_tiles(threads, most_tiles * tile_step * sizeof(uint8_t*));
     for (int64_t first_panel = 0; first_panel < panels; first_panel += step) {
         const int64_t end_panel = minimum(first_panel + step, panels);
@@ -149,21 +158,27 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
             const auto pixels = pixel_blocks[index];
             uint8_t* tables = all_tables.part<uint8_t>(thread);
             const uint8_t** of_tiles = all_tiles.part<const uint8_t*>(thread);
-            find_tables(taps, pixels.first, pixels.count, tables, pixels.far, pixel_bytes, zeros.part<uint8_t>(0),
-                        of_tiles);
+            int32_t *magnitudes = all_magnitudes.part<int32_t>(thread), *starts = all_starts.part<int32_t>(thread);
             alignas(64) int32_t sums[kStorePixels * kColumns];
             for (int64_t panel = first_panel, tables_of = -1; panel < end_panel; ++panel) {
                 const int64_t group = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
                 if (group != tables_of) {
                     make_pixel_tables<wide>(grad + pixels.far * layer.outputs + group * layer.group_outputs,
-                                            layer.outputs, pixels.far_count, layer.group_outputs, pixel_bytes, tables);
+                                            layer.outputs, pixels.far_count, layer.group_outputs, pixel_bytes, tables,
+                                            magnitudes);
+                    find_tables(taps, pixels.first, pixels.count, tables, magnitudes, pixels.far, pixel_bytes,
+                                zeros.part<uint8_t>(0), of_tiles, starts);
                 }
                 tables_of = group;
                 const int64_t channels = layer.panel_channels(channel_panel);
                 const auto add = channels > 16 ? add_lookups<wide, 2> : add_lookups<wide, 1>;
                 for (int64_t done = 0; done < pixels.count; done += kStorePixels) {
                     const int64_t count = minimum(kStorePixels, pixels.count - done);
-                    std::memset(sums, 0, round_up(count, kTileTables) * kColumns * sizeof(int32_t));
+                    for (int64_t i = 0; i < count; ++i) {
+                        const Vector start = _mm512_set1_epi32(starts[done + i]);
+                        _mm512_store_si512(sums + i * kColumns, start);
+                        _mm512_store_si512(sums + i * kColumns + 16, start);
+                    }
                     for (int64_t i = 0; i < count; i += kTileTables) {
                         add(of_tiles + (done + i) / kTileTables * tile_step, taps.count(), steps,
                             prepared.part<uint8_t>(panel - first_panel), sums + i * kColumns, kColumns);

@@ -1,6 +1,7 @@
-// Sums of bytes by signs, exact, by lookups in registers (AVX-512 VBMI): of four bytes the sums under each of 16 choices of
-// signs are formed once, as tables.h has it; a table holds those of sixteen bytes, VPERMB looks up four sums for each of 16
-// columns, and VPDPBUSD adds them up in int32. The two stand for 256 products.
+// Sums of bytes by signs, exact, by lookups in registers (AVX-512 VBMI): tables are made as tables.h has it, of what four bytes
+// have in common with each of 16 choices of signs: the sum of the magnitudes whose sign is the chosen one. Twice that, less
+// all magnitudes, is the sum by signs; callers take the magnitudes away. A table holds those of sixteen bytes: VPERMB looks up
+// four for each of 16 columns, and VPDPBUSD adds twice their sum in int32. The two instructions stand for 256 products.
 //
 // A column's signs are an index of a byte for each four of them: four bits that choose, and above them which four of the
 // sixteen bytes these are. A set bit takes its byte as it is, a clear one its opposite.
@@ -16,9 +17,9 @@ constexpr int64_t kTableDepth = 16;   // bytes of a table
 constexpr int64_t kIndexBytes = 64;   // of 16 columns, for a table
 constexpr int64_t kPanelStep = 2 * kIndexBytes;  // of the kColumns columns of a panel
 constexpr int kTileTables = 8;        // whose sums registers hold
-constexpr int kOneTable = 31;         // the largest magnitude of which the sum of four is a byte
+constexpr int kOneTable = 63;         // the largest magnitude of which the sum of four is a byte
 
-// Where a table's sums are found among 32 bytes and their opposites: first those of pairs, then those of two pairs.
+// Where a table's sums are found among the magnitudes of 32 bytes above 0 and of those below: first those of pairs, then those of two pairs.
 struct TablePlaces {
     constexpr TablePlaces() {
         for (int i = 0; i < 64; ++i) {
@@ -44,9 +45,8 @@ inline Vector look_up(Vector indices, Vector table) {
     return found;
 }
 
-inline void store_table_pair(__m256i bytes, uint8_t* to, int64_t step) {
-    const __m256i opposites = _mm256_sub_epi8(_mm256_setzero_si256(), bytes);
-    const Vector both = _mm512_inserti64x4(_mm512_castsi256_si512(bytes), opposites, 1);
+inline void store_table_pair(__m256i above, __m256i below, uint8_t* to, int64_t step) {
+    const Vector both = _mm512_inserti64x4(_mm512_castsi256_si512(above), below, 1);
     const Vector pairs = _mm512_add_epi8(look_up(_mm512_load_si512(kTablePlaces.first), both),
                                          look_up(_mm512_load_si512(kTablePlaces.second), both));
     const Vector low = _mm512_load_si512(kTablePlaces.low), high = _mm512_load_si512(kTablePlaces.high);
@@ -56,18 +56,33 @@ inline void store_table_pair(__m256i bytes, uint8_t* to, int64_t step) {
                                                    look_up(_mm512_add_epi8(high, later), pairs)));
 }
 
-// The two tables of 32 bytes; or of bytes of any magnitude, where one of their lower four bits precedes each of what is above
-// these, of which one stands for 16.
+// The tables of bytes within ±kOneTable; or of any, where one of their lower four bits precedes each of what is above these, of
+// which one stands for 16.
 template <bool wide>
 constexpr int64_t kTableStep = wide ? 2 * kTableBytes : kTableBytes;
 
+// Stores the two tables of 32 bytes and returns their magnitudes' sums, of eight bytes each.
 template <bool wide>
-inline void store_tables(__m256i bytes, uint8_t* to) {
-    if (!wide) return store_table_pair(bytes, to, kTableStep<wide>);
-    const __m256i four_bits = _mm256_set1_epi8(15), sign = _mm256_set1_epi8(8);
-    const __m256i above = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), four_bits);
-    store_table_pair(_mm256_and_si256(bytes, four_bits), to, kTableStep<wide>);
-    store_table_pair(_mm256_sub_epi8(_mm256_xor_si256(above, sign), sign), to + kTableBytes, kTableStep<wide>);
+inline __m256i store_tables(__m256i bytes, uint8_t* to) {
+    const __m256i none = _mm256_setzero_si256(), four_bits = _mm256_set1_epi8(15), sign = _mm256_set1_epi8(8);
+    __m256i high = bytes, sums = none;
+    if (wide) {
+        const __m256i low = _mm256_and_si256(bytes, four_bits);
+        store_table_pair(low, none, to, kTableStep<wide>);
+        sums = _mm256_sad_epu8(low, none);
+        to += kTableBytes;
+        high = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), four_bits);
+        high = _mm256_sub_epi8(_mm256_xor_si256(high, sign), sign);
+    }
+    store_table_pair(_mm256_max_epi8(high, none), _mm256_max_epi8(_mm256_sub_epi8(none, high), none), to,
+                     kTableStep<wide>);
+    const __m256i of_high = _mm256_sad_epu8(_mm256_abs_epi8(high), none);
+    return _mm256_add_epi64(sums, wide ? _mm256_slli_epi64(of_high, 4) : of_high);
+}
+
+inline int32_t added_up(__m256i sums) {
+    const __m128i halves = _mm_add_epi64(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+    return _mm_cvtsi128_si32(halves) + _mm_extract_epi32(halves, 2);
 }
 
 // Of eight fours of bits in each eight bytes, which lie at `places`: the four of each of two columns.
@@ -84,18 +99,17 @@ inline void store_indices(const uint32_t* words, uint8_t* indices, int64_t step)
     _mm512_storeu_si512(indices + step, indices_of(bits, _mm512_set1_epi64(0x3C3834301C181410)));
 }
 
-inline void add_found(Vector& sums, Vector factors, Vector found) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(factors), "v"(found));
+inline void add_found(Vector& sums, Vector found, Vector factors) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(found), "v"(factors));
 }
 
-// Adds to sums[kTileTables][sums_step], of 16 * halves columns, what `indices`, a panel's, choose from the tables of each row:
+// Adds to sums[kTileTables][sums_step], of 16 * halves columns, twice what `indices`, a panel's, choose from the tables of each row:
 // tables[part][kTileTables] begin `steps` of them.
 template <bool wide, int halves>
 [[gnu::noinline]] void add_lookups(const uint8_t* const* tables, int64_t parts, int64_t steps, const uint8_t* indices,
                                    int32_t* sums, int64_t sums_step) {
     Vector found[kTileTables][halves];
-    const Vector ones = _mm512_set1_epi8(1);
-    const Vector sixteens = _mm512_set1_epi8(16);
+    const Vector twice = _mm512_set1_epi8(2), sixteen_times_twice = _mm512_set1_epi8(32);
 #pragma GCC unroll 8
     for (int row = 0; row < kTileTables; ++row) {
 #pragma GCC unroll 2
@@ -113,11 +127,13 @@ template <bool wide, int halves>
             for (int row = 0; row < kTileTables; ++row) {
                 const Vector table = _mm512_loadu_si512(rows[row] + k);
 #pragma GCC unroll 2
-                for (int i = 0; i < halves; ++i) add_found(found[row][i], ones, look_up(columns[i], table));
+                for (int i = 0; i < halves; ++i) add_found(found[row][i], look_up(columns[i], table), twice);
                 if (!wide) continue;
                 const Vector high = _mm512_loadu_si512(rows[row] + k + kTableBytes);
 #pragma GCC unroll 2
-                for (int i = 0; i < halves; ++i) add_found(found[row][i], sixteens, look_up(columns[i], high));
+                for (int i = 0; i < halves; ++i) {
+                    add_found(found[row][i], look_up(columns[i], high), sixteen_times_twice);
+                }
             }
         }
     }

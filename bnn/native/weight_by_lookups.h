@@ -10,12 +10,13 @@ namespace {
 
 constexpr int64_t kSumsBytes = 512 << 10;  // of a task
 
-// tables[output][steps] of kColumns outputs at most, of a chunk of pixels.
+// tables[output][steps] of kColumns outputs at most, of a chunk of pixels, whose magnitudes are added up by output.
 template <bool wide>
 [[gnu::noinline]] void make_output_tables(const int8_t* grad, int64_t pixel_step, int64_t pixels, int64_t outputs,
-                                          int64_t output_bytes, uint8_t* tables) {
+                                          int64_t output_bytes, uint8_t* tables, int32_t* magnitudes) {
     alignas(64) int8_t copies[kWordRows * kColumns] = {}, rows[kColumns * kWordRows];
     const int8_t* from[kWordRows];
+    __m256i sums[kColumns] = {};
     for (int64_t first = 0; first < pixels; first += kWordRows, tables += 2 * kTableStep<wide>) {
         const int64_t some = minimum(kWordRows, pixels - first);
         if (some == kWordRows && outputs == kColumns) {
@@ -28,9 +29,10 @@ template <bool wide>
         transpose_bytes<kWordRows>(from, rows);
         for (int64_t output = 0; output < outputs; ++output) {
             const __m256i bytes = _mm256_load_si256(reinterpret_cast<const __m256i*>(rows + output * kWordRows));
-            store_tables<wide>(bytes, tables + output * output_bytes);
+            sums[output] = _mm256_add_epi64(sums[output], store_tables<wide>(bytes, tables + output * output_bytes));
         }
     }
+    for (int64_t output = 0; output < outputs; ++output) magnitudes[output] += added_up(sums[output]);
 }
 
 // The indices of 32 channels of 16 pixels, of which pixels[32 bits] each hold one: indices[2][kIndexBytes].
@@ -125,9 +127,10 @@ class PixelWords {
     int64_t margin_ = 0;
 };
 
-// The sums of tasks of weight_tasks.h: those of an output lie together, kColumns of each panel. A pixel that a tap does not
-// lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice the excess. Where there are
-// such pixels, these two lie behind those of the panels.
+// The sums of tasks of weight_tasks.h: those of an output lie together, kColumns of each panel, and the magnitudes of its
+// gradient, which are part of the excess, behind those of all outputs. A pixel that a tap does not
+// lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice the
+// rest of the excess. Where there are such pixels, these two lie behind those of the panels.
 template <bool wide>
 class LookupSums {
    public:
@@ -150,16 +153,16 @@ class LookupSums {
           words_(rooms, words_of_.bytes()),
           tables_(rooms, outputs_ * kOutputBytes),
           indices_(rooms, columns_ * kDepth / 4),
-          sums_(rooms, outputs_ * step_ * sizeof(int32_t)) {}
+          sums_(rooms, outputs_ * (step_ + 1) * sizeof(int32_t)) {}
 
-    void clear(int room) const { std::memset(sums(room), 0, outputs_ * step_ * sizeof(int32_t)); }
+    void clear(int room) const { std::memset(sums(room), 0, outputs_ * (step_ + 1) * sizeof(int32_t)); }
 
     void add(int room, const WeightTask& task, int64_t first, int64_t pixels) const {
         uint8_t *tables = tables_.template part<uint8_t>(room), *indices = indices_.template part<uint8_t>(room);
         const int8_t* grad = grad_ + first * layer_.outputs + task.group * layer_.group_outputs + task.output;
         for (int64_t output = 0; output < task.outputs; output += kColumns) {
             make_output_tables<wide>(grad + output, layer_.outputs, pixels, minimum(kColumns, task.outputs - output),
-                                     kOutputBytes, tables + output * kOutputBytes);
+                                     kOutputBytes, tables + output * kOutputBytes, magnitudes(room) + output);
         }
         const int64_t steps = divide_up(pixels, kTableDepth);
         make_indices(room, task, first, pixels, steps, indices);
@@ -185,7 +188,8 @@ class LookupSums {
         const int32_t* of_output = sums(room) + output * step_;
         const int32_t* of_taps = of_output + column_of(task, task.end_panel);
         for (int64_t i = 0; i < kColumns; ++i, of_taps += step_) {
-            excess[i] = pads_ ? (of_taps[panel % layer_.taps] - of_taps[layer_.taps]) / 2 : 0;
+            excess[i] = magnitudes(room)[output + i];
+            if (pads_) excess[i] += (of_taps[panel % layer_.taps] - of_taps[layer_.taps]) / 2;
         }
         const int32_t* from = of_output + column_of(task, panel);
         for (int64_t i = 0; i < kColumns; i += 8) {
@@ -204,7 +208,7 @@ class LookupSums {
     void merge(int room, int other) const {
         int32_t* to = sums(room);
         const int32_t* more = sums(other);
-        for (int64_t i = 0; i < outputs_ * step_; ++i) to[i] += more[i];
+        for (int64_t i = 0; i < outputs_ * (step_ + 1); ++i) to[i] += more[i];
     }
 
    private:
@@ -239,6 +243,7 @@ class LookupSums {
 
     int64_t column_of(const WeightTask& task, int64_t panel) const { return (panel - task.first_panel) * kColumns; }
     int32_t* sums(int room) const { return sums_.part<int32_t>(room); }
+    int32_t* magnitudes(int room) const { return sums(room) + outputs_ * step_; }
 
     const int8_t* grad_;
     const Layer& layer_;
