@@ -54,11 +54,12 @@ _BY_VALUES = {"betas": (0.0, 0.999), "row_squares": True, "limit_steps": 4.0, "e
 _BY_SIGNS = {"betas": (0.0, 0.0)}
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
-# Of the gradient of a convolution's product: kernels add up integers within ±15 in less time than larger ones, and CNV
-# ends as well. A perceptron does worse by them, and so does ResNet-8, whose input's gradients are sums over few outputs
-# (benchmarks/records/accuracy.md).
+# Of the gradient of a convolution's product: with AVX2 kernels add up integers within ±15 in less time than larger ones, with
+# AVX-512 those within ±63. CNV ends as well by 5 bits. ResNet-8, whose input's gradients are sums over few outputs, does
+# worse by 5, and as well by 7; a perceptron does worse by 5 (benchmarks/records/accuracy.md).
 _WIDE_BITS = 5
 _WIDE_OUTPUTS = 128
+_NARROW_BITS = 7
 
 Build = Callable[[], nn.Module]
 """Makes a network of `bnn.layers` and torch's own; a class of yours, or `lambda: network` of one that is ready.
@@ -157,7 +158,8 @@ def edge(
     Norms, scales and real weights have their own learning rate, and the small ones of them float32 state. Each slice of
     a batch steps the weights of a layer inside backward, as soon as their gradient is known, as `edge_min` does; by
     itself a batch is one slice. The gradients of products are integers, of 5 bits behind convolutions of 128 outputs
-    and more and of 8 behind others, rounded at random so that they are right on average.
+    and more, of 7 behind others and of 8 in fully connected layers, rounded at random so that they are right on
+    average.
 
     Args:
         build: as of `prepare`, like the other arguments.
@@ -262,7 +264,7 @@ def _of_product(
     if not isinstance(layer, BinaryConv2d) or sign_gradients:  # signs want the finer sums
         return Int8Gradient(generator=rounding)
     is_wide = layer.store.shape[0] // layer.groups >= _WIDE_OUTPUTS
-    bits = _WIDE_BITS if is_wide else 8
+    bits = _WIDE_BITS if is_wide else _NARROW_BITS
     return IntegerGradient(bits, generator=rounding, ternary_weights=ternary_gradients)
 
 

@@ -6,8 +6,10 @@
 #include "product.h"
 #include "transpose.h"
 #include "window.h"
-#ifdef BNN_USE_AVX2
+#if defined(BNN_USE_AVX2)
 #include "conv_by_nibbles.h"
+#elif defined(BNN_HAS_LOOKUPS)
+#include "conv_by_lookups.h"
 #endif
 
 namespace {
@@ -195,8 +197,10 @@ class Convolver {
 template <class Run>
 void with_convolver(const uint8_t* weight, const Window& window, int64_t outputs, int64_t groups, int threads,
                     const Run& run) {
-#ifdef BNN_USE_AVX2
+#if defined(BNN_USE_AVX2)
     if (NibbleConvolver::serves(window, groups)) return run(NibbleConvolver(weight, window, outputs, threads));
+#elif defined(BNN_HAS_LOOKUPS)
+    if (LookupConvolver::serves(window, groups)) return run(LookupConvolver(weight, window, outputs, threads));
 #endif
     run(Convolver(weight, window, outputs, groups, threads));
 }

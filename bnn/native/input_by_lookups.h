@@ -48,17 +48,24 @@ template <bool wide>
     }
 }
 
-// of_tiles[tile][tap][kTileTables]: where the tables begin that `count` near pixels from `first` on are led to; and what their
-// sums begin at, the magnitudes that these have, below 0. `tables` and `magnitudes` are of the far pixels from `far` on.
-inline void find_tables(const Taps& taps, int64_t first, int64_t count, const uint8_t* tables,
-                        const int32_t* magnitudes, int64_t far, int64_t pixel_bytes, const uint8_t* zeros,
-                        const uint8_t** of_tiles, int32_t* starts) {
-    std::memset(starts, 0, count * sizeof *starts);
+// Where the pixels of a block are led to: of_tiles[tile][tap][kTileTables], where the tables begin; and the far pixels in runs.
+struct Leads {
+    struct Run {
+        int32_t near, far, distance, pixels;  // from the block's first ones on
+    };
+    const uint8_t** of_tiles;
+    Run* runs;
+    int64_t count;
+};
+
+inline void find_leads(const Taps& taps, int64_t first, int64_t count, const uint8_t* tables, int64_t far,
+                       int64_t pixel_bytes, const uint8_t* zeros, Leads& leads) {
     typedef uint64_t Addresses __attribute__((vector_size(kTileTables * sizeof(uint64_t))));
     const Addresses places = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t tile_step = taps.count() * kTileTables;
+    leads.count = 0;
     for (int64_t tap = 0; tap < taps.count(); ++tap) {
-        const uint8_t** of_tap = of_tiles + tap * kTileTables;
+        const uint8_t** of_tap = leads.of_tiles + tap * kTileTables;
         int64_t pixel = 0;
         const auto fill = [&](const uint8_t* from, int64_t step, int64_t end) {
             while (pixel < end) {
@@ -77,11 +84,29 @@ inline void find_tables(const Taps& taps, int64_t first, int64_t count, const ui
         };
         taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
             const bool there = offset != kNowhere;
-            for (int64_t i = 0; there && i < pixels; ++i) starts[pixel + i] -= magnitudes[offset - far + i * distance];
+            if (there) {
+                leads.runs[leads.count++] = {static_cast<int32_t>(pixel), static_cast<int32_t>(offset - far),
+                                             static_cast<int32_t>(distance), static_cast<int32_t>(pixels)};
+            }
             fill(there ? tables + (offset - far) * pixel_bytes : zeros, there ? distance * pixel_bytes : 0,
                  pixel + pixels);
         });
         fill(zeros, 0, round_up(count, kTileTables));
+    }
+}
+
+// What the sums of `count` pixels begin at: below 0, the magnitudes of the tables that they are led to.
+inline void find_starts(const Leads& leads, const int32_t* magnitudes, int64_t count, int32_t* starts) {
+    std::memset(starts, 0, count * sizeof *starts);
+    for (int64_t i = 0; i < leads.count; ++i) {
+        const Leads::Run run = leads.runs[i];
+        int32_t* to = starts + run.near;
+        const int32_t* from = magnitudes + run.far;
+        if (run.distance == 1) {
+            for (int64_t k = 0; k < run.pixels; ++k) to[k] -= from[k];
+        } else {
+            for (int64_t k = 0; k < run.pixels; ++k) to[k] -= from[k * run.distance];
+        }
     }
 }
 
@@ -99,7 +124,9 @@ class PixelBlocks {
     }
 
     int64_t count() const { return divide_up(layer_.window.images, images_) * of_image_; }
-    int64_t most_pixels() const { return images_ * rows_ * taps_.row_pixels(); }
+    bool are_alike() const { return of_image_ == 1; }  // but for the last one's size: whole images
+    int64_t most_rows() const { return images_ * rows_; }
+    int64_t most_pixels() const { return most_rows() * taps_.row_pixels(); }
     int64_t most_far() const {
         if (images_ > 1) return images_ * layer_.out_pixels;
         int64_t most = 0, begin, end;
@@ -131,6 +158,11 @@ class PixelBlocks {
     int64_t far_width_, images_, rows_, of_image_;
 };
 
+// Those that a thread has found, of a block of so many pixels.
+struct KnownLeads : Leads {
+    int64_t pixels;
+};
+
 // The gradient of the pixels that `taps` begin at.
 template <bool wide, class Result>
 void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
@@ -147,7 +179,9 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
         zeros(1, pixel_bytes), all_tables(threads, pixel_blocks.most_far() * pixel_bytes),
         all_magnitudes(threads, pixel_blocks.most_far() * sizeof(int32_t)),
         all_starts(threads, pixel_blocks.most_pixels() * sizeof(int32_t)),
-        all_tiles(threads, most_tiles * tile_step * sizeof(uint8_t*));
+        all_tiles(threads, most_tiles * tile_step * sizeof(uint8_t*)),
+        all_runs(threads, pixel_blocks.most_rows() * taps.count() * sizeof(Leads::Run)),
+        known(threads, sizeof(KnownLeads));
     for (int64_t first_panel = 0; first_panel < panels; first_panel += step) {
         const int64_t end_panel = minimum(first_panel + step, panels);
         parallel_for(end_panel - first_panel, threads, [&](int64_t i, int thread) {
@@ -157,8 +191,15 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
         parallel_for(pixel_blocks.count(), threads, [&](int64_t index, int thread) {
             const auto pixels = pixel_blocks[index];
             uint8_t* tables = all_tables.part<uint8_t>(thread);
-            const uint8_t** of_tiles = all_tiles.part<const uint8_t*>(thread);
             int32_t *magnitudes = all_magnitudes.part<int32_t>(thread), *starts = all_starts.part<int32_t>(thread);
+            KnownLeads& leads = *known.part<KnownLeads>(thread);
+            if (leads.pixels != pixels.count || !pixel_blocks.are_alike()) {
+                leads.of_tiles = all_tiles.part<const uint8_t*>(thread);
+                leads.runs = all_runs.part<Leads::Run>(thread);
+                find_leads(taps, pixels.first, pixels.count, tables, pixels.far, pixel_bytes, zeros.part<uint8_t>(0),
+                           leads);
+                leads.pixels = pixels.count;
+            }
             alignas(64) int32_t sums[kStorePixels * kColumns];
             for (int64_t panel = first_panel, tables_of = -1; panel < end_panel; ++panel) {
                 const int64_t group = panel / layer.channel_panels, channel_panel = panel % layer.channel_panels;
@@ -166,8 +207,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
                     make_pixel_tables<wide>(grad + pixels.far * layer.outputs + group * layer.group_outputs,
                                             layer.outputs, pixels.far_count, layer.group_outputs, pixel_bytes, tables,
                                             magnitudes);
-                    find_tables(taps, pixels.first, pixels.count, tables, magnitudes, pixels.far, pixel_bytes,
-                                zeros.part<uint8_t>(0), of_tiles, starts);
+                    find_starts(leads, magnitudes, pixels.count, starts);
                 }
                 tables_of = group;
                 const int64_t channels = layer.panel_channels(channel_panel);
@@ -180,7 +220,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
                         _mm512_store_si512(sums + i * kColumns + 16, start);
                     }
                     for (int64_t i = 0; i < count; i += kTileTables) {
-                        add(of_tiles + (done + i) / kTileTables * tile_step, taps.count(), steps,
+                        add(leads.of_tiles + (done + i) / kTileTables * tile_step, taps.count(), steps,
                             prepared.part<uint8_t>(panel - first_panel), sums + i * kColumns, kColumns);
                     }
                     result.store(taps, pixels.first + done, count,

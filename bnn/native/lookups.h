@@ -92,15 +92,20 @@ inline Vector indices_of(Vector bits, Vector places) {
     return _mm512_ternarylogic_epi64(chosen, four_bits, quads, 0xEA);  // (a & b) | c
 }
 
+// Where the fours of the lower halves of two words lie.
+inline Vector lower_halves_of_words() { return _mm512_set1_epi64(0x2C2824200C080400); }
+
 // indices[2][kIndexBytes] of 16 columns, of a word each: of its lower and of its upper half; `step` bytes apart.
 inline void store_indices(const uint32_t* words, uint8_t* indices, int64_t step) {
     const Vector bits = _mm512_loadu_si512(words);
-    _mm512_storeu_si512(indices, indices_of(bits, _mm512_set1_epi64(0x2C2824200C080400)));
+    _mm512_storeu_si512(indices, indices_of(bits, lower_halves_of_words()));
     _mm512_storeu_si512(indices + step, indices_of(bits, _mm512_set1_epi64(0x3C3834301C181410)));
 }
 
-inline void add_found(Vector& sums, Vector found, Vector factors) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(found), "v"(factors));
+// Both by their names, in one: of the intrinsics GCC gives the result a register of its own, and sums of a loop then move.
+inline void add_found(Vector& sums, Vector indices, Vector table, Vector factors) {
+    Vector found;
+    asm("vpermb %3, %2, %1\n\tvpdpbusd %4, %1, %0" : "+v"(sums), "=&v"(found) : "v"(indices), "v"(table), "v"(factors));
 }
 
 // Adds to sums[kTileTables][sums_step], of 16 * halves columns, twice what `indices`, a panel's, choose from the tables of each row:
@@ -127,13 +132,11 @@ template <bool wide, int halves>
             for (int row = 0; row < kTileTables; ++row) {
                 const Vector table = _mm512_loadu_si512(rows[row] + k);
 #pragma GCC unroll 2
-                for (int i = 0; i < halves; ++i) add_found(found[row][i], look_up(columns[i], table), twice);
+                for (int i = 0; i < halves; ++i) add_found(found[row][i], columns[i], table, twice);
                 if (!wide) continue;
                 const Vector high = _mm512_loadu_si512(rows[row] + k + kTableBytes);
 #pragma GCC unroll 2
-                for (int i = 0; i < halves; ++i) {
-                    add_found(found[row][i], look_up(columns[i], high), sixteen_times_twice);
-                }
+                for (int i = 0; i < halves; ++i) add_found(found[row][i], columns[i], high, sixteen_times_twice);
             }
         }
     }

@@ -34,9 +34,10 @@ def check_linear(rows: int, outputs: int, features: int, seed: int, dtype: torch
     check("linear_backward_input", q, scale, weight, features, dtype)
     check("linear_backward_weight", q, scale, x, features, dtype)
     check("linear_backward_weight_sign", q % 2, x, features, seed, seed % 5)  # small: many sums are 0
-    small = random_integers(rows, outputs, seed=seed, largest=15)
-    check("linear_backward_input", small, scale, weight, features, dtype)
-    check("linear_backward_weight", small, scale, x, features, dtype)
+    for largest in (15, 63):
+        small = random_integers(rows, outputs, seed=seed, largest=largest)
+        check("linear_backward_input", small, scale, weight, features, dtype)
+        check("linear_backward_weight", small, scale, x, features, dtype)
 
 
 def check_conv2d(
@@ -54,9 +55,10 @@ def check_conv2d(
     check("conv2d_backward_weight", q, scale, x, x_shape, weight_shape, window, dtype)
     check("conv2d_backward_weight_sign", q % 2, x, x_shape, weight_shape, window, seed, seed % 5)
     check("conv2d_backward_weight_ternary", q, scale, x, x_shape, weight_shape, window, seed, dtype)
-    small = random_integers(*q.shape, seed=seed, largest=15)
-    check("conv2d_backward_input", small, scale, weight, weight_shape, x_shape, window, dtype)
-    check("conv2d_backward_weight", small, scale, x, x_shape, weight_shape, window, dtype)
+    for largest in (15, 63):
+        small = random_integers(*q.shape, seed=seed, largest=largest)
+        check("conv2d_backward_input", small, scale, weight, weight_shape, x_shape, window, dtype)
+        check("conv2d_backward_weight", small, scale, x, x_shape, weight_shape, window, dtype)
 
 
 def random_codes(planes: int, rows: int, n: int, seed: int) -> Tensor:
@@ -272,8 +274,28 @@ class TestNativeProducts:
         window = Window.of(padding=padding, dilation=dilation)
         check_conv2d([5, 40, *size], [18, 40, *kernel], window, seed=0)
 
+    @pytest.mark.parametrize(
+        ("images", "channels", "outputs", "size", "window"),
+        [
+            (21, 16, 20, (8, 8), Window.of(padding=1)),  # all chunks of pixels begin with an image
+            (3, 48, 16, (32, 32), Window.of(padding=1)),  # every other one does
+            (11, 40, 33, (14, 10), Window.of(padding=1)),  # they repeat later than there are any
+            (70, 24, 12, (4, 4), Window.of(padding=(2, 1))),
+            (20, 32, 130, (9, 8), Window.of(stride=2, padding=1)),  # no line of pixels, more outputs than a task has
+            (2, 70, 64, (60, 40), Window.of(padding=2, dilation=2)),  # several bands of an image's rows
+            (130, 40, 70, (5, 3), Window.of()),
+        ],
+    )
+    def test_blocks_and_chunks_of_images(
+        self, images: int, channels: int, outputs: int, size: tuple[int, int], window: Window
+    ) -> None:
+        check_conv2d([images, channels, *size], [outputs, channels, 3, 3], window, seed=0)
+
+    def test_tables_of_many_outputs_in_bands_of_rows(self) -> None:
+        check_conv2d([1, 16, 40, 30], [600, 16, 3, 3], Window.of(padding=1), seed=0)
+
     def test_sums_reach_the_extremes_exactly(self) -> None:
-        for sign in (-127, 127, -128, 15, -15, 16, -16):
+        for sign in (-127, 127, -128, 15, -15, 16, -16, 63, -63, 64, -64):
             q, ones = torch.full((130, 96), sign, dtype=torch.int8), pack(torch.ones(130, 70))
             for x in (ones, 255 - ones):
                 images = (q.view(130, 96, 1, 1), torch.tensor(1.0), x, [130, 70, 1, 1], [96, 70, 1, 1], Window.of())
@@ -307,7 +329,7 @@ class TestNativeProducts:
             (1, 3, 4, (30, 260), (5, 2), Window.of(padding=2)),
         ],
     )
-    @pytest.mark.parametrize("largest", [15, 127])
+    @pytest.mark.parametrize("largest", [15, 63, 127])
     def test_gradients_by_tables_that_taps_share(
         self,
         largest: int,
@@ -332,11 +354,12 @@ class TestNativeProducts:
             more = (codes, SLOPES[1], base, torch.bfloat16, outside)
             check("conv2d_backward_input_slopes", q, scale, weight, *args, *more)
 
-    def test_one_gradient_beyond_those_of_5_bits(self) -> None:
-        q, window = random_integers(1, 40, 60, 60, seed=0, largest=15), Window.of(padding=1)
+    @pytest.mark.parametrize("largest", [15, 63])
+    def test_one_gradient_beyond_those_of_fewer_bits(self, largest: int) -> None:
+        q, window = random_integers(1, 40, 60, 60, seed=0, largest=largest), Window.of(padding=1)
         x, weight = random_bits(1, 16 * 60 * 60, 1), random_bits(40, 16 * 9, 2)
         for place in (0, 70_000, q.numel() - 1):
-            for value in (16, -16, -128):
+            for value in (largest + 1, -largest - 1, -128):
                 one = q.clone().contiguous(memory_format=torch.channels_last)
                 one.permute(0, 2, 3, 1).view(-1)[place] = value
                 args = (one, torch.tensor(1.0))

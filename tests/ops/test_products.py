@@ -171,10 +171,11 @@ def test_conv2d_of_usual_and_odd_shapes(
 
 @given(
     images=st.integers(1, 2),
-    bytes_a_pixel=st.sampled_from([1, 2, 3, 4, 8]),
+    bytes_a_pixel=st.sampled_from([1, 2, 3, 4, 6, 8]),
     outputs=st.integers(1, 34),
     size=st.tuples(st.integers(1, 9), st.integers(1, 40)),
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 5)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 3)),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     dtype=st.sampled_from([torch.float16, torch.float32]),
@@ -188,6 +189,7 @@ def test_conv2d_of_whole_bytes_equals_the_reference(
     outputs: int,
     size: tuple[int, int],
     kernel: tuple[int, int],
+    stride: tuple[int, int],
     padding: tuple[int, int],
     dilation: tuple[int, int],
     dtype: torch.dtype,
@@ -198,7 +200,9 @@ def test_conv2d_of_whole_bytes_equals_the_reference(
     x_shape, weight_shape = [images, 8 * bytes_a_pixel, *size], [outputs, 8 * bytes_a_pixel, *kernel]
     x = random_bits(images, x_shape[1] * size[0] * size[1], seed)
     weight = random_bits(outputs, x_shape[1] * kernel[0] * kernel[1], seed + 1)
-    check("conv2d", x, x_shape, weight, weight_shape, Window.of(padding=padding, dilation=dilation), dtype)
+    check(
+        "conv2d", x, x_shape, weight, weight_shape, Window.of(stride=stride, padding=padding, dilation=dilation), dtype
+    )
 
 
 @pytest.mark.parametrize("channels", [16, 64, 256])

@@ -1,0 +1,162 @@
+// Convolutions of few channels by lookups in registers (lookups.h): a pixel's tables hold how many of four of its channels have
+// the sign of the weight, for each of 16 choices of these, and the bits of the weights choose.
+#pragma once
+
+#include "bits.h"
+#include "gradient.h"
+#include "lookups.h"
+#include "wide.h"
+#include "window.h"
+
+namespace {
+
+// A table of 16 channels: how many of four have the sign that is chosen.
+struct CountPlaces {
+    constexpr CountPlaces() {
+        for (int i = 0; i < 64; ++i) {
+            quads[i] = static_cast<uint8_t>(i / 16 * 4);
+            choices[i] = static_cast<uint8_t>(i % 16);
+            for (int bit = 0; bit < 4; ++bit) counts[i] = static_cast<uint8_t>(counts[i] + (i % 16 >> bit & 1));
+        }
+    }
+    alignas(64) uint8_t quads[64]{};    // where the four channels' bits begin
+    alignas(64) uint8_t choices[64]{};
+    alignas(64) uint8_t counts[64]{};   // of the bits of four
+};
+constexpr CountPlaces kCountPlaces;
+constexpr uint8_t kHalf = 2;  // of four: what no channels count
+
+// tables[pixel][channels / 16] of the packed pixels of a row.
+inline void make_count_tables(const uint8_t* x, int64_t pixels, int64_t channels, uint8_t* tables) {
+    const Vector quads = _mm512_load_si512(kCountPlaces.quads), choices = _mm512_load_si512(kCountPlaces.choices);
+    const Vector counts = _mm512_load_si512(kCountPlaces.counts), four_bits = _mm512_set1_epi8(15);
+    for (int64_t i = 0; i < pixels * channels / kTableDepth; ++i, x += 2, tables += kTableBytes) {
+        int16_t word;
+        std::memcpy(&word, x, sizeof word);
+        const Vector bits = _mm512_maskz_multishift_epi64_epi8(~uint64_t{0}, quads, _mm512_set1_epi16(word));
+        const Vector same = _mm512_ternarylogic_epi64(bits, choices, four_bits, 0x82);  // ~(a ^ b) & c
+        _mm512_storeu_si512(tables, _mm512_shuffle_epi8(counts, same));
+    }
+}
+
+// Ready to be applied: the weights' indices, and room for each thread to work in. As `Convolver`, which see.
+class LookupConvolver {
+   public:
+    LookupConvolver(const uint8_t* weight, const Window& window, int64_t outputs, int threads)
+        : window_(window),
+          outputs_(outputs),
+          taps_(window.kernel[0] * window.kernel[1]),
+          steps_(window.channels / kTableDepth),
+          panels_(divide_up(outputs, kColumns)),
+          row_tiles_(divide_up(window.out_size[1], kTileTables)),
+          band_rows_(minimum(window.out_size[0], divide_up(kBandPixels, window.out_size[1]))),
+          columns_(maximum(window.size[1] + 2 * window.padding[1], extent(window, 1, row_tiles_ * kTileTables))),
+          indices_(panels_, taps_ * steps_ * kPanelStep),
+          tables_(threads, extent(window, 0, band_rows_) * row_bytes()),
+          tiles_(threads, taps_ * kTileTables * sizeof(uint8_t*)) {
+        parallel_for(panels_, threads, [&](int64_t panel, int) { prepare(weight, panel); });
+    }
+
+    static bool serves(const Window& window, int64_t groups) {
+        return groups == 1 && window.channels % kTableDepth == 0 && window.channels <= kMostChannels;
+    }
+
+    int64_t bands() const { return divide_up(window_.out_size[0], band_rows_); }  // of an image
+    int64_t out_elements() const { return window_.out_size[0] * window_.out_size[1] * outputs_; }
+
+    // One band of the result's image, `out`, from the packed image `x`.
+    template <class Float>
+    void apply(const uint8_t* x, int64_t index, int thread, Float* out) const {
+        const int64_t row = index * band_rows_, rows = minimum(band_rows_, window_.out_size[0] - row);
+        const int64_t width = window_.out_size[1];
+        uint8_t* tables = tables_.part<uint8_t>(thread);
+        make_tables(x, row * window_.stride[0] - window_.padding[0], extent(window_, 0, rows), tables);
+        for (int64_t i = 0; i < rows; ++i) {
+            const uint8_t** of_tile = tiles_.part<const uint8_t*>(thread);
+            begin_row(tables + i * window_.stride[0] * row_bytes(), of_tile);
+            for (int64_t column = 0; column < width; column += kTileTables) {
+                const int64_t count = minimum(kTileTables, width - column);
+                multiply_tile(of_tile, count, out + ((row + i) * width + column) * outputs_);
+                move(of_tile, kTileTables * window_.stride[1] * pixel_bytes());
+            }
+        }
+    }
+
+   private:
+    static constexpr int64_t kMostChannels = 64;  // beyond them counts of whole words take less time
+    static constexpr int64_t kBandPixels = 256;
+    typedef uint64_t Addresses __attribute__((vector_size(kTileTables * sizeof(uint64_t))));
+
+    int64_t pixel_bytes() const { return steps_ * kTableBytes; }
+    int64_t row_bytes() const { return columns_ * pixel_bytes(); }
+
+    void prepare(const uint8_t* weight, int64_t panel) const {
+        const int64_t output = panel * kColumns, weight_bytes = packed_bytes(taps_ * window_.channels);
+        uint8_t* to = indices_.part<uint8_t>(panel);
+        for (int64_t step = 0; step < taps_ * steps_; ++step, to += kPanelStep) {
+            alignas(64) uint32_t words[kColumns] = {};
+            for (int64_t i = 0; i < minimum(kColumns, outputs_ - output); ++i) {
+                words[i] = load_bits(weight + (output + i) * weight_bytes, step * kTableDepth, kTableDepth);
+            }
+            for (int64_t half = 0; half < 2; ++half) {
+                const Vector bits = _mm512_load_si512(words + 16 * half);
+                _mm512_storeu_si512(to + half * kIndexBytes, indices_of(bits, lower_halves_of_words()));
+            }
+        }
+    }
+
+    // Of `rows` rows of the padded image, from the one at `first` on.
+    void make_tables(const uint8_t* x, int64_t first, int64_t rows, uint8_t* tables) const {
+        const int64_t before = window_.padding[1], width = window_.size[1];
+        for (int64_t i = 0; i < rows; ++i, tables += row_bytes()) {
+            if (!inside(first + i, window_.size[0])) {
+                std::memset(tables, kHalf, row_bytes());
+                continue;
+            }
+            std::memset(tables, kHalf, before * pixel_bytes());
+            make_count_tables(x + (first + i) * width * window_.channels / 8, width, window_.channels,
+                              tables + before * pixel_bytes());
+            std::memset(tables + (before + width) * pixel_bytes(), kHalf, (columns_ - before - width) * pixel_bytes());
+        }
+    }
+
+    // of_tile[tap][kTileTables] of the first pixels of a row.
+    void begin_row(const uint8_t* tables, const uint8_t** of_tile) const {
+        const Addresses places = {0, 1, 2, 3, 4, 5, 6, 7};
+        for (int64_t tap = 0; tap < taps_; ++tap, of_tile += kTileTables) {
+            const uint8_t* first = tables + tap / window_.kernel[1] * window_.dilation[0] * row_bytes() +
+                                   tap % window_.kernel[1] * window_.dilation[1] * pixel_bytes();
+            const Addresses all = reinterpret_cast<uint64_t>(first) +
+                                  places * static_cast<uint64_t>(window_.stride[1] * pixel_bytes());
+            std::memcpy(of_tile, &all, sizeof all);
+        }
+    }
+
+    void move(const uint8_t** of_tile, int64_t bytes) const {
+        for (int64_t i = 0; i < taps_ * kTileTables; ++i) of_tile[i] += bytes;
+    }
+
+    template <class Float>
+    void multiply_tile(const uint8_t* const* of_tile, int64_t count, Float* out) const {
+        const Vector start = _mm512_set1_epi32(static_cast<int>(-taps_ * window_.channels));
+        alignas(64) int32_t sums[kTileTables * kColumns];
+        for (int64_t panel = 0; panel < panels_; ++panel) {
+            const int64_t output = panel * kColumns, columns = minimum(kColumns, outputs_ - output);
+            for (int64_t i = 0; i < kTileTables * kColumns; i += 16) _mm512_store_si512(sums + i, start);
+            const auto add = columns > 16 ? add_lookups<false, 2> : add_lookups<false, 1>;
+            add(of_tile, taps_, steps_, indices_.part<uint8_t>(panel), sums, kColumns);
+            for (int64_t i = 0; i < count; ++i) {
+                for (int64_t column = 0; column < columns; column += kWide) {
+                    store_wide(out + i * outputs_ + output + column, load_sums(sums + i * kColumns + column),
+                               minimum(kWide, columns - column));
+                }
+            }
+        }
+    }
+
+    Window window_;
+    int64_t outputs_, taps_, steps_, panels_, row_tiles_, band_rows_, columns_;
+    Buffer indices_, tables_, tiles_;
+};
+
+}  // namespace
