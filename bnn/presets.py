@@ -54,9 +54,9 @@ _BY_VALUES = {"betas": (0.0, 0.999), "row_squares": True, "limit_steps": 4.0, "e
 _BY_SIGNS = {"betas": (0.0, 0.0)}
 # 8-bit accumulators begin four times as wide as float16 ones, so that the 256 codes cover a quarter of the range.
 _GAIN = 4.0
-# Of the gradient of a convolution's product: with AVX2 kernels add up integers within ±15 in less time than larger ones, with
-# AVX-512 those within ±63. CNV ends as well by 5 bits. ResNet-8, whose input's gradients are sums over few outputs, does
-# worse by 5, and as well by 7; a perceptron does worse by 5 (benchmarks/records/accuracy.md).
+# Of the gradient of a convolution's product: with AVX2 kernels add up integers within ±15 in less time than others,
+# with AVX-512 those within ±63. CNV ends as well by 5 bits. ResNet-8, whose input's gradients are sums over few
+# outputs, does worse by 5, and as well by 7; a perceptron does worse by 5 (benchmarks/records/accuracy.md).
 _WIDE_BITS = 5
 _WIDE_OUTPUTS = 128
 _NARROW_BITS = 7

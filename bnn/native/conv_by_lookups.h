@@ -55,6 +55,7 @@ class LookupConvolver {
           tables_(threads, extent(window, 0, band_rows_) * row_bytes()),
           tiles_(threads, taps_ * kTileTables * sizeof(uint8_t*)) {
         parallel_for(panels_, threads, [&](int64_t panel, int) { prepare(weight, panel); });
+        for (int thread = 0; thread < threads; ++thread) find_tables(thread);
     }
 
     static bool serves(const Window& window, int64_t groups) {
@@ -72,12 +73,11 @@ class LookupConvolver {
         uint8_t* tables = tables_.part<uint8_t>(thread);
         make_tables(x, row * window_.stride[0] - window_.padding[0], extent(window_, 0, rows), tables);
         for (int64_t i = 0; i < rows; ++i) {
-            const uint8_t** of_tile = tiles_.part<const uint8_t*>(thread);
-            begin_row(tables + i * window_.stride[0] * row_bytes(), of_tile);
+            int64_t at = i * window_.stride[0] * row_bytes();
             for (int64_t column = 0; column < width; column += kTileTables) {
                 const int64_t count = minimum(kTileTables, width - column);
-                multiply_tile(of_tile, count, out + ((row + i) * width + column) * outputs_);
-                move(of_tile, kTileTables * window_.stride[1] * pixel_bytes());
+                multiply_tile(thread, at, count, out + ((row + i) * width + column) * outputs_);
+                at += kTileTables * window_.stride[1] * pixel_bytes();
             }
         }
     }
@@ -85,7 +85,6 @@ class LookupConvolver {
    private:
     static constexpr int64_t kMostChannels = 64;  // beyond them counts of whole words take less time
     static constexpr int64_t kBandPixels = 256;
-    typedef uint64_t Addresses __attribute__((vector_size(kTileTables * sizeof(uint64_t))));
 
     int64_t pixel_bytes() const { return steps_ * kTableBytes; }
     int64_t row_bytes() const { return columns_ * pixel_bytes(); }
@@ -120,31 +119,28 @@ class LookupConvolver {
         }
     }
 
-    // of_tile[tap][kTileTables] of the first pixels of a row.
-    void begin_row(const uint8_t* tables, const uint8_t** of_tile) const {
-        const Addresses places = {0, 1, 2, 3, 4, 5, 6, 7};
-        for (int64_t tap = 0; tap < taps_; ++tap, of_tile += kTileTables) {
-            const uint8_t* first = tables + tap / window_.kernel[1] * window_.dilation[0] * row_bytes() +
-                                   tap % window_.kernel[1] * window_.dilation[1] * pixel_bytes();
-            const Addresses all = reinterpret_cast<uint64_t>(first) +
-                                  places * static_cast<uint64_t>(window_.stride[1] * pixel_bytes());
-            std::memcpy(of_tile, &all, sizeof all);
+    // Where the tables of the taps of a thread's first tile lie.
+    void find_tables(int thread) const {
+        const uint8_t** to = tiles_.part<const uint8_t*>(thread);
+        for (int64_t tap = 0; tap < taps_; ++tap) {
+            const int64_t row = tap / window_.kernel[1] * window_.dilation[0];
+            const int64_t column = tap % window_.kernel[1] * window_.dilation[1];
+            for (int64_t i = 0; i < kTileTables; ++i) {
+                *to++ = tables_.part<uint8_t>(thread) + row * row_bytes() +
+                        (column + i * window_.stride[1]) * pixel_bytes();
+            }
         }
     }
 
-    void move(const uint8_t** of_tile, int64_t bytes) const {
-        for (int64_t i = 0; i < taps_ * kTileTables; ++i) of_tile[i] += bytes;
-    }
-
     template <class Float>
-    void multiply_tile(const uint8_t* const* of_tile, int64_t count, Float* out) const {
+    void multiply_tile(int thread, int64_t at, int64_t count, Float* out) const {
         const Vector start = _mm512_set1_epi32(static_cast<int>(-taps_ * window_.channels));
         alignas(64) int32_t sums[kTileTables * kColumns];
         for (int64_t panel = 0; panel < panels_; ++panel) {
             const int64_t output = panel * kColumns, columns = minimum(kColumns, outputs_ - output);
             for (int64_t i = 0; i < kTileTables * kColumns; i += 16) _mm512_store_si512(sums + i, start);
             const auto add = columns > 16 ? add_lookups<false, 2> : add_lookups<false, 1>;
-            add(of_tile, taps_, steps_, indices_.part<uint8_t>(panel), sums, kColumns);
+            add(tiles_.part<const uint8_t*>(thread), at, taps_, steps_, indices_.part<uint8_t>(panel), sums, kColumns);
             for (int64_t i = 0; i < count; ++i) {
                 for (int64_t column = 0; column < columns; column += kWide) {
                     store_wide(out + i * outputs_ + output + column, load_sums(sums + i * kColumns + column),

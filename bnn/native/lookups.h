@@ -109,10 +109,10 @@ inline void add_found(Vector& sums, Vector indices, Vector table, Vector factors
 }
 
 // Adds to sums[kTileTables][sums_step], of 16 * halves columns, twice what `indices`, a panel's, choose from the tables of each row:
-// tables[part][kTileTables] begin `steps` of them.
+// `steps` of them begin `at` bytes behind tables[part][kTileTables].
 template <bool wide, int halves>
-[[gnu::noinline]] void add_lookups(const uint8_t* const* tables, int64_t parts, int64_t steps, const uint8_t* indices,
-                                   int32_t* sums, int64_t sums_step) {
+[[gnu::noinline]] void add_lookups(const uint8_t* const* tables, int64_t at, int64_t parts, int64_t steps,
+                                   const uint8_t* indices, int32_t* sums, int64_t sums_step) {
     Vector found[kTileTables][halves];
     const Vector twice = _mm512_set1_epi8(2), sixteen_times_twice = _mm512_set1_epi8(32);
 #pragma GCC unroll 8
@@ -120,11 +120,12 @@ template <bool wide, int halves>
 #pragma GCC unroll 2
         for (int i = 0; i < halves; ++i) found[row][i] = _mm512_loadu_si512(sums + row * sums_step + 16 * i);
     }
+    const int64_t end = at + steps * kTableStep<wide>;
     for (int64_t part = 0; part < parts; ++part, tables += kTileTables) {
         const uint8_t* rows[kTileTables];
 #pragma GCC unroll 8
         for (int row = 0; row < kTileTables; ++row) rows[row] = tables[row];
-        for (int64_t k = 0; k < steps * kTableStep<wide>; k += kTableStep<wide>, indices += kPanelStep) {
+        for (int64_t k = at; k < end; k += kTableStep<wide>, indices += kPanelStep) {
             Vector columns[halves];
 #pragma GCC unroll 2
             for (int i = 0; i < halves; ++i) columns[i] = _mm512_loadu_si512(indices + i * kIndexBytes);

@@ -171,7 +171,7 @@ class LookupSums {
             for (int64_t i = 0; i < kTileTables; ++i) of_tile[i] = tables + (output + i) * kOutputBytes;
             const auto add_columns = [&](int64_t column, int64_t count) {
                 const auto add = count > 16 ? add_lookups<wide, 2> : add_lookups<wide, 1>;
-                add(of_tile, 1, steps, indices + column / kColumns * kPanelBytes, sums(room) + output * step_ + column,
+                add(of_tile, 0, 1, steps, indices + column / kColumns * kPanelBytes, sums(room) + output * step_ + column,
                     step_);
             };
             for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
