@@ -33,18 +33,21 @@ inline uint64_t popcount_of_word(uint64_t word) {
 // From so many bytes on a buffer lies in the arena, if that has free memory: fresh pages take longer than the work in them.
 constexpr int64_t kWorkspaceBytes = 1 << 16;
 
-// Zeroed memory that is freed with its scope, in equal parts, each on cache lines of its own.
+enum class Contents { kZeros, kAny };
+
+// Memory that is freed with its scope, in equal parts, each on cache lines of its own.
 class Buffer {
    public:
-    Buffer(int64_t parts, int64_t part_bytes) : part_bytes_(round_up(maximum(part_bytes, 1), 64)) {
+    Buffer(int64_t parts, int64_t part_bytes, Contents contents = Contents::kZeros)
+        : part_bytes_(round_up(maximum(part_bytes, 1), 64)) {
         const int64_t bytes = parts * part_bytes_;
         borrowed_ = bytes < kWorkspaceBytes ? nullptr : bnn::take_workspace(bytes);
         if (borrowed_) {
-            std::memset(borrowed_, 0, bytes);
+            if (contents == Contents::kZeros) std::memset(borrowed_, 0, bytes);
             data_ = static_cast<uint8_t*>(borrowed_);
             return;
         }
-        own_ = std::calloc(bytes + 64, 1);
+        own_ = contents == Contents::kZeros ? std::calloc(bytes + 64, 1) : std::malloc(bytes + 64);
         if (!own_) throw std::bad_alloc();
         data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(own_) + 63) / 64 * 64);
     }

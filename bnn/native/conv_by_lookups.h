@@ -51,9 +51,9 @@ class LookupConvolver {
           row_tiles_(divide_up(window.out_size[1], kTileTables)),
           band_rows_(minimum(window.out_size[0], divide_up(kBandPixels, window.out_size[1]))),
           columns_(maximum(window.size[1] + 2 * window.padding[1], extent(window, 1, row_tiles_ * kTileTables))),
-          indices_(panels_, taps_ * steps_ * kPanelStep),
-          tables_(threads, extent(window, 0, band_rows_) * row_bytes()),
-          tiles_(threads, taps_ * kTileTables * sizeof(uint8_t*)) {
+          indices_(panels_, taps_ * steps_ * kPanelStep, Contents::kAny),
+          tables_(threads, extent(window, 0, band_rows_) * row_bytes(), Contents::kAny),
+          tiles_(threads, taps_ * kTileTables * sizeof(uint8_t*), Contents::kAny) {
         parallel_for(panels_, threads, [&](int64_t panel, int) { prepare(weight, panel); });
         for (int thread = 0; thread < threads; ++thread) find_tables(thread);
     }
@@ -138,7 +138,9 @@ class LookupConvolver {
         alignas(64) int32_t sums[kTileTables * kColumns];
         for (int64_t panel = 0; panel < panels_; ++panel) {
             const int64_t output = panel * kColumns, columns = minimum(kColumns, outputs_ - output);
-            for (int64_t i = 0; i < kTileTables * kColumns; i += 16) _mm512_store_si512(sums + i, start);
+            for (int64_t i = 0; i < kTileTables * kColumns; i += 16) {
+                if (i % kColumns < columns) _mm512_store_si512(sums + i, start);
+            }
             const auto add = columns > 16 ? add_lookups<false, 2> : add_lookups<false, 1>;
             add(tiles_.part<const uint8_t*>(thread), at, taps_, steps_, indices_.part<uint8_t>(panel), sums, kColumns);
             for (int64_t i = 0; i < count; ++i) {

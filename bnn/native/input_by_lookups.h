@@ -175,13 +175,14 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
     const int64_t most_tiles = divide_up(pixel_blocks.most_pixels(), kTileTables);
     const int64_t tile_step = taps.count() * kTileTables;
 
-    const Buffer panel_words(threads, blocks * kColumns * sizeof(uint32_t)), prepared(step, panel_bytes),
-        zeros(1, pixel_bytes), all_tables(threads, pixel_blocks.most_far() * pixel_bytes),
-        all_magnitudes(threads, pixel_blocks.most_far() * sizeof(int32_t)),
-        all_starts(threads, pixel_blocks.most_pixels() * sizeof(int32_t)),
-        all_tiles(threads, most_tiles * tile_step * sizeof(uint8_t*)),
-        all_runs(threads, pixel_blocks.most_rows() * taps.count() * sizeof(Leads::Run)),
-        known(threads, sizeof(KnownLeads));
+    constexpr auto kAny = Contents::kAny;
+    const Buffer zeros(1, pixel_bytes), known(threads, sizeof(KnownLeads)),
+        panel_words(threads, blocks * kColumns * sizeof(uint32_t), kAny), prepared(step, panel_bytes, kAny),
+        all_tables(threads, pixel_blocks.most_far() * pixel_bytes, kAny),
+        all_magnitudes(threads, pixel_blocks.most_far() * sizeof(int32_t), kAny),
+        all_starts(threads, pixel_blocks.most_pixels() * sizeof(int32_t), kAny),
+        all_tiles(threads, most_tiles * tile_step * sizeof(uint8_t*), kAny),
+        all_runs(threads, pixel_blocks.most_rows() * taps.count() * sizeof(Leads::Run), kAny);
     for (int64_t first_panel = 0; first_panel < panels; first_panel += step) {
         const int64_t end_panel = minimum(first_panel + step, panels);
         parallel_for(end_panel - first_panel, threads, [&](int64_t i, int thread) {
@@ -217,7 +218,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
                     for (int64_t i = 0; i < count; ++i) {
                         const Vector start = _mm512_set1_epi32(starts[done + i]);
                         _mm512_store_si512(sums + i * kColumns, start);
-                        _mm512_store_si512(sums + i * kColumns + 16, start);
+                        if (channels > 16) _mm512_store_si512(sums + i * kColumns + 16, start);
                     }
                     for (int64_t i = 0; i < count; i += kTileTables) {
                         add(leads.of_tiles + (done + i) / kTileTables * tile_step, 0, taps.count(), steps,

@@ -150,10 +150,10 @@ class LookupSums {
           columns_((panels + (pads_ ? divide_up(layer.taps + 1, kColumns) : 0)) * kColumns),
           step_(columns_ + kColumns / 2),
           outputs_(round_up(outputs, kColumns)),
-          words_(rooms, words_of_.bytes()),
-          tables_(rooms, outputs_ * kOutputBytes),
-          indices_(rooms, columns_ * kDepth / 4),
-          sums_(rooms, outputs_ * (step_ + 1) * sizeof(int32_t)) {}
+          words_(rooms, words_of_.bytes(), Contents::kAny),
+          tables_(rooms, outputs_ * kOutputBytes, Contents::kAny),
+          indices_(rooms, columns_ * kDepth / 4, Contents::kAny),
+          sums_(rooms, outputs_ * (step_ + 1) * sizeof(int32_t), Contents::kAny) {}
 
     void clear(int room) const { std::memset(sums(room), 0, outputs_ * (step_ + 1) * sizeof(int32_t)); }
 
