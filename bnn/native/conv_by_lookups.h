@@ -142,7 +142,7 @@ class LookupConvolver {
                 if (i % kColumns < columns) _mm512_store_si512(sums + i, start);
             }
             const auto add = columns > 16 ? add_lookups<false, 2> : add_lookups<false, 1>;
-            add(tiles_.part<const uint8_t*>(thread), at, taps_, steps_, indices_.part<uint8_t>(panel), sums, kColumns);
+            add(tiles_.part<const uint8_t*>(thread), at, taps_, steps_, indices_.part<uint8_t>(panel), sums);
             for (int64_t i = 0; i < count; ++i) {
                 for (int64_t column = 0; column < columns; column += kWide) {
                     store_wide(out + i * outputs_ + output + column, load_sums(sums + i * kColumns + column),

@@ -222,7 +222,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
                     }
                     for (int64_t i = 0; i < count; i += kTileTables) {
                         add(leads.of_tiles + (done + i) / kTileTables * tile_step, 0, taps.count(), steps,
-                            prepared.part<uint8_t>(panel - first_panel), sums + i * kColumns, kColumns);
+                            prepared.part<uint8_t>(panel - first_panel), sums + i * kColumns);
                     }
                     result.store(taps, pixels.first + done, count,
                                  group * layer.group_channels + channel_panel * kColumns, channels, sums);

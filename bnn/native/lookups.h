@@ -108,17 +108,17 @@ inline void add_found(Vector& sums, Vector indices, Vector table, Vector factors
     asm("vpermb %3, %2, %1\n\tvpdpbusd %4, %1, %0" : "+v"(sums), "=&v"(found) : "v"(indices), "v"(table), "v"(factors));
 }
 
-// Adds to sums[kTileTables][sums_step], of 16 * halves columns, twice what `indices`, a panel's, choose from the tables of each row:
+// Adds to sums[kTileTables][kColumns], of the first 16 * halves columns, twice what `indices`, a panel's, choose from the tables of each row:
 // `steps` of them begin `at` bytes behind tables[part][kTileTables].
 template <bool wide, int halves>
 [[gnu::noinline]] void add_lookups(const uint8_t* const* tables, int64_t at, int64_t parts, int64_t steps,
-                                   const uint8_t* indices, int32_t* sums, int64_t sums_step) {
+                                   const uint8_t* indices, int32_t* sums) {
     Vector found[kTileTables][halves];
     const Vector twice = _mm512_set1_epi8(2), sixteen_times_twice = _mm512_set1_epi8(32);
 #pragma GCC unroll 8
     for (int row = 0; row < kTileTables; ++row) {
 #pragma GCC unroll 2
-        for (int i = 0; i < halves; ++i) found[row][i] = _mm512_loadu_si512(sums + row * sums_step + 16 * i);
+        for (int i = 0; i < halves; ++i) found[row][i] = _mm512_loadu_si512(sums + row * kColumns + 16 * i);
     }
     const int64_t end = at + steps * kTableStep<wide>;
     for (int64_t part = 0; part < parts; ++part, tables += kTileTables) {
@@ -144,7 +144,7 @@ template <bool wide, int halves>
 #pragma GCC unroll 8
     for (int row = 0; row < kTileTables; ++row) {
 #pragma GCC unroll 2
-        for (int i = 0; i < halves; ++i) _mm512_storeu_si512(sums + row * sums_step + 16 * i, found[row][i]);
+        for (int i = 0; i < halves; ++i) _mm512_storeu_si512(sums + row * kColumns + 16 * i, found[row][i]);
     }
 }
 

@@ -127,8 +127,8 @@ class PixelWords {
     int64_t margin_ = 0;
 };
 
-// The sums of tasks of weight_tasks.h: those of an output lie together, kColumns of each panel, and the magnitudes of its
-// gradient, which are part of the excess, behind those of all outputs. A pixel that a tap does not
+// The sums of tasks of weight_tasks.h: of kTileTables outputs and the columns of a panel side by side; and behind those of all
+// outputs the magnitudes of each one's gradient, which are part of the excess. A pixel that a tap does not
 // lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice the
 // rest of the excess. Where there are such pixels, these two lie behind those of the panels.
 template <bool wide>
@@ -147,15 +147,15 @@ class LookupSums {
           present_(taps_, layer, threads),
           words_of_(x, taps_, layer),
           pads_(layer.window.padding[0] || layer.window.padding[1]),
-          columns_((panels + (pads_ ? divide_up(layer.taps + 1, kColumns) : 0)) * kColumns),
-          step_(columns_ + kColumns / 2),
+          panels_(panels + (pads_ ? divide_up(layer.taps + 1, kColumns) : 0)),
           outputs_(round_up(outputs, kColumns)),
+          sums_count_(outputs_ * (panels_ * kColumns + 1)),
           words_(rooms, words_of_.bytes(), Contents::kAny),
           tables_(rooms, outputs_ * kOutputBytes, Contents::kAny),
-          indices_(rooms, columns_ * kDepth / 4, Contents::kAny),
-          sums_(rooms, outputs_ * (step_ + 1) * sizeof(int32_t), Contents::kAny) {}
+          indices_(rooms, panels_ * kPanelBytes, Contents::kAny),
+          sums_(rooms, sums_count_ * sizeof(int32_t), Contents::kAny) {}
 
-    void clear(int room) const { std::memset(sums(room), 0, outputs_ * (step_ + 1) * sizeof(int32_t)); }
+    void clear(int room) const { std::memset(sums_.part<int32_t>(room), 0, sums_count_ * sizeof(int32_t)); }
 
     void add(int room, const WeightTask& task, int64_t first, int64_t pixels) const {
         uint8_t *tables = tables_.template part<uint8_t>(room), *indices = indices_.template part<uint8_t>(room);
@@ -169,34 +169,36 @@ class LookupSums {
         for (int64_t output = 0; output < task.outputs; output += kTileTables) {
             const uint8_t* of_tile[kTileTables];
             for (int64_t i = 0; i < kTileTables; ++i) of_tile[i] = tables + (output + i) * kOutputBytes;
-            const auto add_columns = [&](int64_t column, int64_t count) {
-                const auto add = count > 16 ? add_lookups<wide, 2> : add_lookups<wide, 1>;
-                add(of_tile, 0, 1, steps, indices + column / kColumns * kPanelBytes, sums(room) + output * step_ + column,
-                    step_);
+            const auto add_panel = [&](int64_t panel, int64_t columns) {
+                const auto add = columns > 16 ? add_lookups<wide, 2> : add_lookups<wide, 1>;
+                add(of_tile, 0, 1, steps, indices + panel * kPanelBytes, sums(room, output, panel));
             };
-            for (int64_t panel = task.first_panel; panel < task.end_panel; ++panel) {
-                add_columns(column_of(task, panel), layer_.panel_channels(panel / layer_.taps));
+            const int64_t panels = task.end_panel - task.first_panel;
+            for (int64_t i = 0; i < panels; ++i) {
+                add_panel(i, layer_.panel_channels((task.first_panel + i) / layer_.taps));
             }
             for (int64_t row = 0; pads_ && row <= layer_.taps; row += kColumns) {
-                add_columns(column_of(task, task.end_panel) + row, layer_.taps + 1 - row);
+                add_panel(panels + row / kColumns, layer_.taps + 1 - row);
             }
         }
     }
 
     const int32_t* read(int room, const WeightTask& task, int64_t output, int64_t panel, int32_t* to,
                         int32_t* excess) const {
-        const int32_t* of_output = sums(room) + output * step_;
-        const int32_t* of_taps = of_output + column_of(task, task.end_panel);
-        for (int64_t i = 0; i < kColumns; ++i, of_taps += step_) {
+        const int64_t panels = task.end_panel - task.first_panel, tap = panel % layer_.taps, taps = layer_.taps;
+        for (int64_t i = 0; i < kColumns; ++i) {
             excess[i] = magnitudes(room)[output + i];
-            if (pads_) excess[i] += (of_taps[panel % layer_.taps] - of_taps[layer_.taps]) / 2;
+            if (!pads_) continue;
+            const int32_t there = sum(room, output + i, panels + tap / kColumns, tap % kColumns);
+            excess[i] += (there - sum(room, output + i, panels + taps / kColumns, taps % kColumns)) / 2;
         }
-        const int32_t* from = of_output + column_of(task, panel);
-        for (int64_t i = 0; i < kColumns; i += 8) {
+        static_assert(kTileTables == 8);
+        for (int64_t i = 0; i < kColumns; i += kTileTables) {
+            const int32_t* from = sums(room, output + i, panel - task.first_panel);
             for (int64_t k = 0; k < layer_.panel_channels(panel / layer_.taps); k += 8) {
                 Mask block[8];
 #pragma GCC unroll 8
-                for (int j = 0; j < 8; ++j) block[j] = load_mask(from + (i + j) * step_ + k);
+                for (int j = 0; j < 8; ++j) block[j] = load_mask(from + j * kColumns + k);
                 transpose_words(block);
 #pragma GCC unroll 8
                 for (int j = 0; j < 8; ++j) std::memcpy(to + (k + j) * kColumns + i, block + j, sizeof(Mask));
@@ -206,9 +208,9 @@ class LookupSums {
     }
 
     void merge(int room, int other) const {
-        int32_t* to = sums(room);
-        const int32_t* more = sums(other);
-        for (int64_t i = 0; i < outputs_ * (step_ + 1); ++i) to[i] += more[i];
+        int32_t* to = sums_.part<int32_t>(room);
+        const int32_t* more = sums_.part<int32_t>(other);
+        for (int64_t i = 0; i < sums_count_; ++i) to[i] += more[i];
     }
 
    private:
@@ -241,9 +243,14 @@ class LookupSums {
         }
     }
 
-    int64_t column_of(const WeightTask& task, int64_t panel) const { return (panel - task.first_panel) * kColumns; }
-    int32_t* sums(int room) const { return sums_.part<int32_t>(room); }
-    int32_t* magnitudes(int room) const { return sums(room) + outputs_ * step_; }
+    // Of a tile of outputs and a panel of a task.
+    int32_t* sums(int room, int64_t output, int64_t panel) const {
+        return sums_.part<int32_t>(room) + (output / kTileTables * panels_ + panel) * kTileTables * kColumns;
+    }
+    int32_t sum(int room, int64_t output, int64_t panel, int64_t column) const {
+        return sums(room, output, panel)[output % kTileTables * kColumns + column];
+    }
+    int32_t* magnitudes(int room) const { return sums_.part<int32_t>(room) + outputs_ * panels_ * kColumns; }
 
     const int8_t* grad_;
     const Layer& layer_;
@@ -251,7 +258,7 @@ class LookupSums {
     PresentBits present_;
     PixelWords words_of_;
     bool pads_;
-    int64_t columns_, step_, outputs_;
+    int64_t panels_, outputs_, sums_count_;
     Buffer words_, tables_, indices_, sums_;
 };
 
