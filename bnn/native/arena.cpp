@@ -66,7 +66,7 @@ void* Arena::take(size_t bytes) {
     if (end > pages_) throw std::bad_alloc();
     used_[first] = pages;
     held_.resize(std::max(held_.size(), end));
-    const size_t fresh = std::count(held_.begin() + first, held_.begin() + end, false);
+    const size_t fresh = pages - held_.count(first, end);
     const size_t most = std::max(most_used_, used_count_ + pages);
     if (held_count_ + fresh > most) release(held_count_ + fresh - most);
     if (!hold(first, end)) {
@@ -90,17 +90,16 @@ void* Arena::borrow(size_t bytes) {
     const size_t pages = bytes / page_bytes() + (bytes % page_bytes() != 0);
     if (held_count_ < used_count_ + pages) return nullptr;
     auto part = used_.begin();
-    for (size_t at = 0, first = 0; at < held_.size(); ++at) {
-        if (part != used_.end() && at == part->first) {
-            at += part->second - 1;
-            first = at + 1;
-            ++part;
-        } else if (!held_[at]) {
-            first = at + 1;
-        } else if (at + 1 - first == pages) {
+    for (size_t begin = 0; begin < held_.size(); ++part) {
+        const size_t end = part == used_.end() ? held_.size() : std::min(part->first, held_.size());
+        for (size_t first = begin, next; end - first >= pages && first < end; first = next) {
+            next = held_.run_end(first, end);
+            if (!held_[first] || next - first < pages) continue;
             used_[first] = pages;
             return begin_ + first * page_bytes();
         }
+        if (part == used_.end()) break;
+        begin = part->first + part->second;
     }
     return nullptr;
 }
@@ -127,12 +126,11 @@ size_t Arena::lowest(size_t pages) const {
 bool Arena::hold([[maybe_unused]] size_t first, [[maybe_unused]] size_t end) {
 #ifdef __linux__
     for (size_t next; first < end; first = next) {
-        next = first;
-        while (next < end && held_[next] == held_[first]) ++next;
+        next = held_.run_end(first, end);
         if (held_[first]) continue;
         void* const fresh = begin_ + first * page_bytes();
         if (mprotect(fresh, (next - first) * page_bytes(), PROT_READ | PROT_WRITE) != 0) return false;
-        std::fill(held_.begin() + first, held_.begin() + next, true);
+        held_.set(first, next, true);
         held_count_ += next - first;
     }
 #endif
@@ -146,11 +144,11 @@ void Arena::release([[maybe_unused]] size_t pages) {
     for (auto part = used_.rbegin(); pages > 0 && end > 0; ++part) {
         const size_t begin = part == used_.rend() ? 0 : part->first + part->second;
         while (pages > 0 && end > begin) {
-            size_t last = end;
-            while (last > begin && !held_[last - 1]) --last;
-            size_t first = last;
-            while (first > begin && held_[first - 1] && last - first < pages) held_[--first] = false;
+            const size_t last = held_[end - 1] ? end : held_.run_begin(begin, end);
+            const size_t run = last > begin ? held_.run_begin(begin, last) : last;
+            const size_t first = last - std::min(last - run, pages);
             if (first < last) {
+                held_.set(first, last, false);
                 madvise(begin_ + first * page_bytes(), (last - first) * page_bytes(), MADV_DONTNEED);
                 mprotect(begin_ + first * page_bytes(), (last - first) * page_bytes(), PROT_NONE);
             }

@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <map>
 #include <mutex>
-#include <vector>
+
+#include "page_bits.h"
 
 namespace bnn {
 
@@ -40,7 +41,7 @@ class Arena {
     mutable std::mutex mutex_;
     char* begin_ = nullptr;
     std::map<size_t, size_t> used_;  // sizes of parts by their first page
-    std::vector<bool> held_;
+    PageBits held_;
     size_t pages_ = 0, held_count_ = 0, used_count_ = 0, most_used_ = 0;
 };
 
