@@ -15,7 +15,7 @@ inline void add_column_sums(const int8_t* panel, int64_t depth, int32_t* sums) {
     uint8_t ones[kDepth];
     std::memset(ones, 1, sizeof ones);
     for (int64_t k = 0; k < depth; k += kDepth) {
-        multiply_rows(ones, 0, kRows, panel + k * kColumns, minimum(kDepth, depth - k), kColumns, sums);
+        multiply_rows(ones, 0, kRows, panel + k * kColumns, minimum(kDepth, depth - k), sums);
     }
 }
 
@@ -124,8 +124,7 @@ void backward_input_of(const Taps& taps, const int8_t* grad, const uint8_t* weig
                 const int8_t* bytes = prepared.part<int8_t>(panel - first_panel);
                 const int64_t channels = layer.panel_channels(channel_panel);
                 for (int64_t k = 0; k < depth; k += part) {
-                    multiply_rows(rows + k, stride, count, bytes + k * kColumns, minimum(part, depth - k), channels,
-                                  sums);
+                    multiply_rows(rows + k, stride, count, bytes + k * kColumns, minimum(part, depth - k), sums);
                 }
                 result.store(taps, first, count, group * layer.group_channels + channel_panel * kColumns, channels,
                              sums);
@@ -220,8 +219,7 @@ void backward_weight(const int8_t* grad, const uint8_t* x, const Layer& layer, i
                                 rows);
                 int32_t* to = sums + (index - first_panel) * panel_sums;
                 for (int64_t panel = 0; panel < output_panels; ++panel) {
-                    multiply_rows(rows, stride, channels, outputs + panel * output_panel_bytes, depth,
-                                  layer.panel_outputs(panel), to);
+                    multiply_rows(rows, stride, channels, outputs + panel * output_panel_bytes, depth, to);
                     to += kColumns * kColumns;
                 }
             }

@@ -1,12 +1,12 @@
-// Products of bytes with int32 sums, where instructions add four of them at a time; elsewhere see tables.h.
+// Products of bytes with int32 sums, where instructions add four of them at a time (AMX, ARMv8.2); elsewhere see tables.h, and
+// lookups.h.
 //
 // A panel is a matrix of signed bytes [depth][kColumns] whose rows are interleaved by four, panel[depth / 4][column][4]:
 // one instruction then adds four products to every column's sum. Where it multiplies unsigned by signed bytes, a factor of
 // both signs is offset, and offset times each column's sum, which is the same for all rows, is taken away.
 //
 // Each definition offers the same: Tiles, which lives while tiles are multiplied; multiply_rows, which adds unsigned
-// a[rows][depth] times a panel to sums[rows][kColumns], need not form those past the first `columns`, and reads and forms
-// rows up to a multiple of kRows; spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of
+// a[rows][depth] times a panel to sums[rows][kColumns], and reads and forms rows up to a multiple of kRows; spread_signs, which makes bytes of a row of bits; and spread_panel, which makes a panel of
 // words of 32 bits.
 #pragma once
 
@@ -87,88 +87,6 @@ struct Tiles {
     Tiles() {}  // nothing to prepare; declared for no compiler to call it unused
 };
 
-inline uint32_t load_quad(const uint8_t* bytes) {
-    uint32_t quad;
-    std::memcpy(&quad, bytes, 4);
-    return quad;
-}
-
-#endif
-
-#if defined(BNN_USE_AVX512)
-
-constexpr int kRows = 4;
-
-inline Vector broadcast_quad(const uint8_t* bytes) { return _mm512_set1_epi32(static_cast<int>(load_quad(bytes))); }
-
-// By its name, since GCC gives the result of the builtin a register of its own: the sums of a loop then move, or do not fit.
-inline void add_products(Vector& sums, Vector unsigned_bytes, Vector signed_bytes) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
-}
-
-// `rows`: a multiple of 4. All columns, or the first half: then two sums of each row take depths in turns, for as many
-// instructions at a time.
-template <int rows, bool all>
-[[gnu::noinline]] void multiply_columns(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
-                                        int32_t* sums) {
-    constexpr int64_t kStep = all ? 4 : 8, kSecond = all ? 64 : 4 * kColumns;
-    Vector products[rows][2];
-    const uint8_t* fours[rows / 4];  // few addresses, for the registers to hold them
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; ++row) {
-        products[row][0] = _mm512_loadu_si512(sums + row * kColumns);
-        products[row][1] = all ? _mm512_loadu_si512(sums + row * kColumns + 16) : zero();
-        fours[row / 4] = a + row / 4 * 4 * a_stride;
-    }
-    int64_t k = 0;
-#pragma GCC unroll 2
-    for (; k + kStep <= depth; k += kStep) {
-        const Vector first = _mm512_loadu_si512(panel + k * kColumns);
-        const Vector second = _mm512_loadu_si512(panel + k * kColumns + kSecond);
-#pragma GCC unroll 16
-        for (int row = 0; row < rows; ++row) {
-            const uint8_t* from = fours[row / 4] + row % 4 * a_stride + k;
-            const Vector quad = broadcast_quad(from), other = all ? quad : broadcast_quad(from + 4);
-            add_products(products[row][0], quad, first);
-            add_products(products[row][1], other, second);
-        }
-    }
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; ++row) {
-        if (all) {
-            _mm512_storeu_si512(sums + row * kColumns + 16, products[row][1]);
-        } else {
-            products[row][0] = _mm512_add_epi32(products[row][0], products[row][1]);
-            if (k < depth) {
-                const Vector last = _mm512_loadu_si512(panel + k * kColumns);
-                add_products(products[row][0], broadcast_quad(fours[row / 4] + row % 4 * a_stride + k), last);
-            }
-        }
-        _mm512_storeu_si512(sums + row * kColumns, products[row][0]);
-    }
-}
-
-template <bool all>
-inline void multiply_columns(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
-                             int32_t* sums) {
-    for (; rows > 8; rows -= 12, a += 12 * a_stride, sums += 12 * kColumns) {
-        multiply_columns<12, all>(a, a_stride, panel, depth, sums);
-    }
-    if (rows > 4) {
-        multiply_columns<8, all>(a, a_stride, panel, depth, sums);
-    } else if (rows > 0) {
-        multiply_columns<4, all>(a, a_stride, panel, depth, sums);
-    }
-}
-
-inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
-                          int64_t columns, int32_t* sums) {
-    columns > kColumns / 2 ? multiply_columns<true>(a, a_stride, rows, panel, depth, sums)
-                           : multiply_columns<false>(a, a_stride, rows, panel, depth, sums);
-}
-
-#elif defined(BNN_HAS_NEON)
-
 constexpr int kRows = kNeonRows;
 
 [[gnu::noinline]] void multiply_tile(const uint8_t* a, int64_t a_stride, const int8_t* panel, int64_t depth,
@@ -178,16 +96,12 @@ constexpr int kRows = kNeonRows;
 
 #endif
 
-#ifndef BNN_USE_AVX512
-
 inline void multiply_rows(const uint8_t* a, int64_t a_stride, int64_t rows, const int8_t* panel, int64_t depth,
-                          int64_t /*columns*/, int32_t* sums) {
+                          int32_t* sums) {
     for (int64_t row = 0; row < rows; row += kRows) {
         multiply_tile(a + row * a_stride, a_stride, panel, depth, sums + row * kColumns);
     }
 }
-
-#endif
 
 // The bytes of 64 bits: a set bit becomes 2, a clear one 0; one that is not present, 1.
 inline void spread_signs(uint8_t* to, uint64_t bits, uint64_t present) {
