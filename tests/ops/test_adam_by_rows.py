@@ -17,7 +17,7 @@ from tests.ops.test_step_by_signs import operands
 @given(
     rows=st.integers(0, 5),
     n=st.integers(0, 700),
-    exponent=st.integers(-130, 60),
+    exponent=st.integers(-130, 50),  # squares stay within float32
     step_codes=st.sampled_from([0.0, 0.3, 10.24, 1e9]),
     limit=st.sampled_from([0.0, 4.0, 1e9]),
     hysteresis=st.floats(0, 127),
