@@ -48,14 +48,15 @@ template <bool wide>
     }
 }
 
-// Where the pixels of a block are led to: of_tiles[tile][tap][kTileTables], where the tables begin; and the far pixels in runs.
+// Where the pixels of a block are led to: of_tiles[tile][tap][kTileTables], where the tables begin; and the far pixels, which
+// lie side by side, in runs.
 struct Leads {
     struct Run {
-        int32_t near, far, distance, pixels;  // from the block's first ones on
+        int32_t near, far, pixels;  // from the block's first ones on
     };
     const uint8_t** of_tiles;
     Run* runs;
-    int64_t count;
+    int64_t count, pixels;  // of runs, and of the block
 };
 
 inline void find_leads(const Taps& taps, int64_t first, int64_t count, const uint8_t* tables, int64_t far,
@@ -64,6 +65,7 @@ inline void find_leads(const Taps& taps, int64_t first, int64_t count, const uin
     const Addresses places = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t tile_step = taps.count() * kTileTables;
     leads.count = 0;
+    leads.pixels = count;
     for (int64_t tap = 0; tap < taps.count(); ++tap) {
         const uint8_t** of_tap = leads.of_tiles + tap * kTileTables;
         int64_t pixel = 0;
@@ -82,31 +84,26 @@ inline void find_leads(const Taps& taps, int64_t first, int64_t count, const uin
                 }
             }
         };
-        taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t distance, int64_t pixels) {
+        taps.for_stretches(tap, first, count, [&](int64_t offset, int64_t, int64_t pixels) {
             const bool there = offset != kNowhere;
             if (there) {
                 leads.runs[leads.count++] = {static_cast<int32_t>(pixel), static_cast<int32_t>(offset - far),
-                                             static_cast<int32_t>(distance), static_cast<int32_t>(pixels)};
+                                             static_cast<int32_t>(pixels)};
             }
-            fill(there ? tables + (offset - far) * pixel_bytes : zeros, there ? distance * pixel_bytes : 0,
-                 pixel + pixels);
+            fill(there ? tables + (offset - far) * pixel_bytes : zeros, there ? pixel_bytes : 0, pixel + pixels);
         });
         fill(zeros, 0, round_up(count, kTileTables));
     }
 }
 
-// What the sums of `count` pixels begin at: below 0, the magnitudes of the tables that they are led to.
-inline void find_starts(const Leads& leads, const int32_t* magnitudes, int64_t count, int32_t* starts) {
-    std::memset(starts, 0, count * sizeof *starts);
+// What the sums of a block's pixels begin at: below 0, the magnitudes of the tables that they are led to.
+inline void find_starts(const Leads& leads, const int32_t* magnitudes, int32_t* starts) {
+    std::memset(starts, 0, leads.pixels * sizeof *starts);
     for (int64_t i = 0; i < leads.count; ++i) {
         const Leads::Run run = leads.runs[i];
         int32_t* to = starts + run.near;
         const int32_t* from = magnitudes + run.far;
-        if (run.distance == 1) {
-            for (int64_t k = 0; k < run.pixels; ++k) to[k] -= from[k];
-        } else {
-            for (int64_t k = 0; k < run.pixels; ++k) to[k] -= from[k * run.distance];
-        }
+        for (int64_t k = 0; k < run.pixels; ++k) to[k] -= from[k];
     }
 }
 
@@ -158,11 +155,6 @@ class PixelBlocks {
     int64_t far_width_, images_, rows_, of_image_;
 };
 
-// Those that a thread has found, of a block of so many pixels.
-struct KnownLeads : Leads {
-    int64_t pixels;
-};
-
 // The gradient of the pixels that `taps` begin at.
 template <bool wide, class Result>
 void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weight, const Layer& layer,
@@ -176,7 +168,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
     const int64_t tile_step = taps.count() * kTileTables;
 
     constexpr auto kAny = Contents::kAny;
-    const Buffer zeros(1, pixel_bytes), known(threads, sizeof(KnownLeads)),
+    const Buffer zeros(1, pixel_bytes), known(threads, sizeof(Leads)),
         panel_words(threads, blocks * kColumns * sizeof(uint32_t), kAny), prepared(step, panel_bytes, kAny),
         all_tables(threads, pixel_blocks.most_far() * pixel_bytes, kAny),
         all_magnitudes(threads, pixel_blocks.most_far() * sizeof(int32_t), kAny),
@@ -193,13 +185,12 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
             const auto pixels = pixel_blocks[index];
             uint8_t* tables = all_tables.part<uint8_t>(thread);
             int32_t *magnitudes = all_magnitudes.part<int32_t>(thread), *starts = all_starts.part<int32_t>(thread);
-            KnownLeads& leads = *known.part<KnownLeads>(thread);
+            Leads& leads = *known.part<Leads>(thread);  // of the block before, as which this one may be
             if (leads.pixels != pixels.count || !pixel_blocks.are_alike()) {
                 leads.of_tiles = all_tiles.part<const uint8_t*>(thread);
                 leads.runs = all_runs.part<Leads::Run>(thread);
                 find_leads(taps, pixels.first, pixels.count, tables, pixels.far, pixel_bytes, zeros.part<uint8_t>(0),
                            leads);
-                leads.pixels = pixels.count;
             }
             alignas(64) int32_t sums[kStorePixels * kColumns];
             for (int64_t panel = first_panel, tables_of = -1; panel < end_panel; ++panel) {
@@ -208,7 +199,7 @@ void backward_input_by(const Taps& taps, const int8_t* grad, const uint8_t* weig
                     make_pixel_tables<wide>(grad + pixels.far * layer.outputs + group * layer.group_outputs,
                                             layer.outputs, pixels.far_count, layer.group_outputs, pixel_bytes, tables,
                                             magnitudes);
-                    find_starts(leads, magnitudes, pixels.count, starts);
+                    find_starts(leads, magnitudes, starts);
                 }
                 tables_of = group;
                 const int64_t channels = layer.panel_channels(channel_panel);

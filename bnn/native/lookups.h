@@ -19,7 +19,8 @@ constexpr int64_t kPanelStep = 2 * kIndexBytes;  // of the kColumns columns of a
 constexpr int kTileTables = 8;        // whose sums registers hold
 constexpr int kOneTable = 63;         // the largest magnitude of which the sum of four is a byte
 
-// Where a table's sums are found among the magnitudes of 32 bytes above 0 and of those below: first those of pairs, then those of two pairs.
+// Where a table's sums are found among the magnitudes of 32 bytes above 0 and of those below: first those of pairs, then
+// those of two pairs.
 struct TablePlaces {
     constexpr TablePlaces() {
         for (int i = 0; i < 64; ++i) {
@@ -108,8 +109,8 @@ inline void add_found(Vector& sums, Vector indices, Vector table, Vector factors
     asm("vpermb %3, %2, %1\n\tvpdpbusd %4, %1, %0" : "+v"(sums), "=&v"(found) : "v"(indices), "v"(table), "v"(factors));
 }
 
-// Adds to sums[kTileTables][kColumns], of the first 16 * halves columns, twice what `indices`, a panel's, choose from the tables of each row:
-// `steps` of them begin `at` bytes behind tables[part][kTileTables].
+// Adds to sums[kTileTables][kColumns], of the first 16 * halves columns, twice what `indices`, a panel's, choose from the
+// tables of each row: `steps` of them begin `at` bytes behind tables[part][kTileTables].
 template <bool wide, int halves>
 [[gnu::noinline]] void add_lookups(const uint8_t* const* tables, int64_t at, int64_t parts, int64_t steps,
                                    const uint8_t* indices, int32_t* sums) {

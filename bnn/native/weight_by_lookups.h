@@ -128,9 +128,9 @@ class PixelWords {
 };
 
 // The sums of tasks of weight_tasks.h: of kTileTables outputs and the columns of a panel side by side; and behind those of all
-// outputs the magnitudes of each one's gradient, which are part of the excess. A pixel that a tap does not
-// lead to counts as if its bit were clear: the sum of what there is, less the sum of all, is twice the
-// rest of the excess. Where there are such pixels, these two lie behind those of the panels.
+// outputs the magnitudes of each one's gradient, which are part of the excess. A pixel that a tap does not lead to counts as
+// if its bit were clear: the sum of what there is, less the sum of all, is twice the rest of the excess. Where there are such
+// pixels, these two lie behind those of the panels.
 template <bool wide>
 class LookupSums {
    public:
