@@ -28,6 +28,10 @@ def random_bits(rows: int, n: int, seed: int) -> Tensor:
     return pack(torch.rand(rows, n, generator=generator(seed)) < 0.5)
 
 
+def random_codes(planes: int, rows: int, n: int, seed: int) -> Tensor:
+    return torch.stack([random_bits(rows, n, seed + plane) for plane in range(planes)])
+
+
 def random_integers(*shape: int, seed: int, largest: int = 127) -> Tensor:
     return torch.randint(-largest, largest + 1, shape, dtype=torch.int8, generator=generator(seed))
 
