@@ -38,9 +38,11 @@ from bnn.weights import (
 Preset = Literal["standard", "edge", "edge-min", "edge-fast", "edge-signs"]
 
 # The most elements at a time of a layer's product, those of 43 images in BinaryNet's first layer, and of all products,
-# of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics.
+# of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics. Of a real convolution
+# of the images backward holds only the gradient: two bytes an element, where another layer takes five.
 _SLICE_ELEMENTS = 43 * 128 * 32 * 32
 _SLICE_TOTAL = 36_000_000
+_PART_OF_IMAGES = 2 / 5
 # However a batch is cut, slices of 3 leave none of 1, which has no batch statistics.
 _SMALLEST_SLICE = 3
 _NORM_RATE = 1e-2
@@ -331,7 +333,7 @@ def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Examples whose products are `_SLICE_ELEMENTS` in the layer that has most of them, or `_SLICE_TOTAL` together; at
     least `_SMALLEST_SLICE`."""
-    sizes = []
+    sizes: list[int] = []
 
     def measure(block: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         assert isinstance(block, BinaryBlock)
@@ -346,4 +348,6 @@ def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     for hook in hooks:
         hook.remove()
     largest, total = max(sizes, default=1), max(sum(sizes), 1)
+    if sizes and isinstance(blocks[0].product, nn.Conv2d):
+        largest = max(math.ceil(_PART_OF_IMAGES * sizes[0]), *sizes[1:], 1)
     return max(_SMALLEST_SLICE, min(_SLICE_ELEMENTS // largest, _SLICE_TOTAL // total))

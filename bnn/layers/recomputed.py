@@ -14,6 +14,7 @@ from bnn.layers import one_call, products
 from bnn.layers.plan import Plan, product_shape
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import clamped
+from bnn.ops.cpu.normed_conv import keeps_no_product
 from bnn.ops.geometry import Window
 from bnn.ops.memory import channels_last, converted, empty_channels_last
 from bnn.ops.pooling import choices_shape, pooled_shape
@@ -132,6 +133,10 @@ class Recomputed(torch.autograd.Function):
         needs = needs_x, needs_weight
         if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
             grad_x, grad_weight, of_parameters = made
+        elif _keeps_no_product(operand, weight, plan, needs):
+            grad_weight, of_parameters = _bnn.normed_conv2d_backward_weight(
+                *of_result, operand, weight, plan.window, *of_norm
+            )
         else:
             if plan.keeps_product:
                 shape = product_shape(operand.shape, weight.shape, plan.window)
@@ -161,6 +166,15 @@ class Recomputed(torch.autograd.Function):
             grad_x = grad_x.to(ctx.x_dtype)
         of_channels = (x if needed else None for x, needed in zip(of_parameters, needs_parameters, strict=True))
         return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, *[None] * 5
+
+
+def _keeps_no_product(x: Tensor, weight: Tensor, plan: Plan, needs: tuple[bool, bool]) -> bool:
+    """Whether a product of images, whose gradient is not needed, is formed again row by row."""
+    is_of_floats = not isinstance(x, BitTensor) and not isinstance(weight, BitTensor)
+    if not is_of_floats or plan.window is None or needs != (False, True):
+        return False
+    is_normed_alone = not (plan.keeps_product or plan.rectifies) and plan.pool is None
+    return is_normed_alone and plan.passes.are_of_whole_slices and keeps_no_product(x, weight, plan.window)
 
 
 def _integers(

@@ -169,23 +169,12 @@ void row_norm_gradients(const void* grad, const uint8_t* codes, const float* slo
     });
 }
 
-// Of the gradient of a norm, from its sums and the farthest values of each channel: terms[3][channels], the factors of
-// the gradient and of the product and the constants; a bound of its magnitude; of_parameters[3][channels], the gradients
-// of scale, gamma and beta.
-void norm_gradient_terms(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                         const float* moments, const float* scale, const float* gamma, double eps, float* terms,
-                         float* bound, float* of_parameters, int64_t rows, int64_t pixels, int64_t channels,
-                         int grad_dtype, int dtype, int threads) {
-    const Layout layout(rows, pixels, channels);
-    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
-    const OfPlace means(layout, moments);
-    const Buffer sum_buffer(1, 2 * channels * 8), size_buffer(1, 2 * channels * 4);
-    double* sums = sum_buffer.part<double>(0);
-    float* sizes = size_buffer.part<float>(0);
-    with_gradient_and_product(grad, by, planes, y, means.data(), grad_dtype, dtype, [&](const auto& visit) {
-        channel_sums<2, 2>(layout, sums, sizes, threads, visit);
-    });
-    const double count = static_cast<double>(rows * pixels);
+// Of the gradient of a norm, from the sums and sizes of its `count` values a channel: terms[3][channels], the factors of the
+// gradient and of the product and the constants; a bound of its magnitude; of_parameters[3][channels], the gradients of
+// scale, gamma and beta.
+inline void make_gradient_terms(const double* sums, const float* sizes, const float* moments, const float* scale,
+                                const float* gamma, double eps, double count, int64_t channels, float* terms,
+                                float* bound, float* of_parameters) {
     const float of_constant = static_cast<float>(1 / __builtin_sqrt(eps));  // 1 / deviation of a channel without variance
     *bound = 0;
     for (int64_t c = 0; c < channels; ++c) {
@@ -208,16 +197,36 @@ void norm_gradient_terms(const void* grad, const uint8_t* codes, const float* sl
     }
 }
 
-// Calls finish(element, vector of dL/dy, elements) for every vector; `of` holds [3][channels]: the factors of the gradient
-// and of the product, and the constants.
-template <class Finish>
-void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                      const float* of, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype, int dtype,
-                      int threads, const Finish& finish) {
+void norm_gradient_terms(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
+                         const float* moments, const float* scale, const float* gamma, double eps, float* terms,
+                         float* bound, float* of_parameters, int64_t rows, int64_t pixels, int64_t channels,
+                         int grad_dtype, int dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
-    const OfPlace of_grads(layout, of), of_products(layout, of + channels), constants(layout, of + 2 * channels);
-    const float *of_grad = of_grads.data(), *of_product = of_products.data(), *constant = constants.data();
+    const OfPlace means(layout, moments);
+    const Buffer sum_buffer(1, 2 * channels * 8), size_buffer(1, 2 * channels * 4);
+    double* sums = sum_buffer.part<double>(0);
+    float* sizes = size_buffer.part<float>(0);
+    with_gradient_and_product(grad, by, planes, y, means.data(), grad_dtype, dtype, [&](const auto& visit) {
+        channel_sums<2, 2>(layout, sums, sizes, threads, visit);
+    });
+    make_gradient_terms(sums, sizes, moments, scale, gamma, eps, static_cast<double>(rows * pixels), channels, terms,
+                        bound, of_parameters);
+}
+
+// The factors of the gradient and of the product and the constants, [3][channels], of the places of a period.
+struct NormGradientTerms {
+    NormGradientTerms(const Layout& layout, const float* of)
+        : grads(layout, of), products(layout, of + layout.channels), constants(layout, of + 2 * layout.channels) {}
+
+    OfPlace grads, products, constants;
+};
+
+// Calls finish(element, vector of dL/dy, elements) for every vector.
+template <class Finish>
+void norm_gradient_of(const void* grad, const Slopes& by, int planes, const void* y, const NormGradientTerms& of,
+                      const Layout& layout, int grad_dtype, int dtype, int threads, const Finish& finish) {
+    const float *of_grad = of.grads.data(), *of_product = of.products.data(), *constant = of.constants.data();
     with_stream(grad_dtype, [&](auto grad_type) {
         with_product(dtype, [&](auto type) {
             with_planes(planes, [&](auto plane_count) {
@@ -240,7 +249,9 @@ void norm_gradient_of(const void* grad, const uint8_t* codes, const float* slope
 void norm_gradient(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
                    const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
                    int dtype, int threads) {
-    norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
+    const Layout layout(rows, pixels, channels);
+    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
+    norm_gradient_of(grad, by, planes, y, NormGradientTerms(layout, of), layout, grad_dtype, dtype, threads,
                      [=](int64_t element, Wide value, int64_t count) { store_wide(out + element, value, count); });
 }
 
@@ -263,7 +274,9 @@ bool norm_gradient_integers(const void* grad, const uint8_t* codes, const float*
     const float inverse = is_normal ? 1 / step : 0;
     *scale = is_normal ? step : 0;
     const int64_t first = first_row * pixels * channels;
-    norm_gradient_of(grad, codes, slopes, planes, y, of, rows, pixels, channels, grad_dtype, dtype, threads,
+    const Layout layout(rows, pixels, channels);
+    const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
+    norm_gradient_of(grad, by, planes, y, NormGradientTerms(layout, of), layout, grad_dtype, dtype, threads,
                      [=](int64_t element, Wide value, int64_t count) {
                          const auto index = static_cast<uint32_t>(first + element);
                          store_wide(out + element, round_at_random(value * inverse, most, key, index), count);

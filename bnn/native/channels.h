@@ -86,27 +86,50 @@ inline void raise_to_places(const Layout& layout, const int32_t* by_place, int32
     }
 }
 
-// Sums over all pixels of kSums values, sums[kSums][channels], and the largest magnitudes of kSizes more,
-// sizes[kSizes][channels].
+// Sums over all pixels of kSums values and the largest magnitudes of kSizes more, task by task.
+template <int kSums, int kSizes>
+class ChannelSums {
+   public:
+    ChannelSums(const Layout& layout, int threads)
+        : layout_(layout),
+          threads_(threads),
+          of_tasks_(layout.tasks, kSums * layout.channels * 8),
+          of_places_(threads, kSums * layout.period * 8),
+          size_parts_(threads, kSizes * layout.period * 4) {}
+
+    template <class Visit>
+    void add(int64_t task, int thread, const Visit& visit) const {
+        double* by_place = of_places_.part<double>(thread);
+        std::memset(by_place, 0, kSums * layout_.period * 8);
+        visit_task<kSums, kSizes>(layout_, task, by_place, size_parts_.part<int32_t>(thread), visit);
+        add_places<kSums>(layout_, by_place, of_tasks_.part<double>(task));
+    }
+
+    // Of all tasks, in their order: sums[kSums][channels] and sizes[kSizes][channels].
+    void store(double* sums, float* sizes) const {
+        const int64_t count = kSums * layout_.channels;
+        std::memset(sums, 0, count * 8);
+        for (int64_t task = 0; task < layout_.tasks; ++task) {
+            for (int64_t i = 0; i < count; ++i) sums[i] += of_tasks_.part<double>(task)[i];
+        }
+        const Buffer largest(1, kSizes * layout_.channels * 4);
+        for (int thread = 0; thread < threads_; ++thread) {
+            raise_to_places<kSizes>(layout_, size_parts_.part<int32_t>(thread), largest.part<int32_t>(0));
+        }
+        if (kSizes) std::memcpy(sizes, largest.part<float>(0), kSizes * layout_.channels * 4);
+    }
+
+   private:
+    const Layout& layout_;
+    int threads_;
+    Buffer of_tasks_, of_places_, size_parts_;
+};
+
 template <int kSums, int kSizes, class Visit>
 void channel_sums(const Layout& layout, double* sums, float* sizes, int threads, const Visit& visit) {
-    const int64_t count = kSums * layout.channels;
-    const Buffer of_tasks(layout.tasks, count * 8), of_places(threads, kSums * layout.period * 8);
-    const Buffer size_parts(threads, kSizes * layout.period * 4), largest(1, kSizes * layout.channels * 4);
-    parallel_for(layout.tasks, threads, [&](int64_t task, int thread) {
-        double* by_place = of_places.part<double>(thread);
-        std::memset(by_place, 0, kSums * layout.period * 8);
-        visit_task<kSums, kSizes>(layout, task, by_place, size_parts.part<int32_t>(thread), visit);
-        add_places<kSums>(layout, by_place, of_tasks.part<double>(task));
-    });
-    std::memset(sums, 0, count * 8);
-    for (int64_t task = 0; task < layout.tasks; ++task) {
-        for (int64_t i = 0; i < count; ++i) sums[i] += of_tasks.part<double>(task)[i];
-    }
-    for (int thread = 0; thread < threads; ++thread) {
-        raise_to_places<kSizes>(layout, size_parts.part<int32_t>(thread), largest.part<int32_t>(0));
-    }
-    if (kSizes) std::memcpy(sizes, largest.part<float>(0), kSizes * layout.channels * 4);
+    const ChannelSums<kSums, kSizes> of_channels(layout, threads);
+    parallel_for(layout.tasks, threads, [&](int64_t task, int thread) { of_channels.add(task, thread, visit); });
+    of_channels.store(sums, sizes);
 }
 
 // The same of each row: sums[rows][kSums][channels] and sizes[rows][kSizes][channels], which are clear; `layout` has a task

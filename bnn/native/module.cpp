@@ -58,7 +58,9 @@ std::vector<std::pair<std::string, const bnn::Kernels*>> available() {
     }
 #endif
 #ifdef BNN_BUILD_AVX2
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) found.emplace_back("avx2", &bnn::avx2::kernels);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma")) {
+        found.emplace_back("avx2", &bnn::avx2::kernels);
+    }
 #endif
 #ifdef BNN_BUILD_NEON_DOT
     if (has_dot_products()) found.emplace_back("neon-dot", &bnn::neon_dot::kernels);

@@ -1,50 +1,36 @@
 // Products of a real image and packed weights, as in a network's first layer, and the gradient of their weights.
-// Sums of a pixel are formed in float32, in the order of (kernel height, kernel width, channels).
+// Sums of a pixel are formed in float32 by fused multiply-adds, in the order of (kernel height, kernel width, channels).
 #pragma once
 
-#include "octet.h"
+#include "fused.h"
+#include "wide.h"
 #include "window.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int64_t kVectorLanes = 16, kRealTaps = 8;
-#elif defined(__AVX2__)
-constexpr int64_t kVectorLanes = 8, kRealTaps = 4;
-#elif defined(__aarch64__)
-constexpr int64_t kVectorLanes = 4, kRealTaps = 8;
+// Sums of a tile, as many as leave registers for its operands.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRealSums = 24, kMostVectors = 4;
 #else
-constexpr int64_t kVectorLanes = 4, kRealTaps = 4;
+constexpr int kRealSums = 12, kMostVectors = 2;
 #endif
+constexpr int kMostPixels = 12, kLastPixels = 4;  // of a tile of the product, and of the last of a row
 
-// A register: GCC takes wider vectors through memory.
-typedef float RealLanes __attribute__((vector_size(kVectorLanes * sizeof(float))));
-
-constexpr int64_t kRealOutputs = 2 * kVectorLanes;  // of a tile
-constexpr int64_t kRealPixels = 4;                  // of a tile of the product, as kRealTaps values of a patch of one of the gradient
 constexpr int64_t kGradientParts = 16;  // of the batch, summed one after the other: whatever the threads, one result
-
-inline RealLanes load_lanes(const float* from) {
-    RealLanes v;
-    std::memcpy(&v, from, sizeof v);
-    return v;
-}
-
-// In two roundings, as every instruction set has them.
-inline RealLanes add_product(RealLanes sum, RealLanes v, float value) { return sum + v * value; }
 
 struct RealConvolution {
     RealConvolution(const Window& window, int64_t outputs)
         : window(window),
           outputs(outputs),
-          lanes(round_up(outputs, kRealOutputs)),
+          vectors(outputs > 2 * kVectorLanes ? kMostVectors : outputs > kVectorLanes ? 2 : 1),
+          tile_outputs(vectors * kVectorLanes),
+          lanes(round_up(outputs, tile_outputs)),
           patch(window.kernel[0] * window.kernel[1] * window.channels),
-          stride(round_up(patch, kRealTaps)),
           row_pixels(window.out_size[1]),
           rows(window.images * window.out_size[0]),
           pixel_step(window.stride[1] * window.channels),
           band_row((window.size[1] + 2 * window.padding[1]) * window.channels),
-          places_(1, stride * sizeof(int64_t)) {
+          places_(1, (patch + kRealSums) * sizeof(int64_t)) {
         int64_t* place = places_.part<int64_t>(0);
         for (int64_t i = 0; i < window.kernel[0]; ++i) {
             for (int64_t j = 0; j < window.kernel[1]; ++j) {
@@ -55,12 +41,12 @@ struct RealConvolution {
         }
     }
 
-    // Where the values of a pixel's patch, `stride` of them, lie in a band, behind pixel_step of each pixel before; those past
-    // the taps anywhere in it.
+    // Where the values of a pixel's patch lie in a band, behind pixel_step of each pixel before; those past the patch, as
+    // many as a tile may have, anywhere in it.
     const int64_t* places() const { return places_.part<int64_t>(0); }
 
     // Room for a band, whose pixels are a whole number of tiles.
-    int64_t band_elements() const { return window.kernel[0] * band_row + kRealPixels * pixel_step; }
+    int64_t band_elements() const { return window.kernel[0] * band_row + kMostPixels * pixel_step; }
 
     // The padded rows of the image that lead to a row of output pixels, one of all images'. `band` is clear at first.
     void load_band(const float* x, int64_t out_row, float* band) const {
@@ -78,64 +64,115 @@ struct RealConvolution {
     }
 
     Window window;
-    int64_t outputs, lanes, patch, stride, row_pixels, rows, pixel_step, band_row;
+    int64_t outputs, vectors, tile_outputs, lanes, patch, row_pixels, rows, pixel_step, band_row;
 
    private:
     Buffer places_;
 };
 
-// `value(output, place in the patch)` gives the weights.
-template <class Value, class Float>
-void real_products(const float* x, const Value& value, Float* out, const RealConvolution& conv, int threads) {
-    // Of each tile's outputs together, which else would share few sets of a cache: [outputs of a tile], 0 past the outputs.
-    const Buffer weights(conv.lanes / kRealOutputs, conv.patch * kRealOutputs * 4);
-    for (int64_t o = 0; o < conv.outputs; ++o) {
-        float* panel = weights.part<float>(o / kRealOutputs) + o % kRealOutputs;
-        for (int64_t k = 0; k < conv.patch; ++k) panel[k * kRealOutputs] = value(o, k);
-    }
-    const int64_t pixels = round_up(conv.row_pixels, kRealPixels), patch = conv.patch, lanes = conv.lanes;
-    const int64_t step = conv.pixel_step, *places = conv.places();
-    const Buffer bands(threads, conv.band_elements() * 4), sum_parts(threads, pixels * lanes * 4);
-    parallel_for(conv.rows, threads, [&](int64_t row, int thread) {
-        float *band = bands.part<float>(thread), *sums = sum_parts.part<float>(thread);
-        conv.load_band(x, row, band);
-        for (int64_t o = 0; o < lanes; o += kRealOutputs) {
-            const float* panel = weights.part<float>(o / kRealOutputs);
-            for (int64_t i = 0; i < pixels; i += kRealPixels) {
-                RealLanes low[kRealPixels] = {}, high[kRealPixels] = {};
-                for (int64_t k = 0; k < patch; ++k) {
-                    const float *from = panel + k * kRealOutputs, *values = band + i * step + places[k];
-                    const RealLanes first = load_lanes(from), second = load_lanes(from + kVectorLanes);
+template <int kVectors>
+struct VectorCount {
+    static constexpr int value = kVectors;
+};
+
+// Calls run with the number of vectors of a tile's outputs as a constant.
+template <class Run>
+inline void with_vectors(int64_t vectors, const Run& run) {
+    vectors == 1 ? run(VectorCount<1>{}) : vectors == 2 ? run(VectorCount<2>{}) : run(VectorCount<kMostVectors>{});
+}
+
+// sums[kPixels][outputs of a tile] of neighbouring pixels, of a band from the first one on.
+template <int kVectors, int kPixels>
+inline void multiply_real_tile(const float* panel, const float* band, const RealConvolution& conv, float* sums) {
+    const int64_t patch = conv.patch, step = conv.pixel_step, *places = conv.places();
+    RealLanes lanes[kPixels][kVectors] = {};
+    for (int64_t k = 0; k < patch; ++k, panel += kVectors * kVectorLanes) {
+        const float* values = band + places[k];
+        RealLanes weights[kVectors];
 #pragma GCC unroll 4
-                    for (int64_t j = 0; j < kRealPixels; ++j) {
-                        low[j] = add_product(low[j], first, values[j * step]);
-                        high[j] = add_product(high[j], second, values[j * step]);
+        for (int v = 0; v < kVectors; ++v) weights[v] = load_lanes(panel + v * kVectorLanes);
+#pragma GCC unroll 12
+        for (int i = 0; i < kPixels; ++i) {
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) lanes[i][v] = add_product(lanes[i][v], weights[v], values[i * step]);
+        }
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < kPixels; ++i) {
+#pragma GCC unroll 4
+        for (int v = 0; v < kVectors; ++v) {
+            std::memcpy(sums + (i * kVectors + v) * kVectorLanes, &lanes[i][v], sizeof lanes[i][v]);
+        }
+    }
+}
+
+// Products of real images, row by row.
+class RealProducts {
+   public:
+    // `value(output, place in the patch)` gives the weights.
+    template <class Value>
+    RealProducts(const float* x, const RealConvolution& conv, const Value& value, int threads)
+        : x_(x),
+          conv_(conv),
+          panels_(conv.lanes / conv.tile_outputs, conv.patch * conv.tile_outputs * 4),
+          bands_(threads, conv.band_elements() * 4) {
+        const int64_t width = conv.tile_outputs;
+        for (int64_t o = 0; o < conv.outputs; ++o) {
+            float* panel = panels_.part<float>(o / width) + o % width;
+            for (int64_t k = 0; k < conv.patch; ++k) panel[k * width] = value(o, k);
+        }
+    }
+
+    // out[pixels][outputs] of one row of output pixels of all images'.
+    template <class Float>
+    void form(int64_t row, int thread, Float* out) const {
+        conv_.load_band(x_, row, bands_.part<float>(thread));
+        with_vectors(conv_.vectors, [&](auto vectors) { form_tiles<decltype(vectors)::value>(thread, out); });
+    }
+
+    // What `form` has read of the images last.
+    const float* band(int thread) const { return bands_.part<float>(thread); }
+
+   private:
+    template <int kVectors, class Float>
+    void form_tiles(int thread, Float* out) const {
+        constexpr int64_t kPixels = kRealSums / kVectors < kMostPixels ? kRealSums / kVectors : kMostPixels;
+        constexpr int64_t kWidth = kVectors * kVectorLanes;
+        float sums[kPixels * kWidth];
+        for (int64_t o = 0; o < conv_.outputs; o += kWidth) {
+            const float* panel = panels_.part<float>(o / kWidth);
+            for (int64_t i = 0; i < conv_.row_pixels; i += kPixels) {
+                const float* from = band(thread) + i * conv_.pixel_step;
+                const int64_t pixels = minimum(kPixels, conv_.row_pixels - i), outputs = minimum(kWidth, conv_.outputs - o);
+                pixels <= kLastPixels ? multiply_real_tile<kVectors, kLastPixels>(panel, from, conv_, sums)
+                                      : multiply_real_tile<kVectors, kPixels>(panel, from, conv_, sums);
+                for (int64_t j = 0; j < pixels; ++j) {
+                    for (int64_t c = 0; c < outputs; c += kWide) {
+                        const int64_t count = minimum(kWide, outputs - c);
+                        store_wide(out + (i + j) * conv_.outputs + o + c, load_wide(sums + j * kWidth + c, count), count);
                     }
                 }
-#pragma GCC unroll 4
-                for (int64_t j = 0; j < kRealPixels; ++j) {
-                    std::memcpy(sums + (i + j) * lanes + o, low + j, sizeof low[j]);
-                    std::memcpy(sums + (i + j) * lanes + o + kVectorLanes, high + j, sizeof high[j]);
-                }
             }
         }
-        for (int64_t i = 0; i < conv.row_pixels; ++i) {
-            Float* to = out + (row * conv.row_pixels + i) * conv.outputs;
-            for (int64_t o = 0; o < conv.outputs; o += 8) {
-                const int64_t count = minimum(8, conv.outputs - o);
-                store_octet(to + o, load_octet(sums + i * lanes + o, count), count);
-            }
-        }
-    });
-}
+    }
+
+    const float* x_;
+    const RealConvolution& conv_;
+    Buffer panels_;  // of each tile's outputs together: [patch][outputs of a tile], 0 past the outputs
+    Buffer bands_;
+};
 
 // `x` is channels last, `out` too, of float or float16.
 template <class Value>
 void real_products(const float* x, const Value& value, void* out, const Window& window, int64_t outputs, int dtype,
                    int threads) {
     const RealConvolution conv(window, outputs);
-    dtype == bnn::kFloat16 ? real_products(x, value, static_cast<Float16*>(out), conv, threads)
-                           : real_products(x, value, static_cast<float*>(out), conv, threads);
+    const RealProducts products(x, conv, value, threads);
+    parallel_for(conv.rows, threads, [&](int64_t row, int thread) {
+        const int64_t first = row * conv.row_pixels * outputs;
+        dtype == bnn::kFloat16 ? products.form(row, thread, static_cast<Float16*>(out) + first)
+                               : products.form(row, thread, static_cast<float*>(out) + first);
+    });
 }
 
 void real_conv2d(const float* x, const uint8_t* weight, void* out, const Window& window, int64_t outputs, int dtype,
@@ -159,57 +196,101 @@ inline void load_reals(float* to, const int8_t* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
-// Sums of grad * x for each output and value of its patch: out[outputs][patch].
+// Sums of grad * x for each output and value of its patch, row by row of output pixels. The parts of the batch are summed
+// one after the other.
+class RealWeightSums {
+   public:
+    RealWeightSums(const RealConvolution& conv, int threads)
+        : conv_(conv),
+          part_rows_(maximum(divide_up(conv.rows, kGradientParts), 1)),
+          parts_(divide_up(conv.rows, part_rows_)),
+          totals_(maximum(parts_, 1), (conv.patch + kRealSums) * conv.lanes * 4),
+          panels_(threads, conv.row_pixels * conv.tile_outputs * 4) {}
+
+    // Calls run(row, thread) for every row of output pixels, those of a part in their order.
+    template <class Run>
+    void for_rows(int threads, const Run& run) const {
+        parallel_for(parts_, threads, [&](int64_t part, int thread) {
+            for (int64_t row = part * part_rows_; row < minimum((part + 1) * part_rows_, conv_.rows); ++row) run(row, thread);
+        });
+    }
+
+    // Adds those of a row: grad[pixels][outputs], and the band that leads to it.
+    template <class Grad>
+    void add(int64_t row, int thread, const Grad* grad, const float* band) const {
+        with_vectors(conv_.vectors, [&](auto vectors) {
+            constexpr int kVectors = decltype(vectors)::value, kTaps = kRealSums / kVectors < 8 ? kRealSums / kVectors : 8;
+            constexpr int64_t kWidth = kVectors * kVectorLanes;
+            float *panel = panels_.part<float>(thread), *total = totals_.part<float>(row / part_rows_);
+            for (int64_t o = 0; o < conv_.lanes; o += kWidth) {
+                for (int64_t i = 0; i < conv_.row_pixels; ++i) {
+                    load_reals(panel + i * kWidth, grad + i * conv_.outputs + o, minimum(conv_.outputs - o, kWidth));
+                }
+                for (int64_t k = 0; k < conv_.patch; k += kTaps) {
+                    add_tile<kVectors, kTaps>(panel, band, conv_.places() + k, total + k * conv_.lanes + o);
+                }
+            }
+        });
+    }
+
+    // out[outputs][patch].
+    void store(float* out) const {
+        float* total = totals_.part<float>(0);
+        for (int64_t part = 1; part < parts_; ++part) {
+            const float* from = totals_.part<float>(part);
+            for (int64_t i = 0; i < conv_.patch * conv_.lanes; ++i) total[i] += from[i];
+        }
+        for (int64_t o = 0; o < conv_.outputs; ++o) {
+            float* to = out + o * conv_.patch;
+            for (int64_t k = 0; k < conv_.patch; ++k) to[k] = total[k * conv_.lanes + o] + 0.0f;  // never -0
+        }
+    }
+
+   private:
+    template <int kVectors, int kTaps>
+    void add_tile(const float* panel, const float* band, const int64_t* places, float* total) const {
+        const int64_t pixels = conv_.row_pixels, step = conv_.pixel_step;
+        RealLanes sums[kTaps][kVectors] = {};
+        const float* values[kTaps];
+        for (int j = 0; j < kTaps; ++j) values[j] = band + places[j];
+        for (int64_t i = 0; i < pixels; ++i, panel += kVectors * kVectorLanes) {
+            RealLanes grads[kVectors];
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) grads[v] = load_lanes(panel + v * kVectorLanes);
+#pragma GCC unroll 8
+            for (int j = 0; j < kTaps; ++j) {
+#pragma GCC unroll 4
+                for (int v = 0; v < kVectors; ++v) sums[j][v] = add_product(sums[j][v], grads[v], values[j][i * step]);
+            }
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < kTaps; ++j) {
+#pragma GCC unroll 4
+            for (int v = 0; v < kVectors; ++v) {
+                float* to = total + j * conv_.lanes + v * kVectorLanes;
+                sums[j][v] += load_lanes(to);
+                std::memcpy(to, &sums[j][v], sizeof sums[j][v]);
+            }
+        }
+    }
+
+    const RealConvolution& conv_;
+    int64_t part_rows_, parts_;
+    Buffer totals_;  // of each part: [patch][lanes]
+    Buffer panels_;  // of a row's gradient: [pixels][outputs of a tile], 0 past the outputs
+};
+
 template <class Grad>
 void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs, int threads) {
     const RealConvolution conv(window, outputs);
-    const int64_t part_rows = maximum(divide_up(conv.rows, kGradientParts), 1);
-    const int64_t parts = divide_up(conv.rows, part_rows), lanes = conv.lanes, step = conv.pixel_step;
-    const Buffer totals(maximum(parts, 1), conv.stride * lanes * 4), bands(threads, conv.band_elements() * 4),
-        grad_parts(threads, conv.row_pixels * lanes * 4);
-    parallel_for(parts, threads, [&](int64_t part, int thread) {
-        float *band = bands.part<float>(thread), *total = totals.part<float>(part);
-        float* grads = grad_parts.part<float>(thread);
-        for (int64_t row = part * part_rows; row < minimum((part + 1) * part_rows, conv.rows); ++row) {
-            conv.load_band(x, row, band);
-            for (int64_t o = 0; o < lanes; o += kRealOutputs) {
-                for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                    load_reals(grads + o * conv.row_pixels + i * kRealOutputs, grad + (row * conv.row_pixels + i) * outputs + o,
-                               minimum(outputs - o, kRealOutputs));
-                }
-                for (int64_t k = 0; k < conv.stride; k += kRealTaps) {
-                    RealLanes low[kRealTaps] = {}, high[kRealTaps] = {};
-                    const float* values[kRealTaps];
-                    for (int64_t j = 0; j < kRealTaps; ++j) values[j] = band + conv.places()[k + j];
-                    for (int64_t i = 0; i < conv.row_pixels; ++i) {
-                        const float* from = grads + o * conv.row_pixels + i * kRealOutputs;
-                        const RealLanes left = load_lanes(from), right = load_lanes(from + kVectorLanes);
-#pragma GCC unroll 8
-                        for (int64_t j = 0; j < kRealTaps; ++j) {
-                            low[j] = add_product(low[j], left, values[j][i * step]);
-                            high[j] = add_product(high[j], right, values[j][i * step]);
-                        }
-                    }
-#pragma GCC unroll 8
-                    for (int64_t j = 0; j < kRealTaps; ++j) {
-                        float* to = total + (k + j) * lanes + o;
-                        low[j] += load_lanes(to);
-                        high[j] += load_lanes(to + kVectorLanes);
-                        std::memcpy(to, low + j, sizeof low[j]);
-                        std::memcpy(to + kVectorLanes, high + j, sizeof high[j]);
-                    }
-                }
-            }
-        }
+    const RealWeightSums sums(conv, threads);
+    const Buffer bands(threads, conv.band_elements() * 4);
+    sums.for_rows(threads, [&](int64_t row, int thread) {
+        float* band = bands.part<float>(thread);
+        conv.load_band(x, row, band);
+        sums.add(row, thread, grad + row * conv.row_pixels * outputs, band);
     });
-    float* total = totals.part<float>(0);
-    for (int64_t part = 1; part < parts; ++part) {
-        const float* from = totals.part<float>(part);
-        for (int64_t i = 0; i < conv.patch * conv.lanes; ++i) total[i] += from[i];
-    }
-    for (int64_t o = 0; o < outputs; ++o) {
-        for (int64_t k = 0; k < conv.patch; ++k) out[o * conv.patch + k] = total[k * conv.lanes + o] + 0.0f;  // never -0
-    }
+    sums.store(out);
 }
 
 void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out, const Window& window, int64_t outputs,

@@ -2,7 +2,7 @@
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
 torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `averages`, `batch_norm`,
-`row_sums`, `norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one
+`normed_conv`, `row_sums`, `norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one
 kind of device; `bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the memory of
 large results.
 
@@ -13,6 +13,7 @@ from bnn.ops import (  # declares the operations and registers the CPU's kernels
     averages,
     batch_norm,
     cpu,
+    normed_conv,
     norms,
     packing,
     pooling,
@@ -35,6 +36,7 @@ __all__ = [
     "batch_norm",
     "cpu",
     "functions",
+    "normed_conv",
     "norms",
     "packed_bytes",
     "packing",

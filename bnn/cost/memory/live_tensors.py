@@ -38,7 +38,7 @@ _REUSES_MEMORY = {
     *(f"bnn::{name}" for name in ("norm_gradient", "norm_gradient_integers", "pass_slopes")),
     *(f"bnn::{kind}_backward_{of}" for kind in ("conv2d", "linear") for of in ("input", "input_slopes", "weight")),
     "bnn::conv2d_backward_weight_ternary",
-    "bnn::real_conv2d_backward_weight",
+    *(f"bnn::{of}_conv2d_backward_weight" for of in ("real", "normed")),
 }
 _READ_NUMBER = "aten::_local_scalar_dense"
 _BACKWARD = "aten::convolution_backward"

@@ -7,6 +7,7 @@ no result depends on the number of threads. Dtypes that the kernels do not have 
 from bnn.ops.cpu import (
     averages,
     batch_norm,
+    normed_conv,
     norms,
     packing,
     pooling,
@@ -22,6 +23,7 @@ __all__ = [
     "averages",
     "batch_norm",
     "instruction_set",
+    "normed_conv",
     "norms",
     "packing",
     "pooling",
