@@ -133,10 +133,10 @@ class Recomputed(torch.autograd.Function):
         needs = needs_x, needs_weight
         if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
             grad_x, grad_weight, of_parameters = made
-        elif _keeps_no_product(operand, weight, plan, needs):
-            grad_weight, of_parameters = _bnn.normed_conv2d_backward_weight(
-                *of_result, operand, weight, plan.window, *of_norm
-            )
+        elif _keeps_no_product(operand, weight, plan, needs, base):
+            of_product = operand, weight, plan.window, *of_norm
+            grad_x, grad_weight, of_parameters = _bnn.normed_conv2d_backward(*of_result, *of_product, needs_x)
+            grad_x = grad_x if needs_x else None
         else:
             if plan.keeps_product:
                 shape = product_shape(operand.shape, weight.shape, plan.window)
@@ -168,13 +168,14 @@ class Recomputed(torch.autograd.Function):
         return grad_x, grad_weight, *of_channels, passed if needs_shortcut else None, *[None] * 5
 
 
-def _keeps_no_product(x: Tensor, weight: Tensor, plan: Plan, needs: tuple[bool, bool]) -> bool:
-    """Whether a product of images, whose gradient is not needed, is formed again row by row."""
-    is_of_floats = not isinstance(x, BitTensor) and not isinstance(weight, BitTensor)
-    if not is_of_floats or plan.window is None or needs != (False, True):
+def _keeps_no_product(x: Tensor, weight: Tensor, plan: Plan, needs: tuple[bool, bool], base: Tensor | None) -> bool:
+    """Whether a product of real numbers is formed again row by row, and its gradients with it."""
+    needs_x, needs_weight = needs
+    if isinstance(x, BitTensor) or isinstance(weight, BitTensor) or plan.window is None or plan.pool is not None:
         return False
-    is_normed_alone = not (plan.keeps_product or plan.rectifies) and plan.pool is None
-    return is_normed_alone and plan.passes.are_of_whole_slices and keeps_no_product(x, weight, plan.window)
+    if plan.keeps_product or plan.rectifies or not plan.passes.are_of_whole_slices or not needs_weight:
+        return False
+    return base is None and keeps_no_product(x, weight, plan.window, with_input=needs_x)
 
 
 def _integers(

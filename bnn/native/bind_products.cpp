@@ -61,10 +61,10 @@ void bind_products(nb::module_& module) {
     module.def(
         "float_conv2d",
         [](const std::string& isa, int threads, uintptr_t x, uintptr_t weight, uintptr_t out, Shape shape,
-           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int dtype) {
-            kernels(isa).float_conv2d(pointer<const float>(x), pointer<const float>(weight), pointer<void>(out),
-                                      make_window(shape, kernel, stride, padding, dilation, out_size), outputs, dtype,
-                                      threads);
+           Pair kernel, Pair stride, Pair padding, Pair dilation, Pair out_size, int64_t outputs, int x_dtype, int dtype) {
+            kernels(isa).float_conv2d(pointer<const void>(x), pointer<const float>(weight), pointer<void>(out),
+                                      make_window(shape, kernel, stride, padding, dilation, out_size), outputs,
+                                      x_dtype, dtype, threads);
         },
         unlocked);
     module.def(
@@ -77,17 +77,17 @@ void bind_products(nb::module_& module) {
         },
         unlocked);
     module.def(
-        "normed_conv2d_backward_weight",
+        "normed_conv2d_backward",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
            uintptr_t x, uintptr_t weight, uintptr_t moments, uintptr_t scale, uintptr_t gamma, double eps,
-           uintptr_t out, uintptr_t of_parameters, Shape shape, Pair kernel, Pair stride, Pair padding, Pair dilation,
-           Pair out_size, int64_t outputs, int grad_dtype) {
-            kernels(isa).normed_conv2d_backward_weight(
+           uintptr_t of_x, uintptr_t of_weight, uintptr_t of_parameters, Shape shape, Pair kernel, Pair stride,
+           Pair padding, Pair dilation, Pair out_size, int64_t outputs, int grad_dtype, int x_dtype) {
+            kernels(isa).normed_conv2d_backward(
                 pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(), planes_of(slopes),
-                pointer<const float>(x), pointer<const float>(weight), pointer<const float>(moments),
-                pointer<const float>(scale), pointer<const float>(gamma), eps, pointer<float>(out),
-                pointer<float>(of_parameters), make_window(shape, kernel, stride, padding, dilation, out_size),
-                outputs, grad_dtype, threads);
+                pointer<const void>(x), pointer<const float>(weight), pointer<const float>(moments),
+                pointer<const float>(scale), pointer<const float>(gamma), eps, pointer<void>(of_x),
+                pointer<float>(of_weight), pointer<float>(of_parameters),
+                make_window(shape, kernel, stride, padding, dilation, out_size), outputs, grad_dtype, x_dtype, threads);
         },
         unlocked);
     module.def(

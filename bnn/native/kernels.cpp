@@ -22,7 +22,7 @@
 namespace bnn::BNN_ISA {
 
 const Kernels kernels = {pack, unpack, linear, conv2d, real_conv2d, real_conv2d_backward_weight,
-                         float_conv2d, float_conv2d_backward_weight, normed_conv2d_backward_weight,
+                         float_conv2d, float_conv2d_backward_weight, normed_conv2d_backward,
                          max_pool2d, max_pool2d_backward,
                          largest_magnitude, quantize_integers, conv2d_backward_input, conv2d_backward_weight,
                          conv2d_backward_weight_ternary, conv2d_backward_weight_sign,

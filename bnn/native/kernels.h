@@ -43,18 +43,19 @@ struct Kernels {
     // out[outputs][kernel height, kernel width, channels]: the gradient over the scale of `grad`.
     void (*real_conv2d_backward_weight)(const int8_t* grad, const float* x, float* out, const Window& window,
                                         int64_t outputs, int threads);
-    // The two for a real weight, of (kernel height, kernel width, channels) order, and a real gradient.
-    void (*float_conv2d)(const float* x, const float* weight, void* out, const Window& window, int64_t outputs,
-                         int dtype, int threads);
+    // The two for a real weight, of (kernel height, kernel width, channels) order, and a real gradient; `x` of float or
+    // bfloat16.
+    void (*float_conv2d)(const void* x, const float* weight, void* out, const Window& window, int64_t outputs,
+                         int x_dtype, int dtype, int threads);
     void (*float_conv2d_backward_weight)(const float* grad, const float* x, float* out, const Window& window,
                                          int64_t outputs, int threads);
-    // The latter, where a batch norm follows whose result has `grad`, by the product that is formed again: out as there, and
-    // of_parameters[3][outputs] of the norm as of norm_gradient_terms. `outputs` is a multiple of 8.
-    void (*normed_conv2d_backward_weight)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
-                                          const float* x, const float* weight, const float* moments,
-                                          const float* scale, const float* gamma, double eps, float* out,
-                                          float* of_parameters, const Window& window, int64_t outputs, int grad_dtype,
-                                          int threads);
+    // All gradients where a batch norm follows whose result has `grad`, by the product that is formed again: `of_x`, of x's
+    // dtype, where it is not null; of the weight, as above; of_parameters[3][outputs] of the norm, as of norm_gradient_terms.
+    // `outputs` is a multiple of 8; with `of_x` an output is of one pixel.
+    void (*normed_conv2d_backward)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
+                                   const void* x, const float* weight, const float* moments, const float* scale,
+                                   const float* gamma, double eps, void* of_x, float* of_weight, float* of_parameters,
+                                   const Window& window, int64_t outputs, int grad_dtype, int x_dtype, int threads);
     void (*max_pool2d)(const uint8_t* x, uint8_t* out, const Window& window, int threads);
     // `grad` and `out` are channels last; their floats have `itemsize` bytes, where 2 is bfloat16.
     void (*max_pool2d_backward)(const void* grad, const uint8_t* x, void* out, const Window& window, int itemsize,

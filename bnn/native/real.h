@@ -16,18 +16,35 @@ constexpr int kRealSums = 12, kMostVectors = 2;
 #endif
 constexpr int kMostPixels = 12, kLastPixels = 4;  // of a tile of the product, and of the last of a row
 
-constexpr int64_t kGradientParts = 16;  // of the batch, summed one after the other: whatever the threads, one result
+// Of the batch, summed one after the other: whatever the threads, one result. Fewer of large weights.
+constexpr int64_t kGradientParts = 16, kMostPartial = 1 << 20;
+constexpr int64_t kPixelRun = 128;  // of a convolution of pixels alone; kRunPixels is a multiple
 
+inline void load_reals(float* to, const float* from, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
+inline void load_reals(float* to, const BFloat16* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += kWide) {
+        store_wide(to + i, load_wide(from + i, minimum(kWide, count - i)), minimum(kWide, count - i));
+    }
+}
+inline void load_reals(float* to, const int8_t* from, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// What is worked off at a time is a row of output pixels; where each is of the input pixel at its place alone, so that the
+// convolution is a product of matrices, a run of up to kPixelRun of all images' pixels.
 struct RealConvolution {
     RealConvolution(const Window& window, int64_t outputs)
         : window(window),
+          is_of_pixels(window.kernel[0] * window.kernel[1] == 1 && window.stride[0] * window.stride[1] == 1 &&
+                       window.padding[0] + window.padding[1] == 0),
           outputs(outputs),
           vectors(outputs > 2 * kVectorLanes ? kMostVectors : outputs > kVectorLanes ? 2 : 1),
           tile_outputs(vectors * kVectorLanes),
           lanes(round_up(outputs, tile_outputs)),
           patch(window.kernel[0] * window.kernel[1] * window.channels),
-          row_pixels(window.out_size[1]),
-          rows(window.images * window.out_size[0]),
+          pixels(window.images * window.out_size[0] * window.out_size[1]),
+          row_pixels(is_of_pixels ? kPixelRun : maximum(window.out_size[1], 1)),
+          rows(divide_up(pixels, row_pixels)),
           pixel_step(window.stride[1] * window.channels),
           band_row((window.size[1] + 2 * window.padding[1]) * window.channels),
           places_(1, (patch + kRealSums) * sizeof(int64_t)) {
@@ -45,26 +62,41 @@ struct RealConvolution {
     // many as a tile may have, anywhere in it.
     const int64_t* places() const { return places_.part<int64_t>(0); }
 
+    // All but the last row have `row_pixels`.
+    int64_t pixels_of(int64_t row) const { return minimum(row_pixels, pixels - row * row_pixels); }
+
     // Room for a band, whose pixels are a whole number of tiles.
-    int64_t band_elements() const { return window.kernel[0] * band_row + kMostPixels * pixel_step; }
+    int64_t band_elements() const {
+        return (is_of_pixels ? kPixelRun * pixel_step : window.kernel[0] * band_row) + kMostPixels * pixel_step;
+    }
 
     // The padded rows of the image that lead to a row of output pixels, one of all images'. `band` is clear at first.
-    void load_band(const float* x, int64_t out_row, float* band) const {
+    template <class Real>
+    void load_band(const Real* x, int64_t out_row, float* band) const {
+        if (is_of_pixels) {
+            return load_reals(band, x + out_row * row_pixels * window.channels, pixels_of(out_row) * window.channels);
+        }
         const int64_t elements = window.size[1] * window.channels;
-        const float* image = x + out_row / window.out_size[0] * window.size[0] * elements;
+        const Real* image = x + out_row / window.out_size[0] * window.size[0] * elements;
         int64_t row = out_row % window.out_size[0] * window.stride[0] - window.padding[0];
         band += window.padding[1] * window.channels;
         for (int64_t i = 0; i < window.kernel[0]; ++i, row += window.dilation[0], band += band_row) {
             if (inside(row, window.size[0])) {
-                std::memcpy(band, image + row * elements, elements * sizeof(float));
+                load_reals(band, image + row * elements, elements);
             } else {
                 std::memset(band, 0, elements * sizeof(float));
             }
         }
     }
+    // `dtype`: of x, float or bfloat16.
+    void load_band(const void* x, int dtype, int64_t out_row, float* band) const {
+        dtype == bnn::kBFloat16 ? load_band(static_cast<const BFloat16*>(x), out_row, band)
+                                : load_band(static_cast<const float*>(x), out_row, band);
+    }
 
     Window window;
-    int64_t outputs, vectors, tile_outputs, lanes, patch, row_pixels, rows, pixel_step, band_row;
+    bool is_of_pixels;
+    int64_t outputs, vectors, tile_outputs, lanes, patch, pixels, row_pixels, rows, pixel_step, band_row;
 
    private:
     Buffer places_;
@@ -106,16 +138,13 @@ inline void multiply_real_tile(const float* panel, const float* band, const Real
     }
 }
 
-// Products of real images, row by row.
+// Products of real numbers, row by row.
 class RealProducts {
    public:
     // `value(output, place in the patch)` gives the weights.
     template <class Value>
-    RealProducts(const float* x, const RealConvolution& conv, const Value& value, int threads)
-        : x_(x),
-          conv_(conv),
-          panels_(conv.lanes / conv.tile_outputs, conv.patch * conv.tile_outputs * 4),
-          bands_(threads, conv.band_elements() * 4) {
+    RealProducts(const RealConvolution& conv, const Value& value)
+        : conv_(conv), panels_(conv.lanes / conv.tile_outputs, conv.patch * conv.tile_outputs * 4) {
         const int64_t width = conv.tile_outputs;
         for (int64_t o = 0; o < conv.outputs; ++o) {
             float* panel = panels_.part<float>(o / width) + o % width;
@@ -123,27 +152,23 @@ class RealProducts {
         }
     }
 
-    // out[pixels][outputs] of one row of output pixels of all images'.
+    // out[pixels][outputs] of the row that a band leads to.
     template <class Float>
-    void form(int64_t row, int thread, Float* out) const {
-        conv_.load_band(x_, row, bands_.part<float>(thread));
-        with_vectors(conv_.vectors, [&](auto vectors) { form_tiles<decltype(vectors)::value>(thread, out); });
+    void form(const float* band, int64_t pixels, Float* out) const {
+        with_vectors(conv_.vectors, [&](auto vectors) { form_tiles<decltype(vectors)::value>(band, pixels, out); });
     }
-
-    // What `form` has read of the images last.
-    const float* band(int thread) const { return bands_.part<float>(thread); }
 
    private:
     template <int kVectors, class Float>
-    void form_tiles(int thread, Float* out) const {
+    void form_tiles(const float* band, int64_t row_pixels, Float* out) const {
         constexpr int64_t kPixels = kRealSums / kVectors < kMostPixels ? kRealSums / kVectors : kMostPixels;
         constexpr int64_t kWidth = kVectors * kVectorLanes;
         float sums[kPixels * kWidth];
         for (int64_t o = 0; o < conv_.outputs; o += kWidth) {
             const float* panel = panels_.part<float>(o / kWidth);
-            for (int64_t i = 0; i < conv_.row_pixels; i += kPixels) {
-                const float* from = band(thread) + i * conv_.pixel_step;
-                const int64_t pixels = minimum(kPixels, conv_.row_pixels - i), outputs = minimum(kWidth, conv_.outputs - o);
+            for (int64_t i = 0; i < row_pixels; i += kPixels) {
+                const float* from = band + i * conv_.pixel_step;
+                const int64_t pixels = minimum(kPixels, row_pixels - i), outputs = minimum(kWidth, conv_.outputs - o);
                 pixels <= kLastPixels ? multiply_real_tile<kVectors, kLastPixels>(panel, from, conv_, sums)
                                       : multiply_real_tile<kVectors, kPixels>(panel, from, conv_, sums);
                 for (int64_t j = 0; j < pixels; ++j) {
@@ -156,22 +181,23 @@ class RealProducts {
         }
     }
 
-    const float* x_;
     const RealConvolution& conv_;
     Buffer panels_;  // of each tile's outputs together: [patch][outputs of a tile], 0 past the outputs
-    Buffer bands_;
 };
 
-// `x` is channels last, `out` too, of float or float16.
+// `x` is channels last, of float or bfloat16, `out` too, of float or float16.
 template <class Value>
-void real_products(const float* x, const Value& value, void* out, const Window& window, int64_t outputs, int dtype,
-                   int threads) {
+void real_products(const void* x, int x_dtype, const Value& value, void* out, const Window& window, int64_t outputs,
+                   int dtype, int threads) {
     const RealConvolution conv(window, outputs);
-    const RealProducts products(x, conv, value, threads);
+    const RealProducts products(conv, value);
+    const Buffer bands(threads, conv.band_elements() * 4);
     parallel_for(conv.rows, threads, [&](int64_t row, int thread) {
-        const int64_t first = row * conv.row_pixels * outputs;
-        dtype == bnn::kFloat16 ? products.form(row, thread, static_cast<Float16*>(out) + first)
-                               : products.form(row, thread, static_cast<float*>(out) + first);
+        float* band = bands.part<float>(thread);
+        conv.load_band(x, x_dtype, row, band);
+        const int64_t first = row * conv.row_pixels * outputs, pixels = conv.pixels_of(row);
+        dtype == bnn::kFloat16 ? products.form(band, pixels, static_cast<Float16*>(out) + first)
+                               : products.form(band, pixels, static_cast<float*>(out) + first);
     });
 }
 
@@ -181,19 +207,14 @@ void real_conv2d(const float* x, const uint8_t* weight, void* out, const Window&
     const auto sign = [=](int64_t output, int64_t place) {
         return weight[output * packed_bytes(patch) + place / 8] >> place % 8 & 1 ? 1.0f : -1.0f;
     };
-    real_products(x, sign, out, window, outputs, dtype, threads);
+    real_products(x, bnn::kFloat32, sign, out, window, outputs, dtype, threads);
 }
 
-void float_conv2d(const float* x, const float* weight, void* out, const Window& window, int64_t outputs, int dtype,
-                  int threads) {
+void float_conv2d(const void* x, const float* weight, void* out, const Window& window, int64_t outputs, int x_dtype,
+                  int dtype, int threads) {
     const int64_t patch = window.kernel[0] * window.kernel[1] * window.channels;
     const auto value = [=](int64_t output, int64_t place) { return weight[output * patch + place]; };
-    real_products(x, value, out, window, outputs, dtype, threads);
-}
-
-inline void load_reals(float* to, const float* from, int64_t count) { std::memcpy(to, from, count * sizeof(float)); }
-inline void load_reals(float* to, const int8_t* from, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+    real_products(x, x_dtype, value, out, window, outputs, dtype, threads);
 }
 
 // Sums of grad * x for each output and value of its patch, row by row of output pixels. The parts of the batch are summed
@@ -202,7 +223,7 @@ class RealWeightSums {
    public:
     RealWeightSums(const RealConvolution& conv, int threads)
         : conv_(conv),
-          part_rows_(maximum(divide_up(conv.rows, kGradientParts), 1)),
+          part_rows_(maximum(divide_up(conv.rows, parts_of(conv)), 1)),
           parts_(divide_up(conv.rows, part_rows_)),
           totals_(maximum(parts_, 1), (conv.patch + kRealSums) * conv.lanes * 4),
           panels_(threads, conv.row_pixels * conv.tile_outputs * 4) {}
@@ -221,13 +242,14 @@ class RealWeightSums {
         with_vectors(conv_.vectors, [&](auto vectors) {
             constexpr int kVectors = decltype(vectors)::value, kTaps = kRealSums / kVectors < 8 ? kRealSums / kVectors : 8;
             constexpr int64_t kWidth = kVectors * kVectorLanes;
+            const int64_t pixels = conv_.pixels_of(row);
             float *panel = panels_.part<float>(thread), *total = totals_.part<float>(row / part_rows_);
             for (int64_t o = 0; o < conv_.lanes; o += kWidth) {
-                for (int64_t i = 0; i < conv_.row_pixels; ++i) {
+                for (int64_t i = 0; i < pixels; ++i) {
                     load_reals(panel + i * kWidth, grad + i * conv_.outputs + o, minimum(conv_.outputs - o, kWidth));
                 }
                 for (int64_t k = 0; k < conv_.patch; k += kTaps) {
-                    add_tile<kVectors, kTaps>(panel, band, conv_.places() + k, total + k * conv_.lanes + o);
+                    add_tile<kVectors, kTaps>(panel, band, conv_.places() + k, pixels, total + k * conv_.lanes + o);
                 }
             }
         });
@@ -247,9 +269,13 @@ class RealWeightSums {
     }
 
    private:
+    static int64_t parts_of(const RealConvolution& conv) {
+        return maximum(1, minimum(kGradientParts, kMostPartial / (conv.patch * conv.lanes)));
+    }
+
     template <int kVectors, int kTaps>
-    void add_tile(const float* panel, const float* band, const int64_t* places, float* total) const {
-        const int64_t pixels = conv_.row_pixels, step = conv_.pixel_step;
+    void add_tile(const float* panel, const float* band, const int64_t* places, int64_t pixels, float* total) const {
+        const int64_t step = conv_.pixel_step;
         RealLanes sums[kTaps][kVectors] = {};
         const float* values[kTaps];
         for (int j = 0; j < kTaps; ++j) values[j] = band + places[j];

@@ -112,7 +112,7 @@ def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.
     """Convolution of real images and real weights; the padding is zero.
 
     Args:
-        x: float [N, C, H, W].
+        x: float [N, C, H, W], of the weight's dtype or a narrower one.
         weight: float [O, C / groups, kh, kw]; the products are formed in its dtype.
         window: of the convolution.
         dtype: of the result, to which it is rounded.

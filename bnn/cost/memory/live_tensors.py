@@ -38,7 +38,8 @@ _REUSES_MEMORY = {
     *(f"bnn::{name}" for name in ("norm_gradient", "norm_gradient_integers", "pass_slopes")),
     *(f"bnn::{kind}_backward_{of}" for kind in ("conv2d", "linear") for of in ("input", "input_slopes", "weight")),
     "bnn::conv2d_backward_weight_ternary",
-    *(f"bnn::{of}_conv2d_backward_weight" for of in ("real", "normed")),
+    "bnn::real_conv2d_backward_weight",
+    "bnn::normed_conv2d_backward",
 }
 _READ_NUMBER = "aten::_local_scalar_dense"
 _BACKWARD = "aten::convolution_backward"

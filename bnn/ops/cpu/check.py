@@ -95,7 +95,7 @@ def product_calls() -> dict[str, Arguments]:
         ),
         "real_conv2d": (image, some_bits(_OUTPUTS, 24), out, *reals, _OUTPUTS, 0),
         "real_conv2d_backward_weight": (q, image, of_kernel, *reals, _OUTPUTS),
-        "float_conv2d": (image, kernel, out, *reals, _OUTPUTS, 0),
+        "float_conv2d": (image, kernel, out, *reals, _OUTPUTS, 0, 0),
         "float_conv2d_backward_weight": (q.float(), image, of_kernel, *reals, _OUTPUTS),
     }
 

@@ -13,9 +13,10 @@ from bnn.ops.geometry import Window
 from bnn.ops.memory import channels_last, empty_channels_last
 from bnn.ops.products import check_exact
 
+_INPUT_DTYPES = (torch.float32, torch.bfloat16)
 _RESULT_DTYPES = (torch.float32, torch.float16)
 _MOST_FLOAT_WEIGHTS = 1 << 14
-_MOST_OF_PIXELS = 1 << 12
+_MOST_OF_PIXELS = 1 << 18
 
 
 @kernel
@@ -70,14 +71,15 @@ def sums_pixels_alone(x: Tensor, window: Sequence[int]) -> bool:
 def float_conv2d(x: Tensor, weight: Tensor, window: Sequence[int], dtype: torch.dtype) -> Tensor:
     if (
         not sums_floats(weight.shape, Window(*window))
-        or any(of.dtype is not torch.float32 for of in (x, weight))
+        or x.dtype not in _INPUT_DTYPES
+        or weight.dtype is not torch.float32
         or dtype not in _RESULT_DTYPES
     ):
         return specification.float_conv2d(x, weight, window, dtype)
     shape, geometry = convolution(x.shape, weight.shape, window)
     out = empty_channels_last(shape, dtype)
     operands = (channels_last(x), channels_last(weight))
-    call("float_conv2d", *operands, out, *geometry, shape[1], DTYPE_CODES[dtype])
+    call("float_conv2d", *operands, out, *geometry, shape[1], DTYPE_CODES[x.dtype], DTYPE_CODES[dtype])
     return out
 
 
