@@ -41,7 +41,7 @@ Preset = Literal["standard", "edge", "edge-min", "edge-fast", "edge-signs"]
 # of which bits are kept. A batch of a smaller network is not cut, for the sake of its statistics. Of a real convolution
 # of the images backward holds only the gradient: two bytes an element, where another layer takes five.
 _SLICE_ELEMENTS = 43 * 128 * 32 * 32
-_SLICE_TOTAL = 36_000_000
+_SLICE_TOTAL = 40_000_000
 _PART_OF_IMAGES = 2 / 5
 # However a batch is cut, slices of 3 leave none of 1, which has no batch statistics.
 _SMALLEST_SLICE = 3

@@ -1,6 +1,10 @@
 """Images turned by 180 degrees."""
 
+import torch
 from torch import Tensor, nn
+
+from bnn.ops.memory import empty_channels_last
+from bnn.ops.products import part_images
 
 
 class HalfTurn(nn.Module):
@@ -12,5 +16,10 @@ class HalfTurn(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., H, W] to the same shape."""
-        return x.flip(-2, -1)
+        """[..., H, W] to the same shape; of images [N, C, H, W] the channels lie last, as convolutions take them."""
+        if x.dim() != 4 or x.requires_grad:
+            return x.flip(-2, -1)
+        turned, images = empty_channels_last(x.shape, x.dtype, x.device), part_images(x[:1].numel())
+        for part, of_part in zip(torch.split(x, images), torch.split(turned, images), strict=True):
+            of_part.copy_(part.flip(-2, -1))
+        return turned

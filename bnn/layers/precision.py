@@ -9,6 +9,7 @@ from torch import nn
 
 from bnn.layers.base import BinaryLayer
 from bnn.layers.block import BinaryBlock
+from bnn.layers.narrow_norm import narrow_norm
 from bnn.weights import WeightStore
 
 Precision = Literal["float32", "bfloat16"]
@@ -29,7 +30,7 @@ def products_of(precision: Precision, device: torch.device) -> Iterator[None]:
 def widen_inputs(model: nn.Module) -> None:
     """Lets real layers outside of blocks take what blocks that recompute hand on in bfloat16.
 
-    Torch's norms of images take it as it is, with statistics of float32, and hand bfloat16 on.
+    Norms of images take it as it is, with statistics of float32, and hand bfloat16 on (`bnn.layers.narrow_norm`).
     """
     inside = {part for block in model.modules() if isinstance(block, BinaryBlock) for part in block.modules()}
     for module in model.modules():
@@ -37,6 +38,8 @@ def widen_inputs(model: nn.Module) -> None:
         if module not in inside and parameters and not isinstance(module, BinaryLayer | WeightStore):
             is_norm = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
             module.register_forward_pre_hook(_widened_for_norm if is_norm else _widened)
+            if is_norm:
+                narrow_norm(module)
 
 
 def _widened(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:

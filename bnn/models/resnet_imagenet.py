@@ -187,7 +187,13 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] to [N, channels, H', W']."""
-        out: Tensor = self.block(x, x if self.shortcut is None else self.shortcut(x))
+        if isinstance(self.shortcut, nn.Sequential):
+            pool, real = self.shortcut
+            pooled, x = pool(x, with_input=True)
+            shortcut = real(pooled)
+        else:
+            shortcut = x if self.shortcut is None else self.shortcut(x)
+        out: Tensor = self.block(x, shortcut)
         return out
 
 

@@ -6,10 +6,10 @@
 
 namespace {
 
-// Calls run with a value of the type of a product's dtype: float or float16.
+// Calls run with a value of the type of what enters a norm: float or float16 of a product, float or bfloat16 of others.
 template <class Run>
 void with_product(int dtype, const Run& run) {
-    dtype == bnn::kFloat16 ? run(Float16{}) : run(float{});
+    dtype == bnn::kFloat16 ? run(Float16{}) : dtype == bnn::kBFloat16 ? run(BFloat16{}) : run(float{});
 }
 
 // Calls run with a value of the type of what flows between layers: float or bfloat16.
@@ -247,12 +247,15 @@ void norm_gradient_of(const void* grad, const Slopes& by, int planes, const void
 }
 
 void norm_gradient(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                   const float* of, float* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
-                   int dtype, int threads) {
+                   const float* of, void* out, int64_t rows, int64_t pixels, int64_t channels, int grad_dtype,
+                   int dtype, int out_dtype, int threads) {
     const Layout layout(rows, pixels, channels);
     const Slopes by = make_slopes(codes, slopes, planes, rows, pixels * channels);
-    norm_gradient_of(grad, by, planes, y, NormGradientTerms(layout, of), layout, grad_dtype, dtype, threads,
-                     [=](int64_t element, Wide value, int64_t count) { store_wide(out + element, value, count); });
+    with_stream(out_dtype, [&](auto of_out) {
+        auto* const to = static_cast<decltype(of_out)*>(out);
+        norm_gradient_of(grad, by, planes, y, NormGradientTerms(layout, of), layout, grad_dtype, dtype, threads,
+                         [=](int64_t element, Wide value, int64_t count) { store_wide(to + element, value, count); });
+    });
 }
 
 // Whole numbers within ±largest that are `v` on average; see bnn/ops/rounding.py.

@@ -113,10 +113,11 @@ void bind_norms(nb::module_& module) {
         "norm_gradient",
         [](const std::string& isa, int threads, uintptr_t grad, uintptr_t codes, const std::vector<float>& slopes,
            uintptr_t y, uintptr_t terms, uintptr_t out, int64_t rows, int64_t pixels, int64_t channels,
-           int grad_dtype, int dtype) {
+           int grad_dtype, int dtype, int out_dtype) {
             kernels(isa).norm_gradient(pointer<const void>(grad), pointer<const uint8_t>(codes), slopes.data(),
                                        planes_of(slopes), pointer<const void>(y), pointer<const float>(terms),
-                                       pointer<float>(out), rows, pixels, channels, grad_dtype, dtype, threads);
+                                       pointer<void>(out), rows, pixels, channels, grad_dtype, dtype, out_dtype,
+                                       threads);
         },
         unlocked);
     module.def(

@@ -122,8 +122,8 @@ struct Kernels {
     void (*adam_by_values)(void* weight, void* mean, void* root, const float* gradient, int64_t rows, int64_t n,
                            float mean_part, float beta2, float square_part, float rate, float eps, float beyond,
                            uint32_t key, int threads);
-    // The passes of a batch norm, of [rows][pixels][channels]; see bnn/ops/batch_norm.py. A product's `dtype` is float or
-    // float16, that of other floats is float or bfloat16. Codes are [planes][rows] of packed bits.
+    // The passes of a batch norm, of [rows][pixels][channels]; see bnn/ops/batch_norm.py. What enters the norm has `dtype`, float,
+    // float16 or bfloat16; other floats are float or bfloat16. Codes are [planes][rows] of packed bits.
     // moments[2][channels] and affine[2][channels] of a batch; the running statistics take it in. `scale`, `gamma` and
     // `beta` may be null.
     void (*batch_statistics)(const void* y, const float* scale, const float* gamma, const float* beta, double eps,
@@ -152,8 +152,8 @@ struct Kernels {
                                int64_t channels, int grad_dtype, int dtype, int threads);
     // `terms`: [3][channels], the factors of the gradient and of the product, and the constants.
     void (*norm_gradient)(const void* grad, const uint8_t* codes, const float* slopes, int planes, const void* y,
-                          const float* terms, float* out, int64_t rows, int64_t pixels, int64_t channels,
-                          int grad_dtype, int dtype, int threads);
+                          const float* terms, void* out, int64_t rows, int64_t pixels, int64_t channels,
+                          int grad_dtype, int dtype, int out_dtype, int threads);
     // Returns whether `bound` is finite; only then `out` and `scale` are written. Random bits are those of the elements from
     // row `first_row` on.
     bool (*norm_gradient_integers)(const void* grad, const uint8_t* codes, const float* slopes, int planes,

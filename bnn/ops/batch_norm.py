@@ -43,7 +43,7 @@ def batch_statistics(
     Sums of whole numbers, such as the products of bits, are exact, and so the same in any order.
 
     Args:
-        y: float32 or float16, two values a channel.
+        y: float32, float16 or bfloat16, two values a channel.
         scale: of each channel, or None for 1.
         gamma: factor behind the norm, or None for 1.
         beta: offset behind the norm, or None for 0.
@@ -219,7 +219,7 @@ def norm_gradient_terms(
         grad: of the norm's result, float32 or bfloat16, of `y`'s shape.
         codes: of 0, 1 or 2 planes.
         slopes: of each code: 1, 2 or 4.
-        y: float32 or float16.
+        y: float32, float16 or bfloat16.
         moments: float32 [2, C] of `batch_statistics`.
         scale: float32 [C], or None for 1.
         gamma: float32 [C], or None for 1.
@@ -264,11 +264,18 @@ def gradient_terms_of(
 
 
 @operation(
-    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor terms) -> Tensor",
-    shape=lambda grad, codes, slopes, y, terms: empty_like_last(y, torch.float32),
+    "(Tensor grad, Tensor codes, float[] slopes, Tensor y, Tensor terms, ScalarType dtype=float) -> Tensor",
+    shape=lambda grad, codes, slopes, y, terms, dtype=torch.float32: empty_like_last(y, dtype),
 )
-def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
-    """dL/dy of `norm_gradient_terms`, of_grad g + (of_y y + constant), float32 of `y`'s shape, in (N, ..., C) order.
+def norm_gradient(
+    grad: Tensor,
+    codes: Tensor,
+    slopes: Sequence[float],
+    y: Tensor,
+    terms: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """dL/dy of `norm_gradient_terms`, of_grad g + (of_y y + constant), of `y`'s shape, in (N, ..., C) order.
 
     Args:
         grad: as there, as are the three arguments that follow.
@@ -276,8 +283,9 @@ def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tenso
         slopes: of the codes.
         y: the product.
         terms: float32 [3, C]: of_grad, of_y and constant.
+        dtype: of the result, to which it is rounded: float32 or bfloat16.
     """
-    return _norm_gradient(grad, codes, slopes, y, terms).contiguous().movedim(-1, 1)
+    return _norm_gradient(grad, codes, slopes, y, terms).to(dtype).contiguous().movedim(-1, 1)
 
 
 @operation(

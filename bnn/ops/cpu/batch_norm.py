@@ -24,9 +24,8 @@ from bnn.ops.packing import nan_error, packed_bytes
 from bnn.ops.rounding import check_finite, check_largest
 from bnn.random.lowbias32 import hash_key
 
-PRODUCTS = (torch.float32, torch.float16)
 STREAMS = (torch.float32, torch.bfloat16)
-FLOATS = (*PRODUCTS, torch.bfloat16)
+FLOATS = (*STREAMS, torch.float16)
 
 
 @kernel
@@ -41,7 +40,7 @@ def batch_statistics(
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
     running = (running_mean, running_var)
-    if not has_kernel(y, PRODUCTS) or any(x.dtype is not torch.float32 or not x.is_contiguous() for x in running):
+    if not has_kernel(y, FLOATS) or any(x.dtype is not torch.float32 or not x.is_contiguous() for x in running):
         return specification.batch_statistics(y, scale, gamma, beta, eps, *running, momentum)
     channels = y.shape[1]
     of_norm = (
@@ -68,7 +67,7 @@ def batch_statistics(
 @kernel
 def norm_clamp_(y: Tensor, factor: Tensor, offset: Tensor, shortcut: Tensor | None, low: float, high: float) -> Tensor:
     check_place(y)
-    if not has_kernel(y, PRODUCTS) or (shortcut is not None and shortcut.dtype not in STREAMS):
+    if not has_kernel(y, FLOATS) or (shortcut is not None and shortcut.dtype not in STREAMS):
         return specification.norm_clamp_(y, factor, offset, shortcut, low, high)
     if shortcut is not None and shortcut.shape != y.shape:
         raise ValueError(f"the shortcut must be {tuple(y.shape)} as the norm, is {tuple(shortcut.shape)}")
@@ -117,7 +116,7 @@ def norm_gradient_terms(
     gamma: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
+    if grad.dtype not in STREAMS or not has_kernel(y, FLOATS):
         return specification.norm_gradient_terms(grad, codes, slopes, y, moments, scale, gamma, eps)
     operands, shape = gradient_operands(grad, codes, slopes, y)
     channels = y.shape[1]
@@ -129,12 +128,19 @@ def norm_gradient_terms(
 
 
 @kernel
-def norm_gradient(grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, terms: Tensor) -> Tensor:
-    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
-        return specification.norm_gradient(grad, codes, slopes, y, terms)
+def norm_gradient(
+    grad: Tensor,
+    codes: Tensor,
+    slopes: Sequence[float],
+    y: Tensor,
+    terms: Tensor,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    if any(of not in STREAMS for of in (grad.dtype, dtype)) or not has_kernel(y, FLOATS):
+        return specification.norm_gradient(grad, codes, slopes, y, terms, dtype)
     operands, shape = gradient_operands(grad, codes, slopes, y)
-    out = empty_channels_last(y.shape, torch.float32)
-    call("norm_gradient", *operands, of_channels("terms", terms, 3, y.shape[1]), out, *shape)
+    out = empty_channels_last(y.shape, dtype)
+    call("norm_gradient", *operands, of_channels("terms", terms, 3, y.shape[1]), out, *shape, DTYPE_CODES[dtype])
     return out
 
 
@@ -150,7 +156,7 @@ def norm_gradient_integers(
     seed: int,
     first_row: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
+    if grad.dtype not in STREAMS or not has_kernel(y, FLOATS):
         return specification.norm_gradient_integers(grad, codes, slopes, y, terms, bound, largest, seed, first_row)
     check_largest(largest)
     operands, shape = gradient_operands(grad, codes, slopes, y)

@@ -173,7 +173,7 @@ def norm_calls() -> dict[str, Arguments]:
             0,
             0,
         ),
-        "norm_gradient": (*backward, four[:3], out, *_PASS, 0, 0),
+        "norm_gradient": (*backward, four[:3], out, *_PASS, 0, 0, 0),
         "norm_gradient_integers": (
             *backward,
             four[:3],

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from bnn.ops import row_sums as specification
 from bnn.ops.cpu.arguments import DTYPE_CODES, per_channel
-from bnn.ops.cpu.batch_norm import PRODUCTS, STREAMS, gradient_operands, has_kernel, rows_of
+from bnn.ops.cpu.batch_norm import FLOATS, STREAMS, gradient_operands, has_kernel, rows_of
 from bnn.ops.cpu.native import call, kernel
 from bnn.ops.memory import channels_last
 
 
 @kernel
 def row_moments(y: Tensor) -> Tensor:
-    if not has_kernel(y, PRODUCTS):
+    if not has_kernel(y, FLOATS):
         return specification.row_moments(y)
     sums = torch.zeros((len(y), 2, y.shape[1]), dtype=torch.float64)
     call("row_moments", channels_last(y), sums, *rows_of(y), DTYPE_CODES[y.dtype])
@@ -25,7 +25,7 @@ def row_moments(y: Tensor) -> Tensor:
 def row_norm_gradients(
     grad: Tensor, codes: Tensor, slopes: Sequence[float], y: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor]:
-    if grad.dtype not in STREAMS or not has_kernel(y, PRODUCTS):
+    if grad.dtype not in STREAMS or not has_kernel(y, FLOATS):
         return specification.row_norm_gradients(grad, codes, slopes, y, mean)
     operands, shape = gradient_operands(grad, codes, slopes, y)
     channels = y.shape[1]
