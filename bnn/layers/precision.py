@@ -36,10 +36,11 @@ def widen_inputs(model: nn.Module) -> None:
     for module in model.modules():
         parameters = list(module.parameters(recurse=False))
         if module not in inside and parameters and not isinstance(module, BinaryLayer | WeightStore):
-            is_norm = isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward
-            module.register_forward_pre_hook(_widened_for_norm if is_norm else _widened)
-            if is_norm:
+            if isinstance(module, nn.BatchNorm2d) and type(module).forward is nn.BatchNorm2d.forward:
+                module.register_forward_pre_hook(_widened_for_norm)
                 narrow_norm(module)
+            else:
+                module.register_forward_pre_hook(_widened)
 
 
 def _widened(module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:

@@ -134,8 +134,8 @@ class Recomputed(torch.autograd.Function):
         if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
             grad_x, grad_weight, of_parameters = made
         elif _keeps_no_product(operand, weight, plan, needs, base):
-            of_product = operand, weight, plan.window, *of_norm
-            grad_x, grad_weight, of_parameters = _bnn.normed_conv2d_backward(*of_result, *of_product, needs_x)
+            of_conv = operand, weight, plan.window
+            grad_x, grad_weight, of_parameters = _bnn.normed_conv2d_backward(*of_result, *of_conv, *of_norm, needs_x)
             grad_x = grad_x if needs_x else None
         else:
             if plan.keeps_product:

@@ -2,9 +2,9 @@
 
 Each operation is declared in one place, by subject, with its schema, its shape rule and its specification in plain
 torch, which runs on every device: `packing`, `products`, `product_gradients`, `pooling`, `averages`, `batch_norm`,
-`normed_conv`, `row_sums`, `norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's place on one
-kind of device; `bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the memory of
-large results.
+`normed_conv`, `row_sums`, `norms`, `rounding`, `steps`. A backend is a folder of kernels that take the specification's
+place on one kind of device; `bnn.ops.cpu` is one. Every kernel is tested against its specification. `memory` holds the
+memory of large results.
 
 `bnn.bits.BitTensor` gives packed rows their shape back and is what most code should use.
 """

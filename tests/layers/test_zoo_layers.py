@@ -27,6 +27,16 @@ def test_a_half_turn_makes_one_padding_of_the_other(size, kernel, stride, genera
     torch.testing.assert_close(HalfTurn()(turned), same_by_hand(x, weight, stride))
 
 
+def test_a_half_turn_is_a_flip_whose_channels_lie_last(generator):
+    x = torch.randn((5, 3, 9, 8), generator=generator)
+    turned = HalfTurn()(x)
+    assert torch.equal(turned, x.flip(2, 3))
+    assert turned.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(HalfTurn()(x[0]), x[0].flip(1, 2))
+    (of_x,) = torch.autograd.grad(HalfTurn()(x.requires_grad_()), x, x)
+    assert torch.equal(of_x, x.flip(2, 3))
+
+
 @pytest.mark.parametrize("size", [(6, 6), (7, 5), (1, 1)])
 def test_a_blur_is_a_fixed_convolution_that_saves_nothing(size, generator):
     x = torch.randn((2, 3, *size), generator=generator, requires_grad=True)

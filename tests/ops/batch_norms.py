@@ -18,7 +18,7 @@ from tests.ops.comparison import generator, random_bits, same
 bnn = torch.ops.bnn
 
 seeds = st.integers(0, 2**31 - 1)
-product_dtypes = st.sampled_from([torch.float32, torch.float16])
+product_dtypes = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
 stream_dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 channel_counts = st.sampled_from([1, 2, 3, 5, 8, 11, 16, 33, 64, 70])
 shapes = st.one_of(

@@ -40,6 +40,10 @@ SAMPLES: dict[str, tuple[Any, ...]] = {
     "conv2d_backward_weight_ternary": (Q, SCALE, X, X_SHAPE, W_SHAPE, WINDOW, 5),
     "conv2d_backward_weight_sign": (Q, X, X_SHAPE, W_SHAPE, WINDOW, 5),
     "real_conv2d_backward_weight": (Q, IMAGE, W_SHAPE, WINDOW._replace(groups=1)),
+    "normed_conv2d_backward": (
+        *(randn(2, 8, 5, 6), random_bits(2, 240, 4)[None], [0.5, 1.0], IMAGE, randn(8, 2, 1, 1), Window.of()),
+        *(torch.ones(2, 8), None, randn(8), 1e-5, True),
+    ),
     "max_pool2d": (X, X_SHAPE, POOL),
     "max_pool2d_backward": (randn(2, 4, 3, 4), X, X_SHAPE, POOL),
     "max_pool2d_choices": (Y, CHOICE_POOL),

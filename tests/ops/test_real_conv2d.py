@@ -1,5 +1,8 @@
 """Convolutions of real images: the kernels against torch in float64, within the rounding of their sums."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bnn.ops import Window, packed_bytes
+from bnn.ops.cpu import native
 from bnn.ops.packing import pack
 from bnn.ops.product_gradients import float_conv2d_backward_input, real_conv2d_backward_weight
 from bnn.ops.products import float_conv2d, real_conv2d
@@ -85,6 +89,48 @@ def test_gradient_of_the_weight(isa: str, conv: tuple[list[int], list[int], Wind
     torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=2e-2)
     wide = real_conv2d_backward_weight(q, x.double(), weight_shape, window)
     torch.testing.assert_close(wide, expected)
+
+
+@given(conv=convolutions(), seed=st.integers(0, 2**31 - 1))
+@settings(max_examples=30, deadline=None)
+def test_every_instruction_set_gives_the_same_bits(
+    isa: str, conv: tuple[list[int], list[int], Window], seed: int
+) -> None:
+    shape, weight_shape, window = conv
+    x, weight = randn(*shape, seed=seed), randn(*weight_shape, seed=seed + 1)
+
+    def results() -> list[Tensor]:
+        out = bnn.float_conv2d(x, weight, window, torch.float32)
+        narrow = bnn.float_conv2d(x.bfloat16(), weight, window, torch.float16)
+        return [out, narrow, bnn.real_conv2d_backward_weight(out, x, weight_shape, window)]
+
+    if window.groups == 1:  # the others are torch's
+        assert all(map(torch.equal, results(), of_set("generic", results)))
+
+
+def of_set(isa: str, run: Callable[[], Any]) -> Any:
+    """What a function returns by an instruction set."""
+    before, native._instruction_set = native._instruction_set, isa
+    try:
+        return run()
+    finally:
+        native._instruction_set = before
+
+
+def test_a_product_is_added_in_one_rounding(isa: str) -> None:
+    """Of (1 + 2^-12)^2 = 1 + 2^-11 + 2^-24 a float32 loses the last term; of numbers near the smallest one, too."""
+    x = torch.tensor([1.0, 1 + 2.0**-12, 0.0, 2.0**-70]).view(1, 4, 1, 1)
+    weight = torch.tensor([-(1 + 2.0**-11), 1 + 2.0**-12, 1.0, 2.0**-70]).view(1, 4, 1, 1)
+    for order in (slice(0, 2), slice(0, 4)):
+        out = bnn.float_conv2d(x[:, order], weight[:, order], Window.of(), torch.float32)
+        assert out.item() == 2.0**-24
+    odd = torch.tensor([1.0, 1 + 2.0**-23, 1.0]).view(1, 3, 1, 1)
+    of_odd = torch.tensor([2.0**-24, 1.0, 2.0**-60]).view(1, 3, 1, 1)
+    # 1 + 2^-23 + 2^-24 is halfway between two floats, and goes to the even one; the last term comes too late for it.
+    assert bnn.float_conv2d(odd, of_odd, Window.of(), torch.float32).item() == 1 + 2.0**-22
+    grad = torch.tensor([1.0, 1 + 2.0**-12]).view(1, 1, 1, 2)
+    image = torch.tensor([-(1 + 2.0**-11), 1 + 2.0**-12]).view(1, 1, 1, 2)
+    assert bnn.real_conv2d_backward_weight(grad, image, [1, 1, 1, 1], Window.of()).item() == 2.0**-24
 
 
 def test_no_result_depends_on_the_threads(isa: str, threads: None) -> None:

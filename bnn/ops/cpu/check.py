@@ -97,7 +97,19 @@ def product_calls() -> dict[str, Arguments]:
         "real_conv2d_backward_weight": (q, image, of_kernel, *reals, _OUTPUTS),
         "float_conv2d": (image, kernel, out, *reals, _OUTPUTS, 0, 0),
         "float_conv2d_backward_weight": (q.float(), image, of_kernel, *reals, _OUTPUTS),
+        "normed_conv2d_backward": _normed_convolution(),
     }
+
+
+def _normed_convolution() -> Arguments:
+    """Of kernels of one pixel, so that there is a gradient of the input."""
+    pixels, outputs = (3, _PIXELS), 24
+    grad, x, weight = _reals(*pixels, outputs), _reals(*pixels, 4).flip(0), _reals(outputs, 4)
+    moments, gamma = _reals(2, outputs).abs() + 0.5, _reals(outputs)
+    results = torch.zeros(*pixels, 4), torch.zeros(outputs, 4), torch.zeros(3, outputs)
+    geometry = (3, 4, 5, 6), (1, 1), (1, 1), (0, 0), (1, 1), (5, 6)
+    codes, slopes = some_bits(3, _PIXELS * outputs), [0.25, 1.0]
+    return (grad, codes, slopes, x, weight, moments, 0, gamma, 1e-5, *results, *geometry, outputs, 0, 0)
 
 
 def pooling_calls() -> dict[str, Arguments]:
