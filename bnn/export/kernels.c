@@ -122,7 +122,7 @@ static void sum_reals(const struct layer *layer, const void *input, int row, int
 }
 
 /*** sum_fused */
-/* The sums of one place, of floats with floats; product and sum are rounded once, as torch's convolutions have it. */
+/* The sums of one place, of floats with floats; product and sum are rounded once, as real convolutions have it. */
 static void sum_fused(const struct layer *layer, const void *input, int row, int column, int is_first) {
     const float *x = input, *weight = layer->weight;
     const int channels = layer->channels;

@@ -36,11 +36,10 @@ from bnn.export.values import Unsupported, Values, pool_window
 from bnn.layers.base import BinaryLayer
 from bnn.ops import geometry
 from bnn.ops.batch_norm import affine
-from bnn.ops.cpu.products import sums_floats
 
 
-def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None, fused: bool = False) -> Value:
-    """The sums of a layer with a weight, without scale and bias; `fused`: in a block that is evaluated as one."""
+def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | None = None) -> Value:
+    """The sums of a layer with a weight, without scale and bias."""
     weight, window = _weight_and_window(layer, x)
     if isinstance(layer, BinaryLayer) and layer.input_quantizer is not None:
         if not layer.input_quantizer.is_sign:
@@ -48,24 +47,16 @@ def _product(layer: nn.Module, values: Values, x: Value, *, turned: Tensor | Non
         x = values.signs(x)
     if x.kind == "bits" and weight.dtype is not torch.bool:
         raise Unsupported("a real weight and an input of bits")
-    # This package has a kernel for products of float32 with few weights, and leaves all others to torch.
-    fuses = isinstance(layer, nn.Conv2d) and not (fused and x.kind == "float32" and _has_kernel(layer))
     if x.kind == "bfloat16":
         out = values.new("float32", x.height, x.width, x.channels)
         values.steps.append(Map(x, out, ()))
         x = out
     if turned is not None:
         weight = weight ^ turned.view(-1, 1, 1, 1)
-    product = Product(x, values.new("float32", 1, 1, len(weight)), weight, window, fuses=fuses)
+    product = Product(x, values.new("float32", 1, 1, len(weight)), weight, window, fuses=isinstance(layer, nn.Conv2d))
     out = values.new("float32", *product.unpooled, len(weight))
     values.steps.append(replace(product, out=out))
     return out
-
-
-def _has_kernel(layer: nn.Conv2d) -> bool:
-    """Whether this package has a kernel for a real layer, where its block is evaluated as one."""
-    window = _geometry(layer)
-    return window is not None and sums_floats(layer.weight.shape, window)
 
 
 def _weight_and_window(layer: nn.Module, x: Value) -> tuple[Tensor, Window]:
@@ -149,7 +140,7 @@ def _block(
     if pool is not None and factors:
         # By a negative factor, the smallest product is the largest: the kernels of such channels are negated.
         turned = math.prod(factors, start=torch.ones(1)) < 0
-    out = _product(layer, values, x, turned=turned, fused=fused)
+    out = _product(layer, values, x, turned=turned)
     if pool is not None:
         size = _pooled_size(out, pool_window(pool))
         out = values.pooled(out, pool, MaxPool, size)

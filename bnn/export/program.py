@@ -150,7 +150,7 @@ class Product:
     pool: Window | None = None
     tail: tuple[Elementwise, ...] | Thresholds = ()
     fuses: bool = False
-    """Of real factors: whether a term's product is not rounded before it is added, as in torch's convolutions."""
+    """Of real factors: whether a term's product is not rounded before it is added, as in real convolutions."""
 
     @property
     def is_binary(self) -> bool:

@@ -258,8 +258,8 @@ static void step_weights(const struct block *block, int count, double rate) {
 }
 
 /*** patch_gradient */
-/* The gradient of a weight of a convolution that takes the examples. Rows of pixels are summed by themselves, then those
-   of a sixteenth of all rows, then the sixteenths. */
+/* The gradient of a weight of a convolution that takes the examples, each term added in one rounding. Rows of pixels are
+   summed by themselves, then those of a sixteenth of all rows, then the sixteenths. */
 static float patch_gradient(const struct block *block, int o, int place, int count) {
     const int channels = block->channels, tap = place / channels, rows = count * block->unpooled[0];
     const int part_rows = (rows + 15) / 16;
@@ -274,8 +274,7 @@ static float patch_gradient(const struct block *block, int o, int place, int cou
             const ptrdiff_t product = (ptrdiff_t)row * block->unpooled[1] + column;
             if (at >= 0 && at < block->size[1]) {
                 const float x = input_value(n, from * block->size[1] + at, place % channels);
-                const float term = (float)integers[product * block->outputs + o] * x;
-                sum += term;
+                sum = fmaf((float)integers[product * block->outputs + o], x, sum);
             }
         }
         of_part += sum;

@@ -33,9 +33,10 @@ inline void load_reals(float* to, const int8_t* from, int64_t count) {
 // What is worked off at a time is a row of output pixels; where each is of the input pixel at its place alone, so that the
 // convolution is a product of matrices, a run of up to kPixelRun of all images' pixels.
 struct RealConvolution {
-    RealConvolution(const Window& window, int64_t outputs)
+    // `joins_rows`: whether runs of pixels may take the place of rows.
+    RealConvolution(const Window& window, int64_t outputs, bool joins_rows = true)
         : window(window),
-          is_of_pixels(window.kernel[0] * window.kernel[1] == 1 && window.stride[0] * window.stride[1] == 1 &&
+          is_of_pixels(joins_rows && window.kernel[0] * window.kernel[1] == 1 && window.stride[0] * window.stride[1] == 1 &&
                        window.padding[0] + window.padding[1] == 0),
           outputs(outputs),
           vectors(outputs > 2 * kVectorLanes ? kMostVectors : outputs > kVectorLanes ? 2 : 1),
@@ -307,8 +308,9 @@ class RealWeightSums {
 };
 
 template <class Grad>
-void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs, int threads) {
-    const RealConvolution conv(window, outputs);
+void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs,
+                      bool joins_rows, int threads) {
+    const RealConvolution conv(window, outputs, joins_rows);
     const RealWeightSums sums(conv, threads);
     const Buffer bands(threads, conv.band_elements() * 4);
     sums.for_rows(threads, [&](int64_t row, int thread) {
@@ -321,12 +323,12 @@ void real_weight_sums(const Grad* grad, const float* x, float* out, const Window
 
 void real_conv2d_backward_weight(const int8_t* grad, const float* x, float* out, const Window& window, int64_t outputs,
                                  int threads) {
-    real_weight_sums(grad, x, out, window, outputs, threads);
+    real_weight_sums(grad, x, out, window, outputs, false, threads);  // as C that is exported for training has them
 }
 
 void float_conv2d_backward_weight(const float* grad, const float* x, float* out, const Window& window, int64_t outputs,
                                   int threads) {
-    real_weight_sums(grad, x, out, window, outputs, threads);
+    real_weight_sums(grad, x, out, window, outputs, true, threads);
 }
 
 }  // namespace

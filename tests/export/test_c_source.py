@@ -154,12 +154,12 @@ def test_networks_of_the_package(build, shape, count, preset, tmp_path):
     torch.testing.assert_close(found, logits, rtol=1e-5 if preset == "standard" else 0, atol=1e-5)
 
 
-def test_only_the_stem_of_float32_is_summed_as_by_this_packages_kernel():
-    """Images of bfloat16 and groups are torch's own, whose sums round a product and a sum once."""
+def test_terms_of_real_convolutions_are_added_in_one_rounding():
+    """By this package's kernels, and by torch where images or weights have no kernel; linear layers are torch's."""
     model = prepare("edge-min", narrow_quicknet, input_shape=(3, 32, 32)).model.eval()
     steps = program_of(Model(model), (3, 32, 32)).steps
     fuses = [step.fuses for step in steps if isinstance(step, Product) and step.weight.is_floating_point()]
-    assert fuses == [False, True, True, True, False]  # stem, by channel, pixel by pixel, to more channels, head
+    assert fuses == [True, True, True, True, False]  # stem, by channel, pixel by pixel, to more channels, head
 
 
 def without_head(program: Program) -> Program:
