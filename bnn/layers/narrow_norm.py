@@ -1,4 +1,4 @@
-"""Torch's batch norm of images between blocks, in training by this package's operations, which bfloat16 goes through.
+"""Torch's batch norm of images between blocks, in training on the CPU by operations that bfloat16 goes through.
 
 Torch's own takes copies of its input and gradient that lie beside the memory of results (`bnn.ops.memory`).
 """
@@ -29,7 +29,8 @@ def narrow_norm(norm: nn.BatchNorm2d) -> None:
 
 def _forward(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     trains = norm.training and torch.is_grad_enabled() and norm.track_running_stats and norm.momentum is not None
-    if not trains or x.dim() != 4 or x.dtype not in (torch.float32, torch.bfloat16) or len(x) * x[0, 0].numel() < 2:
+    has_kernel = x.device.type in ("cpu", "meta") and x.dtype in (torch.float32, torch.bfloat16)
+    if not trains or not has_kernel or x.dim() != 4 or x.numel() < 2 * x.shape[1]:
         return nn.BatchNorm2d.forward(norm, x)
     return _BatchNorm.apply(x, norm.weight, norm.bias, norm)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -16,7 +16,7 @@ constexpr int kRealSums = 12, kMostVectors = 2;
 #endif
 constexpr int kMostPixels = 12, kLastPixels = 4;  // of a tile of the product, and of the last of a row
 
-// Of the batch, summed one after the other: whatever the threads, one result. Fewer of large weights.
+// Of the batch, summed one after the other: whatever the threads, one result. Fewer of large weights, where rows are joined.
 constexpr int64_t kGradientParts = 16, kMostPartial = 1 << 20;
 constexpr int64_t kPixelRun = 128;  // of a convolution of pixels alone; kRunPixels is a multiple
 
@@ -36,6 +36,7 @@ struct RealConvolution {
     // `joins_rows`: whether runs of pixels may take the place of rows.
     RealConvolution(const Window& window, int64_t outputs, bool joins_rows = true)
         : window(window),
+          joins_rows(joins_rows),
           is_of_pixels(joins_rows && window.kernel[0] * window.kernel[1] == 1 && window.stride[0] * window.stride[1] == 1 &&
                        window.padding[0] + window.padding[1] == 0),
           outputs(outputs),
@@ -96,7 +97,7 @@ struct RealConvolution {
     }
 
     Window window;
-    bool is_of_pixels;
+    bool joins_rows, is_of_pixels;
     int64_t outputs, vectors, tile_outputs, lanes, patch, pixels, row_pixels, rows, pixel_step, band_row;
 
    private:
@@ -271,7 +272,8 @@ class RealWeightSums {
 
    private:
     static int64_t parts_of(const RealConvolution& conv) {
-        return maximum(1, minimum(kGradientParts, kMostPartial / (conv.patch * conv.lanes)));
+        const int64_t most = conv.joins_rows ? kMostPartial / (conv.patch * conv.lanes) : kGradientParts;
+        return maximum(1, minimum(kGradientParts, most));
     }
 
     template <int kVectors, int kTaps>

@@ -57,6 +57,7 @@ def test_other_norms_and_evaluation_are_torchs(options):
         assert torch.equal(narrow(x), norm(x))
     with pytest.raises(ValueError, match="more than 1 value"):
         pair()[1](randn(1, 12, 1, 1))
+    assert pair()[1](torch.zeros(0, 12, 5, 5)).shape == (0, 12, 5, 5)
 
 
 def test_a_copy_has_parameters_of_its_own():

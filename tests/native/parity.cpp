@@ -241,6 +241,48 @@ void check_means(const std::vector<Set>& sets, int64_t rows, int64_t columns, in
     }
 }
 
+// Sums of real products, each term added in one rounding, and what is formed of them for a norm, beside the first set's.
+void check_reals(const std::vector<Set>& sets, const Window& w, int64_t outputs) {
+    const int64_t elements = w.images * w.size[0] * w.size[1] * w.channels, patch = w.kernel[0] * w.kernel[1] * w.channels;
+    const int64_t pixels = w.images * w.out_size[0] * w.out_size[1];
+    std::vector<float> x(elements), weight(outputs * patch), right(pixels * outputs);
+    const auto some = [] { return std::ldexp(static_cast<float>(below(1 << 24)) - (1 << 23), -static_cast<int>(below(30))); };
+    for (float& value : x) value = some();
+    for (float& value : weight) value = some();
+    for (int64_t p = 0; p < pixels; ++p) {
+        const int64_t image = p / w.out_size[1] / w.out_size[0];
+        const int64_t top = p / w.out_size[1] % w.out_size[0] * w.stride[0] - w.padding[0];
+        const int64_t left = p % w.out_size[1] * w.stride[1] - w.padding[1];
+        for (int64_t o = 0; o < outputs; ++o) {
+            float& sum = right[p * outputs + o];
+            for (int64_t k = 0; k < patch; ++k) {
+                const int64_t tap = k / w.channels, row = top + tap / w.kernel[1] * w.dilation[0];
+                const int64_t column = left + tap % w.kernel[1] * w.dilation[1];
+                if (row < 0 || row >= w.size[0] || column < 0 || column >= w.size[1]) continue;
+                const int64_t at = ((image * w.size[0] + row) * w.size[1] + column) * w.channels + k % w.channels;
+                sum = std::fmaf(x[at], weight[o * patch + k], sum);
+            }
+        }
+    }
+    const bool is_of_pixels = patch == w.channels && w.stride[0] * w.stride[1] == 1 && w.padding[0] + w.padding[1] == 0;
+    std::vector<float> moments(2 * outputs, 0.5f), first;
+    for (const Set& set : sets) {
+        std::vector<float> found(right.size()), results(elements + outputs * patch + 3 * outputs);
+        set.kernels->float_conv2d(x.data(), weight.data(), found.data(), w, outputs, bnn::kFloat32, bnn::kFloat32, 1);
+        require_equal("float_conv2d", set, found, right);
+        if (outputs % 8) continue;
+        const float slope = 1;
+        std::vector<float> small(x.size());  // whose products float16 holds
+        for (size_t i = 0; i < small.size(); ++i) small[i] = std::ldexp(x[i], -30);
+        set.kernels->normed_conv2d_backward(right.data(), nullptr, &slope, 0, small.data(), weight.data(), moments.data(),
+                                            nullptr, nullptr, 1e-5, is_of_pixels ? results.data() : nullptr,
+                                            results.data() + elements, results.data() + elements + outputs * patch, w,
+                                            outputs, bnn::kFloat32, bnn::kFloat32, 1);
+        if (first.empty()) first = results;
+        require_equal("normed_conv2d_backward", set, results, first);
+    }
+}
+
 }  // namespace
 
 int main() {
@@ -249,6 +291,11 @@ int main() {
     for (int i = 0; i < 120; ++i) {
         const int64_t groups = i % 3 ? 1 : 1 + below(2), outputs = groups * (1 + below(50));
         check_convolution(sets, some_window(groups * (1 + below(i % 5 ? 40 : 90))), outputs, groups, i % 2 ? 15 : 127);
+    }
+    for (int i = 0; i < 60; ++i) check_reals(sets, some_window(1 + below(6)), i % 2 ? 8 * (1 + below(6)) : 1 + below(50));
+    for (int i = 0; i < 10; ++i) {
+        const int64_t height = 1 + below(20), width = 1 + below(20);
+        check_reals(sets, {2, 1 + below(40), {height, width}, {1, 1}, {1, 1}, {0, 0}, {1, 1}, {height, width}}, 8 * (1 + below(9)));
     }
     for (int i = 0; i < 30; ++i) check_means(sets, 1 + below(4), 1 + below(5), 1 + below(40), 1 + below(4), 1 + below(4));
     for (int i = 0; i < 60; ++i) {

@@ -1,6 +1,6 @@
 """The backward pass of a convolution of real numbers and its batch norm on the CPU.
 
-Beside the results a call takes, for each thread, the product of 4,096 pixels and two rows, at most 16 MiB for partial
+Beside the results a call takes, for each thread, the product of 4,096 pixels and two rows, at most 4 MiB for partial
 sums of the weight's gradient, and the weight twice.
 """
 
