@@ -348,8 +348,6 @@ def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     for hook in hooks:
         hook.remove()
     largest, total = max(sizes, default=1), max(sum(sizes), 1)
-    # Behind a layer that is trained an input has a gradient, and the product of a real convolution is whole.
-    stem = blocks[0].product if blocks else None
-    if isinstance(stem, nn.Conv2d) and stem.weight is next(model.parameters()):
+    if blocks and isinstance(blocks[0].product, nn.Conv2d):
         largest = max(math.ceil(_PART_OF_IMAGES * sizes[0]), *sizes[1:], 1)
     return max(_SMALLEST_SLICE, min(_SLICE_ELEMENTS // largest, _SLICE_TOTAL // total))

@@ -51,7 +51,7 @@ struct Kernels {
                                          int64_t outputs, int threads);
     // All gradients where a batch norm follows whose result has `grad`, by the product that is formed again: `of_x`, of x's
     // dtype, where it is not null; of the weight, as above; of_parameters[3][outputs] of the norm, as of norm_gradient_terms.
-    // `outputs` is a multiple of 8; with `of_x` an output is of one pixel.
+    // `outputs` is a multiple of 8.
     void (*normed_conv2d_backward)(const void* grad, const uint8_t* codes, const float* slopes, int planes,
                                    const void* x, const float* weight, const float* moments, const float* scale,
                                    const float* gamma, double eps, void* of_x, float* of_weight, float* of_parameters,

@@ -223,9 +223,10 @@ void float_conv2d(const void* x, const float* weight, void* out, const Window& w
 // one after the other.
 class RealWeightSums {
    public:
-    RealWeightSums(const RealConvolution& conv, int threads)
+    // `of_images`: whether each part is of whole images.
+    RealWeightSums(const RealConvolution& conv, bool of_images, int threads)
         : conv_(conv),
-          part_rows_(maximum(divide_up(conv.rows, parts_of(conv)), 1)),
+          part_rows_(part_rows(conv, of_images)),
           parts_(divide_up(conv.rows, part_rows_)),
           totals_(maximum(parts_, 1), (conv.patch + kRealSums) * conv.lanes * 4),
           panels_(threads, conv.row_pixels * conv.tile_outputs * 4) {}
@@ -271,9 +272,10 @@ class RealWeightSums {
     }
 
    private:
-    static int64_t parts_of(const RealConvolution& conv) {
+    static int64_t part_rows(const RealConvolution& conv, bool of_images) {
         const int64_t most = conv.joins_rows ? kMostPartial / (conv.patch * conv.lanes) : kGradientParts;
-        return maximum(1, minimum(kGradientParts, most));
+        const int64_t parts = maximum(1, minimum(kGradientParts, most)), height = of_images ? conv.window.out_size[0] : 1;
+        return maximum(divide_up(conv.rows / height, parts) * height, 1);
     }
 
     template <int kVectors, int kTaps>
@@ -313,7 +315,7 @@ template <class Grad>
 void real_weight_sums(const Grad* grad, const float* x, float* out, const Window& window, int64_t outputs,
                       bool joins_rows, int threads) {
     const RealConvolution conv(window, outputs, joins_rows);
-    const RealWeightSums sums(conv, threads);
+    const RealWeightSums sums(conv, false, threads);
     const Buffer bands(threads, conv.band_elements() * 4);
     sums.for_rows(threads, [&](int64_t row, int thread) {
         float* band = bands.part<float>(thread);

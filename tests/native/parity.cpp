@@ -264,7 +264,6 @@ void check_reals(const std::vector<Set>& sets, const Window& w, int64_t outputs)
             }
         }
     }
-    const bool is_of_pixels = patch == w.channels && w.stride[0] * w.stride[1] == 1 && w.padding[0] + w.padding[1] == 0;
     std::vector<float> moments(2 * outputs, 0.5f), first;
     for (const Set& set : sets) {
         std::vector<float> found(right.size()), results(elements + outputs * patch + 3 * outputs);
@@ -275,7 +274,7 @@ void check_reals(const std::vector<Set>& sets, const Window& w, int64_t outputs)
         std::vector<float> small(x.size());  // whose products float16 holds
         for (size_t i = 0; i < small.size(); ++i) small[i] = std::ldexp(x[i], -30);
         set.kernels->normed_conv2d_backward(right.data(), nullptr, &slope, 0, small.data(), weight.data(), moments.data(),
-                                            nullptr, nullptr, 1e-5, is_of_pixels ? results.data() : nullptr,
+                                            nullptr, nullptr, 1e-5, results.data(),
                                             results.data() + elements, results.data() + elements + outputs * patch, w,
                                             outputs, bnn::kFloat32, bnn::kFloat32, 1);
         if (first.empty()) first = results;

@@ -1,6 +1,6 @@
 """Comparison of kernels with specifications, and what the tests of operations draw."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bnn.ops import OPERATIONS, PoolWindow, Window, cpu
+from bnn.ops.cpu import native
 from bnn.ops.packing import pack
 
 needs_native = pytest.mark.skipif(
@@ -39,6 +40,15 @@ def random_integers(*shape: int, seed: int, largest: int = 127) -> Tensor:
 def rows_of(x: Tensor) -> Tensor:
     """Packed rows of images or kernels [N, C, H, W]."""
     return pack(x.permute(0, 2, 3, 1).flatten(1))
+
+
+def of_set(isa: str, run: Callable[[], Any]) -> Any:
+    """What a function returns by an instruction set."""
+    before, native._instruction_set = native._instruction_set, isa
+    try:
+        return run()
+    finally:
+        native._instruction_set = before
 
 
 def same(got: Any, expected: Any) -> None:

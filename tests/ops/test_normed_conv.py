@@ -1,5 +1,6 @@
 """The backward pass of a real convolution and its norm: the kernels against the chain of operations and float64."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from bnn.ops import OPERATIONS, Window
 from tests.contracts import randn
 from tests.ops.batch_norms import codes_of, slope_lists, slopes_of
+from tests.ops.comparison import of_set
 
 bnn = torch.ops.bnn
 EPS = 1e-3
@@ -109,7 +111,6 @@ def test_large_products_too(isa: str, shape: list[int], weight_shape: list[int],
 @given(of=cases())
 @settings(max_examples=20, deadline=None)
 def test_the_gradients_are_those_of_float64(isa: str, of: Case) -> None:
-    with_input = of.window.is_of_pixels(of.weight.shape)
     x, weight = (operand.double().requires_grad_() for operand in (of.x, of.weight))
     y = F.conv2d(x, weight, None, *of.window.for_torch)
     factors = [torch.ones(len(weight)) if factor is None else factor for factor in (of.scale, of.gamma)]
@@ -117,24 +118,50 @@ def test_the_gradients_are_those_of_float64(isa: str, of: Case) -> None:
     normed = F.batch_norm(y * scale.view(-1, 1, 1), None, None, gamma, None, training=True, eps=EPS)
     grad = of.grad.double() * slopes_of(of.codes, of.slopes, of.grad)
     expected = torch.autograd.grad(normed, (x, weight, gamma), grad)
-    of_x, of_weight, of_parameters = of.run(with_input=with_input)
+    of_x, of_weight, of_parameters = of.run(with_input=True)
     # The product is rounded to 11 bits, the gradient of the input to 8.
-    pairs = [(of_weight, expected[1]), (of_parameters[1], expected[2]), *([(of_x, expected[0])] if with_input else [])]
-    for got, right in pairs:
+    for got, right in zip((of_x, of_weight, of_parameters[1]), expected, strict=True):
         torch.testing.assert_close(got.double(), right, rtol=0.02, atol=0.02 * float(right.abs().max()) + 1e-6)
 
 
-def test_no_result_depends_on_the_threads_nor_on_the_instruction_set(isa: str, threads: None) -> None:
-    of = case([5, 40, 13, 11], [72, 40, 1, 1], Window.of(), dtypes=(torch.bfloat16, torch.bfloat16))
+@given(of=cases())
+@settings(max_examples=20, deadline=None)
+def test_the_gradient_of_the_input_is_that_of_the_product(isa: str, of: Case) -> None:
+    """Which is as exact as torch's, within what float32 and the input's dtype hold."""
+    grad, codes, slopes, x, weight, window, moments, scale, gamma = of
+    y = bnn.float_conv2d(x, weight, window, torch.float16)
+    terms, _, _ = bnn.norm_gradient_terms(grad, codes, slopes, y, moments, scale, gamma, EPS)
+    of_product = bnn.norm_gradient(grad, codes, slopes, y, terms).double()
+    right = torch.nn.grad.conv2d_input(x.shape, weight.double(), of_product, *window.for_torch)
+    of_x, *_ = of.run(with_input=True)
+    assert of_x.is_contiguous(memory_format=torch.channels_last)
+    tolerance = 1e-5 if x.dtype is torch.float32 else 2**-8
+    torch.testing.assert_close(of_x.double(), right, rtol=tolerance, atol=1e-5 * float(right.abs().max()) + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("weight_shape", "window"),
+    [([72, 40, 1, 1], Window.of()), ([24, 40, 3, 2], Window.of(stride=2, padding=(0, 1), dilation=2))],
+)
+def test_no_result_depends_on_the_threads_nor_on_the_instruction_set(
+    isa: str, threads: None, weight_shape: list[int], window: Window
+) -> None:
+    of = case([5, 40, 13, 11], weight_shape, window, dtypes=(torch.bfloat16, torch.bfloat16))
     results = []
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         results.append(of.run(with_input=True))
-    for result in results[1:]:
+    for result in [*results[1:], of_set("generic", partial(of.run, with_input=True))]:
         assert all(map(torch.equal, result, results[0]))
     expected = OPERATIONS["normed_conv2d_backward"](*of, EPS, True)
     for got, right in zip(results[0], expected, strict=True):
         torch.testing.assert_close(got, right, rtol=1e-2, atol=1e-3 * float(right.abs().max()))
+
+
+def test_images_too_large_for_the_memory_of_a_thread_are_worked_off_all_the_same() -> None:
+    of = case([1, 3, 300, 300], [8, 3, 3, 3], Window.of(padding=1))
+    for got, right in zip(of.run(with_input=True), OPERATIONS["normed_conv2d_backward"](*of, EPS, True), strict=True):
+        torch.testing.assert_close(got, right, rtol=1e-3, atol=1e-4 * float(right.abs().max()))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,5 @@
 """Convolutions of real images: the kernels against torch in float64, within the rounding of their sums."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,11 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bnn.ops import Window, packed_bytes
-from bnn.ops.cpu import native
 from bnn.ops.packing import pack
 from bnn.ops.product_gradients import float_conv2d_backward_input, real_conv2d_backward_weight
 from bnn.ops.products import float_conv2d, real_conv2d
 from tests.contracts import randn
+from tests.ops.comparison import of_set
 
 bnn = torch.ops.bnn
 
@@ -106,15 +103,6 @@ def test_every_instruction_set_gives_the_same_bits(
 
     if window.groups == 1:  # the others are torch's
         assert all(map(torch.equal, results(), of_set("generic", results)))
-
-
-def of_set(isa: str, run: Callable[[], Any]) -> Any:
-    """What a function returns by an instruction set."""
-    before, native._instruction_set = native._instruction_set, isa
-    try:
-        return run()
-    finally:
-        native._instruction_set = before
 
 
 def test_a_product_is_added_in_one_rounding(isa: str) -> None:

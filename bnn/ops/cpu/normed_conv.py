@@ -1,7 +1,7 @@
 """The backward pass of a convolution of real numbers and its batch norm on the CPU.
 
-Beside the results a call takes, for each thread, the product of 4,096 pixels and two rows, at most 4 MiB for partial
-sums of the weight's gradient, and the weight twice.
+Beside the results a call takes, for each thread, the product of 4,096 pixels and two rows, and the gradient of an image
+where kernels overlap; at most 4 MiB for partial sums of the weight's gradient; and the weight twice.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from bnn.ops.cpu.native import call, kernel
 from bnn.ops.cpu.products import sums_floats
 from bnn.ops.geometry import Window
 from bnn.ops.memory import channels_last, empty_channels_last
+
+_MOST_OF_IMAGE = 1 << 18  # a gradient of float32 for each thread
 
 
 @kernel
@@ -60,4 +62,4 @@ def keeps_no_product(x: Tensor, weight: Tensor, window: Window, *, with_input: b
     has_shapes = x.dim() == weight.dim() == 4 and weight.shape[0] % 8 == 0
     if not has_dtypes or not has_shapes or not sums_floats(weight.shape, window):
         return False
-    return not with_input or window.is_of_pixels(weight.shape)
+    return not with_input or window.is_of_pixels(weight.shape) or x[:1].numel() <= _MOST_OF_IMAGE
