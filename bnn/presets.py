@@ -16,6 +16,7 @@ from bnn.errors import RecipeError, near_match
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer
 from bnn.layers.precision import widen_inputs
 from bnn.models import initialize
+from bnn.ops.cpu.products import sums_floats
 from bnn.quantizers.gradients import (
     BFloat16Gradient,
     GradientQuantizer,
@@ -330,6 +331,14 @@ def _parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter
     )
 
 
+def _forms_rows_alone(block: BinaryBlock) -> bool:
+    """Whether a block has a real convolution whose product is formed again row by row."""
+    conv, window = block.product, block.window
+    if not isinstance(conv, nn.Conv2d) or window is None or block.pool is not None or block.rectifies:
+        return False
+    return sums_floats(conv.weight.shape, window)
+
+
 def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Examples whose products are `_SLICE_ELEMENTS` in the layer that has most of them, or `_SLICE_TOTAL` together; at
     least `_SMALLEST_SLICE`."""
@@ -348,6 +357,6 @@ def _slice_size(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     for hook in hooks:
         hook.remove()
     largest, total = max(sizes, default=1), max(sum(sizes), 1)
-    if blocks and isinstance(blocks[0].product, nn.Conv2d):
+    if blocks and _forms_rows_alone(blocks[0]):
         largest = max(math.ceil(_PART_OF_IMAGES * sizes[0]), *sizes[1:], 1)
     return max(_SMALLEST_SLICE, min(_SLICE_ELEMENTS // largest, _SLICE_TOTAL // total))

@@ -13,6 +13,7 @@ from bnn.bits import BitTensor
 from bnn.errors import RecipeError
 from bnn.layers import BinaryBlock, BinaryConv2d, BinaryLayer, BinaryLinear, L1BatchNorm
 from bnn.models import binarynet, cnv, mlp, resnet8
+from bnn.models.zoo import binary_resnet_e18, xnornet
 from bnn.ops.cpu import native
 from bnn.presets import edge, edge_min, prepare
 from bnn.quantizers import ReCU, Sign, Ternary
@@ -218,6 +219,10 @@ def test_only_large_images_are_cut_into_slices():
         return prepare("edge-min", network, input_shape=input_shape).slice_size
 
     assert slice_size(binarynet, (3, 32, 32)) == 43
+    # Backward never has the whole product of a stem of 7x7, and has that of one of 11x11.
+    assert slice_size(binary_resnet_e18, (3, 224, 224)) == 16
+    with pytest.warns(UserWarning, match="keeps floats"):
+        assert slice_size(xnornet, (3, 224, 224)) == 18
     assert slice_size(cnv, (3, 32, 32)) > 64
     assert slice_size(partial(mlp, input_shape=(1, 28, 28), hidden=(64,)), (1, 28, 28)) > 1000
 

@@ -50,11 +50,8 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, gamma, moments = ctx.saved_tensors
-        grad, no_codes = (
-            channels_last(grads[0]),
-            x.new_empty((0, len(x), math.ceil(x[0].numel() / 8)), dtype=torch.uint8),
-        )
-        of_result = grad, no_codes, _NO_SLOPES, x
+        no_codes = x.new_empty((0, len(x), math.ceil(x[0].numel() / 8)), dtype=torch.uint8)
+        of_result = channels_last(grads[0]), no_codes, _NO_SLOPES, x
         terms, _, of_parameters = _bnn.norm_gradient_terms(*of_result, moments, None, gamma, ctx.eps)
         needs_x, *needs = ctx.needs_input_grad[:3]
         of_x = _bnn.norm_gradient(*of_result, terms, x.dtype) if needs_x else None
