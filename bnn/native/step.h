@@ -8,12 +8,16 @@
 
 #ifdef BNN_HAS_NEON
 #include "neon_step.h"
+#elif defined(__AVX512BW__)
+#include "avx512_step.h"
 #endif
 
 namespace {
 
 // As many codes at a time as a register has shorts: GCC takes comparisons of wider vectors apart, lane by lane.
-#ifdef __AVX2__
+#ifdef __AVX512BW__
+typedef uint32_t StepBits;
+#elif defined(__AVX2__)
 typedef uint16_t StepBits;
 #else
 typedef uint8_t StepBits;
@@ -28,6 +32,8 @@ typedef uint32_t StepWords __attribute__((vector_size(2 * kStepLanes)));
 inline StepShorts shorts_of(StepCodes codes) {
 #ifdef __aarch64__
     return (StepShorts)vmovl_s8((int8x8_t)codes);
+#elif defined(__AVX512BW__)
+    return (StepShorts)_mm512_cvtepi8_epi16((__m256i)codes);
 #elif defined(__AVX2__)
     return (StepShorts)_mm256_cvtepi8_epi16((__m128i)codes);
 #else
@@ -42,10 +48,22 @@ inline Vector by_lane(int lanes, const Of& of) {
     return v;
 }
 
+// All bits of the lanes whose bits are set.
+inline StepShorts lanes_of(StepBits bits) {
+#ifdef __AVX512BW__
+    return (StepShorts)_mm512_movm_epi16(bits);
+#else
+    const auto bit = by_lane<StepShorts>(kStepLanes, [](int lane) { return static_cast<int16_t>(1 << lane); });
+    return ((StepShorts{} + static_cast<int16_t>(bits)) & bit) != 0;
+#endif
+}
+
 // Where codes that would go to `moved` end: at least `beyond` from 0 where their sign changes, and within 8 bits.
 inline StepCodes settled(StepShorts codes, StepShorts moved, int32_t beyond) {
 #ifdef BNN_HAS_NEON
     return (StepCodes)settled((int16x8_t)codes, (int16x8_t)moved, static_cast<int16_t>(beyond));
+#elif defined(__AVX512BW__)
+    return (StepCodes)settled((__m512i)codes, (__m512i)moved, static_cast<int16_t>(beyond));
 #else
     const StepShorts negative = moved < 0, near = (negative ? -moved : moved) < static_cast<int16_t>(beyond);
     const StepShorts away = near & ((codes ^ moved) < 0);
@@ -72,10 +90,22 @@ inline int8_t settled(int32_t code, int32_t moved, int32_t beyond) {
 inline StepRandoms step_randoms(uint32_t key, uint32_t index) {
 #ifdef BNN_HAS_NEON
     return (StepRandoms)eight_randoms(key, index);
+#elif defined(__AVX512BW__)
+    return (StepRandoms)thirty_two_randoms(key, index);
 #else
     const auto place = by_lane<StepWords>(kStepLanes / 2, [](int lane) { return static_cast<uint32_t>(lane); });
     return (StepRandoms)random_bits(key, place + index / 2);
 #endif
+}
+
+// Calls of(codes) with kStepLanes codes, of which `count` are those at `codes`.
+template <class Of>
+inline void for_some_codes(int8_t* codes, int64_t count, const Of& of) {
+    if (!count) return;
+    int8_t some[kStepLanes] = {};
+    std::memcpy(some, codes, count);
+    of(some);
+    std::memcpy(codes, some, count);
 }
 
 inline int32_t step_random(uint32_t key, uint32_t index) { return random_bits(key, index / 2) >> index % 2 * 16 & 0xFFFF; }
@@ -93,13 +123,11 @@ struct Step {
 
     // kStepLanes codes, of which the first has an even index.
     void of_lanes(int8_t* codes, const uint8_t* signs, uint32_t index) const {
-        const auto bit = by_lane<StepShorts>(kStepLanes, [](int lane) { return static_cast<int16_t>(1 << lane); });
         const StepRandoms random = step_randoms(key, index), last = StepRandoms{} + static_cast<uint16_t>(limit - 1);
         const StepShorts more = limit ? (StepShorts)(random <= last) : StepShorts{};
         StepBits word;
         std::memcpy(&word, signs, sizeof word);
-        const StepShorts set = ((StepShorts{} + static_cast<int16_t>(word)) & bit) != 0;
-        const StepShorts move = static_cast<int16_t>(whole) - more;
+        const StepShorts set = lanes_of(word), move = static_cast<int16_t>(whole) - more;
         StepCodes code;
         std::memcpy(&code, codes, sizeof code);
         const StepShorts wide = shorts_of(code);
@@ -120,6 +148,12 @@ void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n,
             for (; i + kStepLanes <= count; i += kStepLanes) {
                 step.of_lanes(out + i, bits + i / 8, index + static_cast<uint32_t>(i));
             }
+            uint8_t rest[sizeof(StepBits)] = {};
+            std::memcpy(rest, bits + i / 8, packed_bytes(count - i));
+            for_some_codes(out + i, count - i, [&](int8_t* some) {
+                step.of_lanes(some, rest, index + static_cast<uint32_t>(i));
+            });
+            return;
         }
         for (; i < count; ++i) {
             out[i] = step.of_one(out[i], bits[i / 8] >> i % 8 & 1, index + static_cast<uint32_t>(i));
@@ -138,7 +172,7 @@ inline double power_of_two(int exponent) {
     return power;
 }
 
-#ifndef BNN_HAS_NEON
+#if !defined(BNN_HAS_NEON) && !defined(__AVX512BW__)
 // The sum of the squares of a row's numbers, below 2^15 `units` each, which are rounded to whole ones.
 inline double sum_of_squares(const BFloat16* row, int64_t n, float units) {
     alignas(64) double sums[8] = {};
@@ -193,6 +227,8 @@ struct ValueStep {
 #ifdef BNN_HAS_NEON
         const uint16x8_t halves = vld1q_u16(reinterpret_cast<const uint16_t*>(gradient));
         const StepShorts move = (StepShorts)eight_moves(halves, (uint16x8_t)random, rate, bound);
+#elif defined(__AVX512BW__)
+        const auto move = (StepShorts)thirty_two_moves(_mm512_loadu_si512(gradient), (__m512i)random, rate, bound);
 #elif defined(__AVX2__)  // a register put together in memory is slow to read back
         const HalfWords low = __builtin_shufflevector(random, random, 0, 1, 2, 3, 4, 5, 6, 7);
         const HalfWords high = __builtin_shufflevector(random, random, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -232,7 +268,11 @@ void step_by_values(int8_t* codes, const void* gradient, const float* rates, int
             for (; i + kStepLanes <= n; i += kStepLanes) {
                 step.of_lanes(out + i, of_row + i, first + static_cast<uint32_t>(i));
             }
-            for (; i < n; ++i) out[i] = step.of_one(out[i], of_row[i], first + static_cast<uint32_t>(i));
+            BFloat16 rest[kStepLanes] = {};
+            std::memcpy(rest, of_row + i, (n - i) * sizeof *rest);
+            for_some_codes(out + i, n - i, [&](int8_t* some) {
+                step.of_lanes(some, rest, first + static_cast<uint32_t>(i));
+            });
         }
     });
 }
