@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -54,12 +55,19 @@ class BitTensor(Tensor):
 
     def __init__(self, packed: Tensor, shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype) -> None:
         self.packed = packed
-        self._shape, self._strides = torch.Size(shape), tuple(strides)
+        self._shape, self._strides, self._dtype = torch.Size(shape), tuple(strides), dtype
 
     # Torch would ask `__torch_function__` first, which takes twenty times as long.
     @property
     def shape(self) -> torch.Size:  # type: ignore[override]  # noqa: D102
         return self._shape
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]  # noqa: D102
+        return self._dtype
+
+    def dim(self) -> int:  # noqa: D102
+        return len(self._shape)
 
     def stride(self, dim: int | None = None) -> Any:  # noqa: D102
         return self._strides if dim is None else self._strides[dim]
@@ -178,6 +186,14 @@ def _rows(shape: Sequence[int], order: Sequence[int]) -> tuple[int, int]:
     return rows, math.prod(shape) // rows if rows else math.prod(shape[d] for d in order[1:])
 
 
+@lru_cache(maxsize=1024)  # layers and optimizers ask for every weight at every step
+def _dense_rows(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, int] | None:
+    """`_rows` of a tensor without gaps in its memory; None of another."""
+    order = _memory_order(shape, strides)
+    x = torch.empty_strided(shape, strides, device="meta")
+    return _rows(shape, order) if x.is_contiguous() or x.permute(order).is_contiguous() else None
+
+
 def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
     """Packs the signs of a floating tensor or the truth values of a bool one, as a BitTensor of `dtype`."""
     x, rows = in_memory_order(x)
@@ -186,11 +202,10 @@ def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
 
 def in_memory_order(x: Tensor) -> tuple[Tensor, Tensor]:
     """`x` without gaps in its memory, which may take a copy, and a view of its elements there: [rows, n]."""
-    order = _memory_order(x.shape, x.stride())
-    if not (x.is_contiguous() or x.permute(order).is_contiguous()):
-        x, order = x.contiguous(), list(range(x.dim()))
-    rows, n = _rows(x.shape, order)
-    return x, x.as_strided((rows, n), (n, 1))  # in one call, which optimizers make for every weight
+    if (dense := _dense_rows(x.shape, x.stride())) is None:
+        x, dense = x.contiguous(), _rows(x.shape, range(x.dim()))
+    rows, n = dense
+    return x, x.as_strided((rows, n), (n, 1))
 
 
 def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:
@@ -296,7 +311,8 @@ def _convolution(
 
 def channels_last(bits: BitTensor) -> BitTensor:
     """The same image with rows of (H, W, C), one a sample."""
-    if bits.is_contiguous(memory_format=torch.channels_last) and bits.packed.shape[0] == bits.shape[0]:
+    rows, channels, height, width = bits.shape
+    if bits.stride() == (height * width * channels, 1, width * channels, channels) and len(bits.packed) == rows:
         return bits
     return _repacked(bits, lambda x: x.clone(memory_format=torch.channels_last))
 

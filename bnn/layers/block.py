@@ -227,8 +227,9 @@ class BinaryBlock(nn.Module):
 
     def _recomputed(self, x: Tensor, shortcut: Tensor | None, plan: Plan, with_input: bool) -> tuple[Tensor, Tensor]:
         """The result by the statistics of the batch, and the input where it is asked for."""
-        layer = self.product if isinstance(self.product, BinaryLayer) and self.pool is None else None
-        apart = None if layer is None else layer.store.read_apart()
+        layer = self.product if isinstance(self.product, BinaryLayer) else None
+        is_turned = layer is not None and self.pool is not None and layer.scale() is not None
+        apart = None if layer is None or is_turned else layer.store.read_apart()
         weight, scale = self._operand_and_scale(None if apart is None else apart[0])
         leaf, take = (None, None) if apart is None else (_LEAF, apart[1])
         adds_input = shortcut is x and not isinstance(x, BitTensor)

@@ -53,9 +53,8 @@ class Plan(NamedTuple):
 
     @property
     def is_of_bits(self) -> bool:
-        """Whether a product of bits, which backward forms again, enters the norm of a whole slice as it is."""
-        kept = self.keeps_product or self.rectifies or self.pool is not None
-        return self.passes.are_of_whole_slices and self.grad_quantizer is not None and not kept
+        """Whether a product of bits, pooled or not, enters the norm of a whole slice."""
+        return self.passes.are_of_whole_slices and self.grad_quantizer is not None and not self.rectifies
 
     def normed_shape(self, x_shape: torch.Size, weight_shape: Sequence[int]) -> torch.Size:
         """Shape of what enters the norm."""

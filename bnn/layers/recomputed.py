@@ -14,6 +14,7 @@ from bnn.layers import one_call, products
 from bnn.layers.plan import Plan, product_shape
 from bnn.ops import functions as _bnn
 from bnn.ops.batch_norm import clamped
+from bnn.ops.cpu.blocks import Kept
 from bnn.ops.cpu.normed_conv import keeps_no_product
 from bnn.ops.geometry import Window
 from bnn.ops.memory import channels_last, converted, empty_channels_last
@@ -94,7 +95,8 @@ class Recomputed(torch.autograd.Function):
         added = x if adds_input else shortcut
         kept: tuple[Tensor | None, Tensor | None] = (None, None)
         if (made := one_call.forward(x, weight, of_norm, added, plan)) is not None:
-            operand, input_codes, out, codes, moments = made
+            operand, input_codes, out, codes, moments, of_product = made
+            kept = of_product or kept
         else:
             operand, input_codes = passes.quantized(x, plan)
             y, choices, _ = passes.product(operand, weight, plan)
@@ -131,7 +133,8 @@ class Recomputed(torch.autograd.Function):
         of_x = input_codes, plan.input_steps.slopes if plan.input_steps else (), base, outside
         grad_x = grad_weight = None
         needs = needs_x, needs_weight
-        if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs)) is not None:
+        kept = None if y is None else Kept(y, choices)
+        if (made := one_call.backward(of_result, operand, weight, of_norm, of_x, plan, needs, kept)) is not None:
             grad_x, grad_weight, of_parameters = made
         elif _keeps_no_product(operand, weight, plan, needs, base):
             of_conv = operand, weight, plan.window

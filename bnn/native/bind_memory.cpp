@@ -28,18 +28,27 @@ constexpr int32_t kCpu = 1;
 constexpr char kName[] = "dltensor";  // of a capsule that nobody has taken over
 
 struct Part : DLManagedTensor {
-    explicit Part(std::vector<int64_t> sizes, uint8_t code, uint8_t bits) : sizes(std::move(sizes)) {
-        size_t bytes = bits / 8;
-        for (const int64_t size : this->sizes) bytes *= static_cast<size_t>(size);
-        void* const data = Arena::of_process().take(bytes);
-        const auto dimensions = static_cast<int32_t>(this->sizes.size());
-        tensor = {data, kCpu, 0, dimensions, code, bits, 1, this->sizes.data(), nullptr, 0};
+    Part(std::vector<int64_t> shape, uint8_t code, uint8_t bits, bool is_channels_last)
+        : sizes(std::move(shape)), strides(sizes.size()) {
+        const auto dimensions = static_cast<int32_t>(sizes.size());
+        std::vector<int32_t> from_fastest;
+        if (is_channels_last) from_fastest.push_back(1);
+        for (int32_t i = dimensions - 1; i >= 0; --i) {
+            if (!is_channels_last || i != 1) from_fastest.push_back(i);
+        }
+        int64_t elements = 1;
+        for (const int32_t i : from_fastest) {
+            strides[i] = elements;
+            elements *= sizes[i];
+        }
+        void* const data = Arena::of_process().take(static_cast<size_t>(elements) * (bits / 8));
+        tensor = {data, kCpu, 0, dimensions, code, bits, 1, sizes.data(), strides.data(), 0};
         context = nullptr;
         deleter = [](DLManagedTensor* managed) { delete static_cast<Part*>(managed); };
     }
     ~Part() { Arena::of_process().give_back(tensor.data); }
 
-    std::vector<int64_t> sizes;
+    std::vector<int64_t> sizes, strides;
 };
 
 void free_unused(PyObject* capsule) {
@@ -54,9 +63,9 @@ void bind_memory(nb::module_& module) {
     arena.def("is_there", [] { return Arena::of_process().is_there(); });
     arena.def("trim", [] { Arena::of_process().trim(); });
     arena.def("held_bytes", [] { return Arena::of_process().held(); });
-    // A capsule of DLPack: a contiguous tensor that is not yet written. `code` and `bits`: of its dtype there.
-    arena.def("take", [](std::vector<int64_t> shape, uint8_t code, uint8_t bits) {
-        auto* const part = new Part(std::move(shape), code, bits);
+    // A capsule of DLPack: a contiguous or channels-last tensor, not yet written. `code` and `bits`: of its dtype there.
+    arena.def("take", [](std::vector<int64_t> shape, uint8_t code, uint8_t bits, bool is_channels_last) {
+        auto* const part = new Part(std::move(shape), code, bits, is_channels_last);
         return nb::steal<nb::object>(PyCapsule_New(static_cast<DLManagedTensor*>(part), kName, free_unused));
     });
 }

@@ -62,12 +62,19 @@ class ResultMemory:
         if self._arena is not None:
             self._arena.trim()
 
-    def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
-        """A contiguous tensor, not yet written; on other devices than the CPU of their own memory."""
+    def empty(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device = _CPU,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> Tensor:
+        """A contiguous or channels-last tensor, not yet written; on other devices than the CPU of their own memory."""
         is_large = math.prod(shape) * dtype.itemsize >= LARGE_BYTES
         if not self.is_kept or not is_large or device.type != "cpu" or dtype not in _CODES or self._arena is None:
-            return torch.empty(shape, dtype=dtype, device=device)
-        return from_dlpack(self._arena.take(shape, _CODES[dtype], 8 * dtype.itemsize))
+            return torch.empty(shape, dtype=dtype, device=device, memory_format=memory_format)
+        is_image = memory_format is torch.channels_last
+        return from_dlpack(self._arena.take(shape, _CODES[dtype], 8 * dtype.itemsize, is_image))
 
 
 RESULTS = ResultMemory()
@@ -81,8 +88,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU)
 
 def empty_channels_last(shape: Sequence[int], dtype: torch.dtype, device: torch.device = _CPU) -> Tensor:
     """A result of a shape [N, C, ...], not yet written, whose memory is in (N, ..., C) order."""
-    if len(shape) == 4 and math.prod(shape) * dtype.itemsize < LARGE_BYTES:
-        return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
+    if len(shape) == 4:
+        return RESULTS.empty(shape, dtype, device, torch.channels_last)
     rows, channels, *size = shape
     x = empty((rows, *size, channels), dtype, device)
     return x.movedim(-1, 1) if size else x

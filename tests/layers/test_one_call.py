@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnn.errors import NonFiniteError
-from bnn.layers import BinaryBlock
+from bnn.layers import BinaryBlock, MaxPool2d
+from bnn.layers import block as block_module
 from bnn.ops import Window
 from bnn.ops.cpu import blocks, native
 from bnn.quantizers import ApproxSign
@@ -77,7 +78,10 @@ def same_both_ways(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @cases
-def test_the_same_bits_as_the_operations(isa, case, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_same_bits_as_the_operations(isa, case, keeps, monkeypatch):  # noqa: F811
+    if keeps:
+        monkeypatch.setattr(block_module, "_KEPT_FROM", 1)
     same_both_ways(case, monkeypatch)
 
 
@@ -107,10 +111,14 @@ def test_linear_layers(isa, x, store, monkeypatch):  # noqa: F811
     same_both_ways(Case(lambda: block_of(linear(40, 24, store=store), activation=ApproxSign()), x), monkeypatch)
 
 
-def test_one_call_each_way(calls):
-    block = block_of(conv(16, 16, padding=1), activation=nn.Hardtanh())
+@pytest.mark.parametrize("pool", [None, MaxPool2d(2)])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_one_call_each_way(pool, keeps, calls, monkeypatch):
+    if keeps:
+        monkeypatch.setattr(block_module, "_KEPT_FROM", 1)
+    block = block_of(conv(16, 16, padding=1), pool=pool, activation=nn.Hardtanh())
     x = randn(4, 16, 8, 8).bfloat16().requires_grad_()
-    out = block(x, x)
+    out = block(x, x if pool is None else None)
     assert calls == {"pack": 1, "block": 1}
     calls.clear()
     out.sum().backward()
@@ -179,6 +187,7 @@ def operands(**changed: Any) -> blocks.Operands:
         "weight": random_bits(6, 72, 1),
         "weight_shape": [6, 8, 3, 3],
         "window": Window.of(padding=1),
+        "pool": None,
     }
     return blocks.Operands(**values | changed)
 
@@ -254,6 +263,7 @@ def test_gradients_of_what_does_not_fit_are_refused(changed, message):
         "rounding": blocks.Rounding(127, 0),
         "of_input": blocks.InputGradient(torch.float32, random_bits(3, 200, 3)[None], [1.0, 0.0], None, None),
         "of_weight": blocks.WeightGradient(torch.float32, None),
+        "kept": None,
     }
     blocks.backward(**given)
     with pytest.raises(ValueError, match=message):

@@ -121,10 +121,10 @@ def resident_bytes() -> int:
 
 
 def test_a_part_that_no_tensor_takes_over_is_free_again(memory):
-    part = memory._arena.take((LARGE_BYTES,), 1, 8)
+    part = memory._arena.take((LARGE_BYTES,), 1, 8, False)
     place = address(torch.utils.dlpack.from_dlpack(part))
     del part
-    memory._arena.take((LARGE_BYTES,), 1, 8)
+    memory._arena.take((LARGE_BYTES,), 1, 8, False)
     assert address(memory.empty((LARGE_BYTES,), torch.uint8)) == place
 
 

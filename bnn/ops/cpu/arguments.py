@@ -89,6 +89,11 @@ def _convolution(
 
 def pooling(x_shape: Sequence[int], pool: Sequence[int]) -> tuple[Shape, Geometry]:
     """The shape of a pooling's result, and its geometry."""
+    return _pooling(tuple(x_shape), tuple(pool))
+
+
+@lru_cache(maxsize=1024)
+def _pooling(x_shape: tuple[int, ...], pool: tuple[int, ...]) -> tuple[Shape, Geometry]:
     at = PoolWindow(*pool)
     shape = at.output_shape(x_shape)
     return shape, (x_shape, *at.for_torch, shape[2:])

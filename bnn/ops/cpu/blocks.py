@@ -24,19 +24,22 @@ from bnn.ops.cpu.arguments import (
     packed_batch,
     packed_images,
     per_channel,
+    pooling,
 )
 from bnn.ops.cpu.batch_norm import FLOATS, STREAMS, check_codes, of_channels
 from bnn.ops.cpu.native import call, instruction_set
 from bnn.ops.cpu.product_gradients import slope_arguments
-from bnn.ops.geometry import Window
-from bnn.ops.memory import LARGE_BYTES, channels_last, empty_channels_last
+from bnn.ops.geometry import PoolWindow, Window
+from bnn.ops.memory import LARGE_BYTES, channels_last, empty, empty_channels_last
 from bnn.ops.operation import is_plain
 from bnn.ops.packing import nan_error
+from bnn.ops.pooling import check_choices, choices_shape, pooled_shape
 from bnn.ops.products import check_exact
 from bnn.ops.rounding import check_largest, not_finite
 from bnn.random.lowbias32 import hash_key
 
 _ONE_PIXEL = Window.of()
+_NO_POOL = PoolWindow.of(1)
 
 
 class Operands(NamedTuple):
@@ -52,6 +55,17 @@ class Operands(NamedTuple):
     """[O, C / groups, kh, kw] or [O, K]."""
     window: Window | None
     """Of the convolution; None of a linear layer."""
+    pool: PoolWindow | None
+    """Of the pooling behind a convolution; None where there is none."""
+
+
+class Kept(NamedTuple):
+    """What enters the norm, where backward does not form it again."""
+
+    y: Tensor
+    """float16 of a convolution, float32 of a linear layer."""
+    choices: Tensor | None
+    """Of its pooling."""
 
 
 class BatchNorm(NamedTuple):
@@ -106,18 +120,19 @@ def serves(x: Tensor, norm: BatchNorm, shortcut: Tensor | None) -> bool:
     )
 
 
-def serves_gradient(grad: Tensor, x_shape: Sequence[int], dtype: torch.dtype) -> bool:
+def serves_gradient(grad: Tensor, operands: Operands, dtype: torch.dtype, kept: Kept | None) -> bool:
     """Whether there is a call for the gradients of a block, which takes no more memory than its parts do.
 
-    The product lies where the gradient of the input, of `dtype`, will be, unless it is small.
+    What lies in front of the gradient of the product lies where that of the input, of `dtype`, will be, unless it is
+    small.
     """
-    product_bytes = _product_bytes(grad.shape)
+    transient = _transient_bytes(grad.shape, operands, kept)
     return (
         is_plain(grad)
         and instruction_set() != "reference"
         and grad.dtype in STREAMS
         and grad.numel() > 0
-        and (product_bytes < LARGE_BYTES or product_bytes <= dtype.itemsize * math.prod(x_shape))
+        and (transient < LARGE_BYTES or transient <= dtype.itemsize * math.prod(operands.x_shape))
     )
 
 
@@ -129,7 +144,9 @@ def forward(
     shortcut: Tensor | None,
     clamp_range: tuple[float, float],
     output_edges: Sequence[float],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    *,
+    keeps_product: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Kept | None]:
     """The signs of the input, their product, its norm by the statistics of the batch, and what follows it.
 
     Args:
@@ -140,10 +157,12 @@ def forward(
         shortcut: what is added to the norm, or None.
         clamp_range: of a real result.
         output_edges: of the codes of a result of bits; empty where it is real.
+        keeps_product: whether what enters the norm is wanted.
 
     Returns:
-        What `sign_codes` gives of the input, empty where that is of bits; the product in whose place `norm_clamp_` has
-        left the result, or packed bits; its codes; and the moments of `batch_statistics`.
+        What `sign_codes` gives of the input, empty where that is of bits; the memory of the product's dtype in which
+        `norm_clamp_` has left the result, or packed bits; its codes; the moments of `batch_statistics`; and what enters
+        the norm, if it is wanted.
 
     Raises:
         NonFiniteError: an input or a result is not a number.
@@ -151,7 +170,7 @@ def forward(
     """
     x, features = operands.x, math.prod(operands.x_shape[1:])
     shape, product = _product(operands)
-    y = empty_channels_last(shape, product.dtype)
+    y, choices = empty_channels_last(shape, product.dtype), product.empty_choices()
     rows, channels, *size = shape
     if x.dtype is torch.uint8:
         bits, codes, x_dtype = packed_batch("x", x, operands.x_shape), x, -1
@@ -177,18 +196,19 @@ def forward(
     moments, affine = torch.empty((2, channels)), torch.empty((2, channels))
     n = channels * math.prod(size)
     out_codes = empty_planes(EDGE_COUNTS[len(output_edges)] if output_edges else 1, rows, n)
-    out = empty_rows(rows, n) if output_edges else y
+    in_place = y if not keeps_product or output_edges else empty_channels_last(shape, product.dtype)
+    out = empty_rows(rows, n) if output_edges else in_place
     has_nan = call(
         "block",
         *(x, x_dtype, input_edges, bits, codes),
-        *(product.weight, y, *product.geometry),
+        *(product.weight, y, *product.geometry, *product.of_pooling(choices)),
         *(*of_norm, *norm[3:], batches, moments, affine),
         *((0, 0) if shortcut is None else (shortcut, DTYPE_CODES[shortcut.dtype])),
         *(*clamp_range, output_edges, out, out_codes),
     )
     if has_nan:
         raise nan_error()
-    return *made, out, out_codes, moments
+    return *made, out, out_codes, moments, Kept(y, choices) if keeps_product else None
 
 
 def backward(
@@ -200,8 +220,9 @@ def backward(
     rounding: Rounding,
     of_input: InputGradient,
     of_weight: WeightGradient,
+    kept: Kept | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of a block's input, weight and norm, for which the product is formed again.
+    """The gradients of a block's input, weight and norm, for which the product is formed again if it is not kept.
 
     Args:
         grad: of the result.
@@ -212,6 +233,7 @@ def backward(
         rounding: of the gradient of the product.
         of_input: how that of the input is formed.
         of_weight: how that of the weight is formed.
+        kept: of forward.
 
     Returns:
         Of the input's shape, of the weight's shape, and float32 [3, O] of scale, gamma and beta.
@@ -228,8 +250,14 @@ def backward(
     x_shape, channels, dtype = operands.x_shape, shape[1], of_input.dtype
     moments, *factors, eps = of_norm
     terms, of_parameters = torch.empty((3, channels)), torch.empty((3, channels))
-    q, of_x = empty_channels_last(shape, torch.int8), empty_channels_last(x_shape, dtype)
-    y = of_x if _product_bytes(shape) <= of_x.nbytes else empty_channels_last(shape, product.dtype)
+    q, of_x = empty_channels_last(product.shape, torch.int8), empty_channels_last(x_shape, dtype)
+    transient = _transient_bytes(shape, operands, kept)
+    place = of_x if transient <= of_x.nbytes else torch.empty(transient, dtype=torch.uint8)
+    if kept is None:
+        y, choices, of_pooled = place, product.empty_choices(), place.data_ptr() + _product_bytes(shape)
+    else:
+        y, choices, of_pooled = channels_last(kept.y), kept.choices, place.data_ptr()
+        _check_kept(kept, shape, operands, product)
     of_w = empty_channels_last(operands.weight_shape, of_weight.dtype)
     has_codes = len(of_input.codes) > 0
     of_slopes = slope_arguments(*of_input[1:], x_shape, dtype) if has_codes else (0, [], 0, 0)
@@ -238,10 +266,11 @@ def backward(
         "block_backward",
         *(channels_last(grad), DTYPE_CODES[grad.dtype], codes.contiguous(), slopes),
         *(packed_batch("x", operands.x, x_shape), product.weight, y, *product.geometry),
+        *(*product.of_pooling(choices), kept is not None),
         of_channels("moments", moments, 2, channels),
         *(optional_per_channel("the norm", of, channels) for of in factors),
         *(eps, terms, of_parameters),
-        *(q, rounding.largest, hash_key(rounding.seed)),
+        *(of_pooled, q, rounding.largest, hash_key(rounding.seed)),
         *(of_x, of_x.itemsize, *of_slopes),
         *(of_w, of_w.itemsize, is_ternary, hash_key(seed_of_ternary)),
     )
@@ -254,23 +283,57 @@ def _product_bytes(shape: Sequence[int]) -> int:
     return math.prod(shape) * (2 if len(shape) == 4 else 4)
 
 
+def _transient_bytes(shape: Sequence[int], operands: Operands, kept: Kept | None) -> int:
+    """Of the product that is formed again, and of its gradient behind a pooling; `shape` is that of both."""
+    return (_product_bytes(shape) if kept is None else 0) + (0 if operands.pool is None else math.prod(shape))
+
+
 class _Product(NamedTuple):
     """As calls take it."""
 
+    shape: torch.Size
+    """Before the pooling."""
     dtype: torch.dtype
     weight: Tensor
     geometry: tuple[Any, ...]
+    pool: tuple[Any, ...]
+    """Geometry of the pooling."""
+    choices_shape: tuple[int, int, int] | None
+    """None where there is no pooling."""
+
+    def empty_choices(self) -> Tensor | None:
+        """Not yet written; None where there is no pooling."""
+        return None if self.choices_shape is None else empty(self.choices_shape, torch.uint8)
+
+    def of_pooling(self, choices: Tensor | None) -> tuple[Any, ...]:
+        """What a call takes of the pooling."""
+        return (0, 0, *self.pool) if choices is None else (choices, len(choices), *self.pool)
+
+
+def _check_kept(kept: Kept, shape: torch.Size, operands: Operands, product: _Product) -> None:
+    """Refuses what is not of the product."""
+    if kept.y.dtype is not product.dtype or kept.y.shape != shape:
+        raise ValueError(
+            f"what is kept must be {product.dtype} {tuple(shape)}, is {kept.y.dtype} {tuple(kept.y.shape)}"
+        )
+    if operands.pool is not None and kept.choices is not None:
+        check_choices(kept.y, kept.choices, product.shape, operands.pool)
+    elif (operands.pool is None) is not (kept.choices is None):
+        raise ValueError("what is kept has choices if it is pooled, and else none")
 
 
 def _product(operands: Operands) -> tuple[torch.Size, _Product]:
-    """The shape of a product, checked, and what calls take of it."""
-    _, x_shape, weight, weight_shape, window = operands
+    """The shape of what enters the norm, checked, and what calls take of it."""
+    _, x_shape, weight, weight_shape, window, pool = operands
     is_linear, at = window is None, _ONE_PIXEL if window is None else window
     if is_linear:
         x_shape, weight_shape = (*x_shape, 1, 1), (*weight_shape, 1, 1)
-    shape, geometry = convolution(x_shape, weight_shape, at)
+    full, geometry = convolution(x_shape, weight_shape, at)
     check_exact(math.prod(weight_shape[1:]))
     weight = packed_images("weight", weight, weight_shape)
-    of_calls = (*geometry, shape[1], at.groups, is_linear)
+    of_calls = (*geometry, full[1], at.groups, is_linear)
+    pooled, of_pool = pooling(full, _NO_POOL if pool is None else pool)
+    of_choices = None if pool is None else choices_shape(pooled_shape(full, pool), pool)
+    shape, before = (torch.Size(of[:2] if is_linear else of) for of in (pooled, full))
     dtype = torch.float32 if is_linear else torch.float16
-    return torch.Size(shape[:2] if is_linear else shape), _Product(dtype, weight, of_calls)
+    return shape, _Product(before, dtype, weight, of_calls, of_pool, of_choices)

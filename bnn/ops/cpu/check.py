@@ -207,7 +207,8 @@ def block_calls() -> dict[str, Arguments]:
     """Of blocks: real inputs, a shortcut, and the gradient of signs."""
     image, bits = _reals(3, _PIXELS, _CHANNELS), torch.zeros(3, 150, dtype=torch.uint8)
     codes, weight = torch.zeros_like(bits), some_bits(_OUTPUTS, 6 * _CHANNELS)
-    of_product = (_SHAPE, *_WINDOW, _OUTPUTS, 1, False)
+    no_pool = (0, 0, (3, _OUTPUTS, *_OUT), (1, 1), (1, 1), (0, 0), (1, 1), _OUT)
+    of_product = (_SHAPE, *_WINDOW, _OUTPUTS, 1, False, *no_pool)
     shape = (3, 21, _OUTPUTS)
     y, grad = torch.zeros(shape, dtype=torch.bfloat16), _reals(*shape)  # the memory of float16 ends as bfloat16
     one, zeros = _reals(_OUTPUTS).abs() + 0.5, torch.zeros(3, _OUTPUTS)
@@ -219,8 +220,8 @@ def block_calls() -> dict[str, Arguments]:
             *(grad, 0, -1.0, 1.0, [], y, torch.zeros(3, 50, dtype=torch.uint8)),
         ),
         "block_backward": (
-            *(grad, 0, some_bits(3, 400), [1.0, 0.0], some_bits(3, _PIXELS * _CHANNELS), weight, y, *of_product),
-            *(torch.stack((one, one)), 0, one, 1e-5, zeros, zeros, q, 127, _KEY),
+            *(grad, 0, some_bits(3, 400), [1.0, 0.0], some_bits(3, _PIXELS * _CHANNELS), weight, y, *of_product, False),
+            *(torch.stack((one, one)), 0, one, 1e-5, zeros, zeros, 0, q, 127, _KEY),
             *(torch.zeros_like(image), 4, codes, [0.25, 1.0], image, 0),
             *(of_weight, 4, False, 0),
         ),
