@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -28,6 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bnn.ops import PoolWindow, Window
 from bnn.ops import functions as _bnn
+from bnn.ops.layout import in_memory_order, memory_order, rows_of
 
 _aten = torch.ops.aten
 
@@ -98,8 +98,8 @@ class BitTensor(Tensor):
         Args:
             dtype: dtype of the result; by default the BitTensor's own. `torch.bool` gives the bits.
         """
-        order = _memory_order(self.shape, self.stride())
-        rows, row_elements = _rows(self.shape, order)
+        order = memory_order(self.shape, self.stride())
+        rows, row_elements = rows_of(self.shape, order)
         flat = cast(Tensor, _bnn.unpack(self.packed, row_elements, dtype or self.dtype)).view(rows * row_elements)
         return flat.as_strided(self.shape, self.stride())
 
@@ -175,37 +175,10 @@ def _for_inference(bits: BitTensor) -> BitTensor:
     return bits if bits.is_inference() else BitTensor(bits.packed, bits.shape, bits.stride(), bits.dtype)
 
 
-def _memory_order(shape: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Dimensions from the slowest to the fastest."""
-    return sorted(range(len(shape)), key=lambda d: (-strides[d], d))
-
-
-def _rows(shape: Sequence[int], order: Sequence[int]) -> tuple[int, int]:
-    """Number of packed rows and elements of each. Vectors and scalars are a single row."""
-    rows = shape[order[0]] if len(shape) > 1 else 1
-    return rows, math.prod(shape) // rows if rows else math.prod(shape[d] for d in order[1:])
-
-
-@lru_cache(maxsize=1024)  # layers and optimizers ask for every weight at every step
-def _dense_rows(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, int] | None:
-    """`_rows` of a tensor without gaps in its memory; None of another."""
-    order = _memory_order(shape, strides)
-    x = torch.empty_strided(shape, strides, device="meta")
-    return _rows(shape, order) if x.is_contiguous() or x.permute(order).is_contiguous() else None
-
-
 def _pack(x: Tensor, dtype: torch.dtype) -> BitTensor:
     """Packs the signs of a floating tensor or the truth values of a bool one, as a BitTensor of `dtype`."""
     x, rows = in_memory_order(x)
     return BitTensor(_bnn.pack(rows), x.shape, x.stride(), dtype)
-
-
-def in_memory_order(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`x` without gaps in its memory, which may take a copy, and a view of its elements there: [rows, n]."""
-    if (dense := _dense_rows(x.shape, x.stride())) is None:
-        x, dense = x.contiguous(), _rows(x.shape, range(x.dim()))
-    rows, n = dense
-    return x, x.as_strided((rows, n), (n, 1))
 
 
 def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:
@@ -216,8 +189,8 @@ def _repacked(bits: BitTensor, change: Callable[[Tensor], Tensor]) -> BitTensor:
 def _relayout(func: Any, bits: BitTensor, *args: Any, **kwargs: Any) -> BitTensor:
     """Applies an operation that only gives the same memory a new shape or strides."""
     new = func(torch.empty_strided(bits.shape, bits.stride(), device="meta"), *args, **kwargs)
-    old_rows = _rows(bits.shape, _memory_order(bits.shape, bits.stride()))
-    new_rows = _rows(new.shape, _memory_order(new.shape, new.stride()))
+    old_rows = rows_of(bits.shape, memory_order(bits.shape, bits.stride()))
+    new_rows = rows_of(new.shape, memory_order(new.shape, new.stride()))
     if old_rows == new_rows:
         packed = bits.packed
     elif old_rows[1] % 8 == 0 and new_rows[1] % 8 == 0:  # no row ends inside a byte: the bytes are the same
@@ -266,7 +239,7 @@ def _index_select(bits: BitTensor, dim: int, index: Tensor) -> Any:
 
 
 def _is_row_dim(bits: BitTensor, dim: int) -> bool:
-    return len(bits.shape) > 1 and _memory_order(bits.shape, bits.stride())[0] == dim % len(bits.shape)
+    return len(bits.shape) > 1 and memory_order(bits.shape, bits.stride())[0] == dim % len(bits.shape)
 
 
 def _with_rows(bits: BitTensor, dim: int, packed: Tensor) -> BitTensor:
@@ -345,7 +318,7 @@ class _Flatten(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: BitTensor) -> BitTensor:
         ctx.shape = x.shape
-        in_order = _memory_order(x.shape, x.stride()) == list(range(x.dim()))
+        in_order = memory_order(x.shape, x.stride()) == list(range(x.dim()))
         packed = x.packed if in_order else _bnn.pack(x.dense(torch.bool).flatten(1))
         features = math.prod(x.shape[1:])
         return BitTensor(packed, (x.shape[0], features), (features, 1), x.dtype)

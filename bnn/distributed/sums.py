@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bnn.bits import in_memory_order
 from bnn.distributed.ranks import Ranks
 from bnn.ops import functions
+from bnn.ops.layout import in_memory_order
 
 _FLOAT64_BITS = 52
 _CHUNK_ELEMENTS = 1 << 21  # that are on their way at a time: less than most weights take a call each

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.bits import in_memory_order
 from bnn.ops import functions
+from bnn.ops.layout import in_memory_order
 from bnn.optim.base import LowBitOptimizer, in_order_of, require
 from bnn.optim.rows import rows_of
 from bnn.weights.accumulator import CODES_PER_UNIT, is_accumulator

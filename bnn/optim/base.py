@@ -7,9 +7,10 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor, in_memory_order
+from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
 from bnn.ops import functions
+from bnn.ops.layout import in_memory_order
 from bnn.ops.without_compiler import without_compiler
 from bnn.optim.finite import check_finite, few_rows, is_finite, non_finite_gradient
 from bnn.optim.moments import STATE_DTYPES, Moment, check_moment, whole_moment

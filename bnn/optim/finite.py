@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor, in_memory_order
+from bnn.bits import BitTensor
 from bnn.errors import NonFiniteError
+from bnn.ops.layout import in_memory_order
 from bnn.optim.rows import rows_of
 
 _ROWS_LOOKED_AT = 4

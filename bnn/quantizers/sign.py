@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnn.bits import BitTensor, in_memory_order
+from bnn.bits import BitTensor
 from bnn.ops import functions as _bnn
+from bnn.ops.layout import in_memory_order
 from bnn.quantizers.base import Quantizer, SlopeSteps
 
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from bnn.bits import BitTensor, in_memory_order
+from bnn.bits import BitTensor
 from bnn.distributed import exchange
 from bnn.errors import RecipeError
 from bnn.ops import functions
+from bnn.ops.layout import in_memory_order
 from bnn.quantizers import Quantizer
 from bnn.quantizers.gradients import GradientQuantizer
 from bnn.random.rounding import round_to_integers_

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bnn.bits import in_memory_order
 from bnn.errors import RecipeError
+from bnn.ops.layout import in_memory_order
 from bnn.quantizers import Quantizer, Sign
 from bnn.quantizers.gradients import GradientQuantizer, quantize_gradient
 from bnn.weights.accumulator import decode
