@@ -292,7 +292,7 @@ def channels_last(bits: BitTensor) -> BitTensor:
 
 def rows_first(bits: BitTensor) -> BitTensor:
     """The same matrix [N, K] with one row a sample."""
-    if _is_row_dim(bits, 0) and bits.stride(-1) in (0, 1):
+    if bits.stride() == (bits.shape[1], 1) and len(bits.packed) == bits.shape[0]:
         return bits
     return _repacked(bits, lambda x: x.contiguous())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -58,8 +59,7 @@ class Plan(NamedTuple):
 
     def normed_shape(self, x_shape: torch.Size, weight_shape: Sequence[int]) -> torch.Size:
         """Shape of what enters the norm."""
-        shape = product_shape(x_shape, weight_shape, self.window)
-        return shape if self.pool is None else torch.Size(pooled_shape(shape, self.pool))
+        return _shape(x_shape, tuple(weight_shape), self.window, self.pool)
 
     @property
     def output_slopes(self) -> tuple[float, ...]:
@@ -71,6 +71,14 @@ class Plan(NamedTuple):
 
 def product_shape(x_shape: torch.Size, weight_shape: Sequence[int], window: Window | None) -> torch.Size:
     """Shape of a product, before its pooling."""
+    return _shape(x_shape, tuple(weight_shape), window, None)
+
+
+@lru_cache(maxsize=1024)  # blocks ask again at every step
+def _shape(
+    x_shape: torch.Size, weight_shape: tuple[int, ...], window: Window | None, pool: PoolWindow | None
+) -> torch.Size:
     if window is None:
         return torch.Size((x_shape[0], weight_shape[0]))
-    return torch.Size(window.output_shape(x_shape, weight_shape))
+    shape = window.output_shape(x_shape, weight_shape)
+    return torch.Size(shape if pool is None else pooled_shape(shape, pool))

@@ -1,6 +1,7 @@
 """Products of binary layers, and the quantization of their output's gradient."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -79,11 +80,16 @@ def in_rows(bits: BitTensor) -> BitTensor:
 
 def of_rows(bits: Tensor, shape: torch.Size) -> BitTensor:
     """Packed rows in (..., C) order as a tensor of a shape [N, C, ...]."""
+    return BitTensor(bits, shape, _strides_of_rows(shape), torch.bfloat16)
+
+
+@lru_cache(maxsize=1024)  # blocks ask again at every step
+def _strides_of_rows(shape: torch.Size) -> tuple[int, ...]:
     strides = [1]
     for size in (shape[1], *reversed(shape[2:])):
         strides.insert(0, strides[0] * max(size, 1))
     rows, *pixels, channels = strides
-    return BitTensor(bits, shape, (rows, channels, *pixels), torch.bfloat16)
+    return rows, channels, *pixels
 
 
 def multiply(x: Tensor, weight: BitTensor, window: Window | None, dtype: torch.dtype = torch.float32) -> Tensor:

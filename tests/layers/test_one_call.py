@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from bnn.errors import NonFiniteError
 from bnn.layers import BinaryBlock, MaxPool2d
 from bnn.layers import block as block_module
-from bnn.ops import Window
+from bnn.ops import PoolWindow, Window
 from bnn.ops.cpu import blocks, native
 from bnn.quantizers import ApproxSign
 from bnn.quantizers.gradients import BFloat16Gradient, GradientQuantizer, Int8Gradient, IntegerGradient, SignGradient
@@ -239,6 +239,27 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(changed, messag
         ({"of_norm": (torch.ones(2, 5), None, None, 1e-5)}, "moments must be"),
         ({"of_norm": (torch.ones(2, 6), torch.ones(4), None, 1e-5)}, "one a channel"),
         ({"rounding": blocks.Rounding(128, 0)}, "1..127|largest"),
+        ({"kept": blocks.Kept(randn(3, 6, 5, 5), None)}, "what is kept must be torch.float16"),
+        ({"kept": blocks.Kept(randn(3, 6, 5, 4).half(), None)}, "what is kept must be"),
+        ({"kept": blocks.Kept(randn(3, 6, 5, 5).half(), random_bits(3, 150, 5)[None])}, "has choices if it is pooled"),
+        (
+            {
+                "grad": randn(3, 6, 2, 2),
+                "codes": random_bits(3, 24, 2)[None],
+                "operands": operands(pool=PoolWindow.of(2)),
+                "kept": blocks.Kept(randn(3, 6, 2, 2).half(), None),
+            },
+            "has choices if it is pooled",
+        ),
+        (
+            {
+                "grad": randn(3, 6, 2, 2),
+                "codes": random_bits(3, 24, 2)[None],
+                "operands": operands(pool=PoolWindow.of(2)),
+                "kept": blocks.Kept(randn(3, 6, 2, 2).half(), random_bits(3, 24, 5)[None]),
+            },
+            "choices must be",
+        ),
         (
             {"of_input": blocks.InputGradient(torch.float32, random_bits(3, 190, 3)[None], [1.0, 0.0], None, None)},
             "codes",

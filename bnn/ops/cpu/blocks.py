@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +41,7 @@ from bnn.random.lowbias32 import hash_key
 
 _ONE_PIXEL = Window.of()
 _NO_POOL = PoolWindow.of(1)
+_NO_BITS, _NO_CODES = torch.empty((0, 0), dtype=torch.uint8), torch.empty((0, 0, 0), dtype=torch.uint8)
 
 
 class Operands(NamedTuple):
@@ -169,12 +171,13 @@ def forward(
         ValueError: shapes do not fit each other.
     """
     x, features = operands.x, math.prod(operands.x_shape[1:])
-    shape, product = _product(operands)
-    y, choices = empty_channels_last(shape, product.dtype), product.empty_choices()
+    form, weight = _form_and_weight(operands)
+    shape = form.shape
+    y, choices = empty_channels_last(shape, form.dtype), form.empty_choices()
     rows, channels, *size = shape
     if x.dtype is torch.uint8:
         bits, codes, x_dtype = packed_batch("x", x, operands.x_shape), x, -1
-        made = (x.new_empty((0, 0)), x.new_empty((0, 0, 0)))
+        made = _NO_BITS, _NO_CODES
     else:
         check_edges(input_edges)
         if tuple(x.shape) != tuple(operands.x_shape):
@@ -196,12 +199,12 @@ def forward(
     moments, affine = torch.empty((2, channels)), torch.empty((2, channels))
     n = channels * math.prod(size)
     out_codes = empty_planes(EDGE_COUNTS[len(output_edges)] if output_edges else 1, rows, n)
-    in_place = y if not keeps_product or output_edges else empty_channels_last(shape, product.dtype)
+    in_place = y if not keeps_product or output_edges else empty_channels_last(shape, form.dtype)
     out = empty_rows(rows, n) if output_edges else in_place
     has_nan = call(
         "block",
         *(x, x_dtype, input_edges, bits, codes),
-        *(product.weight, y, *product.geometry, *product.of_pooling(choices)),
+        *(weight, y, *form.geometry, *form.of_pooling(choices)),
         *(*of_norm, *norm[3:], batches, moments, affine),
         *((0, 0) if shortcut is None else (shortcut, DTYPE_CODES[shortcut.dtype])),
         *(*clamp_range, output_edges, out, out_codes),
@@ -243,21 +246,22 @@ def backward(
         ValueError: shapes do not fit each other.
     """
     check_largest(rounding.largest)
-    shape, product = _product(operands)
+    form, weight = _form_and_weight(operands)
+    shape = form.shape
     if grad.shape != shape:
         raise ValueError(f"the gradient must be {tuple(shape)} as the product, is {tuple(grad.shape)}")
     check_codes(codes, slopes, grad)
     x_shape, channels, dtype = operands.x_shape, shape[1], of_input.dtype
     moments, *factors, eps = of_norm
     terms, of_parameters = torch.empty((3, channels)), torch.empty((3, channels))
-    q, of_x = empty_channels_last(product.shape, torch.int8), empty_channels_last(x_shape, dtype)
+    q, of_x = empty_channels_last(form.before, torch.int8), empty_channels_last(x_shape, dtype)
     transient = _transient_bytes(shape, operands, kept)
     place = of_x if transient <= of_x.nbytes else torch.empty(transient, dtype=torch.uint8)
     if kept is None:
-        y, choices, of_pooled = place, product.empty_choices(), place.data_ptr() + _product_bytes(shape)
+        y, choices, of_pooled = place, form.empty_choices(), place.data_ptr() + _product_bytes(shape)
     else:
         y, choices, of_pooled = channels_last(kept.y), kept.choices, place.data_ptr()
-        _check_kept(kept, shape, operands, product)
+        _check_kept(kept, form, operands.pool)
     of_w = empty_channels_last(operands.weight_shape, of_weight.dtype)
     has_codes = len(of_input.codes) > 0
     of_slopes = slope_arguments(*of_input[1:], x_shape, dtype) if has_codes else (0, [], 0, 0)
@@ -265,8 +269,8 @@ def backward(
     is_finite = call(
         "block_backward",
         *(channels_last(grad), DTYPE_CODES[grad.dtype], codes.contiguous(), slopes),
-        *(packed_batch("x", operands.x, x_shape), product.weight, y, *product.geometry),
-        *(*product.of_pooling(choices), kept is not None),
+        *(packed_batch("x", operands.x, x_shape), weight, y, *form.geometry),
+        *(*form.of_pooling(choices), kept is not None),
         of_channels("moments", moments, 2, channels),
         *(optional_per_channel("the norm", of, channels) for of in factors),
         *(eps, terms, of_parameters),
@@ -288,13 +292,16 @@ def _transient_bytes(shape: Sequence[int], operands: Operands, kept: Kept | None
     return (_product_bytes(shape) if kept is None else 0) + (0 if operands.pool is None else math.prod(shape))
 
 
-class _Product(NamedTuple):
-    """As calls take it."""
+class _Form(NamedTuple):
+    """What is known of a product by shapes and windows alone, as calls take it."""
 
     shape: torch.Size
-    """Before the pooling."""
+    """Of what enters the norm."""
+    before: torch.Size
+    """In front of the pooling."""
     dtype: torch.dtype
-    weight: Tensor
+    weight_shape: tuple[int, ...]
+    """Of kernels; those of a linear layer are of one pixel."""
     geometry: tuple[Any, ...]
     pool: tuple[Any, ...]
     """Geometry of the pooling."""
@@ -310,30 +317,42 @@ class _Product(NamedTuple):
         return (0, 0, *self.pool) if choices is None else (choices, len(choices), *self.pool)
 
 
-def _check_kept(kept: Kept, shape: torch.Size, operands: Operands, product: _Product) -> None:
+def _check_kept(kept: Kept, form: _Form, pool: PoolWindow | None) -> None:
     """Refuses what is not of the product."""
-    if kept.y.dtype is not product.dtype or kept.y.shape != shape:
+    if kept.y.dtype is not form.dtype or kept.y.shape != form.shape:
         raise ValueError(
-            f"what is kept must be {product.dtype} {tuple(shape)}, is {kept.y.dtype} {tuple(kept.y.shape)}"
+            f"what is kept must be {form.dtype} {tuple(form.shape)}, is {kept.y.dtype} {tuple(kept.y.shape)}"
         )
-    if operands.pool is not None and kept.choices is not None:
-        check_choices(kept.y, kept.choices, product.shape, operands.pool)
-    elif (operands.pool is None) is not (kept.choices is None):
+    if pool is not None and kept.choices is not None:
+        check_choices(kept.y, kept.choices, form.before, pool)
+    elif (pool is None) is not (kept.choices is None):
         raise ValueError("what is kept has choices if it is pooled, and else none")
 
 
-def _product(operands: Operands) -> tuple[torch.Size, _Product]:
-    """The shape of what enters the norm, checked, and what calls take of it."""
+def _form_and_weight(operands: Operands) -> tuple[_Form, Tensor]:
+    """What is known of a product, and the packed weight, checked."""
     _, x_shape, weight, weight_shape, window, pool = operands
+    form = _form(tuple(x_shape), tuple(weight_shape), window, pool)
+    return form, packed_images("weight", weight, form.weight_shape)
+
+
+@lru_cache(maxsize=1024)  # layers ask again at every step
+def _form(
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], window: Window | None, pool: PoolWindow | None
+) -> _Form:
     is_linear, at = window is None, _ONE_PIXEL if window is None else window
     if is_linear:
         x_shape, weight_shape = (*x_shape, 1, 1), (*weight_shape, 1, 1)
-    full, geometry = convolution(x_shape, weight_shape, at)
+    before, geometry = convolution(x_shape, weight_shape, at)
     check_exact(math.prod(weight_shape[1:]))
-    weight = packed_images("weight", weight, weight_shape)
-    of_calls = (*geometry, full[1], at.groups, is_linear)
-    pooled, of_pool = pooling(full, _NO_POOL if pool is None else pool)
-    of_choices = None if pool is None else choices_shape(pooled_shape(full, pool), pool)
-    shape, before = (torch.Size(of[:2] if is_linear else of) for of in (pooled, full))
-    dtype = torch.float32 if is_linear else torch.float16
-    return shape, _Product(before, dtype, weight, of_calls, of_pool, of_choices)
+    pooled, of_pool = pooling(before, _NO_POOL if pool is None else pool)
+    dimensions = 2 if is_linear else 4
+    return _Form(
+        shape=torch.Size(pooled[:dimensions]),
+        before=torch.Size(before[:dimensions]),
+        dtype=torch.float32 if is_linear else torch.float16,
+        weight_shape=weight_shape,
+        geometry=(*geometry, before[1], at.groups, is_linear),
+        pool=of_pool,
+        choices_shape=None if pool is None else choices_shape(pooled_shape(before, pool), pool),
+    )
