@@ -143,21 +143,21 @@ void step_by_signs(int8_t* codes, const uint8_t* signs, int64_t rows, int64_t n,
         int8_t* out = codes + row * row_elements + first;
         const uint8_t* bits = signs + row * packed_bytes(row_elements) + first / 8;
         const uint32_t index = static_cast<uint32_t>(row * row_elements + first);
-        int64_t i = 0;
-        if (index % 2 == 0) {
-            for (; i + kStepLanes <= count; i += kStepLanes) {
-                step.of_lanes(out + i, bits + i / 8, index + static_cast<uint32_t>(i));
+        if (index % 2) {
+            for (int64_t i = 0; i < count; ++i) {
+                out[i] = step.of_one(out[i], bits[i / 8] >> i % 8 & 1, index + static_cast<uint32_t>(i));
             }
-            uint8_t rest[sizeof(StepBits)] = {};
-            std::memcpy(rest, bits + i / 8, packed_bytes(count - i));
-            for_some_codes(out + i, count - i, [&](int8_t* some) {
-                step.of_lanes(some, rest, index + static_cast<uint32_t>(i));
-            });
             return;
         }
-        for (; i < count; ++i) {
-            out[i] = step.of_one(out[i], bits[i / 8] >> i % 8 & 1, index + static_cast<uint32_t>(i));
+        int64_t i = 0;
+        for (; i + kStepLanes <= count; i += kStepLanes) {
+            step.of_lanes(out + i, bits + i / 8, index + static_cast<uint32_t>(i));
         }
+        uint8_t rest[sizeof(StepBits)] = {};
+        std::memcpy(rest, bits + i / 8, packed_bytes(count - i));
+        for_some_codes(out + i, count - i, [&](int8_t* some) {
+            step.of_lanes(some, rest, index + static_cast<uint32_t>(i));
+        });
     });
 }
 
