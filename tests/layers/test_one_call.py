@@ -142,6 +142,26 @@ def test_a_product_that_has_no_place_in_the_gradient_of_the_input_is_formed_by_i
     assert not calls["block_backward"]
 
 
+def test_what_lies_in_front_of_a_pooled_gradient_overlaps_with_nothing_that_is_still_read(monkeypatch):
+    """On one thread the results alone would not tell: a gradient is written behind the product that it is formed of."""
+    places: dict[str, int] = {}
+    original = native.invoke
+
+    def invoke(extension: Any, set_: str, threads: int, name: str, *arguments: Any) -> Any:
+        if name == "block_backward":
+            y, of_pooled, of_x = arguments[6], arguments[31], arguments[35]
+            places.update(y=y.data_ptr(), pooled=of_pooled, of_x=of_x.data_ptr(), end=of_x.data_ptr() + of_x.nbytes)
+        return original(extension, set_, threads, name, *arguments)
+
+    monkeypatch.setattr(native, "invoke", invoke)
+    block = block_of(conv(16, 16, padding=1), pool=MaxPool2d(2), activation=nn.Hardtanh())
+    block(randn(4, 16, 8, 8).bfloat16().requires_grad_()).sum().backward()
+    elements = 4 * 16 * 4 * 4  # 16 bits each of the product, 8 of its gradient
+    assert places["y"] == places["of_x"]
+    assert places["pooled"] == places["y"] + 2 * elements
+    assert places["pooled"] + elements <= places["end"]
+
+
 class Watching(TorchDispatchMode):
     """A mode, which sees every operation."""
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bnn.errors import NonFiniteError
 from bnn.ops import steps
+from bnn.random.lowbias32 import random_bits
 from tests.ops.test_adam_by_values import gradients
 from tests.ops.test_step_by_signs import operands
 
@@ -47,6 +48,23 @@ def test_the_step_is_the_formula():
     assert abs(codes[0, 0].item() + 3 * rate) < 1
     assert abs(codes[0, 1].item() - 4 * rate) < 1
     assert not codes[1].any()
+
+
+@pytest.mark.usefixtures("isa")
+def test_the_shifts_of_the_rounding_lie_in_the_middle_of_their_parts():
+    """(u + 1/2) 2^-16 is at most 2^-17 below 1, and above 0: so a move of 2^-17 rounds up for the largest u alone."""
+
+    def moved(sign):
+        codes, squares = torch.zeros((16, 1 << 16), dtype=torch.int8), torch.zeros(16)
+        gradient = torch.full(codes.shape, sign).bfloat16()
+        torch.ops.bnn.adam_by_rows(codes, squares, gradient, 2.0**-17, 0.0, 1e-20, 4.0, 0.0, 1, 3)
+        return codes
+
+    largest = random_bits(3, 1 << 19, torch.device("cpu"))
+    expected = sum(((largest >> shift & 0xFFFF) == 0xFFFF).sum().item() for shift in (0, 16))
+    assert expected > 4
+    assert moved(1.0).sum() == -expected
+    assert not moved(-1.0).any()
 
 
 def test_mean_squares_are_those_of_the_numbers():
