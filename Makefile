@@ -9,7 +9,7 @@ ORACLE := .venv-oracle
 .PHONY: train test test-slow test-torch test-aarch64 torture lint bench bench-larq report figures house reference setup oracle golden clean
 
 train: setup
-	$(BIN)/bnn train recipes/digits.py
+	$(BIN)/bnn train recipes/digits.py --preset edge-min
 
 # One process a core; `pytest` alone runs in one process. What is compiled is kept: tests start many processes, each of
 # which would compile the package anew.

@@ -13,7 +13,7 @@ from bnn import __version__ as version
 from bnn.cli.trainer import new_folder
 from bnn.errors import RunError
 from bnn.training.directory import read_json, read_metrics
-from tests.cli.command_line import BNN, DIGITS, QUICK, assert_one_line, recipe
+from tests.cli.command_line import BNN, DIGITS, QUICK, ROOT, assert_one_line, recipe
 
 
 def test_train_writes_its_files_and_prints_a_table(bnn):
@@ -46,6 +46,14 @@ def test_train_writes_its_files_and_prints_a_table(bnn):
         "data_dir": None,
     }
     assert {"bnn", "torch", "python"} <= set(configuration["versions"])
+
+
+def test_training_of_make_takes_less_of_all_that_it_sets_beside_float32(bnn):
+    (words,) = re.findall(r"^train: .*\n\t\S+/bnn train \S+ (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    code, output, _ = bnn("train", DIGITS, *words.split(), "--epochs", "1", "--out", "run")
+    assert code == 0
+    for name in ("memory of a step, measured", "energy of training, estimated", "trained network, counted"):
+        assert re.search(rf"  {name} .* times less *$", output, re.MULTILINE), output
 
 
 @pytest.mark.slow
