@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLE := .venv-oracle
 
-.PHONY: train test test-slow test-torch test-aarch64 torture lint bench bench-larq report figures house reference setup oracle golden clean
+.PHONY: train test test-slow test-torch test-amx test-aarch64 torture lint bench bench-larq report figures house reference setup oracle golden clean
 
 train: setup
 	$(BIN)/bnn train recipes/digits.py --preset edge-min
@@ -21,6 +21,8 @@ test: setup
 test-slow: setup
 	$(PYTEST) -m slow
 
+OF_OPERATIONS := tests/quantizers tests/layers tests/ops tests/test_bits.py tests/test_bits_products.py tests/training/test_step.py
+
 # What depends most on torch, on another release of it, as in `make test-torch TORCH=2.15.0`; torch with CUDA takes gigabytes.
 TORCH ?= 2.15.0
 OTHER := .venv-torch-$(TORCH)
@@ -28,8 +30,17 @@ OTHER := .venv-torch-$(TORCH)
 test-torch:
 	test -x $(OTHER)/bin/python || $(PYTHON) -m venv $(OTHER)
 	$(OTHER)/bin/pip install --quiet 'torch==$(TORCH)' --editable '.[data,report]' pytest hypothesis
-	$(OTHER)/bin/pytest tests/quantizers tests/layers tests/ops tests/test_bits.py tests/test_bits_products.py \
-	    tests/training/test_step.py
+	$(OTHER)/bin/pytest $(OF_OPERATIONS)
+
+# The kernels of AMX on a processor that has AVX-512 and no tiles, whose instructions are emulated.
+AMX := .venv-amx
+
+test-amx:
+	test -x $(AMX)/bin/python || $(PYTHON) -m venv $(AMX)
+	$(AMX)/bin/pip install --quiet --constraint constraints.txt --editable '.[data,report]' pytest pytest-xdist hypothesis \
+	    --config-settings=build-dir=build/amx \
+	    --config-settings=cmake.define.CMAKE_CXX_FLAGS='-include $(CURDIR)/tests/native/emulated_tiles.h'
+	BNN_KERNELS=amx $(AMX)/bin/pytest --numprocesses auto $(OF_OPERATIONS)
 
 # The kernels of ARMv8, operations and a recipe on emulated cores: apt install g++-aarch64-linux-gnu qemu-user mmdebstrap.
 test-aarch64:

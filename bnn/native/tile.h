@@ -48,6 +48,7 @@ class Tiles {
             uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
             uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
         } config;
+        asm volatile("" : : "m"(config));  // of which the next instruction, as some compilers know it, reads 8 bytes
         _tile_loadconfig(&config);
     }
     ~Tiles() { _tile_release(); }
