@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -111,6 +111,9 @@ def test_large_products_too(isa: str, shape: list[int], weight_shape: list[int],
 @given(of=cases())
 @settings(max_examples=20, deadline=None)
 def test_the_gradients_are_those_of_float64(isa: str, of: Case) -> None:
+    assume(
+        of.weight[0].numel() > 1
+    )  # the norm takes the scale of a product away: of one weight little but rounding is left
     x, weight = (operand.double().requires_grad_() for operand in (of.x, of.weight))
     y = F.conv2d(x, weight, None, *of.window.for_torch)
     factors = [torch.ones(len(weight)) if factor is None else factor for factor in (of.scale, of.gamma)]
