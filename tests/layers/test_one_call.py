@@ -62,7 +62,7 @@ def trained(case: Case) -> dict[str, Any]:
     return kept | ({} if quantizer is None else {"generator": quantizer.generator.get_state()})
 
 
-def same_both_ways(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def assert_same_both_ways(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     in_one_call = trained(case)
     with monkeypatch.context() as patch:
         patch.setattr(blocks, "serves", lambda *_: False)
@@ -82,7 +82,7 @@ def same_both_ways(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_same_bits_as_the_operations(isa, case, keeps, monkeypatch):  # noqa: F811
     if keeps:
         monkeypatch.setattr(block_module, "_KEPT_FROM", 1)
-    same_both_ways(case, monkeypatch)
+    assert_same_both_ways(case, monkeypatch)
 
 
 QUANTIZERS: dict[str, Callable[[], GradientQuantizer]] = {
@@ -102,13 +102,13 @@ def test_gradients_of_other_widths(isa, quantizer, of_weight, monkeypatch):  # n
         layer = conv(16, 16, padding=1, store=store, grad_quantizer=quantizer(), learned_scale=True)
         return block_of(layer, activation=nn.Hardtanh())
 
-    same_both_ways(Case(make, lambda: randn(3, 16, 9, 9).bfloat16(), "input"), monkeypatch)
+    assert_same_both_ways(Case(make, lambda: randn(3, 16, 9, 9).bfloat16(), "input"), monkeypatch)
 
 
 @pytest.mark.parametrize("x", [lambda: randn(9, 40), lambda: bits_of(9, 40)])
 @pytest.mark.parametrize("store", [AccumulatorStore, LatentStore])
 def test_linear_layers(isa, x, store, monkeypatch):  # noqa: F811
-    same_both_ways(Case(lambda: block_of(linear(40, 24, store=store), activation=ApproxSign()), x), monkeypatch)
+    assert_same_both_ways(Case(lambda: block_of(linear(40, 24, store=store), activation=ApproxSign()), x), monkeypatch)
 
 
 @pytest.mark.parametrize("pool", [None, MaxPool2d(2)])

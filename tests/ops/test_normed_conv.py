@@ -111,9 +111,8 @@ def test_large_products_too(isa: str, shape: list[int], weight_shape: list[int],
 @given(of=cases())
 @settings(max_examples=20, deadline=None)
 def test_the_gradients_are_those_of_float64(isa: str, of: Case) -> None:
-    assume(
-        of.weight[0].numel() > 1
-    )  # the norm takes the scale of a product away: of one weight little but rounding is left
+    # The norm takes the scale of a product away: of the gradient of a single weight little but rounding is left.
+    assume(of.weight[0].numel() > 1)
     x, weight = (operand.double().requires_grad_() for operand in (of.x, of.weight))
     y = F.conv2d(x, weight, None, *of.window.for_torch)
     factors = [torch.ones(len(weight)) if factor is None else factor for factor in (of.scale, of.gamma)]
